@@ -1,0 +1,126 @@
+//! Batch by backpressure: whoever waits for a slow resource collects what arrives meanwhile, and the
+//! next trip takes it all. Nothing of points, HTTP, AMQP or SQL may enter.
+
+use tokio::sync::{mpsc, oneshot};
+
+/// One lane's slow resource.
+pub trait Trip: Send + 'static {
+    /// What callers hand in.
+    type Item: Send + 'static;
+    /// What each caller gets back.
+    type Reply: Send + 'static;
+    /// A trip takes waiting items until their weights reach this.
+    const MAX_WEIGHT: usize;
+
+    /// The item's share of [`Trip::MAX_WEIGHT`], in whatever unit limits the resource.
+    fn weight(item: &Self::Item) -> usize;
+
+    /// Carries a batch, never empty; answers each item, in the order of the items.
+    fn carry(&mut self, batch: Vec<Self::Item>) -> impl Future<Output = Vec<Self::Reply>> + Send;
+}
+
+/// Why a lane did not answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum LaneError {
+    /// The lane's queue is full; nothing happened.
+    #[error("too many requests are waiting")]
+    Full,
+    /// The lane has ended; what became of the item is unknown.
+    #[error("shutting down")]
+    Ended,
+}
+
+type Waiting<T> = (<T as Trip>::Item, oneshot::Sender<<T as Trip>::Reply>);
+
+/// Lanes that run side by side; within a lane, items are carried in the order they were handed in.
+pub struct Lanes<T: Trip> {
+    queues: Vec<mpsc::Sender<Waiting<T>>>,
+}
+
+impl<T: Trip> Lanes<T> {
+    /// Starts one task per trip, each with room for `capacity` waiting items. The tasks end when
+    /// the `Lanes` are dropped and what was handed in has been carried.
+    pub fn start(trips: impl IntoIterator<Item = T>, capacity: usize) -> Self {
+        let start = |trip| {
+            let (queue, waiting) = mpsc::channel(capacity);
+            tokio::spawn(run(trip, waiting));
+            queue
+        };
+        Self { queues: trips.into_iter().map(start).collect() }
+    }
+
+    /// Hands `item` to the lane of `key` and waits for the answer. Items of one key that are handed
+    /// in one after the other are carried in that order.
+    ///
+    /// # Errors
+    /// [`LaneError::Full`] at once, rather than a queue that grows; [`LaneError::Ended`].
+    pub async fn call(&self, key: u16, item: T::Item) -> Result<T::Reply, LaneError> {
+        let (reply, answer) = oneshot::channel();
+        let lane = usize::from(key) % self.queues.len();
+        self.queues[lane].try_send((item, reply)).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => LaneError::Full,
+            mpsc::error::TrySendError::Closed(_) => LaneError::Ended,
+        })?;
+        answer.await.map_err(|_| LaneError::Ended)
+    }
+}
+
+async fn run<T: Trip>(mut trip: T, mut waiting: mpsc::Receiver<Waiting<T>>) {
+    while let Some(first) = waiting.recv().await {
+        let mut weight = T::weight(&first.0);
+        let mut batch = vec![first];
+        while weight < T::MAX_WEIGHT
+            && let Ok(next) = waiting.try_recv()
+        {
+            weight += T::weight(&next.0);
+            batch.push(next);
+        }
+        let (items, callers): (Vec<_>, Vec<_>) = batch.into_iter().unzip();
+        for (caller, reply) in callers.into_iter().zip(trip.carry(items).await) {
+            // A caller that has gone away, such as a closed HTTP connection, needs no answer.
+            caller.send(reply).ok();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use tokio::sync::Semaphore;
+
+    use super::*;
+
+    /// Each trip waits for a permit and answers with the batch that the item travelled in.
+    struct Gated(Arc<Semaphore>);
+
+    impl Trip for Gated {
+        type Item = usize;
+        type Reply = Vec<usize>;
+        const MAX_WEIGHT: usize = 4;
+
+        fn weight(item: &usize) -> usize {
+            *item
+        }
+
+        async fn carry(&mut self, batch: Vec<usize>) -> Vec<Vec<usize>> {
+            self.0.acquire().await.expect("open").forget();
+            vec![batch.clone(); batch.len()]
+        }
+    }
+
+    #[tokio::test]
+    async fn what_waits_travels_together_up_to_the_limit() {
+        let gate = Arc::new(Semaphore::new(0));
+        let lanes = Lanes::start([Gated(Arc::clone(&gate))], 5);
+        let calls = [1, 2, 2, 1, 9].map(|item| lanes.call(0, item));
+        let [a, b, c, d, e] = calls;
+        let (a, b, c, d, e, full, ()) =
+            tokio::join!(a, b, c, d, e, lanes.call(0, 1), async { gate.add_permits(9) });
+        assert_eq!(full, Err(LaneError::Full), "five places");
+        assert_eq!(
+            [&a, &b, &c, &d, &e].map(|reply| reply.as_deref()),
+            [Ok(&[1, 2, 2][..]), Ok(&[1, 2, 2][..]), Ok(&[1, 2, 2][..]), Ok(&[1, 9][..]), Ok(&[1, 9][..])]
+        );
+    }
+}

@@ -1,0 +1,259 @@
+//! The values of a points change, valid by construction; no I/O and no wire format may enter.
+
+use std::fmt;
+
+use jiff::Timestamp;
+use uuid::Uuid;
+use xxhash_rust::xxh3::xxh3_64;
+
+/// How many partitions the users are spread over. Fixed for the life of an installation: a user's
+/// deltas keep their order because the user never changes partition.
+pub const PARTITIONS: u16 = 16;
+
+/// The largest number of points in one delta or one balance: 2^53 − 1, the largest whole number that
+/// every JSON client reads exactly (RFC 8259 §6).
+pub const POINTS_MAX: i64 = (1 << 53) - 1;
+
+/// The longest reason, in characters.
+const REASON_MAX_CHARS: usize = 200;
+
+/// The longest `Idempotency-Key`, in bytes.
+const KEY_MAX_BYTES: usize = 255;
+
+/// The namespace of request ids made from idempotency keys (UUID version 5, RFC 9562 §5.5).
+const KEY_NAMESPACE: Uuid = Uuid::from_u128(0x7d3f_41a2_9c58_4e0b_b6a1_52f0_8c1e_6d94);
+
+/// A value that breaks a rule: which field, and the rule it breaks.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{field} {rule}")]
+pub struct Invalid {
+    /// The field's name, as the API spells it.
+    pub field: &'static str,
+    /// The rule, readable after the field's name: "must be …".
+    pub rule: String,
+}
+
+/// A user of the customer's system: a whole number from 1 to 2^63 − 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct UserId(i64);
+
+impl UserId {
+    /// The rule in words, readable after a field's name.
+    pub const RULE: &str = "must be a whole number from 1 to 9223372036854775807";
+
+    /// Refuses zero and negative numbers; `field` is named in the error.
+    ///
+    /// # Errors
+    /// [`Invalid`] where the number is below 1.
+    pub fn new(field: &'static str, id: i64) -> Result<Self, Invalid> {
+        let valid = id >= 1;
+        valid.then_some(Self(id)).ok_or_else(|| Invalid { field, rule: Self::RULE.to_owned() })
+    }
+
+    /// The number itself.
+    #[must_use]
+    pub fn get(self) -> i64 {
+        self.0
+    }
+
+    /// The partition of this user, from 0 to [`PARTITIONS`] − 1: XXH3 of the id's 8 little-endian
+    /// bytes, the same on every machine and in every version.
+    #[must_use]
+    pub fn partition(self) -> u16 {
+        let [low, high, ..] = (xxh3_64(&self.0.to_le_bytes()) % u64::from(PARTITIONS)).to_le_bytes();
+        u16::from_le_bytes([low, high])
+    }
+}
+
+impl fmt::Display for UserId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// The points of one delta: a whole number from 1 to [`POINTS_MAX`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Points(i64);
+
+impl Points {
+    /// The rule in words, readable after a field's name.
+    pub const RULE: &str = "must be a whole number from 1 to 9007199254740991";
+
+    /// Refuses what is outside 1 … [`POINTS_MAX`].
+    ///
+    /// # Errors
+    /// [`Invalid`] where the number is out of range.
+    pub fn new(point: i64) -> Result<Self, Invalid> {
+        let valid = (1..=POINTS_MAX).contains(&point);
+        valid.then_some(Self(point)).ok_or_else(|| Invalid { field: "point", rule: Self::RULE.to_owned() })
+    }
+
+    /// The number itself.
+    #[must_use]
+    pub fn get(self) -> i64 {
+        self.0
+    }
+}
+
+/// What identifies a delta of a user: the same id is applied at most once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RequestId(Uuid);
+
+impl RequestId {
+    /// A new id for a request without an idempotency key: UUID version 7, ordered by time.
+    #[must_use]
+    pub fn random() -> Self {
+        Self(Uuid::now_v7())
+    }
+
+    /// The id of a user's idempotency key, the same on every call: UUID version 5 of the user id's
+    /// 8 big-endian bytes and the key.
+    ///
+    /// # Errors
+    /// [`Invalid`] where the key is empty, longer than 255 bytes, or has anything but visible
+    /// ASCII characters and inner spaces.
+    pub fn from_key(user_id: UserId, key: &[u8]) -> Result<Self, Invalid> {
+        let visible = key.iter().all(|byte| (b' '..=b'~').contains(byte));
+        if key.is_empty() || key.len() > KEY_MAX_BYTES || !visible {
+            let rule = format!("must be 1 to {KEY_MAX_BYTES} visible ASCII characters");
+            return Err(Invalid { field: "Idempotency-Key", rule });
+        }
+        let name = [&user_id.get().to_be_bytes(), key].concat();
+        Ok(Self(Uuid::new_v5(&KEY_NAMESPACE, &name)))
+    }
+
+    /// The UUID itself.
+    #[must_use]
+    pub fn get(self) -> Uuid {
+        self.0
+    }
+}
+
+impl From<Uuid> for RequestId {
+    fn from(id: Uuid) -> Self {
+        Self(id)
+    }
+}
+
+impl fmt::Display for RequestId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// Why the points change, in the customer's words: 1 to 200 characters, none of
+/// them a control character.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reason(String);
+
+impl Reason {
+    /// The rule in words, readable after a field's name.
+    pub const RULE: &str = "must be a text of 1 to 200 characters without control characters";
+
+    /// Refuses empty and over-long texts and control characters.
+    ///
+    /// # Errors
+    /// [`Invalid`] where the text breaks [`Reason::RULE`].
+    pub fn new(text: String) -> Result<Self, Invalid> {
+        let length = text.chars().count();
+        let valid = (1..=REASON_MAX_CHARS).contains(&length) && !text.chars().any(char::is_control);
+        if !valid {
+            return Err(Invalid { field: "reason", rule: Self::RULE.to_owned() });
+        }
+        Ok(Self(text))
+    }
+
+    /// The text itself.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// The direction of a delta.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// The balance grows.
+    Add,
+    /// The balance shrinks, or the delta is rejected where it would go below zero.
+    Subtract,
+}
+
+impl Action {
+    /// The name on the wire and in the log.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Add => "add",
+            Self::Subtract => "subtract",
+        }
+    }
+
+    /// The action of a name, if it is one.
+    #[must_use]
+    pub fn parse(name: &str) -> Option<Self> {
+        [Self::Add, Self::Subtract].into_iter().find(|action| action.as_str() == name)
+    }
+}
+
+/// One change of one user's points, not yet decided.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Delta {
+    /// What makes the change happen at most once.
+    pub request_id: RequestId,
+    /// Whose points.
+    pub user_id: UserId,
+    /// In which direction.
+    pub action: Action,
+    /// How many.
+    pub point: Points,
+    /// Why, in the customer's words.
+    pub reason: Option<Reason>,
+    /// When the request was accepted, by the clock of the node that accepted it.
+    pub requested_at: Timestamp,
+}
+
+impl Delta {
+    /// Whether both ask for the same change: same user, action, points and reason.
+    #[must_use]
+    pub fn same_change(&self, other: &Self) -> bool {
+        (self.user_id, self.action, self.point, &self.reason)
+            == (other.user_id, other.action, other.point, &other.reason)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_users_partition_never_changes() {
+        let partitions: Vec<u16> =
+            (1..=8).map(|id| UserId::new("user_id", id).expect("valid").partition()).collect();
+        assert_eq!(
+            partitions,
+            [14, 3, 13, 8, 12, 11, 15, 14],
+            "these eight are written in queues on real disks"
+        );
+    }
+
+    #[test]
+    fn a_key_gives_one_request_id_per_user() {
+        let [one, two] = [1, 2].map(|id| UserId::new("user_id", id).expect("valid"));
+        let id = RequestId::from_key(one, b"order-7").expect("valid");
+        assert_eq!(id, RequestId::from_key(one, b"order-7").expect("valid"));
+        assert_ne!(id, RequestId::from_key(two, b"order-7").expect("valid"));
+        for key in [&b""[..], b"\n", &[b'k'; KEY_MAX_BYTES + 1], "é".as_bytes()] {
+            assert!(RequestId::from_key(one, key).is_err(), "{key:?}");
+        }
+    }
+
+    #[test]
+    fn the_rules_say_the_limits_they_hold() {
+        assert!(Points::RULE.ends_with(&POINTS_MAX.to_string()));
+        assert!(UserId::RULE.ends_with(&i64::MAX.to_string()));
+        assert!(Reason::RULE.contains(&REASON_MAX_CHARS.to_string()));
+        assert!(Points::new(POINTS_MAX).is_ok() && Points::new(POINTS_MAX + 1).is_err());
+        assert!(Reason::new("a\0b".to_owned()).is_err());
+    }
+}

@@ -1,0 +1,231 @@
+//! The rules of points, and the one service that applies them. No HTTP, no AMQP and no serde may enter.
+
+use std::{collections::HashMap, time::Duration};
+
+use backon::{ExponentialBuilder, Retryable};
+use deadpool_postgres::Pool;
+use futures_util::future::FutureExt;
+use jiff::Timestamp;
+use tokio_util::sync::CancellationToken;
+
+use crate::batch::{LaneError, Lanes, Trip};
+use store::{Store, StoreError};
+
+mod delta;
+mod settle;
+mod store;
+
+pub use delta::{Action, Delta, Invalid, PARTITIONS, POINTS_MAX, Points, Reason, RequestId, UserId};
+pub use settle::{Entry, Outcome, Rejection};
+
+/// The most deltas in one transaction; the last group taken may pass it.
+pub const APPLY_BATCH_MAX: usize = 1_000;
+
+/// The most ids in one read.
+const READ_BATCH_MAX: usize = 1_000;
+
+/// The most calls that may wait for one lane.
+const LANE_CAPACITY: usize = 4_096;
+
+/// The pauses between tries while PostgreSQL can't be used.
+const RETRY_PAUSE_MIN_MS: u64 = 20;
+const RETRY_PAUSE_MAX_MS: u64 = 1_000;
+
+/// How long a caller who waits for an answer is kept waiting by an outage.
+const CALLER_PATIENCE_MS: u64 = 1_500;
+
+/// A user's points.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Balance {
+    /// Whose.
+    pub user_id: UserId,
+    /// How many, from 0 to [`POINTS_MAX`].
+    pub point: i64,
+    /// The number of the user's log entries.
+    pub seq: i64,
+    /// When the last entry was written, by the database's clock.
+    pub updated_at: Timestamp,
+}
+
+/// Why the service has no answer.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ServiceError {
+    /// PostgreSQL can't be used now. The delta may or may not be applied: send it again with its id.
+    #[error("{0}")]
+    Unavailable(String),
+    /// More requests are waiting than the service holds; nothing was done.
+    #[error("too many requests are waiting")]
+    Overloaded,
+    /// PostgreSQL refuses this delta, and always will; nothing was done.
+    #[error("{0}")]
+    Refused(String),
+}
+
+impl From<LaneError> for ServiceError {
+    fn from(error: LaneError) -> Self {
+        match error {
+            LaneError::Full => Self::Overloaded,
+            LaneError::Ended => Self::Unavailable(error.to_string()),
+        }
+    }
+}
+
+/// What to do about an outage of PostgreSQL.
+#[derive(Clone)]
+pub enum Patience {
+    /// Somebody waits for the answer: try again for a moment, then say so.
+    Caller,
+    /// The queue holds the deltas: try until the database is back or the token is cancelled.
+    Queue(CancellationToken),
+}
+
+/// Applies deltas and reads balances, batched; cheap to share behind an `Arc`.
+pub struct PointService {
+    apply: Lanes<ApplyTrip>,
+    read: Lanes<ReadTrip>,
+}
+
+impl PointService {
+    /// Starts `lanes` apply lanes and as many read lanes over `pool`, which should have a connection
+    /// for each.
+    #[must_use]
+    pub fn start(pool: Pool, lanes: usize, patience: &Patience) -> Self {
+        let store = Store::new(pool);
+        let apply = (0..lanes).map(|_| ApplyTrip { store: store.clone(), patience: patience.clone() });
+        let read = (0..lanes).map(|_| ReadTrip { store: store.clone() });
+        Self { apply: Lanes::start(apply, LANE_CAPACITY), read: Lanes::start(read, LANE_CAPACITY) }
+    }
+
+    /// Applies one delta, once for its request id however often it is called. Deltas of one user
+    /// that are handed in one after the other are applied in that order.
+    ///
+    /// # Errors
+    /// [`ServiceError`]; after `Unavailable` the delta may be applied, and may be sent again.
+    pub async fn apply_delta(&self, delta: Delta) -> Result<Outcome, ServiceError> {
+        let partition = delta.user_id.partition();
+        let results = self.apply_deltas(partition, vec![delta]).await?;
+        results.into_iter().next().expect("one result per delta")
+    }
+
+    /// The same for deltas of one partition, in their order, with a result for each.
+    ///
+    /// # Errors
+    /// [`ServiceError`] where the group as a whole got no answer.
+    pub async fn apply_deltas(
+        &self,
+        partition: u16,
+        deltas: Vec<Delta>,
+    ) -> Result<Vec<Result<Outcome, ServiceError>>, ServiceError> {
+        Ok(self.apply.call(partition, deltas).await?)
+    }
+
+    /// The balance of a user, or `None` for one that was never seen.
+    ///
+    /// # Errors
+    /// [`ServiceError`] within a few seconds where PostgreSQL does not answer.
+    pub async fn balance(&self, user_id: UserId) -> Result<Option<Balance>, ServiceError> {
+        self.read.call(user_id.partition(), user_id).await?
+    }
+}
+
+/// An apply lane: its batches are transactions.
+struct ApplyTrip {
+    store: Store,
+    patience: Patience,
+}
+
+impl Trip for ApplyTrip {
+    type Item = Vec<Delta>;
+    type Reply = Vec<Result<Outcome, ServiceError>>;
+    const MAX_WEIGHT: usize = APPLY_BATCH_MAX;
+
+    fn weight(group: &Vec<Delta>) -> usize {
+        group.len()
+    }
+
+    async fn carry(&mut self, groups: Vec<Vec<Delta>>) -> Vec<Self::Reply> {
+        let sizes: Vec<usize> = groups.iter().map(Vec::len).collect();
+        let mut results = self.apply(&groups.concat()).await.into_iter();
+        sizes.into_iter().map(|size| results.by_ref().take(size).collect()).collect()
+    }
+}
+
+impl ApplyTrip {
+    /// Applies the batch; where the database refuses it, one by one, so that only the guilty is refused.
+    async fn apply(&self, deltas: &[Delta]) -> Vec<Result<Outcome, ServiceError>> {
+        let mut results = self.apply_together(deltas).await;
+        if deltas.len() > 1 && matches!(results[0], Err(ServiceError::Refused(_))) {
+            results.clear();
+            for delta in deltas.chunks(1) {
+                results.extend(self.apply_together(delta).await);
+            }
+        }
+        results
+    }
+
+    async fn apply_together(&self, deltas: &[Delta]) -> Vec<Result<Outcome, ServiceError>> {
+        match retried(|| self.store.apply(deltas), &self.patience).await {
+            Ok(outcomes) => outcomes.into_iter().map(Ok).collect(),
+            Err(error) => vec![Err(error); deltas.len()],
+        }
+    }
+}
+
+/// A read lane: its batches are queries.
+struct ReadTrip {
+    store: Store,
+}
+
+impl Trip for ReadTrip {
+    type Item = UserId;
+    type Reply = Result<Option<Balance>, ServiceError>;
+    const MAX_WEIGHT: usize = READ_BATCH_MAX;
+
+    fn weight(_: &UserId) -> usize {
+        1
+    }
+
+    async fn carry(&mut self, users: Vec<UserId>) -> Vec<Self::Reply> {
+        let read: Result<HashMap<_, _>, _> = retried(|| self.store.balances(&users), &Patience::Caller).await;
+        users
+            .iter()
+            .map(|user| read.as_ref().map(|found| found.get(user).cloned()).map_err(Clone::clone))
+            .collect()
+    }
+}
+
+/// Tries again what may succeed later, with growing pauses, for as long as `patience` lasts.
+async fn retried<T, F: Future<Output = Result<T, StoreError>>>(
+    attempt: impl FnMut() -> F,
+    patience: &Patience,
+) -> Result<T, ServiceError> {
+    let pauses = ExponentialBuilder::new()
+        .with_min_delay(Duration::from_millis(RETRY_PAUSE_MIN_MS))
+        .with_max_delay(Duration::from_millis(RETRY_PAUSE_MAX_MS))
+        .with_jitter()
+        .without_max_times();
+    let (pauses, stop) = match patience {
+        Patience::Caller => (
+            pauses.with_total_delay(Some(Duration::from_millis(CALLER_PATIENCE_MS))),
+            CancellationToken::new(),
+        ),
+        Patience::Queue(stop) => (pauses, stop.clone()),
+    };
+    let sleeper = stop.clone();
+    let outcome = attempt
+        .retry(pauses)
+        .sleep(move |pause| {
+            let stop = sleeper.clone();
+            async move { stop.run_until_cancelled(tokio::time::sleep(pause)).map(drop).await }
+        })
+        .when(|error| match error {
+            StoreError::Unavailable(_) | StoreError::Conflict(_) => !stop.is_cancelled(),
+            StoreError::Refused(_) => false,
+        })
+        .notify(|error, pause| log::warn!("{error}; trying again in {} ms", pause.as_millis()))
+        .await;
+    outcome.map_err(|error| match error {
+        StoreError::Unavailable(_) | StoreError::Conflict(_) => ServiceError::Unavailable(error.to_string()),
+        StoreError::Refused(_) => ServiceError::Refused(error.to_string()),
+    })
+}

@@ -1,0 +1,185 @@
+//! The decision, pure: accounts × deltas → entries. No I/O, no clock, no SQL may enter.
+
+use std::collections::HashMap;
+
+use jiff::Timestamp;
+
+use super::delta::{Action, Delta, POINTS_MAX, RequestId, UserId};
+
+/// Where a user's ledger stands.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Account {
+    /// The balance, from 0 to [`POINTS_MAX`].
+    pub point: i64,
+    /// The number of entries in the log, which is the `seq` of the last one.
+    pub seq: i64,
+}
+
+/// Why a delta was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rejection {
+    /// The balance is smaller than the points to subtract.
+    InsufficientPoints,
+    /// The balance would pass [`POINTS_MAX`].
+    BalanceLimit,
+}
+
+impl Rejection {
+    /// The name in the log and in the API.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::InsufficientPoints => "insufficient_points",
+            Self::BalanceLimit => "balance_limit",
+        }
+    }
+
+    /// The rejection of a name, if it is one.
+    #[must_use]
+    pub fn parse(name: &str) -> Option<Self> {
+        [Self::InsufficientPoints, Self::BalanceLimit].into_iter().find(|why| why.as_str() == name)
+    }
+}
+
+/// One line of a user's log: a delta and what became of it, for good.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// What was asked for.
+    pub delta: Delta,
+    /// Its place in the user's log, gapless from 1.
+    pub seq: i64,
+    /// `None` where it was applied.
+    pub rejection: Option<Rejection>,
+    /// The user's balance after this entry.
+    pub balance: i64,
+    /// When it was decided, by the database's clock.
+    pub created_at: Timestamp,
+}
+
+/// What a delta came to, now or earlier.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outcome {
+    /// The log's entry of this request id. Its delta is the one that came first.
+    pub entry: Entry,
+    /// Whether the entry was there already: this delta changed nothing.
+    pub replayed: bool,
+}
+
+/// Decides `deltas` in their order. `accounts` must hold every user of the batch and is moved on;
+/// `logged` holds the entries of request ids that were decided earlier. Returns one outcome per delta.
+pub(super) fn settle(
+    accounts: &mut HashMap<UserId, Account>,
+    logged: &mut HashMap<(UserId, RequestId), Entry>,
+    deltas: &[Delta],
+    now: Timestamp,
+) -> Vec<Outcome> {
+    deltas
+        .iter()
+        .map(|delta| {
+            let key = (delta.user_id, delta.request_id);
+            if let Some(entry) = logged.get(&key) {
+                return Outcome { entry: entry.clone(), replayed: true };
+            }
+            let account = accounts.entry(delta.user_id).or_default();
+            let rejection = move_on(account, delta);
+            let entry = Entry {
+                delta: delta.clone(),
+                seq: account.seq,
+                rejection,
+                balance: account.point,
+                created_at: now,
+            };
+            logged.insert(key, entry.clone());
+            Outcome { entry, replayed: false }
+        })
+        .collect()
+}
+
+fn move_on(account: &mut Account, delta: &Delta) -> Option<Rejection> {
+    account.seq += 1;
+    let point = delta.point.get();
+    let (changed, rejection) = match delta.action {
+        Action::Add => (account.point + point, Rejection::BalanceLimit),
+        Action::Subtract => (account.point - point, Rejection::InsufficientPoints),
+    };
+    if !(0..=POINTS_MAX).contains(&changed) {
+        return Some(rejection);
+    }
+    account.point = changed;
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::domain::delta::Points;
+
+    /// A few users and request ids, so that duplicates happen; points near both limits.
+    fn any_delta() -> impl Strategy<Value = Delta> {
+        let point = prop_oneof![1..100i64, POINTS_MAX - 50..=POINTS_MAX];
+        (1..4i64, 0..40u128, any::<bool>(), point).prop_map(|(user, request, add, point)| Delta {
+            request_id: Uuid::from_u128(request).into(),
+            user_id: UserId::new("user_id", user).expect("positive"),
+            action: if add { Action::Add } else { Action::Subtract },
+            point: Points::new(point).expect("in range"),
+            reason: None,
+            requested_at: Timestamp::UNIX_EPOCH,
+        })
+    }
+
+    /// The rules once more, told the slow way: one user's log is a list, and the balance is its sum.
+    fn naive(log: &mut Vec<Entry>, delta: &Delta) -> Outcome {
+        let of_user: Vec<&Entry> = log.iter().filter(|e| e.delta.user_id == delta.user_id).collect();
+        if let Some(first) = of_user.iter().find(|e| e.delta.request_id == delta.request_id) {
+            return Outcome { entry: (*first).clone(), replayed: true };
+        }
+        let applied = of_user.iter().filter(|e| e.rejection.is_none());
+        let balance: i128 = applied.map(|e| signed(&e.delta)).sum();
+        let after = balance + signed(delta);
+        let rejection = match after {
+            i128::MIN..0 => Some(Rejection::InsufficientPoints),
+            _ if after > i128::from(POINTS_MAX) => Some(Rejection::BalanceLimit),
+            _ => None,
+        };
+        let entry = Entry {
+            delta: delta.clone(),
+            seq: i64::try_from(of_user.len()).expect("short") + 1,
+            rejection,
+            balance: i64::try_from(if rejection.is_some() { balance } else { after }).expect("in range"),
+            created_at: Timestamp::UNIX_EPOCH,
+        };
+        log.push(entry.clone());
+        Outcome { entry, replayed: false }
+    }
+
+    fn signed(delta: &Delta) -> i128 {
+        match delta.action {
+            Action::Add => i128::from(delta.point.get()),
+            Action::Subtract => -i128::from(delta.point.get()),
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_batch_comes_to_what_one_at_a_time_comes_to(
+            deltas in prop::collection::vec(any_delta(), 0..120), cut in 0..120usize
+        ) {
+            let mut log = Vec::new();
+            let expected: Vec<Outcome> = deltas.iter().map(|delta| naive(&mut log, delta)).collect();
+            let (mut accounts, mut logged) = (HashMap::new(), HashMap::new());
+            let (first, second) = deltas.split_at(cut.min(deltas.len()));
+            let mut outcomes = settle(&mut accounts, &mut logged, first, Timestamp::UNIX_EPOCH);
+            outcomes.extend(settle(&mut accounts, &mut logged, second, Timestamp::UNIX_EPOCH));
+            prop_assert_eq!(outcomes, expected);
+        }
+
+        #[test]
+        fn a_balance_stays_within_its_limits(deltas in prop::collection::vec(any_delta(), 0..120)) {
+            let outcomes = settle(&mut HashMap::new(), &mut HashMap::new(), &deltas, Timestamp::UNIX_EPOCH);
+            prop_assert!(outcomes.iter().all(|o| (0..=POINTS_MAX).contains(&o.entry.balance)));
+        }
+    }
+}

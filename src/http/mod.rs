@@ -1,0 +1,86 @@
+//! Everything of HTTP: the listener, the routes, the shutdown. No AMQP and no SQL may enter.
+
+use std::{io, net::TcpListener, time::Duration};
+
+use actix_web::{App, HttpResponse, HttpServer, Resource, web};
+use serde::Serialize;
+use tokio_util::sync::CancellationToken;
+
+use crate::{domain::PointService, queue::Publisher};
+use problem::ApiError;
+
+mod points;
+mod problem;
+
+/// The longest that a client may take to send the head of a request.
+const REQUEST_HEAD_TIMEOUT_S: u64 = 10;
+
+/// What the handlers need.
+pub struct Api {
+    /// Reads, and writes past the queue.
+    pub service: PointService,
+    /// Writes through the queue.
+    pub publisher: Publisher,
+}
+
+#[derive(Serialize)]
+struct AboutResponse {
+    name: &'static str,
+    version: &'static str,
+}
+
+/// Serves until `stop` is cancelled; then takes no new connection and gives the requests under way up to
+/// `drain`.
+///
+/// # Errors
+/// Where the listener can't be used.
+pub async fn serve(
+    listener: TcpListener,
+    api: web::Data<Api>,
+    stop: CancellationToken,
+    drain: Duration,
+) -> io::Result<()> {
+    let port = listener.local_addr()?.port();
+    let server = HttpServer::new(move || {
+        App::new()
+            .app_data(api.clone())
+            .service(post("/v1/point/add").route(web::post().to(points::add)))
+            .service(post("/v1/point/subtract").route(web::post().to(points::subtract)))
+            .service(get("/v1/point").route(web::get().to(points::balance)))
+            .service(get("/ping").route(web::get().to(async || HttpResponse::Ok().body("pong"))))
+            .service(get("/").route(web::get().to(about)))
+            .default_service(web::to(async || Err::<HttpResponse, _>(ApiError::NotFound)))
+    })
+    .client_request_timeout(Duration::from_secs(REQUEST_HEAD_TIMEOUT_S))
+    .shutdown_timeout(drain.as_secs())
+    .disable_signals()
+    .listen(listener)?
+    .run();
+    let handle = server.handle();
+    tokio::spawn(async move {
+        stop.cancelled().await;
+        log::info!("server takes no new requests");
+        handle.stop(true).await;
+    });
+    log::info!("server listen at :{port}");
+    server.await
+}
+
+fn post(path: &'static str) -> Resource {
+    only("POST", path)
+}
+
+fn get(path: &'static str) -> Resource {
+    only("GET", path)
+}
+
+/// A path that answers any other method with the one it takes.
+fn only(allow: &'static str, path: &'static str) -> Resource {
+    let refuse = move || async move { Err::<HttpResponse, _>(ApiError::MethodNotAllowed { allow }) };
+    web::resource(path).default_service(web::to(refuse))
+}
+
+async fn about() -> HttpResponse {
+    let version = env!("CARGO_PKG_VERSION");
+    HttpResponse::Ok().json(AboutResponse { name: env!("CARGO_PKG_NAME"), version })
+}

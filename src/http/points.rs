@@ -1,0 +1,222 @@
+//! The handlers of points, and the bodies they read and write. No rule of the ledger may enter.
+
+use std::time::Duration;
+
+use actix_web::{
+    HttpRequest, HttpResponse,
+    http::{StatusCode, header},
+    web,
+};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use tokio::time::timeout;
+use uuid::Uuid;
+
+use super::{Api, problem::ApiError};
+use crate::domain::{Action, Balance, Delta, Entry, Outcome, Points, Reason, RequestId, UserId};
+
+/// The longest body.
+const BODY_MAX_BYTES: usize = 16 * 1024;
+
+/// The longest that a body may take to arrive.
+const BODY_TIMEOUT_S: u64 = 10;
+
+const IDEMPOTENCY_KEY: &str = "Idempotency-Key";
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ChangeRequest {
+    user_id: Option<i64>,
+    point: Option<i64>,
+    reason: Option<String>,
+}
+
+#[derive(Serialize)]
+struct PendingResponse {
+    request_id: Uuid,
+    status: &'static str,
+}
+
+#[derive(Serialize)]
+struct EntryResponse<'a> {
+    request_id: Uuid,
+    status: &'static str,
+    user_id: i64,
+    action: &'static str,
+    point: i64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'a str>,
+    seq: i64,
+    /// The user's points after this entry.
+    balance: i64,
+    requested_at: Timestamp,
+    created_at: Timestamp,
+}
+
+#[derive(Serialize)]
+struct BalanceResponse {
+    user_id: i64,
+    point: i64,
+    seq: i64,
+    updated_at: Timestamp,
+}
+
+/// `POST /v1/point/add`
+pub(super) async fn add(
+    request: HttpRequest,
+    body: web::Payload,
+    api: web::Data<Api>,
+) -> Result<HttpResponse, ApiError> {
+    change(Action::Add, &request, body, &api).await
+}
+
+/// `POST /v1/point/subtract`
+pub(super) async fn subtract(
+    request: HttpRequest,
+    body: web::Payload,
+    api: web::Data<Api>,
+) -> Result<HttpResponse, ApiError> {
+    change(Action::Subtract, &request, body, &api).await
+}
+
+/// `GET /v1/point?id=`
+pub(super) async fn balance(request: HttpRequest, api: web::Data<Api>) -> Result<HttpResponse, ApiError> {
+    let mut ids = Vec::new();
+    for (name, value) in url::form_urlencoded::parse(request.query_string().as_bytes()) {
+        match name.as_ref() {
+            "id" => ids.push(value),
+            unknown => return Err(invalid(unknown, "is not a parameter of this request: id is")),
+        }
+    }
+    let [id] = ids.as_slice() else { return Err(invalid("id", "is required, once")) };
+    let id: i64 = id.parse().map_err(|_| invalid("id", UserId::RULE))?;
+    let found = api.service.balance(UserId::new("id", id)?).await?;
+    let Balance { user_id, point, seq, updated_at } = found.ok_or(ApiError::UnknownUser)?;
+    Ok(HttpResponse::Ok().json(BalanceResponse { user_id: user_id.get(), point, seq, updated_at }))
+}
+
+/// Queues the change, or, where the client waits for it (RFC 7240 §4.3), applies it at once.
+async fn change(
+    action: Action,
+    request: &HttpRequest,
+    body: web::Payload,
+    api: &Api,
+) -> Result<HttpResponse, ApiError> {
+    let delta = parse(action, request, &read(request, body).await?)?;
+    if prefers_wait(request) {
+        let outcome = api.service.apply_delta(delta.clone()).await?;
+        return applied(&delta, &outcome);
+    }
+    let (request_id, user_id) = (delta.request_id, delta.user_id);
+    api.publisher.publish(delta).await?;
+    log::debug!(request_id:%, user_id:%; "queued");
+    Ok(HttpResponse::Accepted().json(PendingResponse { request_id: request_id.get(), status: "pending" }))
+}
+
+async fn read(request: &HttpRequest, body: web::Payload) -> Result<web::Bytes, ApiError> {
+    let media_type = header_text(request, header::CONTENT_TYPE.as_str())?.unwrap_or_default();
+    let essence = media_type.split(';').next().unwrap_or_default().trim();
+    if !essence.eq_ignore_ascii_case("application/json") {
+        return Err(ApiError::UnsupportedMediaType);
+    }
+    let body = timeout(Duration::from_secs(BODY_TIMEOUT_S), body.to_bytes_limited(BODY_MAX_BYTES))
+        .await
+        .map_err(|_| ApiError::BodyTimeout { limit_s: BODY_TIMEOUT_S })?
+        .map_err(|_| ApiError::BodyTooLarge { limit_bytes: BODY_MAX_BYTES })?
+        .map_err(|error| ApiError::MalformedBody(error.to_string()))?;
+    if body.is_empty() { Err(ApiError::EmptyBody) } else { Ok(body) }
+}
+
+fn parse(action: Action, request: &HttpRequest, body: &[u8]) -> Result<Delta, ApiError> {
+    let change = parse_json(body)?;
+    let required = |field| move || invalid(field, "is required");
+    let user_id = UserId::new("user_id", change.user_id.ok_or_else(required("user_id"))?)?;
+    let point = Points::new(change.point.ok_or_else(required("point"))?)?;
+    let reason = change.reason.map(Reason::new).transpose()?;
+    let request_id = match header_text(request, IDEMPOTENCY_KEY)? {
+        Some(key) => RequestId::from_key(user_id, key.as_bytes())?,
+        None => RequestId::random(),
+    };
+    Ok(Delta { request_id, user_id, action, point, reason, requested_at: Timestamp::now() })
+}
+
+fn parse_json(body: &[u8]) -> Result<ChangeRequest, ApiError> {
+    if body.iter().find(|byte| !byte.is_ascii_whitespace()) != Some(&b'{') {
+        return Err(ApiError::MalformedBody("a JSON object was expected".to_owned()));
+    }
+    let mut json = serde_json::Deserializer::from_slice(body);
+    let change = serde_path_to_error::deserialize(&mut json).map_err(|error| {
+        let field = error.path().to_string();
+        match (error.inner().classify(), field.as_str()) {
+            (serde_json::error::Category::Data, "user_id") => invalid("user_id", UserId::RULE),
+            (serde_json::error::Category::Data, "point") => invalid("point", Points::RULE),
+            (serde_json::error::Category::Data, "reason") => invalid("reason", Reason::RULE),
+            (serde_json::error::Category::Data, field) if field != "." => {
+                invalid(field, "is not a field of this request: user_id, point and reason are")
+            }
+            _ => ApiError::MalformedBody(error.inner().to_string()),
+        }
+    })?;
+    json.end().map_err(|error| ApiError::MalformedBody(error.to_string()))?;
+    Ok(change)
+}
+
+/// `Prefer: wait`, alone or with a number of seconds, among other preferences (RFC 7240 §2).
+fn prefers_wait(request: &HttpRequest) -> bool {
+    request.headers().get_all("Prefer").filter_map(|value| value.to_str().ok()).any(|value| {
+        value.split(',').any(|preference| {
+            let name = preference.split(['=', ';']).next().unwrap_or_default();
+            name.trim().eq_ignore_ascii_case("wait")
+        })
+    })
+}
+
+/// The answer to a change that was decided at once, now or when its key was first used.
+fn applied(delta: &Delta, outcome: &Outcome) -> Result<HttpResponse, ApiError> {
+    let Outcome { entry, replayed } = outcome;
+    if !delta.same_change(&entry.delta) {
+        return Err(ApiError::KeyReused);
+    }
+    let Entry { delta, seq, rejection, balance, created_at } = entry;
+    let mut response = match rejection {
+        Some(why) => {
+            actix_web::ResponseError::error_response(&ApiError::Rejected(Box::new(entry.clone()), *why))
+        }
+        None => HttpResponse::build(StatusCode::OK).json(EntryResponse {
+            request_id: delta.request_id.get(),
+            status: "applied",
+            user_id: delta.user_id.get(),
+            action: delta.action.as_str(),
+            point: delta.point.get(),
+            reason: delta.reason.as_ref().map(Reason::as_str),
+            seq: *seq,
+            balance: *balance,
+            requested_at: delta.requested_at,
+            created_at: *created_at,
+        }),
+    };
+    let headers = response.headers_mut();
+    headers.insert(
+        header::HeaderName::from_static("preference-applied"),
+        header::HeaderValue::from_static("wait"),
+    );
+    if *replayed {
+        let name = header::HeaderName::from_static("idempotency-replayed");
+        headers.insert(name, header::HeaderValue::from_static("true"));
+    }
+    Ok(response)
+}
+
+/// The value of a header that may be sent once.
+fn header_text<'a>(request: &'a HttpRequest, name: &'static str) -> Result<Option<&'a str>, ApiError> {
+    let mut values = request.headers().get_all(name);
+    let Some(value) = values.next() else { return Ok(None) };
+    if values.next().is_some() {
+        return Err(invalid(name, "must be sent once"));
+    }
+    value.to_str().map(Some).map_err(|_| invalid(name, "must be visible ASCII characters"))
+}
+
+fn invalid(field: &str, rule: impl Into<String>) -> ApiError {
+    ApiError::InvalidField { field: field.to_owned(), rule: rule.into() }
+}

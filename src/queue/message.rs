@@ -1,0 +1,168 @@
+//! The wire format of the queue: JSON ↔ deltas. Nothing of the connection may enter.
+
+use std::borrow::Cow;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::domain::{Action, Delta, Invalid, Points, Reason, UserId};
+
+/// The version of the format. A consumer refuses any other.
+const VERSION: u8 = 1;
+
+/// The `content-type` of a message.
+pub(super) const CONTENT_TYPE: &str = "application/json";
+
+/// The bytes of a delta without its reason, at the most: the field names, a UUID, two numbers of at
+/// most 19 digits and two 30-character times fit with room to spare.
+const DELTA_OVERHEAD_BYTES: usize = 256;
+
+/// Why a message is not ours.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Malformed {
+    #[error("not a message of deltas: {0}")]
+    Json(#[from] serde_json::Error),
+    #[error("version {0}, where only {VERSION} is known")]
+    Version(u8),
+    #[error(transparent)]
+    Invalid(#[from] Invalid),
+    #[error("user {user} belongs to partition {partition}")]
+    WrongPartition { user: UserId, partition: u16 },
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct DeltasMessage<'a> {
+    version: u8,
+    #[serde(borrow)]
+    deltas: Vec<DeltaMessage<'a>>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct DeltaMessage<'a> {
+    request_id: Uuid,
+    user_id: i64,
+    action: ActionMessage,
+    point: i64,
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    reason: Option<Cow<'a, str>>,
+    requested_at: Timestamp,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum ActionMessage {
+    Add,
+    Subtract,
+}
+
+/// The most bytes that `delta` takes in a message. A reason has no control characters, so JSON escapes a
+/// byte of it into two at the most.
+pub(super) fn max_bytes(delta: &Delta) -> usize {
+    DELTA_OVERHEAD_BYTES + 2 * delta.reason.as_ref().map_or(0, |reason| reason.as_str().len())
+}
+
+/// The message of `deltas`, which are of one partition.
+pub(super) fn encode(deltas: &[Delta]) -> Vec<u8> {
+    let deltas = deltas.iter().map(|delta| DeltaMessage {
+        request_id: delta.request_id.get(),
+        user_id: delta.user_id.get(),
+        action: match delta.action {
+            Action::Add => ActionMessage::Add,
+            Action::Subtract => ActionMessage::Subtract,
+        },
+        point: delta.point.get(),
+        reason: delta.reason.as_ref().map(|reason| reason.as_str().into()),
+        requested_at: delta.requested_at,
+    });
+    let message = DeltasMessage { version: VERSION, deltas: deltas.collect() };
+    serde_json::to_vec(&message).expect("numbers, texts and times are always JSON")
+}
+
+/// The deltas of a message that came from the queue of `partition`. A delta of another partition's user
+/// would lose its place in that user's order, so it makes the message malformed.
+pub(super) fn decode(body: &[u8], partition: u16) -> Result<Vec<Delta>, Malformed> {
+    let message: DeltasMessage = serde_json::from_slice(body)?;
+    if message.version != VERSION {
+        return Err(Malformed::Version(message.version));
+    }
+    let delta = |wire: DeltaMessage| {
+        let user = UserId::new("user_id", wire.user_id)?;
+        if user.partition() != partition {
+            return Err(Malformed::WrongPartition { user, partition: user.partition() });
+        }
+        Ok(Delta {
+            request_id: wire.request_id.into(),
+            user_id: user,
+            action: match wire.action {
+                ActionMessage::Add => Action::Add,
+                ActionMessage::Subtract => Action::Subtract,
+            },
+            point: Points::new(wire.point)?,
+            reason: wire.reason.map(|text| Reason::new(text.into_owned())).transpose()?,
+            requested_at: wire.requested_at,
+        })
+    };
+    message.deltas.into_iter().map(delta).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::domain::RequestId;
+
+    fn any_delta() -> impl Strategy<Value = Delta> {
+        let second = Timestamp::MIN.as_second()..Timestamp::MAX.as_second();
+        let reason = prop::option::of(r#"[^\pC]{1,200}|["\\]{200}"#);
+        (1..=i64::MAX, any::<bool>(), 1..1i64 << 53, reason, second).prop_map(
+            |(user, add, point, reason, second)| Delta {
+                request_id: RequestId::random(),
+                user_id: UserId::new("user_id", user).expect("positive"),
+                action: if add { Action::Add } else { Action::Subtract },
+                point: Points::new(point).expect("in range"),
+                reason: reason.map(|text| Reason::new(text).expect("no control characters")),
+                requested_at: Timestamp::from_second(second).expect("in range"),
+            },
+        )
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_encoded_is_decoded(delta in any_delta()) {
+            let body = encode(std::slice::from_ref(&delta));
+            prop_assert!(body.len() <= max_bytes(&delta) + 32, "{} bytes", body.len());
+            prop_assert_eq!(decode(&body, delta.user_id.partition()).expect("ours"), [delta]);
+        }
+
+        #[test]
+        fn whatever_comes_is_decoded_or_refused(body in prop::collection::vec(any::<u8>(), 0..200)) {
+            prop_assert!(decode(&body, 0).is_err());
+        }
+    }
+
+    #[test]
+    fn a_message_that_breaks_a_rule_is_malformed() {
+        let delta = r#"{"request_id":"01890a5d-ac96-774b-bcce-b302099a8057","user_id":1,"action":"add",
+            "point":1,"requested_at":"2026-11-01T00:00:00Z"}"#;
+        let message = format!(r#"{{"version":1,"deltas":[{delta}]}}"#);
+        let partition = UserId::new("user_id", 1).expect("positive").partition();
+        assert_eq!(decode(message.as_bytes(), partition).expect("ours").len(), 1);
+        for (from, to) in [
+            (r#""version":1"#, r#""version":2"#),
+            (r#""user_id":1"#, r#""user_id":0"#),
+            (r#""point":1"#, r#""point":0"#),
+            (r#""point":1"#, r#""point":1.5"#),
+            ("add", "set"),
+            (r#""point":1"#, r#""point":1,"more":1"#),
+            (r#""point":1"#, r#""point":1,"reason":"\u0000""#),
+        ] {
+            assert!(decode(message.replace(from, to).as_bytes(), partition).is_err(), "{to}");
+        }
+        let elsewhere = decode(message.as_bytes(), partition + 1).expect_err("not its partition");
+        assert!(matches!(elsewhere, Malformed::WrongPartition { .. }), "{elsewhere}");
+    }
+}

@@ -1,0 +1,176 @@
+//! Deltas out: batched per partition, published, and safe once the broker confirms. No HTTP may enter.
+
+use std::time::Duration;
+
+use amqprs::{
+    BasicProperties, DELIVERY_MODE_PERSISTENT,
+    channel::{BasicPublishArguments, Channel, ConfirmSelectArguments},
+};
+use tokio::{sync::mpsc, time::timeout};
+
+use super::{
+    link::{ChannelEvent, LinkWatch, Session, in_own_task},
+    message,
+};
+use crate::{
+    batch::{LaneError, Lanes, Trip},
+    domain::{Delta, PARTITIONS},
+};
+
+/// A message takes waiting deltas until it has about this many bytes.
+const MESSAGE_MAX_BYTES: usize = 128 * 1024;
+
+/// The longest wait for a confirm, opening a channel included.
+const CONFIRM_TIMEOUT_MS: u64 = 5_000;
+
+/// The most deltas that may wait for one partition.
+const PARTITION_CAPACITY: usize = 1_024;
+
+/// Why a delta is not known to be in the queue.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PublishError {
+    /// No connection, or it failed before the confirm came. The delta may or may not be queued: send it
+    /// again with its id.
+    #[error("{0}")]
+    Unavailable(String),
+    /// The partition is full, here or at the broker; the delta is not queued.
+    #[error("{0}")]
+    Full(&'static str),
+}
+
+impl From<LaneError> for PublishError {
+    fn from(error: LaneError) -> Self {
+        match error {
+            LaneError::Full => Self::Full("too many requests are waiting for the queue"),
+            LaneError::Ended => Self::Unavailable(error.to_string()),
+        }
+    }
+}
+
+/// Puts deltas on the queue; cheap to share behind an `Arc`.
+///
+/// Each partition has a channel of its own with one message in flight: its deltas get to the broker in the
+/// order they came in, a confirm can only be that message's, and what comes meanwhile shares the next one.
+pub struct Publisher {
+    partitions: Lanes<PublishTrip>,
+}
+
+impl Publisher {
+    /// Starts a lane for each partition.
+    #[must_use]
+    pub fn start(link: &LinkWatch) -> Self {
+        let trip = |partition| PublishTrip { partition, link: link.clone(), channel: None };
+        Self { partitions: Lanes::start((0..PARTITIONS).map(trip), PARTITION_CAPACITY) }
+    }
+
+    /// Returns once the broker has the delta on disk. Deltas of one user that are handed in one after
+    /// the other are queued in that order.
+    ///
+    /// # Errors
+    /// [`PublishError`], at the latest after twice the confirm timeout of 5 s.
+    pub async fn publish(&self, delta: Delta) -> Result<(), PublishError> {
+        self.partitions.call(delta.user_id.partition(), delta).await?
+    }
+}
+
+struct PublishTrip {
+    partition: u16,
+    link: LinkWatch,
+    channel: Option<ConfirmChannel>,
+}
+
+impl Trip for PublishTrip {
+    type Item = Delta;
+    type Reply = Result<(), PublishError>;
+    const MAX_WEIGHT: usize = MESSAGE_MAX_BYTES;
+
+    fn weight(delta: &Delta) -> usize {
+        message::max_bytes(delta)
+    }
+
+    async fn carry(&mut self, deltas: Vec<Delta>) -> Vec<Self::Reply> {
+        vec![self.publish(&deltas).await; deltas.len()]
+    }
+}
+
+impl PublishTrip {
+    async fn publish(&mut self, deltas: &[Delta]) -> Result<(), PublishError> {
+        let session = self.link.current().map_err(PublishError::Unavailable)?;
+        let limit = Duration::from_millis(CONFIRM_TIMEOUT_MS);
+        let confirmed = tokio::select! {
+            confirmed = timeout(limit, self.confirmed(&session, deltas)) => confirmed,
+            () = session.over.cancelled() => Ok(Err(lost("the connection was lost before the confirm"))),
+        };
+        let result =
+            confirmed.unwrap_or_else(|_| Err(lost(&format!("no confirm within {CONFIRM_TIMEOUT_MS} ms"))));
+        if let Err(error) = &result {
+            let (count, partition) = (deltas.len(), self.partition);
+            log::warn!("{count} deltas for partition {partition} are not confirmed: {error}");
+        }
+        if matches!(result, Err(PublishError::Unavailable(_))) {
+            // What is in flight is unknown: begin anew, so that no late confirm is taken for another's.
+            self.channel = None;
+            session.over.cancel();
+        }
+        result
+    }
+
+    async fn confirmed(&mut self, session: &Session, deltas: &[Delta]) -> Result<(), PublishError> {
+        let usable = self.channel.take().filter(|open| !open.session.over.is_cancelled());
+        let channel = match usable {
+            Some(channel) => channel,
+            None => ConfirmChannel::open(session.clone()).await.map_err(PublishError::Unavailable)?,
+        };
+        let queue = self.link.names.partition(self.partition);
+        self.channel.insert(channel).publish(&queue, deltas).await
+    }
+}
+
+/// A channel in confirm mode with at most one message in flight.
+struct ConfirmChannel {
+    session: Session,
+    channel: Channel,
+    events: mpsc::UnboundedReceiver<ChannelEvent>,
+    /// The broker numbers the messages of a channel from 1.
+    last_tag: u64,
+}
+
+impl ConfirmChannel {
+    async fn open(session: Session) -> Result<Self, String> {
+        let (channel, events) = session.open_channel().await?;
+        let confirming = channel.clone();
+        let select = async move { confirming.confirm_select(ConfirmSelectArguments::default()).await };
+        in_own_task(CONFIRM_TIMEOUT_MS, select).await?;
+        Ok(Self { session, channel, events, last_tag: 0 })
+    }
+
+    async fn publish(&mut self, queue: &str, deltas: &[Delta]) -> Result<(), PublishError> {
+        self.last_tag += 1;
+        let properties = BasicProperties::default()
+            .with_content_type(message::CONTENT_TYPE)
+            .with_delivery_mode(DELIVERY_MODE_PERSISTENT)
+            .with_message_id(&deltas[0].request_id.to_string())
+            .finish();
+        let arguments = BasicPublishArguments::new("", queue).mandatory(true).finish();
+        let published = self.channel.basic_publish(properties, message::encode(deltas), arguments).await;
+        published.map_err(|error| lost(&error.to_string()))?;
+        let mut returned = None;
+        while let Some(event) = self.events.recv().await {
+            match event {
+                ChannelEvent::Returned(why) => returned = Some(why),
+                ChannelEvent::Acked(tag) if tag >= self.last_tag => {
+                    return returned.map_or(Ok(()), |why| Err(lost(&format!("queue {queue}: {why}"))));
+                }
+                ChannelEvent::Nacked(tag) if tag >= self.last_tag => {
+                    return Err(PublishError::Full("the queue takes no more now"));
+                }
+                ChannelEvent::Acked(_) | ChannelEvent::Nacked(_) => {}
+            }
+        }
+        Err(lost("the channel was closed before the confirm"))
+    }
+}
+
+fn lost(why: &str) -> PublishError {
+    PublishError::Unavailable(format!("RabbitMQ: {why}"))
+}

@@ -1,0 +1,189 @@
+//! The roles: wait for what each needs, run it, finish what is in hand. No work is done here.
+
+use std::{
+    net::{SocketAddr, TcpListener},
+    process,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use actix_web::web;
+use anyhow::{Context, bail};
+use backon::{ConstantBuilder, Retryable};
+use deadpool_postgres::Pool;
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    time::sleep,
+};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use crate::{
+    config::{DatabaseArgs, MigrateArgs, NodeArgs, Role},
+    dev,
+    domain::{PARTITIONS, Patience, PointService},
+    http::{self, Api},
+    migrate, postgres,
+    queue::{Consumer, Link, Publisher},
+    worker,
+};
+
+/// The pause between tries to reach the database at the start.
+const STARTUP_PAUSE_MS: u64 = 1_000;
+
+/// Exit status of a process that a second signal ended: 128 + SIGINT, as shells have it.
+const INTERRUPTED: i32 = 130;
+
+/// Runs a role until it ends or a signal stops it.
+///
+/// # Errors
+/// What kept it from starting, or from going on.
+pub async fn run(role: Role) -> anyhow::Result<()> {
+    let stop = CancellationToken::new();
+    tokio::spawn(stop_on_signal(stop.clone())?);
+    match role {
+        Role::Serve(args) => serve(listen(args.listen)?, &args.node, stop).await,
+        Role::Work(args) => work(&args.node, stop).await,
+        Role::Migrate(args) => migrate(&args, stop).await,
+        Role::Dev(args) => dev::run(args, stop).await,
+    }
+}
+
+/// Takes the port before anything else: that another process has it is the likeliest mistake.
+pub(crate) fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address).with_context(|| format!("--listen {address}"))
+}
+
+/// Serves HTTP on `listener` until `stop` is cancelled.
+///
+/// # Errors
+/// Where the database or the broker is not there in time, or the listener fails.
+pub async fn serve(listener: TcpListener, node: &NodeArgs, stop: CancellationToken) -> anyhow::Result<()> {
+    // A connection for each transaction and each read that may be under way.
+    let pool = postgres::pool(&node.database.url, 2 * usize::from(node.concurrency))?;
+    let link = Link::start(node.broker.url.clone(), node.broker.names.clone(), "serve");
+    if let Some(started) = stop.run_until_cancelled(ready(&pool, &link, node)).await {
+        started?;
+        let api = web::Data::new(Api {
+            service: PointService::start(pool, usize::from(node.concurrency), &Patience::Caller),
+            publisher: Publisher::start(&link.watch()),
+        });
+        http::serve(listener, api, stop, node.patience.shutdown_timeout).await?;
+    }
+    link.close().await;
+    log::info!("stopped");
+    Ok(())
+}
+
+/// Works on the queue until `stop` is cancelled.
+///
+/// # Errors
+/// Where the database or the broker is not there in time.
+pub async fn work(node: &NodeArgs, stop: CancellationToken) -> anyhow::Result<()> {
+    let lanes = usize::from(node.concurrency);
+    let pool = postgres::pool(&node.database.url, lanes)?;
+    let link = Link::start(node.broker.url.clone(), node.broker.names.clone(), "work");
+    if let Some(started) = stop.run_until_cancelled(ready(&pool, &link, node)).await {
+        started?;
+        let service = Arc::new(PointService::start(pool, lanes, &Patience::Queue(stop.clone())));
+        let worker = Uuid::now_v7();
+        let consumers = (0..PARTITIONS).map(|p| Consumer::new(p, link.watch(), worker, stop.clone()));
+        log::info!(worker:%; "working on {PARTITIONS} partitions, {lanes} transactions at once");
+        let limit = node.patience.shutdown_timeout;
+        let late = async {
+            stop.cancelled().await;
+            log::info!("taking no more from the queue");
+            sleep(limit).await;
+        };
+        tokio::select! {
+            () = worker::work(consumers, service) => {}
+            () = late => log::warn!("not done after {} s; what is left comes again", limit.as_secs()),
+        }
+    }
+    link.close().await;
+    log::info!("stopped");
+    Ok(())
+}
+
+/// Brings the schema up to date, or tells what is pending.
+async fn migrate(args: &MigrateArgs, stop: CancellationToken) -> anyhow::Result<()> {
+    let pool = postgres::pool(&args.database.url, 1)?;
+    let migrating = async {
+        let reach = || async { Ok(pool.get().await.map(drop)?) };
+        patiently(&args.database, args.startup_timeout, reach).await?;
+        if args.check {
+            let pending = migrate::pending(&pool).await?;
+            if !pending.is_empty() {
+                bail!("pending: {}", pending.join(", "));
+            }
+            println!("nothing is pending");
+            return Ok(());
+        }
+        let applied = migrate::run(&pool, args.startup_timeout).await?;
+        for name in &applied {
+            println!("applied {name}");
+        }
+        if applied.is_empty() {
+            println!("nothing to apply");
+        }
+        Ok(())
+    };
+    stop.run_until_cancelled(migrating).await.unwrap_or_else(|| bail!("interrupted"))
+}
+
+/// Waits until the database has our schema and the broker our queues.
+async fn ready(pool: &Pool, link: &Link, node: &NodeArgs) -> anyhow::Result<()> {
+    let limit = node.patience.startup_timeout;
+    let has_schema = || async {
+        let pending = migrate::pending(pool).await?;
+        if !pending.is_empty() {
+            bail!("migrations are pending ({}): run `point-system migrate`", pending.join(", "));
+        }
+        Ok(())
+    };
+    let mut queue = link.watch();
+    let broker =
+        async { queue.ready(limit).await.map_err(anyhow::Error::msg).with_context(|| gave_up(limit)) };
+    tokio::try_join!(patiently(&node.database, limit, has_schema), broker).map(drop)
+}
+
+/// Tries until `limit` has passed, and says so at each try.
+async fn patiently<F: Future<Output = anyhow::Result<()>>>(
+    database: &DatabaseArgs,
+    limit: Duration,
+    attempt: impl FnMut() -> F,
+) -> anyhow::Result<()> {
+    let started = Instant::now();
+    let pause = Duration::from_millis(STARTUP_PAUSE_MS);
+    attempt
+        .retry(ConstantBuilder::new().with_delay(pause).without_max_times())
+        .sleep(sleep)
+        .when(|_| started.elapsed() + pause < limit)
+        .notify(|error, _| log::warn!("PostgreSQL at {}: {error:#}; trying again", database.url))
+        .await
+        .with_context(|| format!("PostgreSQL at {}", database.url))
+        .with_context(|| gave_up(limit))
+}
+
+fn gave_up(limit: Duration) -> String {
+    format!("gave up after {} s (--startup-timeout)", limit.as_secs())
+}
+
+/// The first SIGTERM or Ctrl-C cancels the token; the second ends the process.
+fn stop_on_signal(stop: CancellationToken) -> anyhow::Result<impl Future<Output = ()>> {
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    Ok(async move {
+        loop {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            if stop.is_cancelled() {
+                log::warn!("ended by a second signal");
+                process::exit(INTERRUPTED);
+            }
+            log::info!("stopping");
+            stop.cancel();
+        }
+    })
+}
