@@ -1,1 +1,3 @@
+//! Load.
+
 fn main() {}

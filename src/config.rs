@@ -75,7 +75,7 @@ pub struct NodeArgs {
 pub struct DatabaseArgs {
     /// postgres://USER:PASSWORD@HOST:PORT/DATABASE, with ?sslmode=verify-full and perhaps &sslrootcert=FILE
     /// for TLS; without an sslmode the connection is not encrypted.
-    #[arg(long = "database-url", env = "DATABASE_URL", hide_env_values = true, value_name = "URL",
+    #[arg(id = "database-url", long, env = "DATABASE_URL", hide_env_values = true, value_name = "URL",
           value_parser = Discreet::<DatabaseUrl>(PhantomData))]
     pub url: DatabaseUrl,
 }
@@ -84,11 +84,11 @@ pub struct DatabaseArgs {
 #[derive(Args, Clone, Debug)]
 pub struct BrokerArgs {
     /// amqp://USER:PASSWORD@HOST:PORT/VHOST.
-    #[arg(long = "amqp-url", env = "AMQP_URL", hide_env_values = true, value_name = "URL",
+    #[arg(id = "amqp-url", long, env = "AMQP_URL", hide_env_values = true, value_name = "URL",
           value_parser = Discreet::<BrokerUrl>(PhantomData))]
     pub url: BrokerUrl,
     /// What the names of the queues begin with. All nodes of one installation share it.
-    #[arg(long = "queue-prefix", env = "POINT_SYSTEM_QUEUE_PREFIX", default_value = "point-system",
+    #[arg(id = "queue-prefix", long, env = "POINT_SYSTEM_QUEUE_PREFIX", default_value = "point-system",
           value_name = "NAME", value_parser = QueueNames::new)]
     pub names: QueueNames,
 }

@@ -61,7 +61,9 @@ impl FromStr for DatabaseUrl {
             "disable" => (Tls::Off, "disable"),
             "require" | "verify-ca" | "verify-full" => (Tls::Verified { root_certificates }, "require"),
             _ => {
-                return Err("has an sslmode other than disable, require, verify-ca and verify-full".to_owned());
+                return Err(
+                    "has an sslmode other than disable, require, verify-ca and verify-full".to_owned()
+                );
             }
         };
         rest.push(("sslmode".to_owned(), driver_mode.to_owned()));

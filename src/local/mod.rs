@@ -201,7 +201,10 @@ impl LocalRabbitMq {
             .env("RABBITMQ_LOG_BASE", &self.folder)
             .env("RABBITMQ_LOGS", "-")
             .env("RABBITMQ_PID_FILE", folder("rabbitmq.pid"))
-            .env("RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS", "-kernel inet_dist_use_interface {127,0,0,1}")
+            .env(
+                "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS",
+                "-start_epmd false -kernel inet_dist_use_interface {127,0,0,1}",
+            )
             // The script then becomes the broker instead of waiting for it as a parent.
             .env("RUNNING_UNDER_SYSTEMD", "true");
         let (log, port) = (self.folder.join("rabbitmq.log"), self.port);

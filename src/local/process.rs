@@ -189,7 +189,8 @@ async fn lock(name: &str, log: &Path) -> anyhow::Result<File> {
 pub(super) fn free_port() -> io::Result<u16> {
     const FIRST: u64 = 20_000;
     const COUNT: u64 = 10_000;
-    static NEXT: LazyLock<AtomicU64> = LazyLock::new(|| AtomicU64::new(Uuid::now_v7().as_u64_pair().1 % COUNT));
+    static NEXT: LazyLock<AtomicU64> =
+        LazyLock::new(|| AtomicU64::new(Uuid::now_v7().as_u64_pair().1 % COUNT));
     (0..COUNT)
         .map(|_| FIRST + NEXT.fetch_add(1, Ordering::Relaxed) % COUNT)
         .filter_map(|port| u16::try_from(port).ok())

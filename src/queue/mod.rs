@@ -5,6 +5,7 @@ use std::{fmt, str::FromStr};
 
 use url::{Host, Url};
 
+mod callbacks;
 mod link;
 mod message;
 mod topology;

@@ -9,7 +9,8 @@ use amqprs::{
 use tokio::{sync::mpsc, time::timeout};
 
 use super::{
-    link::{ChannelEvent, LinkWatch, Session, in_own_task},
+    callbacks::ChannelEvent,
+    link::{LinkWatch, Session, in_own_task},
     message,
 };
 use crate::{

@@ -1,1 +1,17 @@
+//! Everything that needs real servers, in one test binary, so that they are started once.
 
+#![expect(unreachable_pub, reason = "the harness's `pub` says what the tests may use")]
+
+mod system;
+mod client;
+mod queues;
+
+mod http;
+mod apply;
+mod worker;
+mod processes;
+mod outages;
+mod migrate;
+mod local;
+mod postman;
+mod tidy;

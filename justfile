@@ -1,0 +1,36 @@
+# List the recipes
+default:
+    @just --list
+
+# Run the whole system on this machine, without containers
+dev *args:
+    ./run dev {{ args }}
+
+# Run all tests
+test *args:
+    ./run test {{ args }}
+
+# Check formatting, lints and documentation
+check:
+    .ci/run check
+
+# Measure throughput and latency under load
+bench *args:
+    ./run setup
+    cargo bench --bench load -- {{ args }}
+
+# Build the image and start everything in containers
+up:
+    docker compose up --build --detach --wait
+
+# Follow the logs of the workers
+worker-logs:
+    docker compose logs --follow work
+
+# Stop the containers, keep their data
+stop:
+    docker compose stop
+
+# Remove the containers and their data
+rm:
+    docker compose down --volumes

@@ -1,0 +1,158 @@
+//! `apply_delta` on a real PostgreSQL.
+
+use std::{collections::HashSet, sync::Arc};
+
+use jiff::Timestamp;
+use point_system::domain::{
+    Action, Delta, Outcome, POINTS_MAX, PointService, Points, Rejection, RequestId, ServiceError, UserId,
+};
+use tokio::task::JoinSet;
+
+use crate::system::System;
+
+fn user(id: i64) -> UserId {
+    UserId::new("user_id", id).expect("positive")
+}
+
+fn delta(action: Action, user_id: i64, point: i64) -> Delta {
+    Delta {
+        request_id: RequestId::random(),
+        user_id: user(user_id),
+        action,
+        point: Points::new(point).expect("in range"),
+        reason: None,
+        requested_at: Timestamp::now(),
+    }
+}
+
+fn add(user_id: i64, point: i64) -> Delta {
+    delta(Action::Add, user_id, point)
+}
+
+fn subtract(user_id: i64, point: i64) -> Delta {
+    delta(Action::Subtract, user_id, point)
+}
+
+async fn apply(service: &PointService, delta: &Delta) -> Outcome {
+    service.apply_delta(delta.clone()).await.expect("an outcome")
+}
+
+async fn balance(service: &PointService, id: i64) -> Option<(i64, i64)> {
+    service.balance(user(id)).await.expect("an answer").map(|found| (found.point, found.seq))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_balance_is_what_its_entries_come_to() {
+    let system = System::new().await;
+    let service = system.service(2);
+    assert_eq!(balance(&service, 7).await, None);
+    for (change, rejection, after) in [
+        (subtract(7, 1), Some(Rejection::InsufficientPoints), 0),
+        (add(7, 100), None, 100),
+        (subtract(7, 101), Some(Rejection::InsufficientPoints), 100),
+        (subtract(7, 100), None, 0),
+        (add(7, POINTS_MAX), None, POINTS_MAX),
+        (add(7, 1), Some(Rejection::BalanceLimit), POINTS_MAX),
+    ] {
+        let outcome = apply(&service, &change).await;
+        assert_eq!((outcome.entry.rejection, outcome.entry.balance), (rejection, after), "{change:?}");
+        assert!(!outcome.replayed);
+    }
+    assert_eq!(balance(&service, 7).await, Some((POINTS_MAX, 6)));
+    system.finish_without_queues().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_duplicate_changes_nothing_within_a_batch_and_across_batches() {
+    let system = System::new().await;
+    let service = system.service(1);
+    let (once, other) = (add(7, 10), add(7, 1));
+    let group = vec![once.clone(), other.clone(), once.clone()];
+    let results = service.apply_deltas(once.user_id.partition(), group).await.expect("results");
+    let outcomes: Vec<Outcome> = results.into_iter().map(|result| result.expect("an outcome")).collect();
+    assert_eq!(
+        outcomes.iter().map(|o| (o.entry.seq, o.replayed)).collect::<Vec<_>>(),
+        [(1, false), (2, false), (1, true)]
+    );
+    let again = apply(&service, &once).await;
+    assert_eq!((again.entry.seq, again.entry.balance, again.replayed), (1, 10, true));
+    // Another user's delta with the same id is another delta.
+    let elsewhere = Delta { user_id: user(8), ..once };
+    assert!(!apply(&service, &elsewhere).await.replayed);
+    assert_eq!(balance(&service, 7).await, Some((11, 2)));
+    system.finish_without_queues().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn new_users_may_be_created_by_many_at_once() {
+    let system = System::new().await;
+    // Services of their own: they share nothing but the database.
+    let mut tasks = JoinSet::new();
+    for _ in 0..4 {
+        let service = system.service(2);
+        tasks.spawn(async move {
+            for id in 1..=50 {
+                apply(&service, &add(id, 1)).await;
+            }
+        });
+    }
+    tasks.join_all().await;
+    assert_eq!(system.count("select count(*) from user_point where point = 4 and seq = 4").await, 50);
+    system.finish_without_queues().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn eight_lanes_share_the_same_users_in_order() {
+    let system = System::new().await;
+    let service = Arc::new(system.service(8));
+    let mut tasks = JoinSet::new();
+    for user_id in 1..=20 {
+        let service = Arc::clone(&service);
+        tasks.spawn(async move {
+            let mut seqs = Vec::new();
+            for change in 0..50 {
+                let delta = if change % 3 == 2 { subtract(user_id, 2) } else { add(user_id, 1) };
+                seqs.push(apply(&service, &delta).await.entry.seq);
+            }
+            assert_eq!(seqs, (1..=50).collect::<Vec<i64>>(), "user {user_id}");
+        });
+    }
+    tasks.join_all().await;
+    system.finish_without_queues().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_a_batch_only_the_guilty_delta_is_refused() {
+    let system = System::new().await;
+    let client = system.pool.get().await.expect("a connection");
+    client.batch_execute("alter table log add check (point <> 666)").await.expect("altered");
+    drop(client);
+    let service = system.service(1);
+    let deltas = vec![add(7, 1), add(7, 666), add(7, 2), add(7, 3)];
+    let results = service.apply_deltas(user(7).partition(), deltas).await.expect("results");
+    let refused: Vec<bool> = results.iter().map(|r| matches!(r, Err(ServiceError::Refused(_)))).collect();
+    assert_eq!(refused, [false, true, false, false]);
+    assert_eq!(balance(&service, 7).await, Some((6, 3)));
+    system.finish_without_queues().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_balance_is_read_while_it_is_written() {
+    let system = System::new().await;
+    let service = Arc::new(system.service(4));
+    let writer = Arc::clone(&service);
+    let writing = tokio::spawn(async move {
+        for _ in 0..100 {
+            apply(&writer, &add(7, 1)).await;
+        }
+    });
+    let mut seen = HashSet::new();
+    while !writing.is_finished() {
+        let (point, seq) = balance(&service, 7).await.unwrap_or_default();
+        assert_eq!(point, seq, "a balance without its entry");
+        seen.insert(point);
+    }
+    writing.await.expect("no panic");
+    assert!(seen.len() > 1, "no read fell between the writes");
+    system.finish_without_queues().await;
+}

@@ -1,0 +1,70 @@
+//! An HTTP client of the service, and its own record of what it was promised.
+
+use std::collections::HashMap;
+
+use reqwest::{RequestBuilder, Response, StatusCode};
+use serde_json::{Value, json};
+
+#[derive(Clone)]
+pub struct Client {
+    http: reqwest::Client,
+    base: String,
+}
+
+impl Client {
+    pub fn new(base: &str) -> Self {
+        Self { http: reqwest::Client::new(), base: base.to_owned() }
+    }
+
+    pub fn base(&self) -> &str {
+        &self.base
+    }
+
+    pub fn get(&self, path: &str) -> RequestBuilder {
+        self.http.get(format!("{}{path}", self.base))
+    }
+
+    pub fn post(&self, path: &str) -> RequestBuilder {
+        self.http.post(format!("{}{path}", self.base))
+    }
+
+    pub fn change(&self, action: &str, user: i64, point: i64) -> RequestBuilder {
+        self.post(&format!("/v1/point/{action}")).json(&json!({"user_id": user, "point": point}))
+    }
+
+    /// Queues a change and returns its request id.
+    pub async fn queue(&self, action: &str, user: i64, point: i64) -> String {
+        let (status, body) = answer(self.change(action, user, point)).await;
+        assert_eq!(status, 202, "{body}");
+        assert_eq!(body["status"], "pending");
+        text(&body["request_id"])
+    }
+
+    /// A user's balance, or 0 for one that was never seen.
+    pub async fn balance(&self, user: i64) -> i64 {
+        let (status, body) = answer(self.get(&format!("/v1/point?id={user}"))).await;
+        match status.as_u16() {
+            200 => body["point"].as_i64().expect("a number"),
+            404 => 0,
+            _ => panic!("{status} {body}"),
+        }
+    }
+}
+
+/// Sends a request; the status and the JSON of the answer.
+pub async fn answer(request: RequestBuilder) -> (StatusCode, Value) {
+    let response = request.send().await.expect("an answer");
+    (response.status(), body(response).await)
+}
+
+pub async fn body(response: Response) -> Value {
+    let text = response.text().await.expect("a body");
+    serde_json::from_str(&text).unwrap_or(Value::String(text))
+}
+
+pub fn text(value: &Value) -> String {
+    value.as_str().expect("a text").to_owned()
+}
+
+/// What a client was promised: for each user, the request ids in the order of their 202s.
+pub type Promises = HashMap<i64, Vec<String>>;

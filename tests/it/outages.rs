@@ -1,0 +1,58 @@
+//! Either half may be down: on servers of its own, which the test stops and starts.
+
+use std::time::{Duration, Instant};
+
+use reqwest::header::RETRY_AFTER;
+
+use crate::{
+    client::{Client, answer, body},
+    system::{OwnServers, System, eventually},
+};
+
+/// The longest that a client waits for the news that the broker is gone.
+const REFUSAL_LIMIT: Duration = Duration::from_secs(6);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn either_half_may_go_away_and_come_back() {
+    let mut servers = OwnServers::start().await;
+    let mut system = System::on_own(&servers).await;
+    let client = system.serve();
+    system.work();
+    client.queue("add", 7, 1).await;
+    system.drain(1).await;
+
+    servers.broker.stop().await.expect("RabbitMQ stops");
+    let asked = Instant::now();
+    let response = client.change("add", 7, 10).send().await.expect("an answer");
+    assert!(asked.elapsed() < REFUSAL_LIMIT, "{:?}", asked.elapsed());
+    assert_eq!(response.status(), 503);
+    assert!(response.headers()[RETRY_AFTER].to_str().expect("a number").parse::<u32>().is_ok());
+    assert_eq!(body(response).await["type"], "/problems/queue-unavailable");
+    assert_eq!(client.balance(7).await, 1, "reads go on, and nothing is applied");
+    let waited = client.change("add", 7, 100).header("Prefer", "wait");
+    assert_eq!(answer(waited).await.0, 200, "writes past the queue go on");
+    servers.broker.resume().await.expect("RabbitMQ starts");
+    eventually("the queue takes deltas again", async || accepted(&client, 1_000).await).await;
+    eventually("they are applied", async || client.balance(7).await == 1_101).await;
+
+    servers.postgres.stop().await.expect("PostgreSQL stops");
+    client.queue("add", 7, 10_000).await;
+    let (status, problem) = answer(client.get("/v1/point?id=7")).await;
+    assert_eq!((status.as_u16(), problem["type"].as_str()), (503, Some("/problems/database-unavailable")));
+    servers.postgres.resume().await.expect("PostgreSQL starts");
+    eventually("the delta of the outage is applied", async || client_balance(&client).await == Some(11_101))
+        .await;
+    assert_eq!(system.queues().await.dead().await, 0, "an outage makes no dead letters");
+    system.finish().await;
+    servers.stop().await;
+}
+
+async fn accepted(client: &Client, point: i64) -> bool {
+    let keyed = client.change("add", 7, point).header("Idempotency-Key", "after the outage");
+    answer(keyed).await.0 == 202
+}
+
+/// The balance, or nothing while the database is away.
+async fn client_balance(client: &Client) -> Option<i64> {
+    answer(client.get("/v1/point?id=7")).await.1["point"].as_i64()
+}

@@ -1,0 +1,75 @@
+//! The queues of one test, seen from outside: with the bare client, not with our own code.
+
+use amqprs::{
+    BasicProperties,
+    callbacks::DefaultChannelCallback,
+    channel::{
+        BasicGetArguments, BasicPublishArguments, Channel, ConfirmSelectArguments, QueueDeclareArguments,
+        QueueDeleteArguments,
+    },
+    connection::{Connection, OpenConnectionArguments},
+};
+use point_system::{domain::PARTITIONS, queue::QueueNames};
+
+pub struct Queues {
+    names: QueueNames,
+    connection: Connection,
+    channel: Channel,
+}
+
+impl Queues {
+    pub async fn connect(amqp_url: &str, prefix: &str) -> Self {
+        let url = url::Url::parse(amqp_url).expect("a valid URL");
+        let (host, port) = (url.host_str().expect("a host"), url.port().unwrap_or(5672));
+        let (user, password) = (url.username(), url.password().unwrap_or("guest"));
+        let arguments = OpenConnectionArguments::new(host, port, user, password);
+        let connection = Connection::open(&arguments).await.expect("a connection");
+        let channel = connection.open_channel(None).await.expect("a channel");
+        channel.register_callback(DefaultChannelCallback).await.expect("registered");
+        channel.confirm_select(ConfirmSelectArguments::default()).await.expect("confirm mode");
+        Self { names: QueueNames::new(prefix).expect("a valid name"), connection, channel }
+    }
+
+    pub async fn publish(&self, partition: u16, body: &str) {
+        let arguments = BasicPublishArguments::new("", &self.names.partition(partition));
+        self.channel
+            .basic_publish(BasicProperties::default(), body.into(), arguments)
+            .await
+            .expect("published");
+    }
+
+    /// The messages that wait in the partitions.
+    pub async fn waiting(&self) -> u32 {
+        let mut sum = 0;
+        for partition in 0..PARTITIONS {
+            sum += self.length(&self.names.partition(partition)).await;
+        }
+        sum
+    }
+
+    /// The messages that wait in the dead letters.
+    pub async fn dead(&self) -> u32 {
+        self.length(&self.names.dead_letters()).await
+    }
+
+    async fn length(&self, queue: &str) -> u32 {
+        let passive = QueueDeclareArguments::new(queue).passive(true).finish();
+        self.channel.queue_declare(passive).await.expect("declared").expect("an answer").1
+    }
+
+    /// The first of the dead letters, which stays there.
+    pub async fn dead_letter(&self) -> String {
+        let message = self.channel.basic_get(BasicGetArguments::new(&self.names.dead_letters())).await;
+        let (_, _, body) = message.expect("an answer").expect("a message");
+        String::from_utf8(body).expect("text")
+    }
+
+    pub async fn delete(self) {
+        let partitions = (0..PARTITIONS).map(|partition| self.names.partition(partition));
+        for queue in partitions.chain([self.names.dead_letters()]) {
+            self.channel.queue_delete(QueueDeleteArguments::new(&queue)).await.expect("deleted");
+        }
+        self.channel.close().await.expect("closed");
+        self.connection.close().await.expect("closed");
+    }
+}

@@ -1,0 +1,105 @@
+//! The worker on a real RabbitMQ: redelivery, poison, order.
+
+use point_system::domain::UserId;
+use serde_json::json;
+use tokio::task::JoinSet;
+
+use crate::system::{System, eventually};
+
+fn message(request_id: &str, user_id: i64, point: i64) -> String {
+    json!({"version": 1, "deltas": [{
+        "request_id": request_id, "user_id": user_id, "action": "add", "point": point,
+        "requested_at": "2026-11-01T00:00:00Z",
+    }]})
+    .to_string()
+}
+
+fn partition(user_id: i64) -> u16 {
+    UserId::new("user_id", user_id).expect("positive").partition()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_redelivered_delta_changes_nothing() {
+    let mut system = System::new().await;
+    let client = system.serve();
+    let stop = system.work();
+    client.queue("add", 7, 1).await;
+    system.drain(1).await;
+    let queues = system.queues().await;
+    let id = "01890a5d-ac96-774b-bcce-b302099a8057";
+    for _ in 0..3 {
+        queues.publish(partition(7), &message(id, 7, 10)).await;
+    }
+    client.queue("add", 7, 100).await;
+    system.drain(3).await;
+    stop.cancel();
+    assert_eq!(client.balance(7).await, 111);
+    system.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_not_ours_goes_to_the_dead_letters_and_stops_nothing() {
+    let mut system = System::new().await;
+    let client = system.serve();
+    system.work();
+    client.queue("add", 7, 1).await;
+    system.drain(1).await;
+    let queues = system.queues().await;
+    let id = "01890a5d-ac96-774b-bcce-b302099a8057";
+    let poison = [
+        "not JSON".to_owned(),
+        message(id, 7, 0),
+        message(id, 7, 1).replace("\"version\":1", "\"version\":9"),
+        message(id, (1..100).find(|user| partition(*user) != partition(7)).expect("another"), 1),
+    ];
+    for body in &poison {
+        queues.publish(partition(7), body).await;
+    }
+    client.queue("add", 7, 2).await;
+    system.drain(2).await;
+    eventually("four dead letters", async || queues.dead().await == 4).await;
+    assert_eq!(queues.dead_letter().await, poison[0], "a dead letter is kept as it came");
+    assert_eq!(client.balance(7).await, 3);
+    system.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_delta_that_the_database_refuses_goes_to_the_dead_letters_alone() {
+    let mut system = System::new().await;
+    let client = system.pool.get().await.expect("a connection");
+    client.batch_execute("alter table log add check (point <> 666)").await.expect("altered");
+    drop(client);
+    let client = system.serve();
+    client.queue("add", 7, 1).await;
+    client.queue("add", 7, 666).await;
+    client.queue("add", 7, 2).await;
+    system.work();
+    system.drain(2).await;
+    let queues = system.queues().await;
+    eventually("a dead letter", async || queues.dead().await == 1).await;
+    assert_eq!(client.balance(7).await, 3);
+    system.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_users_deltas_are_applied_in_the_order_of_their_202s() {
+    let mut system = System::new().await;
+    let client = system.serve();
+    system.work();
+    system.work();
+    let mut users = JoinSet::new();
+    for user in 1..=40 {
+        let client = client.clone();
+        users.spawn(async move {
+            let mut promised = Vec::new();
+            for point in 1..=25 {
+                promised.push(client.queue("add", user, point).await);
+            }
+            (user, promised)
+        });
+    }
+    let promises = users.join_all().await.into_iter().collect();
+    system.drain(40 * 25).await;
+    assert_eq!(system.ledger().await, promises);
+    system.finish().await;
+}
