@@ -2,6 +2,7 @@
 
 #![expect(unreachable_pub, reason = "the harness's `pub` says what the tests may use")]
 
+mod servers;
 mod system;
 mod client;
 mod queues;

@@ -4,7 +4,7 @@ use std::process::Output;
 
 use tokio::{process::Command, task::JoinSet};
 
-use crate::system::Database;
+use crate::servers::Database;
 
 async fn migrate(url: &str, arguments: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_point-system"));

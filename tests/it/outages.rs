@@ -6,7 +6,8 @@ use reqwest::header::RETRY_AFTER;
 
 use crate::{
     client::{Client, answer, body},
-    system::{OwnServers, System, eventually},
+    servers::OwnServers,
+    system::{System, eventually},
 };
 
 /// The longest that a client waits for the news that the broker is gone.

@@ -1,12 +1,7 @@
-//! The harness: one private PostgreSQL and one private RabbitMQ for all tests, a database and a queue prefix
-//! for each. Every test ends with `finish`, which audits the whole database.
+//! The harness: an installation for each test. Every test ends with `finish`, which audits the whole database.
 
 use std::{
-    env,
-    fs::{self, File},
     net::TcpListener,
-    path::{Path, PathBuf},
-    sync::atomic::{AtomicU32, Ordering},
     time::{Duration, Instant},
 };
 
@@ -14,17 +9,17 @@ use deadpool_postgres::Pool;
 use point_system::{
     config::{BrokerArgs, DatabaseArgs, NodeArgs, PatienceArgs},
     domain::{Patience, PointService},
-    local::{LocalPostgres, LocalRabbitMq},
-    migrate, postgres,
+    migrate,
     queue::QueueNames,
     roles,
 };
-use tokio::{sync::OnceCell, task::JoinHandle};
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     client::{Client, Promises},
     queues::Queues,
+    servers::{Database, OwnServers, database, servers},
 };
 
 /// The longest that a condition may take to come true.
@@ -38,127 +33,6 @@ pub async fn eventually(what: &str, mut condition: impl AsyncFnMut() -> bool) {
         assert!(started.elapsed() < PATIENCE, "not within {} s: {what}", PATIENCE.as_secs());
         looks.tick().await;
     }
-}
-
-/// The servers of this test run. They end with the process.
-struct Servers {
-    database_url: String,
-    amqp_url: String,
-    _own: Option<OwnServers>,
-}
-
-/// Private servers, and the lock that tells later runs that their folder is in use.
-pub struct OwnServers {
-    pub postgres: LocalPostgres,
-    pub broker: LocalRabbitMq,
-    folder: PathBuf,
-    _lock: File,
-}
-
-impl OwnServers {
-    pub async fn start() -> Self {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
-        sweep();
-        let count = COUNT.fetch_add(1, Ordering::Relaxed);
-        let folder = env::temp_dir().join(format!("{FOLDER_PREFIX}{}-{count}", std::process::id()));
-        fs::create_dir_all(&folder).expect("a temporary folder");
-        let lock = File::create(folder.join("lock")).expect("a lock file");
-        lock.try_lock().expect("a folder of our own");
-        let (in_postgres, in_rabbitmq) = (folder.join("postgres"), folder.join("rabbitmq"));
-        let started =
-            tokio::try_join!(LocalPostgres::start(&in_postgres), LocalRabbitMq::start(&in_rabbitmq));
-        let (postgres, broker) = started.expect("private servers");
-        Self { postgres, broker, folder, _lock: lock }
-    }
-
-    pub async fn stop(mut self) {
-        self.broker.shut_down().await.expect("RabbitMQ stops");
-        self.postgres.stop().await.expect("PostgreSQL stops");
-        fs::remove_dir_all(self.folder).expect("the folder is ours");
-    }
-}
-
-const FOLDER_PREFIX: &str = "point-system-test-";
-
-/// Removes the folders of runs that ended, however they did.
-fn sweep() {
-    let entries = fs::read_dir(env::temp_dir()).expect("a temporary folder").flatten();
-    for folder in entries.map(|entry| entry.path()) {
-        let ours = folder.file_name().is_some_and(|name| name.to_string_lossy().starts_with(FOLDER_PREFIX));
-        if ours && is_left(&folder) {
-            fs::remove_dir_all(&folder).ok();
-        }
-    }
-}
-
-fn is_left(folder: &Path) -> bool {
-    let logs = ["lock", "postgres/postgres.log", "rabbitmq/rabbitmq.log"].map(|name| folder.join(name));
-    logs.iter().filter_map(|log| File::open(log).ok()).all(|log| log.try_lock().is_ok())
-}
-
-/// Starts the servers once. `POINT_SYSTEM_TEST_DATABASE_URL` and `POINT_SYSTEM_TEST_AMQP_URL` name running
-/// ones instead; the databases and queues that the tests make there are theirs alone.
-async fn servers() -> &'static Servers {
-    static SERVERS: OnceCell<Servers> = OnceCell::const_new();
-    let start = async || {
-        let named = ["POINT_SYSTEM_TEST_DATABASE_URL", "POINT_SYSTEM_TEST_AMQP_URL"].map(env::var);
-        let servers = if let [Ok(database_url), Ok(amqp_url)] = named {
-            Servers { database_url, amqp_url, _own: None }
-        } else {
-            let own = OwnServers::start().await;
-            Servers { database_url: own.postgres.url(), amqp_url: own.broker.url(), _own: Some(own) }
-        };
-        let template = database(&servers.database_url, TEMPLATE, "template0").await;
-        migrate::run(&template.pool(1), PATIENCE).await.expect("migrations");
-        servers
-    };
-    SERVERS.get_or_init(start).await
-}
-
-const TEMPLATE: &str = "point_system_test_template";
-
-/// A database of its own.
-pub struct Database {
-    pub url: String,
-    name: String,
-    server: String,
-}
-
-impl Database {
-    /// A fresh database without tables.
-    pub async fn empty() -> Self {
-        database(&servers().await.database_url, &fresh_name(), "template0").await
-    }
-
-    /// A fresh database with our tables.
-    pub async fn migrated() -> Self {
-        database(&servers().await.database_url, &fresh_name(), TEMPLATE).await
-    }
-
-    pub fn pool(&self, size: usize) -> Pool {
-        postgres::pool(&self.url.parse().expect("a valid URL"), size).expect("a pool")
-    }
-
-    pub async fn drop(self) {
-        let pool = postgres::pool(&self.server.parse().expect("a valid URL"), 1).expect("a pool");
-        let client = pool.get().await.expect("a connection");
-        client.batch_execute(&format!("drop database {} with (force)", self.name)).await.expect("dropped");
-    }
-}
-
-async fn database(server: &str, name: &str, template: &str) -> Database {
-    let pool = postgres::pool(&server.parse().expect("a valid URL"), 1).expect("a pool");
-    let client = pool.get().await.expect("a connection");
-    client.batch_execute(&format!("drop database if exists {name}")).await.expect("dropped");
-    client.batch_execute(&format!("create database {name} template {template}")).await.expect("created");
-    let mut url = url::Url::parse(server).expect("a valid URL");
-    url.set_path(name);
-    Database { url: url.into(), name: name.to_owned(), server: server.to_owned() }
-}
-
-fn fresh_name() -> String {
-    static COUNT: AtomicU32 = AtomicU32::new(0);
-    format!("point_system_test_{}_{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed))
 }
 
 /// An installation: a database and queues of its own, and the roles that a test starts.
