@@ -1,54 +1,29 @@
 //! The private servers: what they keep, and that they end with the process that started them.
 
-use std::{net::TcpStream, process::Stdio};
+use std::{net::TcpStream, path::Path};
 
-use tokio::{
-    io::{AsyncBufReadExt, BufReader},
-    process::{Child, Command},
-};
-
-use crate::{client::Client, system::eventually};
+use crate::{client::Client, process::Process, system::eventually};
 
 /// A `point-system dev` on a folder, and the ports of its servers.
 struct Dev {
-    process: Child,
+    process: Process,
     client: Client,
-    ports: Vec<u16>,
+    ports: [u16; 2],
 }
 
 impl Dev {
-    async fn start(folder: &std::path::Path, arguments: &[&str]) -> Self {
-        let mut process = Command::new(env!("CARGO_BIN_EXE_point-system"))
-            .args(["dev", "--listen", "127.0.0.1:0", "--data-dir"])
-            .arg(folder)
-            .args(arguments)
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("the executable");
-        let mut lines = BufReader::new(process.stdout.take().expect("piped")).lines();
-        let (mut url, mut ports) = (String::new(), Vec::new());
-        while let Some(line) = lines.next_line().await.expect("output") {
-            if let Some(ready) = line.strip_prefix("point-system is ready at ") {
-                ready.clone_into(&mut url);
-            }
-            if line.starts_with("PostgreSQL ") || line.starts_with("RabbitMQ ") {
-                let url = url::Url::parse(line.split_whitespace().last().expect("a URL")).expect("a URL");
-                ports.push(url.port().expect("a port"));
-            }
-            if line.starts_with("stop with") {
-                break;
-            }
-        }
-        assert_eq!(ports.len(), 2, "the URLs of both servers are printed");
-        Self { process, client: Client::new(&url), ports }
+    async fn start(folder: &Path, arguments: &[&str]) -> Self {
+        let own = ["--listen", "127.0.0.1:0", "--data-dir", folder.to_str().expect("UTF-8")];
+        let process = Process::start("dev", &[&own, arguments].concat(), |_| {});
+        let client = Client::new(&process.says("point-system is ready at ").await);
+        let port = |url: &str| url::Url::parse(url.trim()).expect("a URL").port().expect("a port");
+        let ports = [port(&process.says("PostgreSQL  ").await), port(&process.says("RabbitMQ    ").await)];
+        Self { process, client, ports }
     }
 
     /// Sends a signal and waits until nobody listens any more.
-    async fn end(mut self, signal: &str) -> Option<i32> {
-        let pid = self.process.id().expect("running").to_string();
-        assert!(Command::new("kill").args([signal, &pid]).status().await.expect("kill").success());
-        let status = self.process.wait().await.expect("an end");
+    async fn end(self, signal: &str) -> Option<i32> {
+        let status = self.process.end(signal).await;
         let closed = |port: &u16| TcpStream::connect(("127.0.0.1", *port)).is_err();
         if signal == "-INT" {
             assert!(self.ports.iter().all(closed), "a server outlives a clean end");

@@ -6,6 +6,8 @@ mod servers;
 mod system;
 mod client;
 mod queues;
+mod process;
+mod load;
 
 mod http;
 mod apply;

@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     client::{Client, Promises},
+    process::Process,
     queues::Queues,
     servers::{Database, OwnServers, database, servers},
 };
@@ -99,6 +100,16 @@ impl System {
         };
         self.roles.push((stop.clone(), tokio::spawn(role)));
         stop
+    }
+
+    /// Starts a role as a process of its own.
+    pub fn process(&self, role: &str, arguments: &[&str]) -> Process {
+        Process::start(role, arguments, |command| {
+            command
+                .env("DATABASE_URL", &self.database.url)
+                .env("AMQP_URL", &self.amqp_url)
+                .env("POINT_SYSTEM_QUEUE_PREFIX", &self.prefix);
+        })
     }
 
     pub async fn queues(&self) -> Queues {

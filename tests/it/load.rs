@@ -1,0 +1,50 @@
+//! A load of changes from many connections, and the record of what was promised.
+
+use reqwest::StatusCode;
+use tokio::task::JoinSet;
+
+use crate::client::{Client, Promises, answer, text};
+
+/// How much, for whom, from how many connections at once.
+#[derive(Clone, Copy)]
+pub struct Load {
+    pub users: i64,
+    pub changes_per_user: i64,
+    pub connections: i64,
+}
+
+impl Load {
+    /// The number of changes.
+    pub fn changes(self) -> usize {
+        usize::try_from(self.users * self.changes_per_user).expect("a positive number")
+    }
+
+    /// Each connection has users of its own, and adds and subtracts for them in turn; every 202 is noted. A
+    /// 503 is tried again with the same key, as a client should.
+    pub async fn run(self, client: &Client) -> Promises {
+        let mut connections = JoinSet::new();
+        for connection in 0..self.connections {
+            let client = client.clone();
+            connections.spawn(async move { self.connection(connection, &client).await });
+        }
+        connections.join_all().await.into_iter().flatten().collect()
+    }
+
+    async fn connection(self, connection: i64, client: &Client) -> Promises {
+        let mut promises = Promises::new();
+        for change in 1..=self.changes_per_user {
+            for user in (1..=self.users).filter(|user| user % self.connections == connection) {
+                let action = if change % 4 == 0 { "subtract" } else { "add" };
+                let key = format!("{user}-{change}");
+                let request = || client.change(action, user, change).header("Idempotency-Key", &key);
+                let mut answered = answer(request()).await;
+                while answered.0 == StatusCode::SERVICE_UNAVAILABLE {
+                    answered = answer(request()).await;
+                }
+                assert_eq!(answered.0, StatusCode::ACCEPTED, "{}", answered.1);
+                promises.entry(user).or_default().push(text(&answered.1["request_id"]));
+            }
+        }
+        promises
+    }
+}

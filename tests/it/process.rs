@@ -1,0 +1,78 @@
+//! The executable as a child process, and what it prints.
+
+use std::{
+    process::{ExitStatus, Stdio},
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use tokio::{
+    io::{AsyncBufReadExt, AsyncRead, BufReader},
+    process::{Child, Command},
+};
+
+use crate::system::eventually;
+
+/// A running `point-system`. It is killed when it is dropped.
+pub struct Process {
+    child: Child,
+    lines: Arc<Mutex<Vec<String>>>,
+}
+
+impl Process {
+    /// Starts a role; what it needs from its environment is set by `set_up`.
+    pub fn start(role: &str, arguments: &[&str], set_up: impl FnOnce(&mut Command)) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_point-system"));
+        command.arg(role).args(arguments).kill_on_drop(true).stdout(Stdio::piped()).stderr(Stdio::piped());
+        set_up(&mut command);
+        let mut child = command.spawn().expect("the executable");
+        let lines = Arc::default();
+        collect(child.stdout.take().expect("piped"), &lines);
+        collect(child.stderr.take().expect("piped"), &lines);
+        Self { child, lines }
+    }
+
+    pub fn id(&self) -> u32 {
+        self.child.id().expect("running")
+    }
+
+    /// Everything it has printed, on either stream.
+    pub fn printed(&self) -> String {
+        self.lines.lock().unwrap_or_else(PoisonError::into_inner).join("\n")
+    }
+
+    /// Waits for a line that begins with, or has in it, `part`; what comes after that in the line.
+    pub async fn says(&self, part: &str) -> String {
+        let mut found = None;
+        eventually(part, async || {
+            found = self.printed().lines().find_map(|line| Some(line.split_once(part)?.1.to_owned()));
+            found.is_some()
+        })
+        .await;
+        found.expect("found")
+    }
+
+    /// Waits for its end; how it ended, and all that it printed.
+    pub async fn ends(mut self) -> (ExitStatus, String) {
+        let status = self.child.wait().await.expect("an end");
+        // Each collector holds the lines until its stream has ended.
+        eventually("all is read", async || Arc::strong_count(&self.lines) == 1).await;
+        (status, self.printed())
+    }
+
+    /// Sends a signal and waits for the end.
+    pub async fn end(self, signal: &str) -> ExitStatus {
+        let pid = self.id().to_string();
+        assert!(Command::new("kill").args([signal, &pid]).status().await.expect("kill").success());
+        self.ends().await.0
+    }
+}
+
+fn collect(stream: impl AsyncRead + Unpin + Send + 'static, lines: &Arc<Mutex<Vec<String>>>) {
+    let lines = Arc::clone(lines);
+    tokio::spawn(async move {
+        let mut stream = BufReader::new(stream).lines();
+        while let Ok(Some(line)) = stream.next_line().await {
+            lines.lock().unwrap_or_else(PoisonError::into_inner).push(line);
+        }
+    });
+}
