@@ -64,7 +64,7 @@ pub struct NodeArgs {
     /// How long to wait.
     #[command(flatten)]
     pub patience: PatienceArgs,
-    /// Transactions at once, and as many reads; each has a PostgreSQL connection.
+    /// Transactions at once, and for `serve` as many reads; each has a PostgreSQL connection.
     #[arg(long, env = "POINT_SYSTEM_CONCURRENCY", default_value_t = 4, value_name = "N",
           value_parser = clap::value_parser!(u16).range(1..=i64::from(PARTITIONS)))]
     pub concurrency: u16,
