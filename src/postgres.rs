@@ -21,7 +21,7 @@ const KEEPALIVE_IDLE_MS: u64 = 15_000;
 
 /// What every session holds itself to. Each of our statements is a look-up in an index; without the last
 /// line, a plan that was cached while a table was small would go on reading the whole of it.
-const SESSION: &str = "set statement_timeout = '10s'; set lock_timeout = '5s'; \
+const SESSION: &str = "set statement_timeout = '5s'; set lock_timeout = '3s'; \
      set idle_in_transaction_session_timeout = '30s'; \
      set enable_seqscan = off; set enable_hashjoin = off; set enable_mergejoin = off";
 

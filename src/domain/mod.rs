@@ -1,6 +1,9 @@
 //! The rules of points, and the one service that applies them. No HTTP, no AMQP and no serde may enter.
 
-use std::{collections::HashMap, time::Duration};
+use std::{
+    collections::HashMap,
+    time::{Duration, Instant},
+};
 
 use backon::{ExponentialBuilder, Retryable};
 use deadpool_postgres::Pool;
@@ -31,7 +34,7 @@ const LANE_CAPACITY: usize = 4_096;
 const RETRY_PAUSE_MIN_MS: u64 = 20;
 const RETRY_PAUSE_MAX_MS: u64 = 1_000;
 
-/// How long a caller who waits for an answer is kept waiting by an outage.
+/// How long we go on trying for a caller who waits for the answer.
 const CALLER_PATIENCE_MS: u64 = 1_500;
 
 /// A user's points.
@@ -204,12 +207,10 @@ async fn retried<T, F: Future<Output = Result<T, StoreError>>>(
         .with_max_delay(Duration::from_millis(RETRY_PAUSE_MAX_MS))
         .with_jitter()
         .without_max_times();
-    let (pauses, stop) = match patience {
-        Patience::Caller => (
-            pauses.with_total_delay(Some(Duration::from_millis(CALLER_PATIENCE_MS))),
-            CancellationToken::new(),
-        ),
-        Patience::Queue(stop) => (pauses, stop.clone()),
+    let started = Instant::now();
+    let (limit, stop) = match patience {
+        Patience::Caller => (Duration::from_millis(CALLER_PATIENCE_MS), CancellationToken::new()),
+        Patience::Queue(stop) => (Duration::MAX, stop.clone()),
     };
     let sleeper = stop.clone();
     let outcome = attempt
@@ -219,7 +220,9 @@ async fn retried<T, F: Future<Output = Result<T, StoreError>>>(
             async move { stop.run_until_cancelled(tokio::time::sleep(pause)).map(drop).await }
         })
         .when(|error| match error {
-            StoreError::Unavailable(_) | StoreError::Conflict(_) => !stop.is_cancelled(),
+            StoreError::Unavailable(_) | StoreError::Conflict(_) => {
+                !stop.is_cancelled() && started.elapsed() < limit
+            }
             StoreError::Refused(_) => false,
         })
         .notify(|error, pause| log::warn!("{error}; trying again in {} ms", pause.as_millis()))

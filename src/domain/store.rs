@@ -17,7 +17,7 @@ use super::{
 };
 
 /// The longest that one transaction may take before its connection is given up.
-const APPLY_TIMEOUT_MS: u64 = 15_000;
+const APPLY_TIMEOUT_MS: u64 = 6_000;
 
 /// The longest that one read may take before its connection is given up.
 const READ_TIMEOUT_MS: u64 = 2_000;

@@ -2,7 +2,7 @@
 
 use std::{io, net::TcpListener, time::Duration};
 
-use actix_web::{App, HttpResponse, HttpServer, Resource, web};
+use actix_web::{App, FromRequest, Handler, HttpResponse, HttpServer, Resource, Responder, guard, web};
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
@@ -44,11 +44,11 @@ pub async fn serve(
     let server = HttpServer::new(move || {
         App::new()
             .app_data(api.clone())
-            .service(post("/v1/point/add").route(web::post().to(points::add)))
-            .service(post("/v1/point/subtract").route(web::post().to(points::subtract)))
-            .service(get("/v1/point").route(web::get().to(points::balance)))
-            .service(get("/ping").route(web::get().to(async || HttpResponse::Ok().body("pong"))))
-            .service(get("/").route(web::get().to(about)))
+            .service(post("/v1/point/add", points::add))
+            .service(post("/v1/point/subtract", points::subtract))
+            .service(get("/v1/point", points::balance))
+            .service(get("/ping", async || HttpResponse::Ok().body("pong")))
+            .service(get("/", about))
             .default_service(web::to(async || Err::<HttpResponse, _>(ApiError::NotFound)))
     })
     .client_request_timeout(Duration::from_secs(REQUEST_HEAD_TIMEOUT_S))
@@ -66,15 +66,23 @@ pub async fn serve(
     server.await
 }
 
-fn post(path: &'static str) -> Resource {
-    only("POST", path)
+fn post<A: FromRequest + 'static>(
+    path: &'static str,
+    handler: impl Handler<A, Output: Responder + 'static>,
+) -> Resource {
+    only("POST", path).route(web::post().to(handler))
 }
 
-fn get(path: &'static str) -> Resource {
-    only("GET", path)
+/// RFC 9110 §9.1 wants HEAD wherever there is GET; the server leaves the body out.
+fn get<A: FromRequest + 'static>(
+    path: &'static str,
+    handler: impl Handler<A, Output: Responder + 'static>,
+) -> Resource {
+    let method = guard::Any(guard::Get()).or(guard::Head());
+    only("GET, HEAD", path).route(web::route().guard(method).to(handler))
 }
 
-/// A path that answers any other method with the one it takes.
+/// A path that tells any other method which ones it takes.
 fn only(allow: &'static str, path: &'static str) -> Resource {
     let refuse = move || async move { Err::<HttpResponse, _>(ApiError::MethodNotAllowed { allow }) };
     web::resource(path).default_service(web::to(refuse))

@@ -21,7 +21,8 @@ const DELTA_OVERHEAD_BYTES: usize = 256;
 /// Why a message is not ours.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Malformed {
-    #[error("not a message of deltas: {0}")]
+    // Not the error's own words, which may quote the message.
+    #[error("not a message of deltas: {:?} error at line {} column {}", .0.classify(), .0.line(), .0.column())]
     Json(#[from] serde_json::Error),
     #[error("version {0}, where only {VERSION} is known")]
     Version(u8),

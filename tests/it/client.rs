@@ -24,6 +24,10 @@ impl Client {
         self.http.get(format!("{}{path}", self.base))
     }
 
+    pub fn head(&self, path: &str) -> RequestBuilder {
+        self.http.head(format!("{}{path}", self.base))
+    }
+
     pub fn post(&self, path: &str) -> RequestBuilder {
         self.http.post(format!("{}{path}", self.base))
     }

@@ -149,9 +149,9 @@ async fn a_wrong_method_is_told_the_right_one() {
     for (path, request, allow) in [
         ("/v1/point/add", client.get("/v1/point/add"), "POST"),
         ("/v1/point/subtract", client.get("/v1/point/subtract"), "POST"),
-        ("/v1/point", client.post("/v1/point?id=1"), "GET"),
-        ("/ping", client.post("/ping"), "GET"),
-        ("/", client.post("/"), "GET"),
+        ("/v1/point", client.post("/v1/point?id=1"), "GET, HEAD"),
+        ("/ping", client.post("/ping"), "GET, HEAD"),
+        ("/", client.post("/"), "GET, HEAD"),
     ] {
         let response = request.send().await.expect("an answer");
         assert_eq!(
@@ -161,6 +161,8 @@ async fn a_wrong_method_is_told_the_right_one() {
         );
         assert_eq!(body(response).await["type"], "/problems/method-not-allowed");
     }
+    let head = client.head("/v1/point?id=1").send().await.expect("an answer");
+    assert_eq!((head.status().as_u16(), head.text().await.expect("a body").as_str()), (404, ""));
     let (_, about) = answer(client.get("/")).await;
     assert_eq!(about, json!({"name": "point-system", "version": env!("CARGO_PKG_VERSION")}));
     assert_eq!(answer(client.get("/ping")).await.1, json!("pong"));

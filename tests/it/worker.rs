@@ -1,10 +1,14 @@
 //! The worker on a real RabbitMQ: redelivery, poison, order.
 
+use futures_util::future::join_all;
 use point_system::domain::UserId;
 use serde_json::json;
 use tokio::task::JoinSet;
 
-use crate::system::{System, eventually};
+use crate::{
+    client::answer,
+    system::{System, eventually},
+};
 
 fn message(request_id: &str, user_id: i64, point: i64) -> String {
     json!({"version": 1, "deltas": [{
@@ -101,5 +105,19 @@ async fn a_users_deltas_are_applied_in_the_order_of_their_202s() {
     let promises = users.join_all().await.into_iter().collect();
     system.drain(40 * 25).await;
     assert_eq!(system.ledger().await, promises);
+    system.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_hot_user_is_served_by_large_messages() {
+    let mut system = System::new().await;
+    let client = system.serve();
+    system.work();
+    let reason = "x".repeat(200);
+    let change = || client.post("/v1/point/add").json(&json!({"user_id": 7, "point": 1, "reason": reason}));
+    let answers = join_all((0..900).map(|_| answer(change()))).await;
+    assert!(answers.iter().all(|(status, _)| status.as_u16() == 202), "{answers:?}");
+    system.drain(900).await;
+    assert_eq!(client.balance(7).await, 900);
     system.finish().await;
 }
