@@ -7,7 +7,7 @@ use actix_web::{
     http::{StatusCode, header},
     web,
 };
-use jiff::Timestamp;
+use jiff::{Timestamp, Unit};
 use serde::{Deserialize, Serialize};
 use tokio::time::timeout;
 use uuid::Uuid;
@@ -137,7 +137,9 @@ fn parse(action: Action, request: &HttpRequest, body: &[u8]) -> Result<Delta, Ap
         Some(key) => RequestId::from_key(user_id, key.as_bytes())?,
         None => RequestId::random(),
     };
-    Ok(Delta { request_id, user_id, action, point, reason, requested_at: Timestamp::now() })
+    // In microseconds, as PostgreSQL keeps it: a replayed answer is then the first one.
+    let requested_at = Timestamp::now().round(Unit::Microsecond).expect("far from the end of time");
+    Ok(Delta { request_id, user_id, action, point, reason, requested_at })
 }
 
 fn parse_json(body: &[u8]) -> Result<ChangeRequest, ApiError> {

@@ -65,7 +65,7 @@ async fn a_change_is_waited_for_where_the_client_prefers_it() {
     }
     let replayed = keyed("add", 100, "a").send().await.expect("an answer");
     assert_eq!(replayed.headers()["idempotency-replayed"], "true");
-    assert_eq!(body(replayed).await["seq"], 1);
+    assert_eq!(body(replayed).await, first, "a replay is the first answer");
 
     refused(keyed("subtract", 100, "a"), 422, "key-reused", Some("Idempotency-Key")).await;
     refused(keyed("add", 99, "a"), 422, "key-reused", Some("Idempotency-Key")).await;
