@@ -29,6 +29,8 @@ pub enum Role {
     Work(WorkArgs),
     /// Bring the database's schema up to this version; safe when several run at once.
     Migrate(MigrateArgs),
+    /// Prove that every balance is what its log comes to; safe beside the running service and on a replica.
+    Audit(AuditArgs),
     /// Run everything on this machine, on a private PostgreSQL and RabbitMQ, until Ctrl-C.
     Dev(DevArgs),
 }
@@ -119,6 +121,17 @@ pub struct MigrateArgs {
     #[arg(long, env = "POINT_SYSTEM_STARTUP_TIMEOUT", default_value = "60s", value_name = "TIME",
           value_parser = parse_time)]
     pub startup_timeout: Duration,
+}
+
+/// Flags of `audit`.
+#[derive(Args, Debug)]
+pub struct AuditArgs {
+    /// Where the database is.
+    #[command(flatten)]
+    pub database: DatabaseArgs,
+    /// Print a JSON object a line: each finding, then the summary.
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Flags of `dev`.

@@ -23,5 +23,6 @@ pub mod domain;
 pub mod batch;
 pub mod postgres;
 pub mod migrate;
+pub mod audit;
 pub mod local;
 pub mod dev;

@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::{
+    audit,
     config::{DatabaseArgs, MigrateArgs, NodeArgs, Role},
     dev,
     domain::{PARTITIONS, Patience, PointService},
@@ -45,6 +46,9 @@ pub async fn run(role: Role) -> anyhow::Result<()> {
         Role::Serve(args) => serve(listen(args.listen)?, &args.node, stop).await,
         Role::Work(args) => work(&args.node, stop).await,
         Role::Migrate(args) => migrate(&args, stop).await,
+        Role::Audit(args) => {
+            stop.run_until_cancelled(audit::run(&args)).await.unwrap_or_else(|| bail!("interrupted"))
+        }
         Role::Dev(args) => dev::run(args, stop).await,
     }
 }

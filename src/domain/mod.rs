@@ -17,7 +17,9 @@ use store::{Store, StoreError};
 mod delta;
 mod settle;
 mod store;
+mod audit;
 
+pub use audit::{AuditError, AuditReport, Finding, audit};
 pub use delta::{Action, Delta, Invalid, PARTITIONS, POINTS_MAX, Points, Reason, RequestId, UserId};
 pub use settle::{Entry, Outcome, Rejection};
 

@@ -25,15 +25,15 @@ fn delta(action: Action, user_id: i64, point: i64) -> Delta {
     }
 }
 
-fn add(user_id: i64, point: i64) -> Delta {
+pub fn add(user_id: i64, point: i64) -> Delta {
     delta(Action::Add, user_id, point)
 }
 
-fn subtract(user_id: i64, point: i64) -> Delta {
+pub fn subtract(user_id: i64, point: i64) -> Delta {
     delta(Action::Subtract, user_id, point)
 }
 
-async fn apply(service: &PointService, delta: &Delta) -> Outcome {
+pub async fn apply(service: &PointService, delta: &Delta) -> Outcome {
     service.apply_delta(delta.clone()).await.expect("an outcome")
 }
 

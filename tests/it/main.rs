@@ -15,6 +15,7 @@ mod worker;
 mod processes;
 mod outages;
 mod migrate;
+mod audit;
 mod local;
 mod postman;
 mod tidy;

@@ -8,7 +8,7 @@ use std::{
 use deadpool_postgres::Pool;
 use point_system::{
     config::{BrokerArgs, DatabaseArgs, NodeArgs, PatienceArgs},
-    domain::{Patience, PointService},
+    domain::{Patience, PointService, audit},
     migrate,
     queue::QueueNames,
     roles,
@@ -152,40 +152,27 @@ impl System {
     /// and did not ack would be back there.
     pub async fn finish(mut self) {
         self.stop().await;
-        assert_eq!(audit(&self.pool).await, Vec::<String>::new(), "users whose ledger is broken");
+        self.audit().await;
         let queues = self.queues().await;
         assert_eq!(queues.waiting().await, 0, "deltas left in the queues");
         queues.delete().await;
-        self.pool.close();
-        self.database.drop().await;
+        self.discard().await;
     }
 
     /// The same for a test without queues.
     pub async fn finish_without_queues(self) {
-        assert_eq!(audit(&self.pool).await, Vec::<String>::new(), "users whose ledger is broken");
+        self.audit().await;
+        self.discard().await;
+    }
+
+    /// For a test that has damaged its database.
+    pub async fn discard(self) {
         self.pool.close();
         self.database.drop().await;
     }
-}
 
-/// The users whose balance is not what their log comes to, or whose log has a gap or a break.
-pub async fn audit(pool: &Pool) -> Vec<String> {
-    const AUDIT: &str = "
-        with entry as (
-            select user_id, seq, balance, status,
-                lag(balance, 1, 0::bigint) over w as before, row_number() over w as place,
-                case status when 'rejected' then 0 else case action when 'add' then point else -point end end
-                    as change
-            from log window w as (partition by user_id order by seq)
-        ), ledger as (
-            select user_id, sum(change) as point, max(seq) as seq,
-                bool_and(seq = place and balance = before + change and balance >= 0) as intact
-            from entry group by user_id
-        )
-        select coalesce(u.user_id, l.user_id)::text from user_point u full join ledger l using (user_id)
-        where l.intact is distinct from true or u.point is distinct from l.point or u.seq is distinct from l.seq";
-    let client = pool.get().await.expect("a connection");
-    // A ledger is read whole: the session's preference for indexes is not for this.
-    client.batch_execute("reset all").await.expect("reset");
-    client.query(AUDIT, &[]).await.expect("audit").iter().map(|row| row.get(0)).collect()
+    /// The whole of the database is sound.
+    pub async fn audit(&self) {
+        audit(&self.pool, |_, _| {}, |finding| panic!("{finding}")).await.expect("a report");
+    }
 }

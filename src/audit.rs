@@ -1,0 +1,71 @@
+//! The role `audit`: what the audit finds, printed. What is right or wrong is the domain's to say.
+
+use std::{io::IsTerminal, time::Instant};
+
+use anyhow::bail;
+use indicatif::{ProgressBar, ProgressStyle};
+use serde::Serialize;
+
+use crate::{
+    config::AuditArgs,
+    domain::{Finding, audit},
+    postgres,
+};
+
+/// A line of `--json`, of a finding.
+#[derive(Serialize)]
+struct FindingResponse {
+    user_id: i64,
+    seq: Option<i64>,
+    column: &'static str,
+    expected: String,
+    found: String,
+}
+
+/// The last line of `--json`.
+#[derive(Serialize)]
+struct ReportResponse {
+    entries: i64,
+    users: i64,
+    findings: u64,
+    seconds: f64,
+}
+
+/// Prints each finding and a summary.
+///
+/// # Errors
+/// Where the audit can't be finished, and where something is broken.
+pub async fn run(args: &AuditArgs) -> anyhow::Result<()> {
+    let pool = postgres::pool(&args.database.url, 1)?;
+    let bar = if std::io::stderr().is_terminal() { ProgressBar::no_length() } else { ProgressBar::hidden() };
+    bar.set_style(ProgressStyle::with_template("{wide_bar} {percent}% of the log, {eta} to go")?);
+    let started = Instant::now();
+    let progress = |done: i64, all: i64| {
+        bar.set_length(all.unsigned_abs());
+        bar.set_position(done.unsigned_abs());
+    };
+    let print = |finding: Finding| bar.suspend(|| print(finding, args.json));
+    let report = audit(&pool, progress, print).await?;
+    bar.finish_and_clear();
+    let (entries, users, findings) = (report.entries, report.users, report.findings);
+    let seconds = started.elapsed().as_secs_f64();
+    if args.json {
+        println!("{}", serde_json::to_string(&ReportResponse { entries, users, findings, seconds })?);
+    } else {
+        println!("{entries} entries of {users} users in {seconds:.1} s: {findings} findings");
+    }
+    if findings > 0 {
+        bail!("the ledger is broken");
+    }
+    Ok(())
+}
+
+fn print(finding: Finding, json: bool) {
+    if !json {
+        println!("{finding}");
+        return;
+    }
+    let Finding { user_id, seq, column, expected, found } = finding;
+    let line = serde_json::to_string(&FindingResponse { user_id, seq, column, expected, found });
+    println!("{}", line.expect("numbers and texts are always JSON"));
+}
