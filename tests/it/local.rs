@@ -2,7 +2,7 @@
 
 use std::{net::TcpStream, path::Path};
 
-use crate::{client::Client, process::Process, system::eventually};
+use crate::{client::Client, process::Process, servers::open_folder, system::eventually};
 
 /// A `point-system dev` on a folder, and the ports of its servers.
 struct Dev {
@@ -35,10 +35,8 @@ impl Dev {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn dev_keeps_its_data_and_leaves_no_server_behind() {
-    let folder = tempfile::Builder::new().prefix("point-system-dev-").tempdir().expect("a folder");
+    let folder = open_folder();
     let path = folder.path().join("data");
-    std::fs::set_permissions(folder.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755))
-        .expect("open");
     let dev = Dev::start(&path, &[]).await;
     dev.client.queue("add", 1, 1000).await;
     eventually("the points are there", async || dev.client.balance(1).await == 1000).await;

@@ -17,5 +17,6 @@ mod outages;
 mod migrate;
 mod audit;
 mod local;
+mod tls;
 mod postman;
 mod tidy;

@@ -4,6 +4,7 @@
 use std::{
     env,
     fs::{self, File},
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     sync::atomic::{AtomicU32, Ordering},
 };
@@ -13,6 +14,7 @@ use point_system::{
     local::{LocalPostgres, LocalRabbitMq},
     migrate, postgres,
 };
+use tempfile::TempDir;
 use tokio::sync::OnceCell;
 
 use crate::system::PATIENCE;
@@ -136,4 +138,11 @@ pub async fn database(server: &str, name: &str, template: &str) -> Database {
 fn fresh_name() -> String {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     format!("point_system_test_{}_{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed))
+}
+
+/// A temporary folder that the user of the servers can reach, whoever that is.
+pub fn open_folder() -> TempDir {
+    let folder = tempfile::Builder::new().prefix("point-system-open-").tempdir().expect("a folder");
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).expect("open");
+    folder
 }
