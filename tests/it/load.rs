@@ -1,9 +1,15 @@
 //! A load of changes from many connections, and the record of what was promised.
 
+use std::time::Duration;
+
 use reqwest::StatusCode;
-use tokio::task::JoinSet;
+use tokio::{task::JoinSet, time::interval};
+use tokio_util::sync::CancellationToken;
 
 use crate::client::{Client, Promises, answer, text};
+
+/// The pause between tries of one connection.
+const RETRY_PAUSE: Duration = Duration::from_millis(20);
 
 /// How much, for whom, from how many connections at once.
 #[derive(Clone, Copy)]
@@ -22,23 +28,30 @@ impl Load {
     /// Each connection has users of its own, and adds and subtracts for them in turn; every 202 is noted. A
     /// 503 is tried again with the same key, as a client should.
     pub async fn run(self, client: &Client) -> Promises {
+        self.run_until(client, &CancellationToken::new()).await
+    }
+
+    /// The same, and no further once `enough` is cancelled.
+    pub async fn run_until(self, client: &Client, enough: &CancellationToken) -> Promises {
         let mut connections = JoinSet::new();
         for connection in 0..self.connections {
-            let client = client.clone();
-            connections.spawn(async move { self.connection(connection, &client).await });
+            let (client, enough) = (client.clone(), enough.clone());
+            connections.spawn(async move { self.connection(connection, &client, &enough).await });
         }
         connections.join_all().await.into_iter().flatten().collect()
     }
 
-    async fn connection(self, connection: i64, client: &Client) -> Promises {
+    async fn connection(self, connection: i64, client: &Client, enough: &CancellationToken) -> Promises {
         let mut promises = Promises::new();
-        for change in 1..=self.changes_per_user {
+        let mut tries = interval(RETRY_PAUSE);
+        for change in (1..=self.changes_per_user).take_while(|_| !enough.is_cancelled()) {
             for user in (1..=self.users).filter(|user| user % self.connections == connection) {
                 let action = if change % 4 == 0 { "subtract" } else { "add" };
                 let key = format!("{user}-{change}");
                 let request = || client.change(action, user, change).header("Idempotency-Key", &key);
                 let mut answered = answer(request()).await;
                 while answered.0 == StatusCode::SERVICE_UNAVAILABLE {
+                    tries.tick().await;
                     answered = answer(request()).await;
                 }
                 assert_eq!(answered.0, StatusCode::ACCEPTED, "{}", answered.1);

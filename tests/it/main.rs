@@ -8,12 +8,14 @@ mod client;
 mod queues;
 mod process;
 mod load;
+mod proxy;
 
 mod http;
 mod apply;
 mod worker;
 mod processes;
 mod outages;
+mod faults;
 mod migrate;
 mod audit;
 mod local;

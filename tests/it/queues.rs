@@ -64,11 +64,20 @@ impl Queues {
         String::from_utf8(body).expect("text")
     }
 
-    pub async fn delete(self) {
-        let partitions = (0..PARTITIONS).map(|partition| self.names.partition(partition));
-        for queue in partitions.chain([self.names.dead_letters()]) {
-            self.channel.queue_delete(QueueDeleteArguments::new(&queue)).await.expect("deleted");
+    /// Deletes the queues of the partitions, with what is in them.
+    pub async fn delete_partitions(&self) {
+        for partition in 0..PARTITIONS {
+            self.delete_queue(&self.names.partition(partition)).await;
         }
+    }
+
+    async fn delete_queue(&self, queue: &str) {
+        self.channel.queue_delete(QueueDeleteArguments::new(queue)).await.expect("deleted");
+    }
+
+    pub async fn delete(self) {
+        self.delete_partitions().await;
+        self.delete_queue(&self.names.dead_letters()).await;
         self.channel.close().await.expect("closed");
         self.connection.close().await.expect("closed");
     }

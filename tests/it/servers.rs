@@ -118,9 +118,13 @@ impl Database {
         postgres::pool(&self.url.parse().expect("a valid URL"), size).expect("a pool")
     }
 
+    /// The server outside of this database.
+    pub fn server(&self) -> Pool {
+        postgres::pool(&self.server.parse().expect("a valid URL"), 1).expect("a pool")
+    }
+
     pub async fn drop(self) {
-        let pool = postgres::pool(&self.server.parse().expect("a valid URL"), 1).expect("a pool");
-        let client = pool.get().await.expect("a connection");
+        let client = self.server().get().await.expect("a connection");
         client.batch_execute(&format!("drop database {} with (force)", self.name)).await.expect("dropped");
     }
 }

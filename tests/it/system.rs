@@ -42,6 +42,9 @@ pub struct System {
     pub amqp_url: String,
     pub prefix: String,
     pub pool: Pool,
+    /// Where the nodes find the servers, if not where the test does.
+    pub node_database_url: Option<String>,
+    pub node_amqp_url: Option<String>,
     roles: Vec<(CancellationToken, JoinHandle<anyhow::Result<()>>)>,
 }
 
@@ -59,14 +62,18 @@ impl System {
 
     fn on(database: Database, amqp_url: String) -> Self {
         let pool = database.pool(4);
-        Self { pool, prefix: database.name.clone(), database, amqp_url, roles: Vec::new() }
+        let (node_database_url, node_amqp_url, roles) = (None, None, Vec::new());
+        let prefix = database.name.clone();
+        Self { database, amqp_url, prefix, pool, node_database_url, node_amqp_url, roles }
     }
 
     pub fn node(&self) -> NodeArgs {
+        let database_url = self.node_database_url.as_ref().unwrap_or(&self.database.url);
+        let amqp_url = self.node_amqp_url.as_ref().unwrap_or(&self.amqp_url);
         NodeArgs {
-            database: DatabaseArgs { url: self.database.url.parse().expect("a valid URL") },
+            database: DatabaseArgs { url: database_url.parse().expect("a valid URL") },
             broker: BrokerArgs {
-                url: self.amqp_url.parse().expect("a valid URL"),
+                url: amqp_url.parse().expect("a valid URL"),
                 names: QueueNames::new(&self.prefix).expect("a valid name"),
             },
             patience: PatienceArgs { startup_timeout: PATIENCE, shutdown_timeout: PATIENCE },

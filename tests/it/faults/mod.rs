@@ -1,0 +1,134 @@
+//! Faults between the nodes and their servers, each amid a load, and what must be true after every one.
+
+use std::time::{Duration, Instant};
+
+use point_system::domain::{PARTITIONS, UserId};
+use tokio::{task::JoinHandle, time::timeout};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    client::{Client, Promises, answer},
+    load::Load,
+    proxy::Proxy,
+    system::{PATIENCE, System, eventually},
+};
+
+mod amqp;
+mod broken_queues;
+mod postgres;
+mod refusals;
+
+/// Light, so that the tests don't measure each other, and without end: it goes on until the fault is over.
+const LOAD: Load = Load { users: 24, changes_per_user: i64::MAX, connections: 8 };
+
+/// The first of the users of whom the load knows nothing.
+const PROBE: i64 = 1_000_000;
+
+/// The first of the users who come last.
+const LAST: i64 = 2_000_000;
+
+/// An installation whose nodes reach their servers through proxies, and the load on it.
+struct Rig {
+    system: System,
+    client: Client,
+    postgres: Proxy,
+    broker: Proxy,
+    enough: CancellationToken,
+    loading: Option<JoinHandle<Promises>>,
+}
+
+impl Rig {
+    /// With `serve` and a worker, in the middle of a load.
+    async fn start() -> Self {
+        Self::start_on(System::new().await, None).await
+    }
+
+    /// The same on `system`, with nodes that are another user of the database, by a password that is the name.
+    async fn start_on(mut system: System, user: Option<&str>) -> Self {
+        let (postgres, mut database_url) = detour(&system.database.url).await;
+        let (broker, amqp_url) = detour(&system.amqp_url).await;
+        if let Some(user) = user {
+            database_url.set_username(user).expect("a user");
+            database_url.set_password(Some(user)).expect("a password");
+        }
+        system.node_database_url = Some(database_url.into());
+        system.node_amqp_url = Some(amqp_url.into());
+        let client = system.serve();
+        system.work();
+        let enough = CancellationToken::new();
+        let loading = {
+            let (client, enough) = (client.clone(), enough.clone());
+            Some(tokio::spawn(async move { LOAD.run_until(&client, &enough).await }))
+        };
+        let rig = Self { system, client, postgres, broker, enough, loading };
+        rig.progresses("the load is under way").await;
+        rig
+    }
+
+    /// Waits until more deltas have been applied than there are now.
+    async fn progresses(&self, what: &str) {
+        let count = async || self.system.count("select count(*) from log").await;
+        let now = count().await;
+        eventually(what, async || count().await >= now + 100).await;
+    }
+
+    /// How long it takes from now on until more is applied.
+    async fn recovers(&self, what: &str) {
+        let started = Instant::now();
+        self.progresses(what).await;
+        eprintln!("{what}: after {:?}", started.elapsed());
+    }
+
+    /// Ends the load, waits until all that was promised is applied, and proves that nothing else was, that it
+    /// was in order, and that every balance is what its log comes to.
+    ///
+    /// Each connection of the load waits for a user's 202 before it sends that user's next change, and a retry
+    /// has its request's id. So an earlier copy, of a try that ended in a 503, is queued after the previous
+    /// 202 and before or beside its own: it changes neither what is applied nor the order.
+    async fn keeps_its_promises(mut self) {
+        self.enough.cancel();
+        let loading = self.loading.take().expect("once");
+        let promises = timeout(PATIENCE, loading).await.expect("an end of the load").expect("no panic");
+        self.reaches_the_end_of_the_queues().await;
+        let mut ledger = self.system.ledger().await;
+        ledger.retain(|user, _| *user < PROBE);
+        assert_eq!(ledger, promises);
+        assert_eq!(self.system.queues().await.dead().await, 0, "an outage makes no dead letters");
+        self.system.finish().await;
+    }
+
+    /// Queues one more change on each partition: once these are applied, so is all that came before.
+    async fn reaches_the_end_of_the_queues(&self) {
+        let users = (0..PARTITIONS).filter_map(|partition| {
+            (LAST..LAST + 1_000)
+                .find(|user| UserId::new("user_id", *user).is_ok_and(|user| user.partition() == partition))
+        });
+        for user in users {
+            self.client.queue("add", user, 1).await;
+        }
+        let last = format!("select count(*) from log where user_id >= {LAST}");
+        eventually("all is applied", async || self.system.count(&last).await == i64::from(PARTITIONS)).await;
+    }
+}
+
+/// A proxy in front of the server of `url`, and the URL that leads there.
+async fn detour(url: &str) -> (Proxy, url::Url) {
+    let mut url = url::Url::parse(url).expect("a valid URL");
+    let port = url.port().unwrap_or(if url.scheme() == "amqp" { 5672 } else { 5432 });
+    let proxy = Proxy::start(format!("{}:{port}", url.host_str().expect("a host"))).await;
+    url.set_host(Some("127.0.0.1")).expect("a host");
+    url.set_port(Some(proxy.port())).expect("a port");
+    (proxy, url)
+}
+
+/// What a queued change of a user gets, and after how long.
+async fn queued(client: &Client, user: i64) -> (u16, Duration) {
+    timed(client.change("add", user, 1)).await
+}
+
+/// What a request gets, and after how long.
+async fn timed(request: reqwest::RequestBuilder) -> (u16, Duration) {
+    let started = Instant::now();
+    let (status, _) = answer(request).await;
+    (status.as_u16(), started.elapsed())
+}

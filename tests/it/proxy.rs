@@ -1,0 +1,205 @@
+//! A TCP proxy in front of a server, which does to connections what networks do to them.
+
+use std::{
+    io,
+    net::{Ipv4Addr, SocketAddr},
+    time::Duration,
+};
+
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{
+        TcpListener, TcpSocket, TcpStream,
+        tcp::{ReadHalf, WriteHalf},
+    },
+    sync::watch,
+    time::sleep,
+};
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+/// What becomes of the bytes that pass.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Weather {
+    Fair,
+    /// Every piece takes this much longer.
+    Slow(Duration),
+    /// Nothing passes and nothing is closed; new connections are accepted, and then nothing.
+    Stalled,
+    /// Of each connection, so many bytes pass to the server, in whole pieces, and then nothing.
+    StalledAfter(usize),
+    /// Each connection is cut once so many bytes have passed in one direction, be it amid a word.
+    CutAfter(usize),
+    /// What clients send is preceded by bytes that are no protocol's.
+    Garbled,
+    /// Nobody listens.
+    Refusing,
+}
+
+/// A running proxy; it ends, with its connections, when it is dropped.
+pub struct Proxy {
+    port: u16,
+    weather: watch::Sender<Weather>,
+    lives: watch::Sender<Lives>,
+    accepted: watch::Receiver<usize>,
+    _end: DropGuard,
+}
+
+/// What ends the connections there are.
+#[derive(Clone, Default)]
+struct Lives {
+    /// For both ends.
+    cut: CancellationToken,
+    /// For the server; the client is not told.
+    halved: CancellationToken,
+}
+
+impl Proxy {
+    /// Stands in front of the server at `server`, which is `host:port`.
+    pub async fn start(server: String) -> Self {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a free port");
+        let port = listener.local_addr().expect("bound").port();
+        let (weather, felt) = watch::channel(Weather::Fair);
+        let (lives, alive) = watch::channel(Lives::default());
+        let (count, accepted) = watch::channel(0);
+        let end = CancellationToken::new();
+        let ended = end.clone();
+        tokio::spawn(
+            async move { ended.run_until_cancelled(accept(listener, server, felt, alive, count)).await },
+        );
+        Self { port, weather, lives, accepted, _end: end.drop_guard() }
+    }
+
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// How many connections it has accepted.
+    pub fn accepted(&self) -> usize {
+        *self.accepted.borrow()
+    }
+
+    /// Changes what becomes of the bytes; what was stopped by a stall goes on in fair weather.
+    pub fn turn(&self, weather: Weather) {
+        self.weather.send_replace(weather);
+    }
+
+    /// Closes all connections.
+    pub fn cut(&self) {
+        self.lives.send_replace(Lives::default()).cut.cancel();
+    }
+
+    /// Closes the server's end of all connections; the clients' ends stay open, and nothing comes any more.
+    pub fn halve(&self) {
+        let lives = self.lives.borrow().clone();
+        self.lives.send_replace(Lives { halved: CancellationToken::new(), ..lives.clone() });
+        lives.halved.cancel();
+    }
+
+    /// Closes all connections, and accepts none until the weather is another.
+    pub fn refuse(&self) {
+        self.turn(Weather::Refusing);
+        self.cut();
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.cut();
+    }
+}
+
+async fn accept(
+    mut listener: TcpListener,
+    server: String,
+    mut weather: watch::Receiver<Weather>,
+    lives: watch::Receiver<Lives>,
+    count: watch::Sender<usize>,
+) {
+    let address = listener.local_addr().expect("bound");
+    let refusing = |weather: &Weather| *weather == Weather::Refusing;
+    let mut forecast = weather.clone();
+    loop {
+        tokio::select! {
+            biased;
+            turned = forecast.wait_for(refusing) => {
+                if turned.is_err() {
+                    return;
+                }
+            }
+            accepted = listener.accept() => {
+                let (client, _) = accepted.expect("a connection");
+                count.send_modify(|count| *count += 1);
+                tokio::spawn(carry(client, server.clone(), weather.clone(), lives.borrow().clone()));
+                continue;
+            }
+        }
+        // The port stays ours, and is closed to everybody.
+        drop(listener);
+        let closed = hold(address).expect("our port");
+        if weather.wait_for(|weather| !refusing(weather)).await.is_err() {
+            return;
+        }
+        listener = closed.listen(1024).expect("our port");
+    }
+}
+
+fn hold(address: SocketAddr) -> io::Result<TcpSocket> {
+    let socket = TcpSocket::new_v4()?;
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    Ok(socket)
+}
+
+async fn carry(mut client: TcpStream, server: String, mut weather: watch::Receiver<Weather>, lives: Lives) {
+    let carrying = async {
+        weather.wait_for(|weather| *weather != Weather::Stalled).await.map_err(io::Error::other)?;
+        let mut server = TcpStream::connect(server).await?;
+        let ((from_client, to_client), (from_server, to_server)) = (client.split(), server.split());
+        tokio::try_join!(
+            pump(from_client, to_server, weather.clone(), true),
+            pump(from_server, to_client, weather.clone(), false),
+        )
+    };
+    tokio::select! {
+        // However it ended, both ends are closed.
+        _ = carrying => {}
+        () = lives.cut.cancelled() => {}
+        () = lives.halved.cancelled() => lives.cut.cancelled().await,
+    }
+    client.shutdown().await.ok();
+}
+
+/// Moves bytes until one end has closed.
+async fn pump(
+    mut from: ReadHalf<'_>,
+    mut to: WriteHalf<'_>,
+    mut weather: watch::Receiver<Weather>,
+    to_server: bool,
+) -> io::Result<()> {
+    const GARBAGE: [u8; 16] = [0xff; 16];
+    let (mut buffer, mut passed) = (vec![0; 16 * 1024], 0);
+    loop {
+        let count = from.read(&mut buffer).await?;
+        let stopped = |weather: &Weather| match weather {
+            Weather::Stalled => true,
+            Weather::StalledAfter(limit) => to_server && passed >= *limit,
+            _ => false,
+        };
+        let now = *weather.wait_for(|weather| !stopped(weather)).await.map_err(io::Error::other)?;
+        let piece = &buffer[..count];
+        match now {
+            Weather::Slow(pause) => sleep(pause).await,
+            Weather::Garbled if to_server => to.write_all(&GARBAGE).await?,
+            Weather::CutAfter(limit) if passed + count > limit => {
+                to.write_all(&piece[..limit.saturating_sub(passed)]).await?;
+                return Err(io::ErrorKind::ConnectionAborted.into());
+            }
+            _ => {}
+        }
+        if piece.is_empty() {
+            return to.shutdown().await;
+        }
+        to.write_all(piece).await?;
+        passed += count;
+    }
+}
