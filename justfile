@@ -19,6 +19,11 @@ bench *args:
     ./run setup
     cargo bench --bench load -- {{ args }}
 
+# Let faults of every kind strike, and prove that no promise breaks
+chaos *args:
+    ./run setup
+    cargo bench --bench chaos -- {{ args }}
+
 # Build the image and start everything in containers
 up:
     docker compose up --build --detach --wait

@@ -23,7 +23,7 @@ use super::{
 };
 
 /// The heartbeat asked of the broker. A silent peer is given up after twice this.
-const HEARTBEAT_S: u16 = 10;
+const HEARTBEAT_S: u16 = 5;
 
 /// The longest that opening a connection and declaring the queues may take.
 const OPEN_TIMEOUT_MS: u64 = 20_000;
@@ -36,7 +36,7 @@ const CLOSE_TIMEOUT_MS: u64 = 3_000;
 
 /// The pauses between tries to connect.
 const RECONNECT_PAUSE_MIN_MS: u64 = 100;
-const RECONNECT_PAUSE_MAX_MS: u64 = 2_000;
+const RECONNECT_PAUSE_MAX_MS: u64 = 1_000;
 
 /// A connection that is replaced when it fails, for as long as the `Link` lives.
 pub struct Link {
@@ -186,8 +186,14 @@ async fn supervise(
                 }
                 state.send_replace(State::Down(format!("RabbitMQ at {url}: the connection was lost")));
                 session.over.cancel();
-                if let Err(error) = in_own_task(CLOSE_TIMEOUT_MS, session.connection.close()).await {
-                    log::debug!("closing the connection to RabbitMQ at {url}: {error}");
+                let close = in_own_task(CLOSE_TIMEOUT_MS, session.connection.close());
+                if stop.is_cancelled() {
+                    if let Err(error) = close.await {
+                        log::warn!("closing the connection to RabbitMQ at {url}: {error}");
+                    }
+                } else {
+                    // Of a broker that has gone away there is nothing to wait for.
+                    tokio::spawn(close);
                 }
             }
             Err(error) => {

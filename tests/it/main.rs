@@ -16,6 +16,7 @@ mod worker;
 mod processes;
 mod outages;
 mod faults;
+mod chaos;
 mod migrate;
 mod audit;
 mod local;

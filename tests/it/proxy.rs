@@ -108,6 +108,16 @@ impl Drop for Proxy {
     }
 }
 
+/// A proxy in front of the server of `url`, and the URL that leads there.
+pub async fn detour(url: &str) -> (Proxy, url::Url) {
+    let mut url = url::Url::parse(url).expect("a valid URL");
+    let port = url.port().unwrap_or(if url.scheme() == "amqp" { 5672 } else { 5432 });
+    let proxy = Proxy::start(format!("{}:{port}", url.host_str().expect("a host"))).await;
+    url.set_host(Some("127.0.0.1")).expect("a host");
+    url.set_port(Some(proxy.port())).expect("a port");
+    (proxy, url)
+}
+
 async fn accept(
     mut listener: TcpListener,
     server: String,

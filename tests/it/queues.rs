@@ -30,6 +30,10 @@ impl Queues {
         Self { names: QueueNames::new(prefix).expect("a valid name"), connection, channel }
     }
 
+    pub fn server_version(&self) -> String {
+        self.connection.server_properties().version().to_owned()
+    }
+
     pub async fn publish(&self, partition: u16, body: &str) {
         let arguments = BasicPublishArguments::new("", &self.names.partition(partition));
         self.channel

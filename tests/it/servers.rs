@@ -30,7 +30,7 @@ pub struct Servers {
 pub struct OwnServers {
     pub postgres: LocalPostgres,
     pub broker: LocalRabbitMq,
-    folder: PathBuf,
+    pub folder: PathBuf,
     _lock: File,
 }
 

@@ -68,8 +68,7 @@ impl System {
     }
 
     pub fn node(&self) -> NodeArgs {
-        let database_url = self.node_database_url.as_ref().unwrap_or(&self.database.url);
-        let amqp_url = self.node_amqp_url.as_ref().unwrap_or(&self.amqp_url);
+        let (database_url, amqp_url) = self.node_urls();
         NodeArgs {
             database: DatabaseArgs { url: database_url.parse().expect("a valid URL") },
             broker: BrokerArgs {
@@ -79,6 +78,11 @@ impl System {
             patience: PatienceArgs { startup_timeout: PATIENCE, shutdown_timeout: PATIENCE },
             concurrency: 4,
         }
+    }
+
+    fn node_urls(&self) -> (&str, &str) {
+        let database_url = self.node_database_url.as_ref().unwrap_or(&self.database.url);
+        (database_url, self.node_amqp_url.as_ref().unwrap_or(&self.amqp_url))
     }
 
     pub fn service(&self, lanes: usize) -> PointService {
@@ -111,16 +115,25 @@ impl System {
 
     /// Starts a role as a process of its own.
     pub fn process(&self, role: &str, arguments: &[&str]) -> Process {
+        let (database_url, amqp_url) = self.node_urls();
         Process::start(role, arguments, |command| {
             command
-                .env("DATABASE_URL", &self.database.url)
-                .env("AMQP_URL", &self.amqp_url)
+                .env("DATABASE_URL", database_url)
+                .env("AMQP_URL", amqp_url)
                 .env("POINT_SYSTEM_QUEUE_PREFIX", &self.prefix);
         })
     }
 
     pub async fn queues(&self) -> Queues {
         Queues::connect(&self.amqp_url, &self.prefix).await
+    }
+
+    /// What the servers call themselves.
+    pub async fn versions(&self) -> String {
+        let client = self.pool.get().await.expect("a connection");
+        let postgres: String = client.query_one("show server_version", &[]).await.expect("a version").get(0);
+        let rabbitmq = self.queues().await.server_version();
+        format!("PostgreSQL {postgres}, RabbitMQ {rabbitmq}")
     }
 
     /// A number that a query gives.

@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     client::{Client, Promises, answer},
     load::Load,
-    proxy::Proxy,
+    proxy::{Proxy, detour},
     system::{PATIENCE, System, eventually},
 };
 
@@ -109,16 +109,6 @@ impl Rig {
         let last = format!("select count(*) from log where user_id >= {LAST}");
         eventually("all is applied", async || self.system.count(&last).await == i64::from(PARTITIONS)).await;
     }
-}
-
-/// A proxy in front of the server of `url`, and the URL that leads there.
-async fn detour(url: &str) -> (Proxy, url::Url) {
-    let mut url = url::Url::parse(url).expect("a valid URL");
-    let port = url.port().unwrap_or(if url.scheme() == "amqp" { 5672 } else { 5432 });
-    let proxy = Proxy::start(format!("{}:{port}", url.host_str().expect("a host"))).await;
-    url.set_host(Some("127.0.0.1")).expect("a host");
-    url.set_port(Some(proxy.port())).expect("a port");
-    (proxy, url)
 }
 
 /// What a queued change of a user gets, and after how long.

@@ -1,0 +1,53 @@
+//! Chaos for as long as you like: see `tests/it/chaos`, of which the test suite runs half a minute.
+
+#![expect(unreachable_pub, dead_code, reason = "the harness has more than this needs")]
+
+use std::{process::ExitCode, time::Duration};
+
+use clap::Parser;
+
+use chaos::{Chaos, Verdict};
+
+#[path = "../tests/it/chaos/mod.rs"]
+mod chaos;
+#[path = "../tests/it/client.rs"]
+mod client;
+#[path = "../tests/it/process.rs"]
+mod process;
+#[path = "../tests/it/proxy.rs"]
+mod proxy;
+#[path = "../tests/it/queues.rs"]
+mod queues;
+#[path = "../tests/it/servers.rs"]
+mod servers;
+#[path = "../tests/it/system.rs"]
+mod system;
+
+/// Lets faults of every kind strike a running system, and compares the log with the clients' own record of
+/// what they were promised.
+#[derive(Parser)]
+struct Options {
+    /// How long faults strike.
+    #[arg(long, default_value_t = 600)]
+    seconds: u64,
+    /// The same seed gives the same faults in the same order.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Connections that send at once.
+    #[arg(long, default_value_t = 32)]
+    connections: i64,
+    /// Users, each of one connection.
+    #[arg(long, default_value_t = 400)]
+    users: i64,
+    /// Given by `cargo bench`.
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let Options { seconds, seed, connections, users, .. } = Options::parse();
+    let report = chaos::run(Chaos { time: Duration::from_secs(seconds), seed, connections, users }).await;
+    println!("{report}");
+    if report.verdict == Verdict::default() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}

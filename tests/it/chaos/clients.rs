@@ -1,0 +1,164 @@
+//! The clients of the chaos: each sends its users' changes one after the other, again and again until it is
+//! answered, and notes every answer.
+
+use std::{
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use futures_util::future::join_all;
+use point_system::domain::{PARTITIONS, UserId};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::Chaos;
+use crate::{
+    client::{Client, Promises, body, text},
+    system::{System, eventually},
+};
+
+/// How long a client waits for an answer before it sends again.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// The pause before a change is sent again.
+const RETRY_PAUSE: Duration = Duration::from_millis(50);
+
+/// The first of the prober's users.
+const PROBE: i64 = 1_000_000;
+
+/// How many requests were sent, and what came of them.
+#[derive(Default)]
+pub struct Counts {
+    pub requests: AtomicU64,
+    pub queued: AtomicU64,
+    pub waited: AtomicU64,
+    pub unavailable: AtomicU64,
+    pub unanswered: AtomicU64,
+}
+
+/// The clients, and one more: the prober, which has a user in each partition.
+pub struct Clients {
+    tasks: JoinSet<Promises>,
+    prober: Sender,
+    probes: i64,
+    promises: Promises,
+}
+
+impl Clients {
+    pub fn start(chaos: Chaos, port: u16, ended: &CancellationToken) -> Self {
+        let client = Client::new(&format!("http://127.0.0.1:{port}"));
+        let prober = Sender { client, counts: Arc::default(), accepted: Arc::default() };
+        let mut tasks = JoinSet::new();
+        for connection in 0..chaos.connections {
+            let (sender, ended) = (prober.clone(), ended.clone());
+            let users: Vec<i64> =
+                (1..=chaos.users).filter(|user| user % chaos.connections == connection).collect();
+            tasks.spawn(async move { sender.run(&users, &ended).await });
+        }
+        Self { tasks, prober, probes: 0, promises: Promises::new() }
+    }
+
+    /// How long it takes from now until a new change is accepted in every partition, and until each of these
+    /// is applied.
+    pub async fn probe(&mut self, system: &System) -> (Duration, Duration) {
+        let started = Instant::now();
+        self.probes += 1;
+        let users = probe_users();
+        let ids = join_all(users.iter().map(|user| self.prober.send(*user, self.probes, false))).await;
+        let accepted = started.elapsed();
+        for (user, id) in users.iter().zip(ids) {
+            self.promises.entry(*user).or_default().push(id);
+        }
+        eventually("the probes are applied", async || {
+            let query = "select count(*) from user_point where user_id = any($1) and seq = $2";
+            let Ok(client) = system.pool.get().await else { return false };
+            let row = client.query_one(query, &[&users, &self.probes]).await;
+            row.is_ok_and(|row| row.get::<_, i64>(0) == i64::from(PARTITIONS))
+        })
+        .await;
+        (accepted, started.elapsed())
+    }
+
+    /// Waits until each client has the answer to its last change.
+    pub async fn finish(mut self) -> (Promises, Counts, Vec<Instant>) {
+        self.promises.extend(self.tasks.join_all().await.into_iter().flatten());
+        let counts = Arc::into_inner(self.prober.counts).expect("the clients have ended");
+        (self.promises, counts, std::mem::take(&mut *lock(&self.prober.accepted)))
+    }
+}
+
+/// A user of each partition, of whom no other client knows.
+fn probe_users() -> Vec<i64> {
+    let of = |partition: u16| {
+        let first = PROBE + i64::from(partition) * 1_000;
+        let mut users = (first..first + 1_000).filter_map(|id| UserId::new("user_id", id).ok());
+        users.find(|user| user.partition() == partition).expect("one of a thousand").get()
+    };
+    (0..PARTITIONS).map(of).collect()
+}
+
+fn lock(accepted: &Mutex<Vec<Instant>>) -> MutexGuard<'_, Vec<Instant>> {
+    accepted.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// One connection.
+#[derive(Clone)]
+struct Sender {
+    client: Client,
+    counts: Arc<Counts>,
+    accepted: Arc<Mutex<Vec<Instant>>>,
+}
+
+impl Sender {
+    /// A user's order is that of its promises, as the next change is sent after the answer to the last. Those
+    /// who wait pass the queue, so a user always waits or never does.
+    async fn run(&self, users: &[i64], ended: &CancellationToken) -> Promises {
+        let mut promises = Promises::new();
+        for change in 1.. {
+            for user in users {
+                if ended.is_cancelled() {
+                    return promises;
+                }
+                let id = self.send(*user, change, user % 4 == 0).await;
+                promises.entry(*user).or_default().push(id);
+            }
+        }
+        promises
+    }
+
+    async fn send(&self, user: i64, change: i64, wait: bool) -> String {
+        let action = if change % 3 == 0 { "subtract" } else { "add" };
+        let key = format!("{user}-{change}");
+        loop {
+            let mut request = self.client.change(action, user, change).header("Idempotency-Key", &key);
+            if wait {
+                request = request.header("Prefer", "wait");
+            }
+            count(&self.counts.requests);
+            match request.timeout(ANSWER_TIMEOUT).send().await {
+                Ok(answer) => match answer.status().as_u16() {
+                    202 => {
+                        count(&self.counts.queued);
+                        lock(&self.accepted).push(Instant::now());
+                        return text(&body(answer).await["request_id"]);
+                    }
+                    200 | 409 => {
+                        count(&self.counts.waited);
+                        return text(&body(answer).await["request_id"]);
+                    }
+                    503 => count(&self.counts.unavailable),
+                    other => panic!("{other}: {}", body(answer).await),
+                },
+                Err(_) => count(&self.counts.unanswered),
+            }
+            tokio::time::sleep(RETRY_PAUSE).await;
+        }
+    }
+}
+
+fn count(counter: &AtomicU64) {
+    counter.fetch_add(1, Ordering::Relaxed);
+}

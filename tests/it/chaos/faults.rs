@@ -1,0 +1,183 @@
+//! The faults of the chaos, and the site they strike: processes, servers, and the networks between.
+
+use std::{fmt, fs, time::Duration};
+
+use tokio::process::Command;
+
+use crate::{
+    process::Process,
+    proxy::{Proxy, Weather, detour},
+    servers::OwnServers,
+    system::System,
+};
+
+/// How long a stall lasts, at the least and at the most. The longest is past every limit of the service.
+const STALL_MS: std::ops::Range<u64> = 500..9_000;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Fault {
+    KillServe,
+    KillWork,
+    DeployWork,
+    RestartBroker,
+    KillBroker,
+    CutBroker,
+    HalveBroker,
+    StallBroker,
+    RestartPostgres,
+    KillPostgres,
+    TerminateBackends,
+    CutPostgres,
+    StallPostgres,
+}
+
+impl Fault {
+    pub const ALL: [Self; 13] = [
+        Self::KillServe,
+        Self::KillWork,
+        Self::DeployWork,
+        Self::RestartBroker,
+        Self::KillBroker,
+        Self::CutBroker,
+        Self::HalveBroker,
+        Self::StallBroker,
+        Self::RestartPostgres,
+        Self::KillPostgres,
+        Self::TerminateBackends,
+        Self::CutPostgres,
+        Self::StallPostgres,
+    ];
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::KillServe => "serve killed (SIGKILL), started again",
+            Self::KillWork => "a worker killed (SIGKILL), another started",
+            Self::DeployWork => "a worker added, another stopped (SIGTERM)",
+            Self::RestartBroker => "RabbitMQ stopped and started",
+            Self::KillBroker => "RabbitMQ killed (SIGKILL) and started",
+            Self::CutBroker => "connections to RabbitMQ cut",
+            Self::HalveBroker => "connections to RabbitMQ half open",
+            Self::StallBroker => "network to RabbitMQ stalled",
+            Self::RestartPostgres => "PostgreSQL stopped and started",
+            Self::KillPostgres => "PostgreSQL killed (SIGKILL) and started",
+            Self::TerminateBackends => "PostgreSQL sessions terminated",
+            Self::CutPostgres => "connections to PostgreSQL cut",
+            Self::StallPostgres => "network to PostgreSQL stalled",
+        })
+    }
+}
+
+/// What there is to strike. The nodes reach the servers through the proxies.
+pub struct Site {
+    servers: OwnServers,
+    to_broker: Proxy,
+    to_postgres: Proxy,
+    listen: String,
+    serve: Option<Process>,
+    workers: Vec<Process>,
+}
+
+impl Site {
+    pub async fn start(system: &mut System, servers: OwnServers, port: u16) -> Self {
+        let (to_broker, amqp_url) = detour(&system.amqp_url).await;
+        let (to_postgres, database_url) = detour(&system.database.url).await;
+        system.node_amqp_url = Some(amqp_url.into());
+        system.node_database_url = Some(database_url.into());
+        let listen = format!("127.0.0.1:{port}");
+        let mut site = Self { servers, to_broker, to_postgres, listen, serve: None, workers: Vec::new() };
+        site.start_serve(system).await;
+        for _ in 0..2 {
+            site.start_worker(system).await;
+        }
+        site
+    }
+
+    async fn start_serve(&mut self, system: &System) {
+        let serve = system.process("serve", &["--listen", &self.listen]);
+        serve.says("server listen at :").await;
+        self.serve = Some(serve);
+    }
+
+    async fn start_worker(&mut self, system: &System) {
+        let worker = system.process("work", &[]);
+        worker.says("working on").await;
+        self.workers.push(worker);
+    }
+
+    /// Lets a fault strike and pass.
+    pub async fn strike(&mut self, fault: Fault, system: &System, rng: &mut fastrand::Rng) {
+        let pause = Duration::from_millis(rng.u64(STALL_MS));
+        match fault {
+            Fault::KillServe => {
+                self.serve.take().expect("running").end("-KILL").await;
+                self.start_serve(system).await;
+            }
+            Fault::KillWork => {
+                self.workers.swap_remove(rng.usize(..self.workers.len())).end("-KILL").await;
+                self.start_worker(system).await;
+            }
+            Fault::DeployWork => {
+                self.start_worker(system).await;
+                let status = self.workers.remove(0).end("-TERM").await;
+                assert!(status.success(), "a worker that was told to stop ended with {status}");
+            }
+            Fault::RestartBroker => self.restart_broker().await,
+            Fault::KillBroker => {
+                kill(&self.servers.folder.join("rabbitmq/rabbitmq.pid")).await;
+                self.restart_broker().await;
+            }
+            Fault::CutBroker => self.to_broker.cut(),
+            Fault::HalveBroker => self.to_broker.halve(),
+            Fault::StallBroker => stall(&self.to_broker, pause).await,
+            Fault::RestartPostgres => self.restart_postgres().await,
+            Fault::KillPostgres => {
+                kill(&self.servers.folder.join("postgres/data/postmaster.pid")).await;
+                self.restart_postgres().await;
+            }
+            Fault::TerminateBackends => terminate(system).await,
+            Fault::CutPostgres => self.to_postgres.cut(),
+            Fault::StallPostgres => stall(&self.to_postgres, pause).await,
+        }
+    }
+
+    async fn restart_broker(&mut self) {
+        self.servers.broker.stop().await.expect("RabbitMQ stops");
+        self.servers.broker.resume().await.expect("RabbitMQ starts");
+    }
+
+    async fn restart_postgres(&mut self) {
+        self.servers.postgres.stop().await.expect("PostgreSQL stops");
+        self.servers.postgres.resume().await.expect("PostgreSQL starts");
+    }
+
+    /// Stops the processes, each of which must end well.
+    pub async fn stop(self) -> OwnServers {
+        for process in self.workers.into_iter().chain(self.serve) {
+            let status = process.end("-TERM").await;
+            assert!(status.success(), "a process that was told to stop ended with {status}");
+        }
+        self.servers
+    }
+}
+
+/// Kills the server whose pid is the first line of a file.
+async fn kill(pid_file: &std::path::Path) {
+    let text = fs::read_to_string(pid_file).expect("a pid file");
+    let pid = text.lines().next().expect("a pid").trim();
+    assert!(Command::new("kill").args(["-KILL", pid]).status().await.expect("kill").success());
+}
+
+async fn stall(proxy: &Proxy, pause: Duration) {
+    proxy.turn(Weather::Stalled);
+    tokio::time::sleep(pause).await;
+    proxy.turn(Weather::Fair);
+}
+
+async fn terminate(system: &System) {
+    let client = system.pool.get().await.expect("a connection");
+    let others = "select pg_terminate_backend(pid) from pg_stat_activity \
+         where datname = current_database() and pid <> pg_backend_pid()";
+    client.execute(others, &[]).await.expect("terminated");
+}

@@ -1,0 +1,128 @@
+//! Chaos: clients keep their own record of what they were promised while faults of every kind strike at
+//! random; at the end the log must be that record, no more and no less and in its order.
+
+use std::{
+    collections::HashSet,
+    net::TcpListener,
+    time::{Duration, Instant},
+};
+
+use tokio_util::sync::CancellationToken;
+
+use crate::{client::Promises, servers::OwnServers, system::System};
+use clients::Clients;
+use faults::{Fault, Site};
+
+mod clients;
+mod faults;
+mod report;
+
+pub use report::Report;
+
+/// How much chaos.
+#[derive(Clone, Copy, Debug)]
+pub struct Chaos {
+    /// How long faults go on striking; each that has begun is ended.
+    pub time: Duration,
+    /// The same seed gives the same faults in the same order.
+    pub seed: u64,
+    /// Connections that send at once, each for users of its own.
+    pub connections: i64,
+    /// Users, of which a quarter prefers to wait for each answer.
+    pub users: i64,
+}
+
+/// One fault that has struck and passed.
+struct Strike {
+    fault: Fault,
+    struck: Instant,
+    healed: Instant,
+    /// From then on, until every partition accepts, and until what it accepted is applied.
+    accepted_after: Duration,
+    applied_after: Duration,
+}
+
+/// Runs on servers of its own and leaves nothing behind.
+pub async fn run(chaos: Chaos) -> Report {
+    let servers = OwnServers::start().await;
+    let mut system = System::on_own(&servers).await;
+    let versions = system.versions().await;
+    let port = TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a port").port();
+    let mut site = Site::start(&mut system, servers, port).await;
+    let ended = CancellationToken::new();
+    let mut clients = Clients::start(chaos, port, &ended);
+
+    let mut rng = fastrand::Rng::with_seed(chaos.seed);
+    let mut strikes = Vec::new();
+    let until = Instant::now() + chaos.time;
+    while Instant::now() < until {
+        // Round by round, so that each kind strikes as often as the others.
+        let mut round = Fault::ALL.to_vec();
+        rng.shuffle(&mut round);
+        for fault in round.into_iter().take_while(|_| Instant::now() < until) {
+            let struck = Instant::now();
+            site.strike(fault, &system, &mut rng).await;
+            let healed = Instant::now();
+            let (accepted_after, applied_after) = clients.probe(&system).await;
+            strikes.push(Strike { fault, struck, healed, accepted_after, applied_after });
+        }
+    }
+    ended.cancel();
+    let (promises, counts, accepted) = clients.finish().await;
+    system.drain(promises.values().map(Vec::len).sum()).await;
+    let ledger = system.ledger().await;
+    let servers = site.stop().await;
+    system.finish().await;
+    servers.stop().await;
+    Report::new(chaos, versions, (&promises, &ledger), counts, &strikes, &accepted)
+}
+
+/// What is wrong with a ledger, by the record of the promises.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Verdict {
+    /// Promised, and not in the log.
+    pub lost: usize,
+    /// In the log more than once.
+    pub doubled: usize,
+    /// In the log, and never sent.
+    pub invented: usize,
+    /// Users whose log has another order than their promises.
+    pub disordered: usize,
+}
+
+impl Verdict {
+    fn of(promises: &Promises, ledger: &Promises) -> Self {
+        let mut verdict = Self::default();
+        for user in promises.keys().chain(ledger.keys()).collect::<HashSet<_>>() {
+            let [sent, logged] = [promises, ledger].map(|of| of.get(user).map_or(&[][..], Vec::as_slice));
+            let [expected, found] = [sent, logged].map(|ids| ids.iter().collect::<HashSet<_>>());
+            verdict.lost += expected.difference(&found).count();
+            verdict.invented += found.difference(&expected).count();
+            verdict.doubled += logged.len() - found.len();
+            verdict.disordered += usize::from(expected == found && sent != logged);
+        }
+        verdict
+    }
+}
+
+#[test]
+fn a_verdict_counts_each_kind_of_wrong() {
+    let of = |ids: &[&str]| Promises::from([(1, ids.iter().map(ToString::to_string).collect())]);
+    let verdict = |sent: &[&str], logged: &[&str]| {
+        let Verdict { lost, doubled, invented, disordered } = Verdict::of(&of(sent), &of(logged));
+        [lost, doubled, invented, disordered]
+    };
+    assert_eq!(verdict(&["a", "b"], &["a", "b"]), [0, 0, 0, 0]);
+    assert_eq!(verdict(&["a", "b"], &["b"]), [1, 0, 0, 0]);
+    assert_eq!(verdict(&["a"], &["a", "a"]), [0, 1, 0, 1]);
+    assert_eq!(verdict(&["a"], &["a", "c"]), [0, 0, 1, 0]);
+    assert_eq!(verdict(&["a", "b"], &["b", "a"]), [0, 0, 0, 1]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn half_a_minute_of_chaos_breaks_no_promise() {
+    let chaos = Chaos { time: Duration::from_secs(30), seed: 1, connections: 8, users: 64 };
+    let report = run(chaos).await;
+    println!("{report}");
+    assert_eq!(report.verdict, Verdict::default(), "{report}");
+}

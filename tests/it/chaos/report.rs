@@ -1,0 +1,95 @@
+//! The report of a chaos run, as text.
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    sync::atomic::{AtomicU64, Ordering},
+    time::{Duration, Instant},
+};
+
+use super::{Chaos, Strike, Verdict, clients::Counts, faults::Fault};
+use crate::client::Promises;
+
+pub struct Report {
+    pub verdict: Verdict,
+    /// Answers that promised a change: 202, 200, and 409 for one that was refused for good.
+    pub promised: usize,
+    chaos: Chaos,
+    versions: String,
+    counts: Counts,
+    kinds: BTreeMap<Fault, Kind>,
+}
+
+/// What one kind of fault did, at its worst.
+#[derive(Default)]
+struct Kind {
+    strikes: u32,
+    longest_gap: Duration,
+    until_accepted: Duration,
+    until_applied: Duration,
+}
+
+impl Report {
+    pub(super) fn new(
+        chaos: Chaos,
+        versions: String,
+        record: (&Promises, &Promises),
+        counts: Counts,
+        strikes: &[Strike],
+        accepted: &[Instant],
+    ) -> Self {
+        let mut kinds = BTreeMap::<Fault, Kind>::new();
+        for strike in strikes {
+            let kind = kinds.entry(strike.fault).or_default();
+            let recovered = strike.healed + strike.accepted_after;
+            kind.strikes += 1;
+            kind.until_accepted = kind.until_accepted.max(strike.accepted_after);
+            kind.until_applied = kind.until_applied.max(strike.applied_after);
+            kind.longest_gap = kind.longest_gap.max(longest_gap(accepted, strike.struck, recovered));
+        }
+        let (promises, ledger) = record;
+        let total = promises.values().map(Vec::len).sum();
+        Self { verdict: Verdict::of(promises, ledger), promised: total, chaos, versions, counts, kinds }
+    }
+}
+
+/// The longest time without any, between two moments, from the last before the first of them.
+fn longest_gap(times: &[Instant], from: Instant, to: Instant) -> Duration {
+    let first = times.partition_point(|time| *time < from).saturating_sub(1);
+    let last = times.partition_point(|time| *time <= to);
+    times[first..last].windows(2).map(|pair| pair[1] - pair[0]).max().unwrap_or_default()
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { verdict, promised, chaos, versions, counts, kinds } = self;
+        let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        writeln!(f, "{versions}, seed {}, {} s", chaos.seed, chaos.time.as_secs())?;
+        writeln!(
+            f,
+            "{} requests: {} × 202, {} × 200 or 409, {} × 503, {} unanswered; the last two were sent again",
+            of(&counts.requests),
+            of(&counts.queued),
+            of(&counts.waited),
+            of(&counts.unavailable),
+            of(&counts.unanswered),
+        )?;
+        writeln!(
+            f,
+            "{promised} promises: lost {}, doubled {}, never sent {}, users out of order {}; audit clean\n",
+            verdict.lost, verdict.doubled, verdict.invented, verdict.disordered,
+        )?;
+        writeln!(
+            f,
+            "| fault | strikes | longest without any 202 | until every partition accepts | until that is applied |"
+        )?;
+        writeln!(f, "|---|--:|--:|--:|--:|")?;
+        for (fault, kind) in kinds {
+            let seconds = |time: Duration| format!("{:.2} s", time.as_secs_f64());
+            let [gap, accepted, applied] =
+                [kind.longest_gap, kind.until_accepted, kind.until_applied].map(seconds);
+            writeln!(f, "| {fault} | {} | {gap} | {accepted} | {applied} |", kind.strikes)?;
+        }
+        Ok(())
+    }
+}
