@@ -1,5 +1,7 @@
 //! Every error of the API, as `application/problem+json` (RFC 9457). No handler may build one by hand.
 
+use std::time::Duration;
+
 use actix_web::{
     HttpResponse, ResponseError,
     http::{
@@ -14,8 +16,8 @@ use crate::{
     queue::PublishError,
 };
 
-/// When to come back after an outage or an overload.
-const RETRY_AFTER_S: u32 = 2;
+/// When to come back after an outage, where nothing better is known.
+const RETRY_AFTER: Duration = Duration::from_secs(2);
 
 /// What can go wrong with a request.
 #[derive(Debug, thiserror::Error)]
@@ -47,7 +49,7 @@ pub(super) enum ApiError {
     #[error("the database can't be reached now; a change may be sent again with the same Idempotency-Key")]
     DatabaseUnavailable,
     #[error("more requests are waiting than this node holds")]
-    Overloaded,
+    Overloaded { retry_after: Duration },
     #[error("the database refuses this change; the log of this node says why")]
     Refused,
 }
@@ -69,7 +71,7 @@ impl From<PublishError> for ApiError {
     fn from(error: PublishError) -> Self {
         match error {
             PublishError::Unavailable(_) => Self::QueueUnavailable,
-            PublishError::Full(_) => Self::Overloaded,
+            PublishError::Full { retry_after } => Self::Overloaded { retry_after },
         }
     }
 }
@@ -78,7 +80,7 @@ impl From<ServiceError> for ApiError {
     fn from(error: ServiceError) -> Self {
         match error {
             ServiceError::Unavailable(_) => Self::DatabaseUnavailable,
-            ServiceError::Overloaded => Self::Overloaded,
+            ServiceError::Overloaded => Self::Overloaded { retry_after: RETRY_AFTER },
             ServiceError::Refused(why) => {
                 log::error!("a delta was refused: {why}");
                 Self::Refused
@@ -135,8 +137,19 @@ impl ApiError {
             Self::DatabaseUnavailable => {
                 (StatusCode::SERVICE_UNAVAILABLE, "database-unavailable", "Database unavailable")
             }
-            Self::Overloaded => (StatusCode::SERVICE_UNAVAILABLE, "overloaded", "Overloaded"),
+            Self::Overloaded { .. } => (StatusCode::SERVICE_UNAVAILABLE, "overloaded", "Overloaded"),
             Self::Refused => (StatusCode::INTERNAL_SERVER_ERROR, "refused", "Refused by the database"),
+        }
+    }
+}
+
+impl ApiError {
+    /// When a client that was turned away for now should come back (RFC 9110 §10.2.3).
+    fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Overloaded { retry_after } => Some(*retry_after),
+            Self::QueueUnavailable | Self::DatabaseUnavailable => Some(RETRY_AFTER),
+            _ => None,
         }
     }
 }
@@ -171,8 +184,8 @@ impl ResponseError for ApiError {
         if let Self::MethodNotAllowed { allow } = self {
             response.insert_header((header::ALLOW, *allow));
         }
-        if status == StatusCode::SERVICE_UNAVAILABLE {
-            response.insert_header((header::RETRY_AFTER, RETRY_AFTER_S.to_string()));
+        if let Some(retry_after) = self.retry_after() {
+            response.insert_header((header::RETRY_AFTER, retry_after.as_secs().to_string()));
         }
         let mut response = response.json(problem);
         let media_type = HeaderValue::from_static("application/problem+json");

@@ -185,6 +185,31 @@ impl LocalRabbitMq {
         std::fs::write(folder("rabbitmq.conf"), "")?;
         std::fs::write(folder("rabbitmq-env.conf"), "")?;
         let mut command = Command::new(programs::rabbitmq()?.join("rabbitmq-server"));
+        self.settle_in(&mut command);
+        let (log, port) = (self.folder.join("rabbitmq.log"), self.port);
+        let answers = async || answers(port).await;
+        self.process = Some(Process::start("RabbitMQ", &command, "TERM", log, self.owner, answers).await?);
+        Ok(())
+    }
+
+    /// Runs `rabbitmqctl` for it, with the user and the environment that are its own; what it printed.
+    ///
+    /// # Errors
+    /// Where it fails, with what it printed.
+    pub async fn control(&self, arguments: &[&str]) -> anyhow::Result<String> {
+        let mut command = self.owner.command(programs::rabbitmq()?.join("rabbitmqctl"), &self.folder);
+        self.settle_in(command.args(arguments));
+        let output = tokio::task::spawn_blocking(move || command.output()).await??;
+        let printed = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+        if !output.status.success() {
+            bail!("rabbitmqctl failed: {printed}");
+        }
+        Ok(printed)
+    }
+
+    /// The environment of RabbitMQ's programs, which finds this node and no other.
+    fn settle_in(&self, command: &mut Command) {
+        let folder = |name: &str| self.folder.join(name);
         command
             .current_dir(&self.folder)
             .env("HOME", &self.folder)
@@ -207,10 +232,6 @@ impl LocalRabbitMq {
             )
             // The script then becomes the broker instead of waiting for it as a parent.
             .env("RUNNING_UNDER_SYSTEMD", "true");
-        let (log, port) = (self.folder.join("rabbitmq.log"), self.port);
-        let answers = async || answers(port).await;
-        self.process = Some(Process::start("RabbitMQ", &command, "TERM", log, self.owner, answers).await?);
-        Ok(())
     }
 
     /// Stops the broker and the port mapper.

@@ -8,6 +8,7 @@ use url::{Host, Url};
 mod callbacks;
 mod link;
 mod message;
+mod pace;
 mod topology;
 pub mod consumer;
 pub mod publisher;

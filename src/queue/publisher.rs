@@ -1,6 +1,6 @@
 //! Deltas out: batched per partition, published, and safe once the broker confirms. No HTTP may enter.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use amqprs::{
     BasicProperties, DELIVERY_MODE_PERSISTENT,
@@ -12,6 +12,7 @@ use super::{
     callbacks::ChannelEvent,
     link::{LinkWatch, Session, in_own_task},
     message,
+    pace::Pace,
 };
 use crate::{
     batch::{LaneError, Lanes, Trip},
@@ -35,17 +36,11 @@ pub enum PublishError {
     #[error("{0}")]
     Unavailable(String),
     /// The partition is full, here or at the broker; the delta is not queued.
-    #[error("{0}")]
-    Full(&'static str),
-}
-
-impl From<LaneError> for PublishError {
-    fn from(error: LaneError) -> Self {
-        match error {
-            LaneError::Full => Self::Full("too many requests are waiting for the queue"),
-            LaneError::Ended => Self::Unavailable(error.to_string()),
-        }
-    }
+    #[error("the queue takes no more now")]
+    Full {
+        /// When there should be room, at the pace of late.
+        retry_after: Duration,
+    },
 }
 
 /// Puts deltas on the queue; cheap to share behind an `Arc`.
@@ -54,14 +49,21 @@ impl From<LaneError> for PublishError {
 /// order they came in, a confirm can only be that message's, and what comes meanwhile shares the next one.
 pub struct Publisher {
     partitions: Lanes<PublishTrip>,
+    paces: Vec<Arc<Pace>>,
 }
 
 impl Publisher {
     /// Starts a lane for each partition.
     #[must_use]
     pub fn start(link: &LinkWatch) -> Self {
-        let trip = |partition| PublishTrip { partition, link: link.clone(), channel: None };
-        Self { partitions: Lanes::start((0..PARTITIONS).map(trip), PARTITION_CAPACITY) }
+        let paces: Vec<_> = (0..PARTITIONS).map(|_| Arc::new(Pace::new())).collect();
+        let trip = |(partition, pace): (u16, &Arc<Pace>)| PublishTrip {
+            partition,
+            link: link.clone(),
+            channel: None,
+            pace: Arc::clone(pace),
+        };
+        Self { partitions: Lanes::start((0..).zip(&paces).map(trip), PARTITION_CAPACITY), paces }
     }
 
     /// Returns once the broker has the delta on disk. Deltas of one user that are handed in one after
@@ -70,7 +72,14 @@ impl Publisher {
     /// # Errors
     /// [`PublishError`], at the latest after twice the confirm timeout of 5 s.
     pub async fn publish(&self, delta: Delta) -> Result<(), PublishError> {
-        self.partitions.call(delta.user_id.partition(), delta).await?
+        let partition = delta.user_id.partition();
+        self.partitions.call(partition, delta).await.unwrap_or_else(|error| match error {
+            LaneError::Full => {
+                let retry_after = self.paces[usize::from(partition)].retry_after(PARTITION_CAPACITY);
+                Err(PublishError::Full { retry_after })
+            }
+            LaneError::Ended => Err(PublishError::Unavailable(error.to_string())),
+        })
     }
 }
 
@@ -78,6 +87,7 @@ struct PublishTrip {
     partition: u16,
     link: LinkWatch,
     channel: Option<ConfirmChannel>,
+    pace: Arc<Pace>,
 }
 
 impl Trip for PublishTrip {
@@ -102,8 +112,17 @@ impl PublishTrip {
             confirmed = timeout(limit, self.confirmed(&session, deltas)) => confirmed,
             () = session.over.cancelled() => Ok(Err(lost("the connection was lost before the confirm"))),
         };
-        let result =
-            confirmed.unwrap_or_else(|_| Err(lost(&format!("no confirm within {CONFIRM_TIMEOUT_MS} ms"))));
+        let result = match confirmed {
+            Ok(Ok(Confirm::Ack)) => {
+                self.pace.confirmed(deltas.len());
+                Ok(())
+            }
+            Ok(Ok(Confirm::Nack)) => {
+                Err(PublishError::Full { retry_after: self.pace.retry_after(deltas.len()) })
+            }
+            Ok(Err(error)) => Err(error),
+            Err(_) => Err(lost(&format!("no confirm within {CONFIRM_TIMEOUT_MS} ms"))),
+        };
         if let Err(error) = &result {
             let (count, partition) = (deltas.len(), self.partition);
             log::warn!("{count} deltas for partition {partition} are not confirmed: {error}");
@@ -116,7 +135,7 @@ impl PublishTrip {
         result
     }
 
-    async fn confirmed(&mut self, session: &Session, deltas: &[Delta]) -> Result<(), PublishError> {
+    async fn confirmed(&mut self, session: &Session, deltas: &[Delta]) -> Result<Confirm, PublishError> {
         let usable = self.channel.take().filter(|open| !open.session.over.is_cancelled());
         let channel = match usable {
             Some(channel) => channel,
@@ -125,6 +144,12 @@ impl PublishTrip {
         let queue = self.link.names.partition(self.partition);
         self.channel.insert(channel).publish(&queue, deltas).await
     }
+}
+
+/// What the broker says to a message: it is safe, or it is refused.
+enum Confirm {
+    Ack,
+    Nack,
 }
 
 /// A channel in confirm mode with at most one message in flight.
@@ -145,7 +170,7 @@ impl ConfirmChannel {
         Ok(Self { session, channel, events, last_tag: 0 })
     }
 
-    async fn publish(&mut self, queue: &str, deltas: &[Delta]) -> Result<(), PublishError> {
+    async fn publish(&mut self, queue: &str, deltas: &[Delta]) -> Result<Confirm, PublishError> {
         self.last_tag += 1;
         let properties = BasicProperties::default()
             .with_content_type(message::CONTENT_TYPE)
@@ -160,10 +185,11 @@ impl ConfirmChannel {
             match event {
                 ChannelEvent::Returned(why) => returned = Some(why),
                 ChannelEvent::Acked(tag) if tag >= self.last_tag => {
-                    return returned.map_or(Ok(()), |why| Err(lost(&format!("queue {queue}: {why}"))));
+                    return returned
+                        .map_or(Ok(Confirm::Ack), |why| Err(lost(&format!("queue {queue}: {why}"))));
                 }
                 ChannelEvent::Nacked(tag) if tag >= self.last_tag => {
-                    return Err(PublishError::Full("the queue takes no more now"));
+                    return Ok(Confirm::Nack);
                 }
                 ChannelEvent::Acked(_) | ChannelEvent::Nacked(_) => {}
             }

@@ -11,10 +11,12 @@ mod load;
 mod proxy;
 
 mod http;
+mod input;
 mod apply;
 mod worker;
 mod processes;
 mod outages;
+mod backpressure;
 mod faults;
 mod chaos;
 mod migrate;

@@ -115,12 +115,18 @@ impl System {
 
     /// Starts a role as a process of its own.
     pub fn process(&self, role: &str, arguments: &[&str]) -> Process {
+        self.process_with_log(role, arguments, "info")
+    }
+
+    /// The same, with a level of the log as `RUST_LOG` has it.
+    pub fn process_with_log(&self, role: &str, arguments: &[&str], log: &str) -> Process {
         let (database_url, amqp_url) = self.node_urls();
         Process::start(role, arguments, |command| {
             command
                 .env("DATABASE_URL", database_url)
                 .env("AMQP_URL", amqp_url)
-                .env("POINT_SYSTEM_QUEUE_PREFIX", &self.prefix);
+                .env("POINT_SYSTEM_QUEUE_PREFIX", &self.prefix)
+                .env("RUST_LOG", log);
         })
     }
 

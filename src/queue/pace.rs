@@ -1,0 +1,78 @@
+//! How fast a partition takes deltas, measured where they are confirmed. Nothing of the connection may enter.
+
+use std::{
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+/// How far back the measurement looks, at the most twice this.
+const WINDOW: Duration = Duration::from_secs(5);
+
+/// The bounds of what a client is told to wait.
+const RETRY_AFTER_MIN: Duration = Duration::from_secs(1);
+const RETRY_AFTER_MAX: Duration = Duration::from_secs(30);
+
+/// The confirms of this window and of the one before.
+pub(super) struct Pace(Mutex<Windows>);
+
+struct Windows {
+    began: Instant,
+    confirmed: usize,
+    before: usize,
+}
+
+impl Pace {
+    pub(super) fn new() -> Self {
+        Self(Mutex::new(Windows { began: Instant::now(), confirmed: 0, before: 0 }))
+    }
+
+    /// Counts deltas that were confirmed now.
+    pub(super) fn confirmed(&self, deltas: usize) {
+        self.with(Instant::now(), |windows| windows.confirmed += deltas);
+    }
+
+    /// When `waiting` deltas that are before a client's will have been taken, at the pace of late: whole
+    /// seconds, rounded up, from 1 to 30. A partition that has taken nothing lately gets the most.
+    pub(super) fn retry_after(&self, waiting: usize) -> Duration {
+        self.retry_after_at(Instant::now(), waiting)
+    }
+
+    fn retry_after_at(&self, now: Instant, waiting: usize) -> Duration {
+        self.with(now, |windows| {
+            let time = WINDOW + now.saturating_duration_since(windows.began);
+            let taken = windows.before + windows.confirmed;
+            let needed = time.as_millis() * waiting as u128 / (taken.max(1) as u128 * 1_000) + 1;
+            let needed = Duration::from_secs(u64::try_from(needed).unwrap_or(u64::MAX));
+            if taken == 0 { RETRY_AFTER_MAX } else { needed.clamp(RETRY_AFTER_MIN, RETRY_AFTER_MAX) }
+        })
+    }
+
+    fn with<T>(&self, now: Instant, work: impl FnOnce(&mut Windows) -> T) -> T {
+        let mut windows = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let age = now.saturating_duration_since(windows.began);
+        if age >= WINDOW {
+            let before = if age < 2 * WINDOW { windows.confirmed } else { 0 };
+            *windows = Windows { began: now, confirmed: 0, before };
+        }
+        work(&mut windows)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_client_is_told_when_what_waits_will_have_been_taken() {
+        let pace = Pace::new();
+        let start = Instant::now();
+        let after =
+            |seconds, waiting| pace.retry_after_at(start + Duration::from_secs(seconds), waiting).as_secs();
+        assert_eq!(after(0, 1), 30, "nothing was ever taken");
+        pace.with(start, |windows| windows.confirmed = 500);
+        assert_eq!(after(5, 0), 1, "at 100 a second");
+        assert_eq!(after(5, 450), 5, "at 100 a second");
+        assert_eq!(after(5, 100_000), 30, "at the most");
+        assert_eq!(after(11, 1), 30, "nothing was taken of late");
+    }
+}

@@ -1,0 +1,143 @@
+//! Input that nobody would send, and somebody will: never a panic, never a 500, never in a log.
+
+use proptest::{
+    prelude::*,
+    sample::select,
+    strategy::ValueTree,
+    test_runner::{Config, RngAlgorithm, TestRng, TestRunner},
+};
+use reqwest::header::{CONTENT_TYPE, HeaderValue};
+
+use crate::{client::Client, system::System};
+
+/// How many requests of each kind.
+const CASES: usize = 600;
+
+/// In every body, key, and query, and so never in a log.
+const SECRET: &str = "hush4711";
+
+#[derive(Debug)]
+struct Request {
+    path: &'static str,
+    query: String,
+    media_type: &'static str,
+    key: Option<Vec<u8>>,
+    prefer: Option<&'static str>,
+    body: Vec<u8>,
+}
+
+/// Bytes, JSON of any shape, and what is nearly right.
+fn any_body() -> impl Strategy<Value = Vec<u8>> {
+    let bytes = prop::collection::vec(any::<u8>(), 0..64).prop_map(|mut bytes| {
+        bytes.extend(SECRET.bytes());
+        bytes
+    });
+    let leaf = select(vec![
+        "0",
+        "-1",
+        "1",
+        "1.5",
+        "1e400",
+        "9007199254740992",
+        "null",
+        "true",
+        "{}",
+        "[[]]",
+        r#""hush4711""#,
+        r#""\u0000""#,
+        r#""\ud800""#,
+    ]);
+    let value = (leaf.clone(), leaf, any::<bool>());
+    let field = select(vec!["user_id", "point", "reason", "hush4711", "user_id\\u0000", ""]);
+    let object = prop::collection::vec((field, value), 0..5).prop_map(|fields| {
+        let fields = fields.iter().map(|(name, (value, other, nest))| {
+            if *nest { format!(r#""{name}":[{value},{other}]"#) } else { format!(r#""{name}":{value}"#) }
+        });
+        format!("{{{}}}", fields.collect::<Vec<_>>().join(",")).into_bytes()
+    });
+    let nearly = ("-?[0-9]{1,20}", "-?[0-9]{1,20}", "\\PC{0,210}").prop_map(|(user, point, reason)| {
+        serde_json::json!({"reason": format!("{SECRET}{reason}")}).to_string().replacen(
+            '{',
+            &format!(r#"{{"user_id":{user},"point":{point},"#),
+            1,
+        )
+    });
+    prop_oneof![bytes, object, nearly.prop_map(String::into_bytes)]
+}
+
+fn any_request() -> impl Strategy<Value = Request> {
+    let media_type = select(vec![
+        "application/json",
+        "application/json; charset=utf-8",
+        "APPLICATION/JSON;x",
+        "text/plain",
+        ";",
+        "",
+    ]);
+    let key = prop::option::of(prop::collection::vec(0x20..=0xffu8, 0..300));
+    let prefer =
+        prop::option::of(select(vec!["wait", "wait=1", "wait=-", ",,;=", "respond-async, wait", "return"]));
+    let path =
+        select(vec!["/v1/point/add", "/v1/point/subtract", "/v1/point", "/v1/point/", "/", "//", "/%00"]);
+    let query = "(\\?[a-z%&=+0-9\u{e9}]{0,30})?";
+    (path, query, media_type, key, prefer, any_body()).prop_map(
+        |(path, query, media_type, key, prefer, body)| Request { path, query, media_type, key, prefer, body },
+    )
+}
+
+/// Sends it; the status, or nothing where the HTTP client itself refuses to.
+async fn send(client: &Client, request: &Request, post: bool) -> Option<u16> {
+    let path = format!("{}{}", request.path, request.query);
+    let mut sending = if post { client.post(&path).body(request.body.clone()) } else { client.get(&path) };
+    sending = sending.header(CONTENT_TYPE, request.media_type);
+    if let Some(key) = &request.key {
+        let value = HeaderValue::from_bytes(&[SECRET.as_bytes(), key].concat()).ok()?;
+        sending = sending.header("Idempotency-Key", value);
+    }
+    if let Some(prefer) = request.prefer {
+        sending = sending.header("Prefer", prefer);
+    }
+    let answer = sending.send().await.ok()?;
+    let status = answer.status().as_u16();
+    let media_type = answer.headers().get(CONTENT_TYPE).map(|value| value.as_bytes().to_vec());
+    assert!(status < 500, "{status} for {request:?}");
+    if status >= 400 {
+        assert_eq!(media_type.as_deref(), Some(&b"application/problem+json"[..]), "{status} for {request:?}");
+    }
+    Some(status)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whatever_is_sent_is_answered_and_stays_out_of_the_log() {
+    let mut system = System::new().await;
+    let serve = system.process_with_log("serve", &["--listen", "127.0.0.1:0"], "trace");
+    let worker = system.process_with_log("work", &[], "point_system=trace");
+    let client = Client::new(&format!("http://127.0.0.1:{}", serve.says("server listen at :").await));
+    // The same requests in every run: a failure can be looked into.
+    let rng = TestRng::deterministic_rng(RngAlgorithm::ChaCha);
+    let mut runner = TestRunner::new_with_rng(Config::default(), rng);
+    let (mut statuses, mut queued) = (std::collections::BTreeMap::<u16, usize>::new(), 0);
+    for case in 0..2 * CASES {
+        let request = any_request().new_tree(&mut runner).expect("a request").current();
+        if let Some(status) = send(&client, &request, case % 2 == 0).await {
+            *statuses.entry(status).or_default() += 1;
+            queued += usize::from(status == 202);
+        }
+    }
+    for status in [200, 202, 400, 404, 405, 415] {
+        assert!(statuses.contains_key(&status), "no {status} among {statuses:?}");
+    }
+    // Whatever is in the log was applied or refused by the rules, which the audit proves.
+    system.work();
+    client.queue("add", 1, 1).await;
+    system.drain(queued.min(1)).await;
+    for (process, name) in [(serve, "serve"), (worker, "work")] {
+        let printed = process.printed();
+        assert!(process.end("-TERM").await.success(), "{name} did not end well");
+        assert!(!printed.contains("panicked"), "{name} panicked");
+        let told = printed.lines().find(|line| line.contains(SECRET));
+        assert_eq!(told, None, "{name} told");
+    }
+    system.stop().await;
+    system.finish().await;
+}
