@@ -2,10 +2,12 @@
 
 use reqwest::StatusCode;
 use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     client::Client,
     load::Load,
+    process::Process,
     system::{System, eventually},
 };
 
@@ -83,4 +85,52 @@ async fn a_second_signal_ends_a_process_at_once() {
     assert_eq!(status.code(), Some(1), "{log}");
     assert!(log.contains("gave up after 1 s (--startup-timeout): RabbitMQ at 127.0.0.1:1"), "{log}");
     system.finish_without_queues().await;
+}
+
+/// RabbitMQ 4 moves each partition to its highest bidder, 3 leaves it where it is: order and failover hold on
+/// both.
+#[tokio::test(flavor = "multi_thread")]
+async fn workers_that_come_and_go_keep_the_order_and_share_what_the_broker_lets_them() {
+    let mut system = System::new().await;
+    let client = system.serve();
+    let worker = || system.process_with_log("work", &[], "info,point_system::worker=debug");
+    let has_applied = |worker: &Process| worker.printed().contains("applied request_id");
+    let progresses = async || {
+        let now = system.count("select count(*) from log").await;
+        eventually("more is applied", async || system.count("select count(*) from log").await > now + 200)
+            .await;
+    };
+    let first = worker();
+    let enough = CancellationToken::new();
+    let loading = tokio::spawn({
+        let (client, enough) = (client.clone(), enough.clone());
+        async move { Load { changes_per_user: i64::MAX, ..LOAD }.run_until(&client, &enough).await }
+    });
+    progresses().await;
+    let (second, third) = (worker(), worker());
+    let version = system.queues().await.server_version();
+    if version.starts_with("3.") {
+        for joined in [&second, &third] {
+            joined.says("working on").await;
+        }
+        progresses().await;
+        assert!(!has_applied(&second) && !has_applied(&third), "RabbitMQ {version} moved a partition");
+    } else {
+        eventually("each has a share", async || has_applied(&second) && has_applied(&third)).await;
+    }
+    assert!(first.end("-TERM").await.success());
+    progresses().await;
+    second.end("-KILL").await;
+    progresses().await;
+    let fourth = worker();
+    fourth.says("working on").await;
+    progresses().await;
+    enough.cancel();
+    let promises = loading.await.expect("no panic");
+    system.drain(promises.values().map(Vec::len).sum()).await;
+    assert_eq!(system.ledger().await, promises);
+    for worker in [third, fourth] {
+        assert!(worker.end("-TERM").await.success());
+    }
+    system.finish().await;
 }
