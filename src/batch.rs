@@ -1,7 +1,10 @@
 //! Batch by backpressure: whoever waits for a slow resource collects what arrives meanwhile, and the
 //! next trip takes it all. Nothing of points, HTTP, AMQP or SQL may enter.
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::{
+    sync::{mpsc, oneshot},
+    task::JoinHandle,
+};
 
 /// One lane's slow resource.
 pub trait Trip: Send + 'static {
@@ -43,7 +46,7 @@ impl<T: Trip> Lanes<T> {
     pub fn start(trips: impl IntoIterator<Item = T>, capacity: usize) -> Self {
         let start = |trip| {
             let (queue, waiting) = mpsc::channel(capacity);
-            tokio::spawn(run(trip, waiting));
+            tokio::spawn(outlive(tokio::spawn(run(trip, waiting))));
             queue
         };
         Self { queues: trips.into_iter().map(start).collect() }
@@ -62,6 +65,15 @@ impl<T: Trip> Lanes<T> {
             mpsc::error::TrySendError::Closed(_) => LaneError::Ended,
         })?;
         answer.await.map_err(|_| LaneError::Ended)
+    }
+}
+
+/// A lane that panics is a defect that would leave its callers waiting or refused for good. It takes the
+/// process with it: what was not settled comes again, to one that works.
+async fn outlive(lane: JoinHandle<()>) {
+    if lane.await.is_err_and(|error| error.is_panic()) {
+        log::error!("a lane has panicked; ending the process");
+        std::process::abort();
     }
 }
 
