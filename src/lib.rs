@@ -24,5 +24,6 @@ pub mod batch;
 pub mod postgres;
 pub mod migrate;
 pub mod audit;
+pub mod dead_letters;
 pub mod local;
 pub mod dev;

@@ -21,7 +21,7 @@ use uuid::Uuid;
 use crate::{
     audit,
     config::{DatabaseArgs, MigrateArgs, NodeArgs, Role},
-    dev,
+    dead_letters, dev,
     domain::{PARTITIONS, Patience, PointService},
     http::{self, Api},
     migrate, postgres,
@@ -49,6 +49,7 @@ pub async fn run(role: Role) -> anyhow::Result<()> {
         Role::Audit(args) => {
             stop.run_until_cancelled(audit::run(&args)).await.unwrap_or_else(|| bail!("interrupted"))
         }
+        Role::DeadLetters { role } => dead_letters::run(role, stop).await,
         Role::Dev(args) => dev::run(args, stop).await,
     }
 }
@@ -169,7 +170,7 @@ async fn patiently<F: Future<Output = anyhow::Result<()>>>(
         .with_context(|| gave_up(limit))
 }
 
-fn gave_up(limit: Duration) -> String {
+pub(crate) fn gave_up(limit: Duration) -> String {
     format!("gave up after {} s (--startup-timeout)", limit.as_secs())
 }
 

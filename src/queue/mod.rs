@@ -12,9 +12,11 @@ mod pace;
 mod topology;
 pub mod consumer;
 pub mod publisher;
+pub mod dead_letters;
 
 pub use consumer::{Consumer, Delivery, Disposition};
-pub use link::Link;
+pub use dead_letters::{DeadLetter, DeadLetters, DeadLettersError, Death};
+pub use link::{Link, LinkWatch};
 pub use publisher::{PublishError, Publisher};
 pub use topology::QueueNames;
 

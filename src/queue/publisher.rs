@@ -23,7 +23,7 @@ use crate::{
 const MESSAGE_MAX_BYTES: usize = 128 * 1024;
 
 /// The longest wait for a confirm, opening a channel included.
-const CONFIRM_TIMEOUT_MS: u64 = 5_000;
+pub(super) const CONFIRM_TIMEOUT_MS: u64 = 5_000;
 
 /// The most deltas that may wait for one partition.
 const PARTITION_CAPACITY: usize = 1_024;
@@ -142,18 +142,19 @@ impl PublishTrip {
             None => ConfirmChannel::open(session.clone()).await.map_err(PublishError::Unavailable)?,
         };
         let queue = self.link.names.partition(self.partition);
-        self.channel.insert(channel).publish(&queue, deltas).await
+        let id = deltas[0].request_id.to_string();
+        self.channel.insert(channel).publish(&queue, Some(&id), message::encode(deltas)).await
     }
 }
 
 /// What the broker says to a message: it is safe, or it is refused.
-enum Confirm {
+pub(super) enum Confirm {
     Ack,
     Nack,
 }
 
 /// A channel in confirm mode with at most one message in flight.
-struct ConfirmChannel {
+pub(super) struct ConfirmChannel {
     session: Session,
     channel: Channel,
     events: mpsc::UnboundedReceiver<ChannelEvent>,
@@ -162,7 +163,7 @@ struct ConfirmChannel {
 }
 
 impl ConfirmChannel {
-    async fn open(session: Session) -> Result<Self, String> {
+    pub(super) async fn open(session: Session) -> Result<Self, String> {
         let (channel, events) = session.open_channel().await?;
         let confirming = channel.clone();
         let select = async move { confirming.confirm_select(ConfirmSelectArguments::default()).await };
@@ -170,15 +171,21 @@ impl ConfirmChannel {
         Ok(Self { session, channel, events, last_tag: 0 })
     }
 
-    async fn publish(&mut self, queue: &str, deltas: &[Delta]) -> Result<Confirm, PublishError> {
+    /// Returns once the broker has the message on disk or refuses it. `id` is of 255 bytes at the most.
+    pub(super) async fn publish(
+        &mut self,
+        queue: &str,
+        id: Option<&str>,
+        body: Vec<u8>,
+    ) -> Result<Confirm, PublishError> {
         self.last_tag += 1;
-        let properties = BasicProperties::default()
-            .with_content_type(message::CONTENT_TYPE)
-            .with_delivery_mode(DELIVERY_MODE_PERSISTENT)
-            .with_message_id(&deltas[0].request_id.to_string())
-            .finish();
+        let mut properties = BasicProperties::default();
+        properties.with_content_type(message::CONTENT_TYPE).with_delivery_mode(DELIVERY_MODE_PERSISTENT);
+        if let Some(id) = id {
+            properties.with_message_id(id);
+        }
         let arguments = BasicPublishArguments::new("", queue).mandatory(true).finish();
-        let published = self.channel.basic_publish(properties, message::encode(deltas), arguments).await;
+        let published = self.channel.basic_publish(properties, body, arguments).await;
         published.map_err(|error| lost(&error.to_string()))?;
         let mut returned = None;
         while let Some(event) = self.events.recv().await {

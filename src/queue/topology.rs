@@ -46,11 +46,23 @@ impl QueueNames {
     pub fn dead_letters(&self) -> String {
         format!("{}.dead-letters", self.prefix)
     }
+
+    /// The partition of a queue's name, if it is one.
+    pub(super) fn partition_of(&self, queue: &str) -> Option<u16> {
+        (0..PARTITIONS).find(|partition| self.partition(*partition) == queue)
+    }
+
+    /// The queue that the one who looks at the dead letters holds.
+    pub(super) fn dead_letters_lock(&self) -> String {
+        format!("{}.dead-letters.lock", self.prefix)
+    }
 }
 
 /// Declares every queue; where they exist with these arguments, nothing changes.
 pub(super) async fn declare(channel: &Channel, names: &QueueNames) -> Result<(), Error> {
-    declare_queue(channel, &names.dead_letters(), &[]).await?;
+    let delivery_limit = ("x-delivery-limit", FieldValue::l(DELIVERY_LIMIT));
+    // Whoever looks at a dead letter returns it.
+    declare_queue(channel, &names.dead_letters(), std::slice::from_ref(&delivery_limit)).await?;
     for partition in 0..PARTITIONS {
         let arguments = [
             ("x-single-active-consumer", true.into()),
@@ -59,7 +71,7 @@ pub(super) async fn declare(channel: &Channel, names: &QueueNames) -> Result<(),
             ("x-dead-letter-strategy", "at-least-once".into()),
             ("x-overflow", "reject-publish".into()),
             ("x-max-length-bytes", FieldValue::l(PARTITION_MAX_BYTES)),
-            ("x-delivery-limit", FieldValue::l(DELIVERY_LIMIT)),
+            delivery_limit.clone(),
         ];
         declare_queue(channel, &names.partition(partition), &arguments).await?;
     }

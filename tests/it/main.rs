@@ -14,6 +14,7 @@ mod http;
 mod input;
 mod apply;
 mod worker;
+mod dead_letters;
 mod processes;
 mod outages;
 mod backpressure;

@@ -22,7 +22,8 @@ impl Process {
     /// Starts a role; what it needs from its environment is set by `set_up`.
     pub fn start(role: &str, arguments: &[&str], set_up: impl FnOnce(&mut Command)) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_point-system"));
-        command.arg(role).args(arguments).kill_on_drop(true).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.arg(role).args(arguments).kill_on_drop(true);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         set_up(&mut command);
         let mut child = command.spawn().expect("the executable");
         let lines = Arc::default();

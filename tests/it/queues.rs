@@ -9,7 +9,11 @@ use amqprs::{
     },
     connection::{Connection, OpenConnectionArguments},
 };
-use point_system::{domain::PARTITIONS, queue::QueueNames};
+use point_system::{
+    domain::{PARTITIONS, UserId},
+    queue::QueueNames,
+};
+use serde_json::json;
 
 pub struct Queues {
     names: QueueNames,
@@ -35,7 +39,16 @@ impl Queues {
     }
 
     pub async fn publish(&self, partition: u16, body: &str) {
-        let arguments = BasicPublishArguments::new("", &self.names.partition(partition));
+        self.publish_to(&self.names.partition(partition), body).await;
+    }
+
+    /// Puts a message into the dead letters that never was in a partition.
+    pub async fn publish_dead(&self, body: &str) {
+        self.publish_to(&self.names.dead_letters(), body).await;
+    }
+
+    async fn publish_to(&self, queue: &str, body: &str) {
+        let arguments = BasicPublishArguments::new("", queue);
         self.channel
             .basic_publish(BasicProperties::default(), body.into(), arguments)
             .await
@@ -85,4 +98,18 @@ impl Queues {
         self.channel.close().await.expect("closed");
         self.connection.close().await.expect("closed");
     }
+}
+
+/// The message of one delta.
+pub fn message(request_id: &str, user_id: i64, point: i64) -> String {
+    json!({"version": 1, "deltas": [{
+        "request_id": request_id, "user_id": user_id, "action": "add", "point": point,
+        "requested_at": "2026-11-01T00:00:00Z",
+    }]})
+    .to_string()
+}
+
+/// The partition of a user.
+pub fn partition(user_id: i64) -> u16 {
+    UserId::new("user_id", user_id).expect("positive").partition()
 }

@@ -1,26 +1,14 @@
 //! The worker on a real RabbitMQ: redelivery, poison, order.
 
 use futures_util::future::join_all;
-use point_system::domain::UserId;
 use serde_json::json;
 use tokio::task::JoinSet;
 
 use crate::{
     client::answer,
+    queues::{message, partition},
     system::{System, eventually},
 };
-
-fn message(request_id: &str, user_id: i64, point: i64) -> String {
-    json!({"version": 1, "deltas": [{
-        "request_id": request_id, "user_id": user_id, "action": "add", "point": point,
-        "requested_at": "2026-11-01T00:00:00Z",
-    }]})
-    .to_string()
-}
-
-fn partition(user_id: i64) -> u16 {
-    UserId::new("user_id", user_id).expect("positive").partition()
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_redelivered_delta_changes_nothing() {

@@ -1,0 +1,277 @@
+//! The dead letters: looked at one by one, put back into their partition, or removed. Nothing that is printed
+//! may enter.
+
+use std::{fmt, time::Duration};
+
+use amqprs::{
+    BasicProperties, FieldTable, FieldValue,
+    channel::{BasicAckArguments, BasicGetArguments, BasicNackArguments, Channel, QueueDeclareArguments},
+    error::Error,
+};
+use jiff::Timestamp;
+use tokio::time::timeout;
+
+use super::{
+    QueueNames,
+    link::{LinkWatch, Session, in_own_task},
+    message,
+    publisher::{CONFIRM_TIMEOUT_MS, Confirm, ConfirmChannel, PublishError},
+};
+use crate::domain::Delta;
+
+/// The longest that the broker may take to answer, and to take an ack.
+const REQUEST_TIMEOUT_MS: u64 = 10_000;
+
+/// The tag that stands for every message not yet settled (AMQP 0-9-1, basic.nack).
+const ALL_TAGS: u64 = 0;
+
+/// The most dead letters that are taken from the queue at a time and neither redriven nor removed.
+pub const KEPT_MAX: u32 = 10_000;
+
+/// Why the dead letters can't be looked at, or one of them not be settled. It stays where it is, or is there
+/// twice, which its request ids make harmless.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DeadLettersError {
+    /// No connection, or it failed.
+    #[error("RabbitMQ: {0}")]
+    Unavailable(String),
+    /// Another command holds them.
+    #[error("another `point-system dead-letters` is at work, or has just ended: {0}")]
+    Locked(String),
+    /// It would come back at once.
+    #[error("it can't be redriven: {0}")]
+    Unredrivable(Death),
+    /// Its partition is full.
+    #[error("queue {0} takes no more now")]
+    Full(String),
+    /// It is not known to be in its partition.
+    #[error(transparent)]
+    Publish(#[from] PublishError),
+}
+
+/// Why a message is a dead letter.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Death {
+    /// It can't be read, and how.
+    Malformed(String),
+    /// It can be read: what a worker rejects nevertheless, the database refused.
+    Refused,
+    /// It can be read, and the broker moved it without a worker's word; its own term for why, such as
+    /// `expired`, which only a policy can bring about.
+    GivenUp(String),
+    /// It did not come from one of our partitions.
+    Stray,
+}
+
+impl Death {
+    /// Whether it may be applied when it is tried again.
+    #[must_use]
+    pub fn is_redrivable(&self) -> bool {
+        match self {
+            Self::Refused | Self::GivenUp(_) => true,
+            Self::Malformed(_) | Self::Stray => false,
+        }
+    }
+}
+
+impl fmt::Display for Death {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Malformed(how) => write!(f, "malformed: {how}"),
+            Self::Refused => f.write_str("refused by the database"),
+            Self::GivenUp(why) => write!(f, "given up by the broker: {why}"),
+            Self::Stray => f.write_str("not from a partition"),
+        }
+    }
+}
+
+/// A message in the dead letters.
+#[derive(Clone, Debug)]
+pub struct DeadLetter {
+    tag: u64,
+    /// Its place in the queue of now, from 1.
+    pub position: u32,
+    /// The id it was published with: that of its first delta, where it is ours.
+    pub message_id: Option<String>,
+    /// Where it came from.
+    pub partition: Option<u16>,
+    /// When it came here, by the broker's clock, to the second.
+    pub died_at: Option<Timestamp>,
+    /// Why it came here.
+    pub death: Death,
+    /// Its deltas, where it can be read.
+    pub deltas: Vec<Delta>,
+    /// The message itself.
+    pub body: Vec<u8>,
+}
+
+/// The dead letters, oldest first, held until [`DeadLetters::close`] or the end of the connection returns
+/// those that were not settled.
+///
+/// Of all that open them, one succeeds: a second would see a queue without those that the first holds, and
+/// count the positions otherwise.
+pub struct DeadLetters {
+    session: Session,
+    channel: Channel,
+    names: QueueNames,
+    publisher: Option<ConfirmChannel>,
+    /// How many there were at the first look: what comes later, be it redriven in vain, is not looked at.
+    there: Option<u32>,
+    taken: u32,
+    settled: u32,
+}
+
+impl DeadLetters {
+    /// Opens them, for us alone.
+    ///
+    /// # Errors
+    /// [`DeadLettersError`]: no connection, or another command has them open.
+    pub async fn open(link: &LinkWatch) -> Result<Self, DeadLettersError> {
+        let session = link.current().map_err(DeadLettersError::Unavailable)?;
+        let (channel, _) = session.open_channel().await.map_err(DeadLettersError::Unavailable)?;
+        // Another connection's exclusive queue can't be declared; it goes with its connection.
+        let lock = QueueDeclareArguments::new(&link.names.dead_letters_lock()).exclusive(true).finish();
+        let locking = channel.clone();
+        let locked = in_own_task(REQUEST_TIMEOUT_MS, async move { locking.queue_declare(lock).await });
+        locked.await.map_err(DeadLettersError::Locked)?;
+        let names = link.names.clone();
+        Ok(Self { session, channel, names, publisher: None, there: None, taken: 0, settled: 0 })
+    }
+
+    /// The next one, or `None` after the last of those that were there at the first look, or where
+    /// [`KEPT_MAX`] are held.
+    ///
+    /// # Errors
+    /// [`DeadLettersError::Unavailable`].
+    pub async fn next(&mut self) -> Result<Option<DeadLetter>, DeadLettersError> {
+        if self.there.is_some_and(|there| self.taken >= there) || self.is_full() {
+            return Ok(None);
+        }
+        let (channel, get) = (self.channel.clone(), BasicGetArguments::new(&self.names.dead_letters()));
+        let got = in_own_task(REQUEST_TIMEOUT_MS, async move { channel.basic_get(get).await });
+        let Some((found, properties, body)) = got.await.map_err(DeadLettersError::Unavailable)? else {
+            self.there = Some(self.taken);
+            return Ok(None);
+        };
+        self.there.get_or_insert(1 + found.message_count());
+        self.taken += 1;
+        Ok(Some(self.read(found.delivery_tag(), &properties, body)))
+    }
+
+    fn is_full(&self) -> bool {
+        self.taken - self.settled >= KEPT_MAX
+    }
+
+    /// How many can't be looked at because [`KEPT_MAX`] before them are held.
+    #[must_use]
+    pub fn out_of_reach(&self) -> u32 {
+        if self.is_full() { self.there.unwrap_or_default().saturating_sub(self.taken) } else { 0 }
+    }
+
+    fn read(&self, tag: u64, properties: &BasicProperties, body: Vec<u8>) -> DeadLetter {
+        let partition =
+            header(properties, "x-first-death-queue").and_then(|queue| self.names.partition_of(queue));
+        let decoded = partition.map(|partition| message::decode(&body, partition));
+        let (death, deltas) = match decoded {
+            None => (Death::Stray, Vec::new()),
+            Some(Err(error)) => (Death::Malformed(error.to_string()), Vec::new()),
+            Some(Ok(deltas)) => match header(properties, "x-first-death-reason") {
+                None | Some("rejected") => (Death::Refused, deltas),
+                Some(why) => (Death::GivenUp(why.to_owned()), deltas),
+            },
+        };
+        let message_id = properties.message_id().cloned();
+        let died_at = died_at(properties);
+        DeadLetter { tag, position: self.taken, message_id, partition, died_at, death, deltas, body }
+    }
+
+    /// Puts it back into the queue of its partition, and takes it from here once it is safe there.
+    ///
+    /// # Errors
+    /// [`DeadLettersError`]; it is still here then, and may be there as well.
+    pub async fn redrive(&mut self, letter: DeadLetter) -> Result<(), DeadLettersError> {
+        let queue = match letter.partition {
+            Some(partition) if letter.death.is_redrivable() => self.names.partition(partition),
+            _ => return Err(DeadLettersError::Unredrivable(letter.death)),
+        };
+        let session = self.session.clone();
+        let publishing = async {
+            let publisher = match self.publisher.take() {
+                Some(publisher) => publisher,
+                // Not the channel that gets: there a returned message could come between a get and its answer.
+                None => ConfirmChannel::open(session.clone()).await.map_err(PublishError::Unavailable)?,
+            };
+            let publisher = self.publisher.insert(publisher);
+            publisher.publish(&queue, letter.message_id.as_deref(), letter.body).await
+        };
+        let confirmed = tokio::select! {
+            confirmed = timeout(Duration::from_millis(CONFIRM_TIMEOUT_MS), publishing) => confirmed
+                .map_err(|_| lost(format!("no confirm within {CONFIRM_TIMEOUT_MS} ms")))?,
+            () = session.over.cancelled() => return Err(lost("the connection was lost".to_owned())),
+        };
+        match confirmed? {
+            Confirm::Ack => self.settle(letter.tag).await,
+            Confirm::Nack => Err(DeadLettersError::Full(queue)),
+        }
+    }
+
+    /// Removes it for good.
+    ///
+    /// # Errors
+    /// [`DeadLettersError::Unavailable`]; it may still be here then.
+    pub async fn remove(&mut self, letter: DeadLetter) -> Result<(), DeadLettersError> {
+        self.settle(letter.tag).await
+    }
+
+    async fn settle(&mut self, tag: u64) -> Result<(), DeadLettersError> {
+        sent("an ack", self.channel.basic_ack(BasicAckArguments::new(tag, false))).await?;
+        self.settled += 1;
+        Ok(())
+    }
+
+    /// Returns what was not settled, once the broker has read what was.
+    ///
+    /// # Errors
+    /// [`DeadLettersError::Unavailable`]: what was settled last may still be here.
+    pub async fn close(mut self) -> Result<(), DeadLettersError> {
+        // All are taken before any is returned: the broker puts what comes back behind what came back before,
+        // and so they keep their order.
+        while self.next().await?.is_some() {}
+        // Closing the channel would return them as well, but later, and not in their order.
+        if self.settled < self.taken {
+            let all = BasicNackArguments::new(ALL_TAGS, true, true);
+            sent("what is returned", self.channel.basic_nack(all)).await?;
+        }
+        Session::close_channel(self.channel).await.map_err(DeadLettersError::Unavailable)
+    }
+}
+
+/// Waits until a frame without an answer is on its way.
+async fn sent(what: &str, sending: impl Future<Output = Result<(), Error>>) -> Result<(), DeadLettersError> {
+    match timeout(Duration::from_millis(REQUEST_TIMEOUT_MS), sending).await {
+        Ok(done) => done.map_err(|error| lost(error.to_string())),
+        Err(_) => Err(lost(format!("{what} did not leave within {REQUEST_TIMEOUT_MS} ms"))),
+    }
+}
+
+fn lost(why: String) -> DeadLettersError {
+    DeadLettersError::Unavailable(why)
+}
+
+fn field<'a>(table: &'a FieldTable, name: &str) -> Option<&'a FieldValue> {
+    table.get(&name.try_into().expect("a short name"))
+}
+
+/// A text in a message's headers.
+fn header<'a>(properties: &'a BasicProperties, name: &str) -> Option<&'a str> {
+    field(properties.headers()?, name)?.try_into().ok()
+}
+
+/// The time in the first entry of `x-death`, which is the latest death (RabbitMQ, Dead Letter Exchanges).
+fn died_at(properties: &BasicProperties) -> Option<Timestamp> {
+    let Some(FieldValue::A(deaths)) = field(properties.headers()?, "x-death") else { return None };
+    let deaths: Vec<FieldValue> = deaths.clone().into();
+    let Some(FieldValue::F(latest)) = deaths.first() else { return None };
+    let Some(FieldValue::T(second)) = field(latest, "time") else { return None };
+    Timestamp::from_second(i64::try_from(*second).ok()?).ok()
+}
