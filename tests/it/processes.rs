@@ -5,7 +5,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    client::Client,
+    client::{Client, Promises},
     load::Load,
     process::Process,
     system::{System, eventually},
@@ -85,6 +85,31 @@ async fn a_second_signal_ends_a_process_at_once() {
     assert_eq!(status.code(), Some(1), "{log}");
     assert!(log.contains("gave up after 1 s (--startup-timeout): RabbitMQ at 127.0.0.1:1"), "{log}");
     system.finish_without_queues().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_is_killed_before_its_commit_has_acked_nothing() {
+    let mut system = System::new().await;
+    let client = system.serve();
+    let only = system.process("work", &[]);
+    let mut promises = vec![client.queue("add", 7, 1).await];
+    system.drain(1).await;
+    let mut session = system.pool.get().await.expect("a connection");
+    let transaction = session.transaction().await.expect("begun");
+    transaction.execute("select from user_point where user_id = 7 for update", &[]).await.expect("locked");
+    for point in 2..5 {
+        promises.push(client.queue("add", 7, point).await);
+    }
+    let waiting = "select count(*) from pg_stat_activity \
+         where datname = current_database() and wait_event_type = 'Lock'";
+    eventually("the worker is within its transaction", async || system.count(waiting).await > 0).await;
+    assert!(!only.end("-KILL").await.success());
+    transaction.rollback().await.expect("rolled back");
+    drop(session);
+    system.work();
+    system.drain(promises.len()).await;
+    assert_eq!(system.ledger().await, Promises::from([(7, promises)]));
+    system.finish().await;
 }
 
 /// RabbitMQ 4 moves each partition to its highest bidder, 3 leaves it where it is: order and failover hold on
