@@ -1,13 +1,18 @@
 //! The worker on a real RabbitMQ: redelivery, poison, order.
 
 use futures_util::future::join_all;
+use point_system::{
+    domain::Delta,
+    queue::{Link, Publisher},
+};
 use serde_json::json;
 use tokio::task::JoinSet;
 
 use crate::{
-    client::answer,
+    apply::add,
+    client::{Promises, answer},
     queues::{message, partition},
-    system::{System, eventually},
+    system::{PATIENCE, System, eventually},
 };
 
 #[tokio::test(flavor = "multi_thread")]
@@ -107,5 +112,26 @@ async fn one_hot_user_is_served_by_large_messages() {
     assert!(answers.iter().all(|(status, _)| status.as_u16() == 202), "{answers:?}");
     system.drain(900).await;
     assert_eq!(client.balance(7).await, 900);
+    system.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn deltas_that_share_a_message_keep_the_order_they_were_handed_in() {
+    let mut system = System::new().await;
+    let broker = system.node().broker;
+    let link = Link::start(broker.url, broker.names, "test");
+    let mut watch = link.watch();
+    watch.ready(PATIENCE).await.expect("a connection");
+    let publisher = Publisher::start(&watch);
+    let deltas: Vec<Delta> = (1..=500).map(|point| add(7, point)).collect();
+    let results = join_all(deltas.iter().map(|delta| publisher.publish(delta.clone()))).await;
+    assert!(results.iter().all(Result::is_ok), "{results:?}");
+    link.close().await;
+    let messages = system.queues().await.waiting().await;
+    assert!((1..250).contains(&messages), "{messages} messages: they should share some");
+    system.work();
+    system.drain(deltas.len()).await;
+    let ids = deltas.iter().map(|delta| delta.request_id.to_string()).collect();
+    assert_eq!(system.ledger().await, Promises::from([(7, ids)]));
     system.finish().await;
 }
