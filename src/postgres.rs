@@ -6,6 +6,7 @@ use std::{fmt, path::PathBuf, str::FromStr, sync::Arc, time::Duration};
 use anyhow::Context;
 use deadpool_postgres::{Hook, HookError, Manager, ManagerConfig, Pool, RecyclingMethod, Runtime};
 use rustls::{ClientConfig, RootCertStore, pki_types::CertificateDer, pki_types::pem::PemObject};
+use tokio::time::timeout;
 use tokio_postgres::{Config, NoTls};
 use tokio_postgres_rustls::MakeRustlsConnect;
 use url::Url;
@@ -122,10 +123,15 @@ pub fn pool(url: &DatabaseUrl, size: usize) -> anyhow::Result<Pool> {
             Manager::from_config(url.config.clone(), connector, recycling)
         }
     };
-    let limit = Some(Duration::from_millis(CONNECT_TIMEOUT_MS));
-    let hold_to_session = Hook::async_fn(|client: &mut deadpool_postgres::ClientWrapper, _| {
-        Box::pin(async move { client.batch_execute(SESSION).await.map_err(HookError::Backend) })
+    let limit = Duration::from_millis(CONNECT_TIMEOUT_MS);
+    // The pool's own limits end before its hooks begin.
+    let hold_to_session = Hook::async_fn(move |client: &mut deadpool_postgres::ClientWrapper, _| {
+        Box::pin(async move {
+            let late = |_| HookError::message("no answer to the first statement of a session");
+            timeout(limit, client.batch_execute(SESSION)).await.map_err(late)?.map_err(HookError::Backend)
+        })
     });
+    let limit = Some(limit);
     Pool::builder(manager)
         .max_size(size)
         .runtime(Runtime::Tokio1)
