@@ -21,6 +21,9 @@ mod refusals;
 /// Light, so that the tests don't measure each other, and without end: it goes on until the fault is over.
 const LOAD: Load = Load { users: 24, changes_per_user: i64::MAX, connections: 8 };
 
+/// A request that takes longer than this is one that hangs.
+const HANG: Duration = Duration::from_secs(20);
+
 /// The first of the users of whom the load knows nothing.
 const PROBE: i64 = 1_000_000;
 
@@ -119,6 +122,6 @@ async fn queued(client: &Client, user: i64) -> (u16, Duration) {
 /// What a request gets, and after how long.
 async fn timed(request: reqwest::RequestBuilder) -> (u16, Duration) {
     let started = Instant::now();
-    let (status, _) = answer(request).await;
+    let (status, _) = timeout(HANG, answer(request)).await.expect("an answer rather than a hang");
     (status.as_u16(), started.elapsed())
 }

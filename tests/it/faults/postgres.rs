@@ -153,7 +153,7 @@ async fn failures_that_pass_are_tried_again_until_they_have_passed() {
     for (state, what) in PASSING {
         // A sequence counts on where a transaction is rolled back.
         rig.execute(&format!(
-            "create or replace sequence failures;
+            "create sequence failures;
              create or replace function fail() returns trigger language plpgsql as $$ begin
                  if nextval('failures') <= 12 then raise exception '{what}' using errcode = '{state}'; end if;
                  return null;

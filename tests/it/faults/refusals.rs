@@ -7,7 +7,8 @@ async fn a_wrong_password_for_the_broker_is_named_and_not_shown() {
     let system = System::new().await;
     let mut url = url::Url::parse(&system.amqp_url).expect("a valid URL");
     url.set_password(Some("wr0ng-hush")).expect("a password");
-    let work = system.process("work", &["--amqp-url", url.as_str(), "--startup-timeout", "3s"]);
+    // RabbitMQ takes three seconds to refuse a password.
+    let work = system.process("work", &["--amqp-url", url.as_str(), "--startup-timeout", "8s"]);
     let (status, log) = work.ends().await;
     assert_eq!(status.code(), Some(1), "{log}");
     assert!(log.contains("check the user, the password and the virtual host"), "{log}");
