@@ -51,6 +51,8 @@ struct Lives {
     cut: CancellationToken,
     /// For the server; the client is not told.
     halved: CancellationToken,
+    /// For the client; the server is not told.
+    stranded: CancellationToken,
 }
 
 impl Proxy {
@@ -93,6 +95,13 @@ impl Proxy {
         let lives = self.lives.borrow().clone();
         self.lives.send_replace(Lives { halved: CancellationToken::new(), ..lives.clone() });
         lives.halved.cancel();
+    }
+
+    /// Closes the clients' end of all connections; the server's end stays open, as of clients that have vanished.
+    pub fn strand(&self) {
+        let lives = self.lives.borrow().clone();
+        self.lives.send_replace(Lives { stranded: CancellationToken::new(), ..lives.clone() });
+        lives.stranded.cancel();
     }
 
     /// Closes all connections, and accepts none until the weather is another.
@@ -161,22 +170,31 @@ fn hold(address: SocketAddr) -> io::Result<TcpSocket> {
 }
 
 async fn carry(mut client: TcpStream, server: String, mut weather: watch::Receiver<Weather>, lives: Lives) {
+    let reach = async {
+        weather.wait_for(|weather| *weather != Weather::Stalled).await.ok()?;
+        TcpStream::connect(server).await.ok()
+    };
+    let Some(Some(mut server)) = lives.cut.run_until_cancelled(reach).await else { return };
+    let ((from_client, to_client), (from_server, to_server)) = (client.split(), server.split());
     let carrying = async {
-        weather.wait_for(|weather| *weather != Weather::Stalled).await.map_err(io::Error::other)?;
-        let mut server = TcpStream::connect(server).await?;
-        let ((from_client, to_client), (from_server, to_server)) = (client.split(), server.split());
         tokio::try_join!(
             pump(from_client, to_server, weather.clone(), true),
             pump(from_server, to_client, weather.clone(), false),
         )
     };
+    // However it ends, both ends are closed, by and by.
     tokio::select! {
-        // However it ended, both ends are closed.
         _ = carrying => {}
         () = lives.cut.cancelled() => {}
-        () = lives.halved.cancelled() => lives.cut.cancelled().await,
+        () = lives.halved.cancelled() => {
+            drop(server);
+            lives.cut.cancelled().await;
+        }
+        () = lives.stranded.cancelled() => {
+            drop(client);
+            lives.cut.cancelled().await;
+        }
     }
-    client.shutdown().await.ok();
 }
 
 /// Moves bytes until one end has closed.

@@ -11,6 +11,9 @@ use crate::{
 /// The longest that a reader waits for the news that the database does not answer.
 const REFUSAL_LIMIT: Duration = Duration::from_secs(8);
 
+/// The longest that the users of a transaction whose node has vanished are locked.
+const ABANDONED_LIMIT: Duration = Duration::from_secs(12);
+
 impl Rig {
     async fn execute(&self, sql: &str) {
         let client = self.system.pool.get().await.expect("a connection");
@@ -134,6 +137,24 @@ async fn a_database_that_has_no_connection_left_is_waited_for() {
     rig.is_whole_again().await;
     rig.keeps_its_promises().await;
     on_server(&format!("drop role {role}")).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_transaction_that_a_vanished_node_left_open_is_ended_before_long() {
+    let rig = Rig::start().await;
+    let open = "select count(*) from pg_stat_activity \
+         where datname = current_database() and state = 'idle in transaction'";
+    rig.postgres.turn(Weather::Slow(Duration::from_millis(20)));
+    eventually("a transaction is caught in the middle", async || rig.system.count(open).await > 0).await;
+    rig.postgres.turn(Weather::Stalled);
+    rig.postgres.strand();
+    rig.postgres.turn(Weather::Fair);
+    let vanished = Instant::now();
+    eventually("no transaction is left", async || rig.system.count(open).await == 0).await;
+    eprintln!("no transaction is left after {:?}", vanished.elapsed());
+    assert!(vanished.elapsed() < ABANDONED_LIMIT, "{:?}", vanished.elapsed());
+    rig.is_whole_again().await;
+    rig.keeps_its_promises().await;
 }
 
 /// SQLSTATEs of failures that pass: the first two ask for another try, the others are the server's state.
