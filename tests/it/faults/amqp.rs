@@ -99,7 +99,7 @@ async fn a_connection_that_only_we_still_hold_is_given_up() {
     let (status, after) = queued(&rig.client, PROBE).await;
     assert!(status == 503 && after < REFUSAL_LIMIT, "{status} after {after:?}");
     rig.takes_changes_again().await;
-    // The worker only listens: two missed heartbeats tell it.
+    // The worker only listens: missed heartbeats tell it.
     rig.recovers("applied after the half-open connections").await;
     eprintln!("half-open: {:?}", started.elapsed());
     rig.keeps_its_promises().await;

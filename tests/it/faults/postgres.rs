@@ -68,7 +68,7 @@ async fn terminated_sessions_lose_and_double_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn connections_to_the_database_that_break_anywhere_lose_and_double_nothing() {
     let rig = Rig::start().await;
-    // From the first word to some transactions; many break between a commit and its answer.
+    // From the first word to some transactions. Where each breaks is chance; what follows is not.
     for limit in [1, 200, 1_000, 3_000, 4_000, 6_000, 9_000, 20_000] {
         let before = rig.postgres.accepted();
         rig.postgres.turn(Weather::CutAfter(limit));
