@@ -172,7 +172,25 @@ impl ConfirmChannel {
     }
 
     /// Returns once the broker has the message on disk or refuses it. `id` is of 255 bytes at the most.
+    ///
+    /// The first message of a channel has the broker look for the queue's leader, and is refused as well where
+    /// that does not answer in time, as in an election (RabbitMQ's `rabbit_fifo_client`): it is sent once more.
     pub(super) async fn publish(
+        &mut self,
+        queue: &str,
+        id: Option<&str>,
+        body: Vec<u8>,
+    ) -> Result<Confirm, PublishError> {
+        if self.last_tag > 0 {
+            return self.publish_once(queue, id, body).await;
+        }
+        match self.publish_once(queue, id, body.clone()).await? {
+            Confirm::Ack => Ok(Confirm::Ack),
+            Confirm::Nack => self.publish_once(queue, id, body).await,
+        }
+    }
+
+    async fn publish_once(
         &mut self,
         queue: &str,
         id: Option<&str>,
