@@ -17,6 +17,7 @@ mod amqp;
 mod broken_queues;
 mod postgres;
 mod refusals;
+mod shutdown;
 
 /// Light, so that the tests don't measure each other, and without end: it goes on until the fault is over.
 const LOAD: Load = Load { users: 24, changes_per_user: i64::MAX, connections: 8 };
