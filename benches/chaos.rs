@@ -34,10 +34,10 @@ struct Options {
     #[arg(long, default_value_t = 1)]
     seed: u64,
     /// Connections that send at once.
-    #[arg(long, default_value_t = 32)]
+    #[arg(long, default_value_t = 128)]
     connections: i64,
     /// Users, each of one connection.
-    #[arg(long, default_value_t = 400)]
+    #[arg(long, default_value_t = 1_600)]
     users: i64,
     /// Given by `cargo bench`.
     #[arg(long, hide = true)]

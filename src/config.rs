@@ -276,4 +276,19 @@ mod tests {
             assert!(error.contains(flag) && !error.contains("hush"), "{error}");
         }
     }
+
+    proptest::proptest! {
+        #[test]
+        fn any_value_is_taken_or_refused(value in "(postgres|amqp)?(://)?\\PC{0,40}", place in 0..5usize) {
+            let flags = ["database-url", "amqp-url", "queue-prefix", "concurrency", "startup-timeout"];
+            let flag = format!("--{}={value}", flags[place]);
+            let good = ["--database-url=postgres://u@h/d", "--amqp-url=amqp://h"].into_iter();
+            let others = good.filter(|other| !other.starts_with(&format!("--{}=", flags[place])));
+            let args = ["point-system", "work"].into_iter().chain(others).chain([flag.as_str()]);
+            if let Err(error) = Cli::try_parse_from(args) {
+                let named = error.to_string().contains(flags[place]);
+                proptest::prop_assert!(named, "{error}");
+            }
+        }
+    }
 }

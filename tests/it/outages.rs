@@ -33,23 +33,28 @@ async fn either_half_may_go_away_and_come_back() {
     let waited = client.change("add", 7, 100).header("Prefer", "wait");
     assert_eq!(answer(waited).await.0, 200, "writes past the queue go on");
     servers.broker.resume().await.expect("RabbitMQ starts");
-    eventually("the queue takes deltas again", async || accepted(&client, 1_000).await).await;
+    eventually("the queue takes deltas again", async || accepted(&client, "after the outage", 1_000).await)
+        .await;
     eventually("they are applied", async || client.balance(7).await == 1_101).await;
+
+    servers.broker.control(&["close_all_connections", "a test"]).await.expect("closed");
+    eventually("the queue takes deltas again", async || accepted(&client, "after the close", 1).await).await;
+    eventually("they are applied", async || client.balance(7).await == 1_102).await;
 
     servers.postgres.stop().await.expect("PostgreSQL stops");
     client.queue("add", 7, 10_000).await;
     let (status, problem) = answer(client.get("/v1/point?id=7")).await;
     assert_eq!((status.as_u16(), problem["type"].as_str()), (503, Some("/problems/database-unavailable")));
     servers.postgres.resume().await.expect("PostgreSQL starts");
-    eventually("the delta of the outage is applied", async || client_balance(&client).await == Some(11_101))
+    eventually("the delta of the outage is applied", async || client_balance(&client).await == Some(11_102))
         .await;
     assert_eq!(system.queues().await.dead().await, 0, "an outage makes no dead letters");
     system.finish().await;
     servers.stop().await;
 }
 
-async fn accepted(client: &Client, point: i64) -> bool {
-    let keyed = client.change("add", 7, point).header("Idempotency-Key", "after the outage");
+async fn accepted(client: &Client, key: &str, point: i64) -> bool {
+    let keyed = client.change("add", 7, point).header("Idempotency-Key", key);
     answer(keyed).await.0 == 202
 }
 
