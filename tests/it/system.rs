@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use deadpool_postgres::Pool;
+use deadpool_postgres::{Object, Pool};
 use point_system::{
     config::{BrokerArgs, DatabaseArgs, NodeArgs, PatienceArgs},
     domain::{Patience, PointService, audit},
@@ -134,9 +134,16 @@ impl System {
         Queues::connect(&self.amqp_url, &self.prefix).await
     }
 
+    /// A connection without the limits that the service has for itself: a test may read a whole table.
+    async fn client(&self) -> Object {
+        let client = self.pool.get().await.expect("a connection");
+        client.batch_execute("reset all").await.expect("reset");
+        client
+    }
+
     /// What the servers call themselves.
     pub async fn versions(&self) -> String {
-        let client = self.pool.get().await.expect("a connection");
+        let client = self.client().await;
         let postgres: String = client.query_one("show server_version", &[]).await.expect("a version").get(0);
         let rabbitmq = self.queues().await.server_version();
         format!("PostgreSQL {postgres}, RabbitMQ {rabbitmq}")
@@ -144,7 +151,7 @@ impl System {
 
     /// A number that a query gives.
     pub async fn count(&self, query: &str) -> i64 {
-        let client = self.pool.get().await.expect("a connection");
+        let client = self.client().await;
         client.query_one(query, &[]).await.expect(query).get(0)
     }
 
@@ -157,7 +164,7 @@ impl System {
 
     /// Each user's request ids, in the order of the log.
     pub async fn ledger(&self) -> Promises {
-        let client = self.pool.get().await.expect("a connection");
+        let client = self.client().await;
         let rows = client.query("select user_id, request_id::text from log order by user_id, seq", &[]).await;
         let mut ledger = Promises::new();
         for row in rows.expect("the log") {
