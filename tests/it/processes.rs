@@ -145,6 +145,10 @@ async fn workers_that_come_and_go_keep_the_order_and_share_what_the_broker_lets_
     }
     assert!(first.end("-TERM").await.success());
     progresses().await;
+    // What it had applied it had acked: nobody gets that again.
+    for heir in [&second, &third] {
+        assert!(!heir.printed().contains("already in the log"), "{}", heir.printed());
+    }
     second.end("-KILL").await;
     progresses().await;
     let fourth = worker();
