@@ -82,7 +82,7 @@ pub(super) async fn subtract(
 /// `GET /v1/point?id=`
 pub(super) async fn balance(request: HttpRequest, api: web::Data<Api>) -> Result<HttpResponse, ApiError> {
     let found = api.service.balance(requested_user(&request)?).await?;
-    Ok(found_balance(found.ok_or(ApiError::UnknownUser)?))
+    Ok(found_balance(&found.ok_or(ApiError::UnknownUser)?))
 }
 
 /// The user that a request to read asks for.
@@ -104,9 +104,9 @@ pub fn requested_user(request: &HttpRequest) -> Result<UserId, ApiError> {
 
 /// The answer to a request to read.
 #[must_use]
-pub fn found_balance(balance: Balance) -> HttpResponse {
+pub fn found_balance(balance: &Balance) -> HttpResponse {
     let Balance { user_id, point, seq, updated_at } = balance;
-    HttpResponse::Ok().json(BalanceResponse { user_id: user_id.get(), point, seq, updated_at })
+    HttpResponse::Ok().json(BalanceResponse { user_id: user_id.get(), point: *point, seq: *seq, updated_at: *updated_at })
 }
 
 /// Queues the change, or, where the client waits for it (RFC 7240 §4.3), applies it at once.
