@@ -10,6 +10,10 @@ use crate::{domain::PointService, queue::Publisher};
 pub use problem::ApiError;
 
 pub mod points;
+mod batch;
+mod history;
+mod requests;
+mod query;
 mod problem;
 
 /// The longest that a client may take to send the head of a request.
@@ -41,12 +45,17 @@ pub async fn serve(
     drain: Duration,
 ) -> io::Result<()> {
     let port = listener.local_addr()?.port();
+    let stopping = web::Data::new(stop.clone());
     let server = HttpServer::new(move || {
         App::new()
             .app_data(api.clone())
+            .app_data(stopping.clone())
             .service(post("/v1/point/add", points::add))
             .service(post("/v1/point/subtract", points::subtract))
+            .service(post("/v1/point/batch", batch::batch))
             .service(get("/v1/point", points::balance))
+            .service(get("/v1/point/log", history::log))
+            .service(get("/v1/point/request/{request_id}", requests::outcome))
             .service(get("/ping", async || HttpResponse::Ok().body("pong")))
             .service(get("/", about))
             .default_service(web::to(async || Err::<HttpResponse, _>(ApiError::NotFound)))
