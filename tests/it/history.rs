@@ -82,11 +82,12 @@ async fn a_log_is_read_by_time_and_status() {
     let log = async |rest: &str| pages(&client, &format!("/v1/point/log?id=7&limit=3&{rest}")).await.concat();
     assert_eq!(log("status=rejected").await, [200, 100]);
     assert_eq!(log("status=rejected&before=200").await, [100]);
-    let applied = log("status=applied&limit=100".replace("limit=100", "before=250").as_str()).await;
+    let applied = log("status=applied&before=250").await;
     assert_eq!((applied.len(), applied.contains(&100)), (247, false));
     let minute = "from=2026-01-01T00:01:00Z&to=2026-01-01T00:01:04Z";
     assert_eq!(log(minute).await, [64, 63, 62, 61], "from is the first, to is past the last");
     assert_eq!(log("from=2026-01-01T00:01:00.000000001Z&to=2026-01-01T00:01:02Z").await, [62]);
+    assert_eq!(log("from=2026-01-01T00:01:00Z&to=2026-01-01T00:01:02.000000001Z").await, [63, 62, 61]);
     assert_eq!(log("from=2026-01-01T01:01:00%2B01:00&to=2026-01-01T00:01:02Z").await, [62, 61]);
     assert_eq!(log("to=2026-01-01T00:00:02Z").await, [2, 1]);
     assert_eq!(log("to=2026-01-01T00:00:00Z").await, [0; 0]);
@@ -259,9 +260,9 @@ async fn a_page_costs_the_same_in_a_long_log_as_in_a_short_one() {
     // An entry of these is in a block of its own.
     let rejected = blocks("/v1/point/log?id=11&limit=10&status=rejected").await;
     assert!(rejected <= short + 11, "{rejected} blocks");
-    // 17 look-ups of 3 to 4 blocks.
+    // 18 look-ups of 4 blocks, and what is left of the last.
     let at = blocks("/v1/point?id=11&at=2026-01-01T12:00:00Z").await;
-    assert!((17..=18 * 4).contains(&at), "{at} blocks");
+    assert!((17..=20 * 4).contains(&at), "{at} blocks");
     drop(client);
     assert!(serve.end("-TERM").await.success());
     system.finish().await;

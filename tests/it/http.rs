@@ -126,6 +126,16 @@ async fn a_wrong_request_is_refused_by_the_name_of_its_fault() {
     }
     let twice = json(ok).header("Idempotency-Key", "a").header("Idempotency-Key", "b");
     refused(twice, 400, "invalid-field", Some("Idempotency-Key")).await;
+    refused(client.get("/v1/point?id=1"), 404, "unknown-user", None).await;
+    refused(client.get("/v1/points"), 404, "not-found", None).await;
+    assert_eq!(system.queues().await.waiting().await, 0, "a refused request reached the queue");
+    system.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_query_is_refused_by_the_name_of_its_fault() {
+    let mut system = System::new().await;
+    let client = system.serve();
     for (query, field) in [
         ("", "id"),
         ("?id=", "id"),
@@ -163,10 +173,11 @@ async fn a_wrong_request_is_refused_by_the_name_of_its_fault() {
         let request = client.get(&format!("/v1/point/request/{path}"));
         refused(request, 400, "invalid-field", Some(field)).await;
     }
-    refused(client.get("/v1/point?id=1"), 404, "unknown-user", None).await;
-    refused(client.get("/v1/point?id=1&at=0000-01-01T00:00:00%2B23:59"), 404, "unknown-user", None).await;
-    refused(client.get("/v1/points"), 404, "not-found", None).await;
-    assert_eq!(system.queues().await.waiting().await, 0, "a refused request reached the queue");
+    for oldest in ["0000-01-01T00:00:00%2B23:59", "0000-01-01T00:00:00.000000001Z", "9999-12-30T00:00:00Z"] {
+        refused(client.get(&format!("/v1/point?id=1&at={oldest}")), 404, "unknown-user", None).await;
+        let log = client.get(&format!("/v1/point/log?id=1&from={oldest}&to={oldest}"));
+        assert_eq!(answer(log).await.1, json!({"entries": []}), "{oldest}");
+    }
     system.finish().await;
 }
 

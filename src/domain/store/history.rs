@@ -78,13 +78,19 @@ const LAST_UNTIL: &str = "with recursive search (low, high) as ( \
 
 async fn last_until(client: &Client, user: UserId, time: Timestamp) -> Result<Option<Row>, StoreError> {
     let statement = client.prepare_cached(LAST_UNTIL).await?;
+    let time = in_microseconds(time.as_nanosecond());
     Ok(client.query_opt(&statement, &[&user.get(), &time]).await?)
+}
+
+/// The log's times are in whole microseconds: what is between two is as good as the earlier.
+fn in_microseconds(nanoseconds: i128) -> Timestamp {
+    let earlier = nanoseconds - nanoseconds.rem_euclid(1_000);
+    Timestamp::from_nanosecond(earlier).unwrap_or(Timestamp::MIN)
 }
 
 /// The `seq` of the last entry before a time, 0 where there is none.
 async fn last_before(client: &Client, user: UserId, time: Timestamp) -> Result<i64, StoreError> {
-    // The log's times are in whole microseconds.
-    let until = Timestamp::from_microsecond(time.as_microsecond() - 1).unwrap_or(Timestamp::MIN);
+    let until = in_microseconds(time.as_nanosecond() - 1);
     let found = last_until(client, user, until).await?;
     found.map_or(Ok(0), |row| Ok(row.try_get(0)?))
 }
