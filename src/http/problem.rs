@@ -44,7 +44,7 @@ pub enum ApiError {
     UnknownUser,
     #[error("no points were added to or subtracted from this user by then")]
     UnknownUserThen,
-    #[error("the operations have {} faults; none was queued", .0.len())]
+    #[error("faults in the operations: {}; none was queued", .0.len())]
     InvalidOperations(Vec<Fault>),
     #[error("not every operation is known to be queued; send all of them again with the same keys")]
     PartlyQueued(Vec<OperationResponse>),
