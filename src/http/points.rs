@@ -106,7 +106,12 @@ pub fn requested_user(request: &HttpRequest) -> Result<UserId, ApiError> {
 #[must_use]
 pub fn found_balance(balance: &Balance) -> HttpResponse {
     let Balance { user_id, point, seq, updated_at } = balance;
-    HttpResponse::Ok().json(BalanceResponse { user_id: user_id.get(), point: *point, seq: *seq, updated_at: *updated_at })
+    HttpResponse::Ok().json(BalanceResponse {
+        user_id: user_id.get(),
+        point: *point,
+        seq: *seq,
+        updated_at: *updated_at,
+    })
 }
 
 /// Queues the change, or, where the client waits for it (RFC 7240 §4.3), applies it at once.
