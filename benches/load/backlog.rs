@@ -20,10 +20,14 @@ use serde_json::json;
 use tokio::{sync::watch, task::JoinSet};
 use uuid::Uuid;
 
-use crate::traffic::{Users, per_second};
+use crate::{
+    scenes::MANY,
+    traffic::{Users, per_second},
+};
 
-/// The most messages of a partition that are on their way to the broker, unconfirmed.
-const WINDOW: u64 = 256;
+/// The most messages of a partition that are on their way to the broker, unconfirmed: in all, as many as there
+/// are connections that wait for a 202 each.
+const WINDOW: u64 = MANY / 16;
 
 /// Publishes `deltas` of one point each, `of_message` in a message; returns the confirmed messages a second.
 pub async fn publish(
@@ -77,7 +81,7 @@ async fn publish_to(connection: &Connection, queue: &str, bodies: Vec<String>) {
     let mut tag = 0;
     for body in bodies {
         tag += 1;
-        let arguments = BasicPublishArguments::new("", queue);
+        let arguments = BasicPublishArguments::new("", queue).mandatory(true).finish();
         channel.basic_publish(properties.clone(), body.into(), arguments).await.expect("published");
         safe.wait_for(|safe| tag < safe + WINDOW).await.expect("confirms");
     }

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use point_system::queue::QueueNames;
+use point_system::queue::{Link, QueueNames};
 use procfs::process::{Stat, all_processes};
 use tokio::time::interval;
 
@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// The longest that a backlog may take to be applied.
-const PATIENCE: Duration = Duration::from_secs(600);
+const PATIENCE: Duration = Duration::from_secs(300);
 
 pub struct Bed {
     pub system: System,
@@ -35,7 +35,12 @@ pub struct Drained {
 
 impl Bed {
     pub async fn new() -> Self {
-        Self { system: System::new().await, expected: 0 }
+        let system = System::new().await;
+        let broker = system.node().broker;
+        let link = Link::start(broker.url, broker.names, "bench");
+        link.watch().ready(PATIENCE).await.expect("the queues are declared");
+        link.close().await;
+        Self { system, expected: 0 }
     }
 
     pub async fn serve(&self) -> (Process, SocketAddr) {
