@@ -60,10 +60,11 @@ async fn a_batch_is_applied_in_its_order_for_each_user() {
 async fn a_batch_that_is_sent_again_counts_once() {
     let mut system = System::new().await;
     let client = system.serve();
-    let mut changes = vec![keyed(7, "a"), keyed(8, "a"), add(7, 10)];
+    let mut changes = vec![keyed(7, "a"), keyed(8, "a"), add(7, 10), add(7, 10)];
     changes[2]["reason"] = json!("why");
     let sent = || batch(&client, &changes).header("Idempotency-Key", "a");
     let first = accepted(sent()).await;
+    assert_ne!(first[2], first[3], "each counts, though they ask for the same");
     assert_eq!(accepted(sent()).await, first, "the key of the batch is that of what has none");
     let (_, single) = answer(client.change("add", 7, 1).header("Idempotency-Key", "a")).await;
     assert_eq!(single["request_id"], first[0].as_str(), "a key is the same alone and in a batch");
@@ -72,8 +73,8 @@ async fn a_batch_that_is_sent_again_counts_once() {
     assert!(one[..2] == first[..2] && one[..2] == other[..2]);
     assert!(one[2] != other[2] && one[2] != first[2], "without any key each is another change");
     system.work();
-    system.drain(5).await;
-    eventually("all is applied", async || client.balance(7).await == 31 && client.balance(8).await == 1)
+    system.drain(8).await;
+    eventually("all is applied", async || client.balance(7).await == 61 && client.balance(8).await == 1)
         .await;
     system.finish_drained().await;
 }
