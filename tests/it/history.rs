@@ -23,7 +23,7 @@ async fn fill(system: &System, user: i64, entries: i64) {
          from generate_series(1, {entries}) s, \
              lateral (select timestamptz '2026-01-01Z' + (s - 1) * interval '1 s') as at (t)"
     );
-    system.pool.get().await.expect("a connection").batch_execute(&sql).await.expect("entries");
+    system.execute(&sql).await;
 }
 
 fn seqs(page: &Value) -> Vec<i64> {
@@ -133,7 +133,7 @@ async fn a_users_times_never_go_back_whatever_the_clock_does() {
     fill(&system, 7, 3).await;
     let ahead = "update user_point set updated_at = '2099-01-01Z' where user_id = 7";
     let ahead = format!("{ahead}; update log set created_at = '2099-01-01Z' where user_id = 7 and seq = 3");
-    system.pool.get().await.expect("a connection").batch_execute(&ahead).await.expect("a clock ahead");
+    system.execute(&ahead).await;
     let (_, entry) = answer(client.change("add", 7, 1).header("Prefer", "wait")).await;
     assert_eq!(entry["created_at"], "2099-01-01T00:00:00Z");
     let at = async |time: &str| answer(client.get(&format!("/v1/point?id=7&at={time}"))).await.1;
@@ -199,7 +199,7 @@ async fn a_page_of_applied_entries_looks_through_a_bounded_part_of_the_log() {
     fill(&system, 7, 25_099).await;
     let refusals = "update log set status = 'rejected', reject_reason = 'balance_limit', balance = 50 \
          where seq > 50; update user_point set point = 50";
-    system.pool.get().await.expect("a connection").batch_execute(refusals).await.expect("refusals");
+    system.execute(refusals).await;
     let service: PointService = system.service(1);
     let mut query = HistoryQuery {
         user_id: UserId::new("id", 7).expect("positive"),
@@ -238,7 +238,7 @@ async fn a_page_costs_the_same_in_a_long_log_as_in_a_short_one() {
          alter database {name} set auto_explain.log_buffers = on",
         name = system.database.name
     );
-    system.pool.get().await.expect("a connection").batch_execute(&explain).await.expect("auto_explain");
+    system.execute(&explain).await;
     let serve = system.process("serve", &["--listen", "127.0.0.1:0"]);
     let client = Client::new(&format!("http://127.0.0.1:{}", serve.says("server listen at :").await));
     let blocks = async |path: &str| {
