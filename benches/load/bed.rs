@@ -139,6 +139,11 @@ pub fn cpu_s(process: &Process) -> f64 {
     seconds(&procfs::process::Process::new(id).and_then(|process| process.stat()).expect("running"))
 }
 
+/// The CPU seconds that this process has used.
+pub fn cpu_s_of_us() -> f64 {
+    seconds(&procfs::process::Process::myself().and_then(|process| process.stat()).expect("running"))
+}
+
 /// The CPU seconds that all processes of a program below this one have used.
 pub fn cpu_s_of(program: &str) -> f64 {
     let all: Vec<Stat> =

@@ -38,7 +38,7 @@ struct Options {
     /// Compare with a log of 100 million rows as well, which takes an hour.
     #[arg(long, conflicts_with = "quick")]
     long: bool,
-    /// Only the topics that are named: accept (with apply), sync (with read), sustained, latency, skew, batch,
+    /// Only the topics that are named: accept, apply, sync (with read), sustained, latency, skew, batch,
     /// concurrency, growth, footprint.
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
@@ -90,9 +90,12 @@ async fn main() {
     let mut lines = Vec::new();
     let mut of_message = 32;
     if options.wants("accept") {
-        let queued = scenes::queued::measure(&size).await;
-        of_message = queued.of_message;
-        show(&mut lines, queued.lines);
+        let accept = scenes::accept::measure(&size).await;
+        of_message = accept.of_message;
+        show(&mut lines, accept.lines);
+    }
+    if options.wants("apply") {
+        show(&mut lines, scenes::apply::measure(&size).await);
     }
     if options.wants("sync") {
         show(&mut lines, scenes::waiting::measure(&size).await);

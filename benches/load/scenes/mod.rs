@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use crate::traffic::{Closed, Kind, Users};
 
+pub mod accept;
+pub mod apply;
 pub mod footprint;
 pub mod growth;
 pub mod latency;
-pub mod queued;
 pub mod skew;
 pub mod sustained;
 pub mod waiting;
