@@ -14,7 +14,7 @@ use fastrand::Rng;
 use futures_util::future::join_all;
 use hdrhistogram::Histogram;
 use http_body_util::{BodyExt, Full};
-use hyper::{Request, StatusCode, body::Bytes, client::conn::http1};
+use hyper::{Request, StatusCode, body::Bytes, client::conn::http1, header::HeaderValue};
 use hyper_util::rt::TokioIo;
 use tokio::{
     net::TcpStream,
@@ -24,6 +24,9 @@ use tokio::{
 
 /// How long a closed loop runs before it is measured.
 const WARM_UP: Duration = Duration::from_secs(1);
+
+/// The operations of a batch.
+pub const OPERATIONS: u64 = 100;
 
 /// The seed of every choice: each run picks the same users.
 const SEED: u64 = 1;
@@ -35,8 +38,28 @@ pub enum Kind {
     Add,
     /// Apply one point at once, with `Prefer: wait`: 200.
     Wait,
+    /// Queue one point for each of [`OPERATIONS`] users: 202.
+    Batch,
     /// Read a balance: 200.
     Read,
+}
+
+impl Kind {
+    /// The deltas of a request.
+    pub fn deltas(self) -> u64 {
+        match self {
+            Self::Add | Self::Wait => 1,
+            Self::Batch => OPERATIONS,
+            Self::Read => 0,
+        }
+    }
+
+    fn expected(self) -> StatusCode {
+        match self {
+            Self::Add | Self::Batch => StatusCode::ACCEPTED,
+            Self::Wait | Self::Read => StatusCode::OK,
+        }
+    }
 }
 
 /// For whom.
@@ -84,35 +107,44 @@ impl Wire {
         Self(sender)
     }
 
-    /// Sends a request and reads the whole answer.
-    pub async fn send(&mut self, kind: Kind, user: i64) -> StatusCode {
+    /// Sends a request for users of `users`, and reads the whole answer, which must be the expected one.
+    async fn send_for(&mut self, kind: Kind, users: &Users, rng: &mut Rng) {
+        let request = match kind {
+            Kind::Add | Kind::Wait | Kind::Read => request(kind, users.pick(rng)),
+            Kind::Batch => {
+                let operation = |_| format!(r#"{{"action":"add","user_id":{},"point":1}}"#, users.pick(rng));
+                let operations: Vec<String> = (0..OPERATIONS).map(operation).collect();
+                post("/v1/point/batch", format!(r#"{{"operations":[{}]}}"#, operations.join(",")))
+            }
+        };
+        assert_eq!(self.send(request).await, kind.expected());
+    }
+
+    pub async fn send(&mut self, request: Request<Full<Bytes>>) -> StatusCode {
         self.0.ready().await.expect("an open connection");
-        let response = self.0.send_request(request(kind, user)).await.expect("an answer");
+        let response = self.0.send_request(request).await.expect("an answer");
         let status = response.status();
         response.into_body().collect().await.expect("a body");
         status
     }
-
-    async fn send_for(&mut self, kind: Kind, user: i64) {
-        let expected = if kind == Kind::Add { StatusCode::ACCEPTED } else { StatusCode::OK };
-        assert_eq!(self.send(kind, user).await, expected);
-    }
 }
 
-fn request(kind: Kind, user: i64) -> Request<Full<Bytes>> {
-    let request = Request::builder().header("host", "localhost");
-    let request = match kind {
-        Kind::Read => request.uri(format!("/v1/point?id={user}")).body(Full::default()),
-        Kind::Add | Kind::Wait => {
-            let mut request =
-                request.method("POST").uri("/v1/point/add").header("content-type", "application/json");
-            if kind == Kind::Wait {
-                request = request.header("prefer", "wait");
-            }
-            request.body(Full::from(format!(r#"{{"user_id":{user},"point":1}}"#)))
-        }
-    };
-    request.expect("a valid request")
+/// A request for one user.
+pub fn request(kind: Kind, user: i64) -> Request<Full<Bytes>> {
+    if kind == Kind::Read {
+        let request = Request::builder().uri(format!("/v1/point?id={user}")).header("host", "localhost");
+        return request.body(Full::default()).expect("a valid request");
+    }
+    let mut request = post("/v1/point/add", format!(r#"{{"user_id":{user},"point":1}}"#));
+    if kind == Kind::Wait {
+        request.headers_mut().insert("prefer", HeaderValue::from_static("wait"));
+    }
+    request
+}
+
+fn post(path: &str, body: String) -> Request<Full<Bytes>> {
+    let request = Request::post(path).header("host", "localhost").header("content-type", "application/json");
+    request.body(Full::from(body)).expect("a valid request")
 }
 
 /// As many requests as the answers let through: each connection sends one when it has the answer to the last.
@@ -130,7 +162,7 @@ pub struct Closed {
 /// What a closed loop came to.
 pub struct Answered {
     pub per_second: f64,
-    /// All of them, with those of the warm-up.
+    /// All requests, with those of the warm-up.
     pub total: u64,
 }
 
@@ -144,7 +176,7 @@ impl Closed {
                 let mut wire = Wire::open(address).await;
                 let mut rng = Rng::with_seed(SEED + connection);
                 while !enough.load(Ordering::Relaxed) {
-                    wire.send_for(load.kind, load.users.pick(&mut rng)).await;
+                    wire.send_for(load.kind, &load.users, &mut rng).await;
                     if count.fetch_add(1, Ordering::Relaxed) + 1 >= load.at_most {
                         enough.store(true, Ordering::Relaxed);
                     }
@@ -195,7 +227,7 @@ impl Open {
                 let mut rng = Rng::with_seed(SEED + u64::from(connection));
                 while due < start + time {
                     sleep_until(due).await;
-                    wire.send_for(kind, users.pick(&mut rng)).await;
+                    wire.send_for(kind, &users, &mut rng).await;
                     record(&mut latencies, due);
                     due += period;
                 }

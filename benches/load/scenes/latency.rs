@@ -10,7 +10,7 @@ use super::{FEW, LANES, Size, USERS};
 use crate::{
     bed::Bed,
     report::{Line, Target},
-    traffic::{Kind, Open, Users, Wire, histogram, record},
+    traffic::{Kind, Open, Users, Wire, histogram, record, request},
 };
 
 /// How often one more delta is followed until it is seen.
@@ -92,9 +92,9 @@ async fn probe(address: SocketAddr, time: Duration) -> (Histogram<u64>, u64) {
         if began.elapsed() > time {
             break;
         }
-        assert_eq!(wire.send(Kind::Add, user).await, StatusCode::ACCEPTED);
+        assert_eq!(wire.send(request(Kind::Add, user)).await, StatusCode::ACCEPTED);
         let accepted = Instant::now();
-        while wire.send(Kind::Read, user).await == StatusCode::NOT_FOUND {}
+        while wire.send(request(Kind::Read, user)).await == StatusCode::NOT_FOUND {}
         record(&mut visible, accepted);
         probes += 1;
     }
