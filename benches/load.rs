@@ -17,6 +17,8 @@ use system::{System, eventually};
 mod client;
 #[path = "../tests/it/load.rs"]
 mod load;
+#[path = "../tests/it/logs.rs"]
+mod logs;
 #[path = "../tests/it/process.rs"]
 mod process;
 #[path = "../tests/it/queues.rs"]
