@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use anyhow::{Context, bail};
 use deadpool_postgres::Pool;
-use jiff::{Timestamp, Unit};
+use jiff::{RoundMode, Timestamp, TimestampRound, Unit};
 use serde::Serialize;
 
 use crate::{
@@ -77,7 +77,7 @@ async fn list(pool: &Pool, json: bool) -> anyhow::Result<()> {
 
 async fn revoke(pool: &Pool, which: &WhichKey) -> anyhow::Result<()> {
     let Some(KeyRecord { id, name, revoked_at, .. }) = access::revoke(pool, which).await? else {
-        bail!("there is no such key that is not revoked: `key list` has them all");
+        bail!("not found: {}", label(which));
     };
     match revoked_at {
         None => println!("revoked key {id} ({name}); every node refuses it within 5 s"),
@@ -111,5 +111,13 @@ fn json_line(key: &KeyRecord) -> serde_json::Result<String> {
 }
 
 fn in_seconds(at: Timestamp) -> String {
-    at.round(Unit::Second).map_or_else(|_| at.to_string(), |at| at.to_string())
+    let down = TimestampRound::new().smallest(Unit::Second).mode(RoundMode::Trunc);
+    at.round(down).map_or_else(|_| at.to_string(), |at| at.to_string())
+}
+
+fn label(which: &WhichKey) -> String {
+    match which {
+        WhichKey::Id(id) => format!("key {id}"),
+        WhichKey::Name(name) => format!("a key named {}, not revoked", name.escape_debug()),
+    }
 }

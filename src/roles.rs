@@ -77,10 +77,17 @@ pub async fn serve(
     // A connection for each transaction and each read that may be under way, and one for the keys.
     let pool = postgres::pool(&node.database.url, 2 * usize::from(node.concurrency) + 1)?;
     let link = Link::start(node.broker.url.clone(), node.broker.names.clone(), "serve");
-    if let Some(started) = stop.run_until_cancelled(ready(&pool, &link, node)).await {
-        started?;
+    let (listen, limit) = (listener.local_addr()?, node.patience.startup_timeout);
+    let starting = async {
+        ready(&pool, &link, node).await?;
+        let open = || async { Ok(Access::open(pool.clone(), access.into(), listen).await?) };
+        patiently(&node.database, limit, open).await
+    };
+    if let Some(started) = stop.run_until_cancelled(starting).await {
+        let access = started?;
+        access.check()?;
         let api = web::Data::new(Api {
-            access: Access::open(pool.clone(), access.into(), listener.local_addr()?).await?,
+            access,
             service: PointService::start(pool, usize::from(node.concurrency), &Patience::Caller),
             publisher: Publisher::start(&link.watch()),
         });
@@ -170,11 +177,11 @@ pub(crate) async fn has_schema(pool: &Pool) -> anyhow::Result<()> {
 }
 
 /// Tries until `limit` has passed, and says so at each try.
-async fn patiently<F: Future<Output = anyhow::Result<()>>>(
+async fn patiently<T, F: Future<Output = anyhow::Result<T>>>(
     database: &DatabaseArgs,
     limit: Duration,
     attempt: impl FnMut() -> F,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<T> {
     let started = Instant::now();
     let pause = Duration::from_millis(STARTUP_PAUSE_MS);
     attempt

@@ -145,31 +145,43 @@ pub struct Access {
     pool: Pool,
     ring: ArcSwap<Ring>,
     limits: Option<Limits>,
-    allow_anonymous: bool,
-    /// Whether only this machine can reach the service.
-    local: bool,
+    policy: Policy,
+    listen: SocketAddr,
 }
 
 impl Access {
-    /// Reads the keys, and refuses to serve others than this machine where nothing protects the service.
+    /// Reads the keys, for a service that listens at `listen`.
     ///
     /// # Errors
-    /// [`AccessError::Unprotected`], [`AccessError::Unavailable`].
+    /// [`AccessError::Unavailable`].
     pub async fn open(pool: Pool, policy: Policy, listen: SocketAddr) -> Result<Self, AccessError> {
-        let local = listen.ip().to_canonical().is_loopback();
-        let ring = Ring::new(store::snapshot(&pool).await?, None);
-        let (keys, allow_anonymous) = (ring.keys.len(), policy.allow_anonymous);
-        match (allow_anonymous, ring.unused, local) {
+        let ring = ArcSwap::from_pointee(Ring::new(store::snapshot(&pool).await?, None));
+        let limits = policy.rate_limit.map(Limits::new);
+        Ok(Self { pool, ring, limits, policy, listen })
+    }
+
+    /// Says who is served, and refuses to serve others than this machine where nothing says that they may.
+    ///
+    /// # Errors
+    /// [`AccessError::Unprotected`].
+    pub fn check(&self) -> Result<(), AccessError> {
+        let ring = self.ring.load();
+        let keys = ring.keys.len();
+        match (self.policy.allow_anonymous, ring.unused, self.is_local()) {
             (true, ..) => log::info!("{keys} API keys; requests without one are served"),
             (false, false, _) => log::info!("{keys} API keys; requests without one are refused"),
             (false, true, true) => log::info!("no API key yet: requests from this machine need none"),
-            (false, true, false) => return Err(AccessError::Unprotected { listen }),
+            (false, true, false) => return Err(AccessError::Unprotected { listen: self.listen }),
         }
-        let limits = policy.rate_limit.map(Limits::new);
-        if let Some(limit) = policy.rate_limit {
+        if let Some(limit) = self.policy.rate_limit {
             log::info!("each key, and each address without one, may send {limit}");
         }
-        Ok(Self { pool, ring: ArcSwap::from_pointee(ring), limits, allow_anonymous, local })
+        Ok(())
+    }
+
+    /// Whether only this machine can reach the service.
+    fn is_local(&self) -> bool {
+        self.listen.ip().to_canonical().is_loopback()
     }
 
     /// Who sends `key`, or, without it, whether that is somebody to serve. A revoked key and one that never was
@@ -179,7 +191,7 @@ impl Access {
     /// [`Stranger`].
     pub fn caller(&self, key: Option<&[u8]>) -> Result<Caller, Stranger> {
         let Some(key) = key else {
-            let served = self.allow_anonymous || (self.local && self.ring.load().unused);
+            let served = self.policy.allow_anonymous || (self.is_local() && self.ring.load().unused);
             return if served { Ok(Caller::Anonymous) } else { Err(Stranger::NoKey) };
         };
         let hash = KeyHash::of(key).ok_or(Stranger::WrongKey)?;
