@@ -146,7 +146,8 @@ pub(super) async fn used(pool: &Pool, ids: &[i64]) -> Result<(), AccessError> {
     .await
 }
 
-/// Lends a connection for a moment. One that failed is closed.
+/// Lends a connection for a moment. One that failed is closed, and where the server can't be used so are the idle
+/// ones, which are likely to be dead as well.
 async fn visit<T>(
     pool: &Pool,
     work: impl AsyncFnOnce(&Client) -> Result<T, AccessError>,
@@ -155,8 +156,9 @@ async fn visit<T>(
     let late = || AccessError::Unavailable(format!("no answer within {VISIT_TIMEOUT_MS} ms"));
     let done = timeout(Duration::from_millis(VISIT_TIMEOUT_MS), work(&client)).await;
     let result = done.unwrap_or_else(|_| Err(late()));
-    if result.is_err() {
+    if let Err(AccessError::Unavailable(_)) = result {
         drop(Object::take(client));
+        pool.retain(|_, _| false);
     }
     result
 }

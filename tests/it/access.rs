@@ -156,7 +156,9 @@ async fn without_a_key_only_this_machine_is_served() {
     assert!(refused(&local, UNKNOWN).await, "a wrong key is wrong where none is needed, too");
 
     let for_all = ["--listen", "0.0.0.0:0"];
-    let (ended, log) = system.process("serve", &for_all).ends().await;
+    let unprotected = system.process("serve", &for_all);
+    unprotected.says("is not a loopback address").await;
+    let (ended, log) = unprotected.ends().await;
     assert_eq!(ended.code(), Some(1), "{log}");
     assert!(log.contains("--allow-anonymous") && log.contains("key create"), "{log}");
 
