@@ -15,10 +15,10 @@ use crate::{
     queue::Publisher,
 };
 use auth::Needs::{self, Nothing, Right};
-use problem::ApiError;
+pub use problem::ApiError;
 
 mod auth;
-mod points;
+pub mod points;
 mod problem;
 
 /// The longest that a client may take to send the head of a request.

@@ -24,7 +24,8 @@ const REALM: &str = r#"Bearer realm="point-system""#;
 
 /// What can go wrong with a request.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum ApiError {
+#[expect(missing_docs, reason = "the message of each says what it is")]
+pub enum ApiError {
     #[error("there is nothing at this path")]
     NotFound,
     #[error("this path takes {allow} only")]
