@@ -74,8 +74,9 @@ pub async fn serve(
     access: AccessArgs,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
-    // A connection for each transaction and each read that may be under way, and one for the keys.
-    let pool = postgres::pool(&node.database.url, 2 * usize::from(node.concurrency) + 1)?;
+    // One more than the service may use at once, for the keys.
+    let connections = PointService::connections(usize::from(node.concurrency)) + 1;
+    let pool = postgres::pool(&node.database.url, connections)?;
     let link = Link::start(node.broker.url.clone(), node.broker.names.clone(), "serve");
     let (listen, limit) = (listener.local_addr()?, node.patience.startup_timeout);
     let starting = async {

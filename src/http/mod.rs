@@ -19,6 +19,10 @@ pub use problem::ApiError;
 
 mod auth;
 pub mod points;
+mod batch;
+mod history;
+mod requests;
+mod query;
 mod problem;
 
 /// The longest that a client may take to send the head of a request.
@@ -52,12 +56,17 @@ pub async fn serve(
     drain: Duration,
 ) -> io::Result<()> {
     let port = listener.local_addr()?.port();
+    let stopping = web::Data::new(stop.clone());
     let server = HttpServer::new(move || {
         App::new()
             .app_data(api.clone())
+            .app_data(stopping.clone())
             .service(post("/v1/point/add", Right(Scope::Write), points::add))
             .service(post("/v1/point/subtract", Right(Scope::Write), points::subtract))
+            .service(post("/v1/point/batch", Right(Scope::Write), batch::batch))
             .service(get("/v1/point", Right(Scope::Read), points::balance))
+            .service(get("/v1/point/log", Right(Scope::Read), history::log))
+            .service(get("/v1/point/request/{request_id}", Right(Scope::Read), requests::outcome))
             .service(get("/ping", Nothing, async || HttpResponse::Ok().body("pong")))
             .service(get("/", Nothing, about))
             .default_service(web::to(async || Err::<HttpResponse, _>(ApiError::NotFound)))
