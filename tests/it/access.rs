@@ -8,6 +8,7 @@ use reqwest::{
     header::{DATE, HeaderMap, WWW_AUTHENTICATE},
 };
 use serde_json::Value;
+use uuid::Uuid;
 
 use crate::{
     client::{Client, answer, body},
@@ -82,7 +83,14 @@ async fn a_key_lets_in_to_what_its_scope_says_and_no_further() {
     }
     let upper = client.get("/v1/point?id=1").header("Authorization", format!("bEARER  {}", keys[0]));
     assert_eq!(status(upper).await, 404, "the scheme in any case");
-    for request in [client.get("/v1/point?id=1"), client.change("add", 1, 1), client.post("/v1/point?id=1")] {
+    let request_path = format!("/v1/point/request/{}?id=1", Uuid::nil());
+    let paths = ["/v1/point?id=1", "/v1/point/log?id=1", &request_path];
+    let changes = ["/v1/point/add", "/v1/point/subtract", "/v1/point/batch"];
+    for change in changes {
+        assert_eq!(status(client.post(change).bearer_auth(&keys[0])).await, 403, "{change}");
+    }
+    let reads = paths.map(|path| client.get(path));
+    for request in reads.into_iter().chain(changes.map(|path| client.post(path))) {
         for request in [request.try_clone().expect("no stream"), request.basic_auth("user", Some("word"))] {
             let response = sent(request).await;
             assert_eq!(response.status(), 401);
