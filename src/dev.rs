@@ -55,7 +55,8 @@ pub async fn run(args: DevArgs, stop: CancellationToken) -> anyhow::Result<()> {
         println!("{}", welcome(&listener.local_addr()?.to_string(), &database, &broker, &folder));
         // A role that fails ends the other.
         let fail = |_: &anyhow::Error| stop.cancel();
-        let serve = async { roles::serve(listener, &node, stop.clone()).await.inspect_err(fail) };
+        let serve =
+            async { roles::serve(listener, &node, args.access, stop.clone()).await.inspect_err(fail) };
         let work = async { roles::work(&node, stop.clone()).await.inspect_err(fail) };
         let (served, worked) = tokio::join!(serve, work);
         served.and(worked)

@@ -6,8 +6,10 @@ use clap::{Arg, Args, Command, Error, Parser, Subcommand, builder::TypedValuePar
 
 use crate::{domain::PARTITIONS, postgres::DatabaseUrl, queue::BrokerUrl, queue::QueueNames};
 
+mod access;
 mod operations;
 
+pub use access::{AccessArgs, KeyRole};
 pub use operations::{AuditArgs, DeadLettersArgs, DeadLettersRole, MigrateArgs, WhichArgs};
 
 /// Users' points: add and subtract through a queue, exactly once and in order; read at once.
@@ -41,6 +43,12 @@ pub enum Role {
         #[command(subcommand)]
         role: DeadLettersRole,
     },
+    /// Create, list and revoke the keys of the API.
+    Key {
+        /// What to do.
+        #[command(subcommand)]
+        role: KeyRole,
+    },
     /// Run everything on this machine, on a private PostgreSQL and RabbitMQ, until Ctrl-C.
     Dev(DevArgs),
 }
@@ -51,6 +59,9 @@ pub struct ServeArgs {
     /// Address and port to serve HTTP on.
     #[arg(long, env = "POINT_SYSTEM_LISTEN", default_value = "127.0.0.1:31001", value_name = "IP:PORT")]
     pub listen: SocketAddr,
+    /// Who may call, and how often.
+    #[command(flatten)]
+    pub access: AccessArgs,
     /// Where the database is, and the waits.
     #[command(flatten)]
     pub node: NodeArgs,
@@ -124,6 +135,9 @@ pub struct DevArgs {
     /// Address and port to serve HTTP on.
     #[arg(long, env = "POINT_SYSTEM_LISTEN", default_value = "127.0.0.1:31001", value_name = "IP:PORT")]
     pub listen: SocketAddr,
+    /// Who may call, and how often.
+    #[command(flatten)]
+    pub access: AccessArgs,
     /// Where the private servers keep their data. By default point-system in `$XDG_DATA_HOME` or
     /// ~/.local/share, or for root /var/lib/point-system: the servers then run as another user.
     #[arg(long, env = "POINT_SYSTEM_DATA_DIR", value_name = "FOLDER")]

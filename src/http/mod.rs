@@ -2,13 +2,22 @@
 
 use std::{io, net::TcpListener, time::Duration};
 
-use actix_web::{App, FromRequest, Handler, HttpResponse, HttpServer, Resource, Responder, guard, web};
+use actix_web::{
+    App, FromRequest, Handler, HttpResponse, HttpServer, Resource, Responder, dev::HttpServiceFactory, guard,
+    web,
+};
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
-use crate::{domain::PointService, queue::Publisher};
+use crate::{
+    access::{Access, Scope},
+    domain::PointService,
+    queue::Publisher,
+};
+use auth::Needs::{self, Nothing, Right};
 pub use problem::ApiError;
 
+mod auth;
 pub mod points;
 mod batch;
 mod history;
@@ -21,6 +30,8 @@ const REQUEST_HEAD_TIMEOUT_S: u64 = 10;
 
 /// What the handlers need.
 pub struct Api {
+    /// Who may do what.
+    pub access: Access,
     /// Reads, and writes past the queue.
     pub service: PointService,
     /// Writes through the queue.
@@ -50,14 +61,14 @@ pub async fn serve(
         App::new()
             .app_data(api.clone())
             .app_data(stopping.clone())
-            .service(post("/v1/point/add", points::add))
-            .service(post("/v1/point/subtract", points::subtract))
-            .service(post("/v1/point/batch", batch::batch))
-            .service(get("/v1/point", points::balance))
-            .service(get("/v1/point/log", history::log))
-            .service(get("/v1/point/request/{request_id}", requests::outcome))
-            .service(get("/ping", async || HttpResponse::Ok().body("pong")))
-            .service(get("/", about))
+            .service(post("/v1/point/add", Right(Scope::Write), points::add))
+            .service(post("/v1/point/subtract", Right(Scope::Write), points::subtract))
+            .service(post("/v1/point/batch", Right(Scope::Write), batch::batch))
+            .service(get("/v1/point", Right(Scope::Read), points::balance))
+            .service(get("/v1/point/log", Right(Scope::Read), history::log))
+            .service(get("/v1/point/request/{request_id}", Right(Scope::Read), requests::outcome))
+            .service(get("/ping", Nothing, async || HttpResponse::Ok().body("pong")))
+            .service(get("/", Nothing, about))
             .default_service(web::to(async || Err::<HttpResponse, _>(ApiError::NotFound)))
     })
     .client_request_timeout(Duration::from_secs(REQUEST_HEAD_TIMEOUT_S))
@@ -77,24 +88,31 @@ pub async fn serve(
 
 fn post<A: FromRequest + 'static>(
     path: &'static str,
+    needs: Needs,
     handler: impl Handler<A, Output: Responder + 'static>,
-) -> Resource {
-    only("POST", path).route(web::post().to(handler))
+) -> impl HttpServiceFactory {
+    guarded(needs, only("POST", path).route(web::post().to(handler)))
 }
 
 /// RFC 9110 §9.1 wants HEAD wherever there is GET; the server leaves the body out.
 fn get<A: FromRequest + 'static>(
     path: &'static str,
+    needs: Needs,
     handler: impl Handler<A, Output: Responder + 'static>,
-) -> Resource {
+) -> impl HttpServiceFactory {
     let method = guard::Any(guard::Get()).or(guard::Head());
-    only("GET, HEAD", path).route(web::route().guard(method).to(handler))
+    guarded(needs, only("GET, HEAD", path).route(web::route().guard(method).to(handler)))
 }
 
 /// A path that tells any other method which ones it takes.
 fn only(allow: &'static str, path: &'static str) -> Resource {
     let refuse = move || async move { Err::<HttpResponse, _>(ApiError::MethodNotAllowed { allow }) };
     web::resource(path).default_service(web::to(refuse))
+}
+
+/// A path that is open to those who have what it needs.
+fn guarded(needs: Needs, resource: Resource) -> impl HttpServiceFactory {
+    resource.wrap_fn(move |request, service| auth::guard(needs, request, service))
 }
 
 async fn about() -> HttpResponse {

@@ -20,6 +20,9 @@ use crate::{
 /// When to come back after an outage, where nothing better is known.
 const RETRY_AFTER: Duration = Duration::from_secs(2);
 
+/// The protection space of every key (RFC 9110 §11.5).
+const REALM: &str = r#"Bearer realm="point-system""#;
+
 /// What can go wrong with a request.
 #[derive(Debug, thiserror::Error)]
 #[expect(missing_docs, reason = "the message of each says what it is")]
@@ -60,6 +63,12 @@ pub enum ApiError {
     Overloaded { retry_after: Duration },
     #[error("the database refuses this change; the log of this node says why")]
     Refused,
+    #[error("{}", if *.key_given { "the API key is not valid" } else { "an API key is needed: Authorization: Bearer KEY" })]
+    Unauthorized { key_given: bool },
+    #[error("the API key has not the scope {scope}, which this needs")]
+    InsufficientScope { scope: &'static str },
+    #[error("this key or address has sent as many requests as it may")]
+    RateLimited { retry_after: Duration },
 }
 
 fn detail_of(rejection: Rejection) -> &'static str {
@@ -157,6 +166,11 @@ impl ApiError {
             }
             Self::Overloaded { .. } => (StatusCode::SERVICE_UNAVAILABLE, "overloaded", "Overloaded"),
             Self::Refused => (StatusCode::INTERNAL_SERVER_ERROR, "refused", "Refused by the database"),
+            Self::Unauthorized { .. } => (StatusCode::UNAUTHORIZED, "unauthorized", "Unauthorized"),
+            Self::InsufficientScope { .. } => {
+                (StatusCode::FORBIDDEN, "insufficient-scope", "Insufficient scope")
+            }
+            Self::RateLimited { .. } => (StatusCode::TOO_MANY_REQUESTS, "rate-limited", "Too many requests"),
         }
     }
 }
@@ -170,8 +184,20 @@ impl ApiError {
     /// When a client that was turned away for now should come back (RFC 9110 §10.2.3).
     fn retry_after(&self) -> Option<Duration> {
         match self {
-            Self::Overloaded { retry_after } => Some(*retry_after),
+            Self::Overloaded { retry_after } | Self::RateLimited { retry_after } => Some(*retry_after),
             Self::QueueUnavailable | Self::PartlyQueued(_) | Self::DatabaseUnavailable => Some(RETRY_AFTER),
+            _ => None,
+        }
+    }
+
+    /// What a client would need to be let in (RFC 6750 §3).
+    fn challenge(&self) -> Option<String> {
+        match self {
+            Self::Unauthorized { key_given: false } => Some(REALM.to_owned()),
+            Self::Unauthorized { key_given: true } => Some(format!(r#"{REALM}, error="invalid_token""#)),
+            Self::InsufficientScope { scope } => {
+                Some(format!(r#"{REALM}, error="insufficient_scope", scope="{scope}""#))
+            }
             _ => None,
         }
     }
@@ -213,6 +239,9 @@ impl ResponseError for ApiError {
         let mut response = HttpResponse::build(status);
         if let Self::MethodNotAllowed { allow } = self {
             response.insert_header((header::ALLOW, *allow));
+        }
+        if let Some(challenge) = self.challenge() {
+            response.insert_header((header::WWW_AUTHENTICATE, challenge));
         }
         if let Some(retry_after) = self.retry_after() {
             response.insert_header((header::RETRY_AFTER, retry_after.as_secs().to_string()));

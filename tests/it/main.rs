@@ -7,11 +7,15 @@ mod system;
 mod client;
 mod queues;
 mod process;
+mod logs;
 mod load;
 mod proxy;
 
 mod http;
 mod input;
+mod keys;
+mod access;
+mod rate_limit;
 mod history;
 mod requests;
 mod batches;

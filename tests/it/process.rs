@@ -10,7 +10,7 @@ use tokio::{
     process::{Child, Command},
 };
 
-use crate::system::eventually;
+use crate::{logs, system::eventually};
 
 /// A running `point-system`. It is killed when it is dropped.
 pub struct Process {
@@ -73,6 +73,7 @@ fn collect(stream: impl AsyncRead + Unpin + Send + 'static, lines: &Arc<Mutex<Ve
     tokio::spawn(async move {
         let mut stream = BufReader::new(stream).lines();
         while let Ok(Some(line)) = stream.next_line().await {
+            logs::see(&line);
             lines.lock().unwrap_or_else(PoisonError::into_inner).push(line);
         }
     });
