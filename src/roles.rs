@@ -23,8 +23,11 @@ use crate::{
     config::{DatabaseArgs, MigrateArgs, NodeArgs, Role},
     dead_letters, dev,
     domain::{PARTITIONS, Patience, PointService},
+    health::Duty,
     http::{self, Api},
-    migrate, postgres,
+    manual, migrate,
+    operations::Operations,
+    postgres,
     queue::{Consumer, Link, Publisher},
     worker,
 };
@@ -43,7 +46,7 @@ pub async fn run(role: Role) -> anyhow::Result<()> {
     let stop = CancellationToken::new();
     tokio::spawn(stop_on_signal(stop.clone())?);
     match role {
-        Role::Serve(args) => serve(listen(args.listen)?, &args.node, stop).await,
+        Role::Serve(args) => serve(listen("--listen", args.listen)?, &args.node, stop).await,
         Role::Work(args) => work(&args.node, stop).await,
         Role::Migrate(args) => migrate(&args, stop).await,
         Role::Audit(args) => {
@@ -51,12 +54,14 @@ pub async fn run(role: Role) -> anyhow::Result<()> {
         }
         Role::DeadLetters { role } => dead_letters::run(role, stop).await,
         Role::Dev(args) => dev::run(args, stop).await,
+        Role::Completions(args) => manual::completions(&args),
+        Role::Man(args) => manual::man(&args),
     }
 }
 
 /// Takes the port before anything else: that another process has it is the likeliest mistake.
-pub(crate) fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
-    TcpListener::bind(address).with_context(|| format!("--listen {address}"))
+pub(crate) fn listen(flag: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address).with_context(|| format!("{flag} {address}"))
 }
 
 /// Serves HTTP on `listener` until `stop` is cancelled.
@@ -67,15 +72,18 @@ pub async fn serve(listener: TcpListener, node: &NodeArgs, stop: CancellationTok
     // A connection for each transaction and each read that may be under way.
     let pool = postgres::pool(&node.database.url, 2 * usize::from(node.concurrency))?;
     let link = Link::start(node.broker.url.clone(), node.broker.names.clone(), "serve");
+    let operations = Operations::start(Duty::Serve, node, (&pool, &link), &stop)?;
     if let Some(started) = stop.run_until_cancelled(ready(&pool, &link, node)).await {
         started?;
+        operations.health.started();
         let api = web::Data::new(Api {
             service: PointService::start(pool, usize::from(node.concurrency), &Patience::Caller),
             publisher: Publisher::start(&link.watch()),
         });
-        http::serve(listener, api, stop, node.patience.shutdown_timeout).await?;
+        http::serve(listener, (api, operations.health.clone()), stop, node.patience.shutdown_timeout).await?;
     }
     link.close().await;
+    operations.end().await;
     log::info!("stopped");
     Ok(())
 }
@@ -88,8 +96,10 @@ pub async fn work(node: &NodeArgs, stop: CancellationToken) -> anyhow::Result<()
     let lanes = usize::from(node.concurrency);
     let pool = postgres::pool(&node.database.url, lanes)?;
     let link = Link::start(node.broker.url.clone(), node.broker.names.clone(), "work");
+    let operations = Operations::start(Duty::Work, node, (&pool, &link), &stop)?;
     if let Some(started) = stop.run_until_cancelled(ready(&pool, &link, node)).await {
         started?;
+        operations.health.started();
         let service = Arc::new(PointService::start(pool, lanes, &Patience::Queue(stop.clone())));
         let worker = Uuid::now_v7();
         let consumers = (0..PARTITIONS).map(|p| Consumer::new(p, link.watch(), worker, stop.clone()));
@@ -106,6 +116,7 @@ pub async fn work(node: &NodeArgs, stop: CancellationToken) -> anyhow::Result<()
         }
     }
     link.close().await;
+    operations.end().await;
     log::info!("stopped");
     Ok(())
 }

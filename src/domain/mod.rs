@@ -11,7 +11,10 @@ use futures_util::future::FutureExt;
 use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 
-use crate::batch::{LaneError, Lanes, Trip};
+use crate::{
+    batch::{LaneError, Lanes, Trip},
+    metrics::StoreMetrics,
+};
 use store::{Store, StoreError};
 
 mod delta;
@@ -20,7 +23,9 @@ mod store;
 mod audit;
 
 pub use audit::{AuditError, AuditReport, Finding, audit};
-pub use delta::{Action, Delta, Invalid, PARTITIONS, POINTS_MAX, Points, Reason, RequestId, UserId};
+pub use delta::{
+    Action, Delta, Invalid, PARTITIONS, POINTS_MAX, Points, Reason, RequestId, TraceParent, UserId,
+};
 pub use settle::{Entry, Outcome, Rejection};
 
 /// The most deltas in one transaction; the last group taken may pass it.
@@ -95,9 +100,13 @@ impl PointService {
     /// for each.
     #[must_use]
     pub fn start(pool: Pool, lanes: usize, patience: &Patience) -> Self {
-        let store = Store::new(pool);
-        let apply = (0..lanes).map(|_| ApplyTrip { store: store.clone(), patience: patience.clone() });
-        let read = (0..lanes).map(|_| ReadTrip { store: store.clone() });
+        let (store, metrics) = (Store::new(pool), StoreMetrics::default());
+        let apply = (0..lanes).map(|_| ApplyTrip {
+            store: store.clone(),
+            patience: patience.clone(),
+            metrics: metrics.clone(),
+        });
+        let read = (0..lanes).map(|_| ReadTrip { store: store.clone(), metrics: metrics.clone() });
         Self { apply: Lanes::start(apply, LANE_CAPACITY), read: Lanes::start(read, LANE_CAPACITY) }
     }
 
@@ -137,14 +146,20 @@ impl PointService {
 struct ApplyTrip {
     store: Store,
     patience: Patience,
+    metrics: StoreMetrics,
 }
 
 impl Trip for ApplyTrip {
     type Item = Vec<Delta>;
     type Reply = Vec<Result<Outcome, ServiceError>>;
+    const NAME: &'static str = "apply";
     const MAX_WEIGHT: usize = APPLY_BATCH_MAX;
 
     fn weight(group: &Vec<Delta>) -> usize {
+        group.len()
+    }
+
+    fn size(group: &Vec<Delta>) -> usize {
         group.len()
     }
 
@@ -169,21 +184,42 @@ impl ApplyTrip {
     }
 
     async fn apply_together(&self, deltas: &[Delta]) -> Vec<Result<Outcome, ServiceError>> {
-        match retried(|| self.store.apply(deltas), &self.patience).await {
-            Ok(outcomes) => outcomes.into_iter().map(Ok).collect(),
+        match retried(|| self.store.apply(deltas), &self.patience, &self.metrics).await {
+            Ok(outcomes) => {
+                self.count(&outcomes);
+                outcomes.into_iter().map(Ok).collect()
+            }
             Err(error) => vec![Err(error); deltas.len()],
         }
+    }
+}
+
+impl ApplyTrip {
+    fn count(&self, outcomes: &[Outcome]) {
+        let (mut applied, mut rejected, mut duplicate) = (0, 0, 0);
+        for outcome in outcomes {
+            match (outcome.replayed, outcome.entry.rejection) {
+                (true, _) => duplicate += 1,
+                (false, Some(_)) => rejected += 1,
+                (false, None) => applied += 1,
+            }
+        }
+        self.metrics.applied.inc_by(applied);
+        self.metrics.rejected.inc_by(rejected);
+        self.metrics.duplicate.inc_by(duplicate);
     }
 }
 
 /// A read lane: its batches are queries.
 struct ReadTrip {
     store: Store,
+    metrics: StoreMetrics,
 }
 
 impl Trip for ReadTrip {
     type Item = UserId;
     type Reply = Result<Option<Balance>, ServiceError>;
+    const NAME: &'static str = "read";
     const MAX_WEIGHT: usize = READ_BATCH_MAX;
 
     fn weight(_: &UserId) -> usize {
@@ -191,7 +227,8 @@ impl Trip for ReadTrip {
     }
 
     async fn carry(&mut self, users: Vec<UserId>) -> Vec<Self::Reply> {
-        let read: Result<HashMap<_, _>, _> = retried(|| self.store.balances(&users), &Patience::Caller).await;
+        let read: Result<HashMap<_, _>, _> =
+            retried(|| self.store.balances(&users), &Patience::Caller, &self.metrics).await;
         users
             .iter()
             .map(|user| read.as_ref().map(|found| found.get(user).cloned()).map_err(Clone::clone))
@@ -203,6 +240,7 @@ impl Trip for ReadTrip {
 async fn retried<T, F: Future<Output = Result<T, StoreError>>>(
     attempt: impl FnMut() -> F,
     patience: &Patience,
+    metrics: &StoreMetrics,
 ) -> Result<T, ServiceError> {
     let pauses = ExponentialBuilder::new()
         .with_min_delay(Duration::from_millis(RETRY_PAUSE_MIN_MS))
@@ -227,7 +265,13 @@ async fn retried<T, F: Future<Output = Result<T, StoreError>>>(
             }
             StoreError::Refused(_) => false,
         })
-        .notify(|error, pause| log::warn!("{error}; trying again in {} ms", pause.as_millis()))
+        .notify(|error, pause| {
+            match error {
+                StoreError::Conflict(_) => metrics.retries_conflict.inc(),
+                StoreError::Unavailable(_) | StoreError::Refused(_) => metrics.retries_unavailable.inc(),
+            }
+            log::warn!("{error}; trying again in {} ms", pause.as_millis());
+        })
         .await;
     outcome.map_err(|error| match error {
         StoreError::Unavailable(_) | StoreError::Conflict(_) => ServiceError::Unavailable(error.to_string()),

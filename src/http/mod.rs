@@ -1,16 +1,20 @@
 //! Everything of HTTP: the listener, the routes, the shutdown. No AMQP and no SQL may enter.
 
-use std::{io, net::TcpListener, time::Duration};
+use std::{io, net::TcpListener, sync::Arc, time::Duration};
 
 use actix_web::{App, FromRequest, Handler, HttpResponse, HttpServer, Resource, Responder, guard, web};
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
-use crate::{domain::PointService, queue::Publisher};
+use crate::{build, domain::PointService, health::Health, queue::Publisher};
 pub use problem::ApiError;
 
 pub mod points;
 mod problem;
+mod operations;
+mod requests;
+
+pub use operations::serve_operations;
 
 /// The longest that a client may take to send the head of a request.
 const REQUEST_HEAD_TIMEOUT_S: u64 = 10;
@@ -36,20 +40,26 @@ struct AboutResponse {
 /// Where the listener can't be used.
 pub async fn serve(
     listener: TcpListener,
-    api: web::Data<Api>,
+    (api, health): (web::Data<Api>, Arc<Health>),
     stop: CancellationToken,
     drain: Duration,
 ) -> io::Result<()> {
     let port = listener.local_addr()?.port();
+    let health = web::Data::from(health);
     let server = HttpServer::new(move || {
+        let routes = requests::Routes::new();
         App::new()
             .app_data(api.clone())
+            .app_data(health.clone())
             .service(post("/v1/point/add", points::add))
             .service(post("/v1/point/subtract", points::subtract))
             .service(get("/v1/point", points::balance))
             .service(get("/ping", async || HttpResponse::Ok().body("pong")))
             .service(get("/", about))
-            .default_service(web::to(async || Err::<HttpResponse, _>(ApiError::NotFound)))
+            .configure(operations::probes)
+            .default_service(web::to(not_found))
+            // Outermost, since it counts what the others refuse.
+            .wrap_fn(move |request, next| requests::observe(&routes, request, next))
     })
     .client_request_timeout(Duration::from_secs(REQUEST_HEAD_TIMEOUT_S))
     .shutdown_timeout(drain.as_secs())
@@ -88,7 +98,10 @@ fn only(allow: &'static str, path: &'static str) -> Resource {
     web::resource(path).default_service(web::to(refuse))
 }
 
+async fn not_found() -> Result<HttpResponse, ApiError> {
+    Err(ApiError::NotFound)
+}
+
 async fn about() -> HttpResponse {
-    let version = env!("CARGO_PKG_VERSION");
-    HttpResponse::Ok().json(AboutResponse { name: env!("CARGO_PKG_NAME"), version })
+    HttpResponse::Ok().json(AboutResponse { name: env!("CARGO_PKG_NAME"), version: build::VERSION })
 }

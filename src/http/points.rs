@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use tokio::time::timeout;
 use uuid::Uuid;
 
-use super::{Api, problem::ApiError};
+use super::{Api, problem::ApiError, requests};
 use crate::domain::{Action, Balance, Delta, Entry, Outcome, Points, Reason, RequestId, UserId};
 
 /// The longest body.
@@ -106,7 +106,12 @@ pub fn requested_user(request: &HttpRequest) -> Result<UserId, ApiError> {
 #[must_use]
 pub fn found_balance(balance: &Balance) -> HttpResponse {
     let Balance { user_id, point, seq, updated_at } = balance;
-    HttpResponse::Ok().json(BalanceResponse { user_id: user_id.get(), point: *point, seq: *seq, updated_at: *updated_at })
+    HttpResponse::Ok().json(BalanceResponse {
+        user_id: user_id.get(),
+        point: *point,
+        seq: *seq,
+        updated_at: *updated_at,
+    })
 }
 
 /// Queues the change, or, where the client waits for it (RFC 7240 §4.3), applies it at once.
@@ -117,13 +122,13 @@ async fn change(
     api: &Api,
 ) -> Result<HttpResponse, ApiError> {
     let delta = requested_change(action, request, body).await?;
+    requests::identify(request, &delta);
     if prefers_wait(request) {
         let outcome = api.service.apply_delta(delta.clone()).await?;
         return applied(&delta, &outcome);
     }
-    let (request_id, user_id) = (delta.request_id, delta.user_id);
+    let request_id = delta.request_id;
     api.publisher.publish(delta).await?;
-    log::debug!(request_id:%, user_id:%; "queued");
     Ok(queued(request_id))
 }
 
@@ -171,7 +176,8 @@ fn parse(action: Action, request: &HttpRequest, body: &[u8]) -> Result<Delta, Ap
     };
     // In microseconds, as PostgreSQL keeps it: a replayed answer is then the first one.
     let requested_at = Timestamp::now().round(Unit::Microsecond).expect("far from the end of time");
-    Ok(Delta { request_id, user_id, action, point, reason, requested_at })
+    let traceparent = requests::trace(request);
+    Ok(Delta { request_id, user_id, action, point, reason, requested_at, traceparent })
 }
 
 fn parse_json(body: &[u8]) -> Result<ChangeRequest, ApiError> {

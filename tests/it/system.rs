@@ -7,7 +7,7 @@ use std::{
 
 use deadpool_postgres::{Object, Pool};
 use point_system::{
-    config::{BrokerArgs, DatabaseArgs, NodeArgs, PatienceArgs},
+    config::{BrokerArgs, DatabaseArgs, MetricsArgs, NodeArgs, PatienceArgs},
     domain::{Patience, PointService, audit},
     migrate,
     queue::QueueNames,
@@ -76,6 +76,7 @@ impl System {
                 names: QueueNames::new(&self.prefix).expect("a valid name"),
             },
             patience: PatienceArgs { startup_timeout: PATIENCE, shutdown_timeout: PATIENCE },
+            metrics: MetricsArgs::default(),
             concurrency: 4,
         }
     }
