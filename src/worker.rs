@@ -70,16 +70,18 @@ fn dispositions(deliveries: &[Delivery], results: &[Result<Outcome, ServiceError
 /// Counts what became of messages and, of those that are done, measures the ways of their deltas.
 fn count(metrics: &WorkerMetrics, deliveries: &[Delivery], dispositions: &[Disposition]) {
     metrics.taken(None);
-    let mut done = Vec::new();
     for (delivery, disposition) in deliveries.iter().zip(dispositions) {
         match (disposition, &delivery.deltas) {
-            (Disposition::Ack, Ok(deltas)) => done.extend(deltas.iter().map(|delta| delta.requested_at)),
+            (Disposition::Ack, _) => {}
             (Disposition::Hold, _) => metrics.held.inc(),
             (Disposition::DeadLetter, Ok(_)) => metrics.refused.inc(),
-            (Disposition::Ack | Disposition::DeadLetter, Err(_)) => metrics.malformed.inc(),
+            (Disposition::DeadLetter, Err(_)) => metrics.malformed.inc(),
         }
     }
-    metrics.settled(done.into_iter());
+    let done =
+        deliveries.iter().zip(dispositions).filter(|(_, disposition)| **disposition == Disposition::Ack);
+    let deltas = done.filter_map(|(delivery, _)| delivery.deltas.as_ref().ok()).flatten();
+    metrics.settled(deltas.map(|delta| delta.requested_at));
 }
 
 fn disposition(deltas: &[Delta], results: &[Result<Outcome, ServiceError>]) -> Disposition {

@@ -17,16 +17,16 @@ use crate::{
 };
 use store::{Store, StoreError};
 
+mod trace;
 mod delta;
 mod settle;
 mod store;
 mod audit;
 
 pub use audit::{AuditError, AuditReport, Finding, audit};
-pub use delta::{
-    Action, Delta, Invalid, PARTITIONS, POINTS_MAX, Points, Reason, RequestId, TraceParent, UserId,
-};
+pub use delta::{Action, Delta, Invalid, PARTITIONS, POINTS_MAX, Points, Reason, RequestId, UserId};
 pub use settle::{Entry, Outcome, Rejection};
+pub use trace::TraceParent;
 
 /// The most deltas in one transaction; the last group taken may pass it.
 pub const APPLY_BATCH_MAX: usize = 1_000;

@@ -24,5 +24,8 @@ mod migrate;
 mod audit;
 mod local;
 mod tls;
+mod ops;
+mod logs;
+mod manual;
 mod postman;
 mod tidy;

@@ -60,10 +60,15 @@ impl Process {
         (status, self.printed())
     }
 
-    /// Sends a signal and waits for the end.
-    pub async fn end(self, signal: &str) -> ExitStatus {
+    /// Sends a signal.
+    pub async fn signal(&self, signal: &str) {
         let pid = self.id().to_string();
         assert!(Command::new("kill").args([signal, &pid]).status().await.expect("kill").success());
+    }
+
+    /// Sends a signal and waits for the end.
+    pub async fn end(self, signal: &str) -> ExitStatus {
+        self.signal(signal).await;
         self.ends().await.0
     }
 }

@@ -54,6 +54,7 @@ fn each_library_stays_in_its_room() {
             &["src/domain/audit.rs"][..],
         ),
         (&["refinery"][..], "src/migrate.rs", &[][..]),
+        (&["prometheus::"][..], "src/metrics/", &[][..]),
         (&["serde"][..], "src/", &[][..]),
         (&["process::Command"][..], "src/local/", &[][..]),
     ] {
@@ -75,6 +76,7 @@ fn imports_go_one_way() {
         ("src/worker.rs", &["http"][..]),
         ("src/queue/", &["http", "worker", "postgres", "PointService"][..]),
         ("src/domain/", &["http", "worker", "queue", "config", "postgres"][..]),
+        ("src/metrics/", &["http", "worker", "queue", "domain", "postgres"][..]),
         ("src/batch.rs", &["http", "worker", "queue", "domain", "postgres"][..]),
     ] {
         for (path, text) in
