@@ -78,11 +78,8 @@ async fn a_request_is_followed_from_the_http_line_to_the_workers_by_its_trace_an
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_delta_that_the_database_refuses_keeps_its_trace_in_the_workers_line() {
-    let system = System::new().await;
-    let client = system.pool.get().await.expect("a connection");
-    client.batch_execute("alter table log add check (point <> 666)").await.expect("altered");
-    drop(client);
-    let mut system = system;
+    let mut system = System::new().await;
+    system.execute("alter table log add check (point <> 666)").await;
     let client = system.serve();
     let work = system.process("work", &[]);
     let traced = client.change("add", 7, 666).header("traceparent", format!("{TRACE}-00"));
