@@ -1,7 +1,7 @@
 //! Whether a node can do its work: what is up, what is down, since when. How that is told may not enter.
 
 use std::{
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Mutex, PoisonError},
     time::Duration,
 };
 
@@ -105,21 +105,34 @@ pub struct Health {
 }
 
 impl Health {
-    /// Looks at PostgreSQL once a second, through `probe`, until `ended` is cancelled. `stop` says that the node
-    /// is to end; `pool` is what its work has.
+    /// The view of a node that nobody has looked at yet. `stop` says that it is to end.
     #[must_use]
-    pub fn start(
-        duty: Duty,
-        link: LinkWatch,
-        (probe, pool): (Pool, Pool),
-        stop: CancellationToken,
-        ended: CancellationToken,
-    ) -> Arc<Self> {
+    pub fn new(duty: Duty, link: LinkWatch, stop: CancellationToken) -> Self {
         let seen = Mutex::new((Seen::now(false), Seen::now(false)));
-        let health = Arc::new(Self { duty, link, started: CancellationToken::new(), stop, seen });
-        let watched = Arc::clone(&health);
-        tokio::spawn(async move { ended.run_until_cancelled(watch(&watched, &probe, &pool)).await });
-        health
+        Self { duty, link, started: CancellationToken::new(), stop, seen }
+    }
+
+    /// Looks once a second, at PostgreSQL through `probe`, and at `pool`, which is what the node's work has. It
+    /// never ends.
+    pub async fn watch(&self, probe: Pool, pool: Pool) {
+        let metrics = NodeMetrics::new(self.duty.as_str());
+        let mut looks = interval(Duration::from_millis(LOOK_PAUSE_MS));
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            looks.tick().await;
+            let up = postgres::answers(&probe).await;
+            self.seen.lock().unwrap_or_else(PoisonError::into_inner).1.see(up);
+            let report = self.report();
+            metrics.rabbitmq.set(report.rabbitmq.up.into());
+            metrics.postgresql.set(report.postgresql.up.into());
+            metrics.ready.set(report.condition.is_ready().into());
+            let status = pool.status();
+            let count = |number: usize| i64::try_from(number).unwrap_or(i64::MAX);
+            metrics.pool_idle.set(count(status.available));
+            metrics.pool_in_use.set(count(status.size.saturating_sub(status.available)));
+            metrics.pool_max.set(count(status.max_size));
+            metrics.pool_waiting.set(count(status.waiting));
+        }
     }
 
     /// Notes that the node has all that it needed to begin.
@@ -143,26 +156,5 @@ impl Health {
             (false, true, _) => Condition::Unable,
         };
         Report { duty: self.duty, condition, rabbitmq, postgresql }
-    }
-}
-
-async fn watch(health: &Health, probe: &Pool, pool: &Pool) {
-    let metrics = NodeMetrics::new(health.duty.as_str());
-    let mut looks = interval(Duration::from_millis(LOOK_PAUSE_MS));
-    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        looks.tick().await;
-        let up = postgres::answers(probe).await;
-        health.seen.lock().unwrap_or_else(PoisonError::into_inner).1.see(up);
-        let report = health.report();
-        metrics.rabbitmq.set(report.rabbitmq.up.into());
-        metrics.postgresql.set(report.postgresql.up.into());
-        metrics.ready.set(report.condition.is_ready().into());
-        let status = pool.status();
-        let count = |number: usize| i64::try_from(number).unwrap_or(i64::MAX);
-        metrics.pool_idle.set(count(status.available));
-        metrics.pool_in_use.set(count(status.size.saturating_sub(status.available)));
-        metrics.pool_max.set(count(status.max_size));
-        metrics.pool_waiting.set(count(status.waiting));
     }
 }

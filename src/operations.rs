@@ -41,17 +41,20 @@ impl Operations {
         (pool, link): (&Pool, &Link),
         stop: &CancellationToken,
     ) -> anyhow::Result<Self> {
-        let ended = CancellationToken::new();
         let listener = node.metrics.listen.map(|address| roles::listen("--metrics-listen", address));
         let listener = listener.transpose()?;
-        // A connection of its own, so that it never waits behind the work, nor the work behind it.
-        let pools = (postgres::pool(&node.database.url, 1)?, pool.clone());
-        let health = Health::start(duty, link.watch(), pools, stop.clone(), ended.clone());
+        let ended = CancellationToken::new();
+        let health = Arc::new(Health::new(duty, link.watch(), stop.clone()));
+        // Without a listener nobody can ask `work`.
+        if listener.is_some() || duty == Duty::Serve {
+            // A connection of its own, so that it never waits behind the work, nor the work behind it.
+            let probe = postgres::pool(&node.database.url, 1)?;
+            let (health, pool, ended) = (Arc::clone(&health), pool.clone(), ended.clone());
+            tokio::spawn(async move { ended.run_until_cancelled(health.watch(probe, pool)).await });
+        }
         let listening = listener.map(|listener| {
-            tokio::spawn({
-                let (depths, ended) = (watch_depths(link.watch()), ended.clone());
-                async move { ended.run_until_cancelled(depths).await }
-            });
+            let (depths, until) = (watch_depths(link.watch()), ended.clone());
+            tokio::spawn(async move { until.run_until_cancelled(depths).await });
             tokio::spawn(listen(listener, Arc::clone(&health), ended.clone()))
         });
         Ok(Self { health, listening, ended: ended.drop_guard() })

@@ -5,7 +5,7 @@ use std::{cell::RefCell, collections::HashMap, rc::Rc, time::Instant};
 use actix_web::{
     Error, HttpMessage, HttpRequest,
     dev::{Service, ServiceRequest, ServiceResponse},
-    http::Method,
+    http::{Method, header::HeaderName},
 };
 use log::{Level, kv::Value};
 
@@ -17,6 +17,9 @@ use crate::{
 
 /// The route of a request to none: what clients make up may not become a label.
 const UNMATCHED: &str = "unmatched";
+
+/// W3C Trace Context §3.2. As a value, since a text would be parsed anew for each request.
+static TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
 /// The routes that were asked for. Each thread has its own, so that none waits for another.
 pub(super) struct Routes(RefCell<Seen>);
@@ -103,9 +106,9 @@ where
     }
 }
 
-/// A `traceparent` that is sent once and valid (W3C Trace Context §3.2: any other is ignored).
+/// A `traceparent` that is sent once and valid; any other is ignored, as the standard wants.
 fn read_trace(request: &ServiceRequest) -> Option<TraceParent> {
-    let mut values = request.headers().get_all("traceparent");
+    let mut values = request.headers().get_all(&TRACEPARENT);
     let value = values.next().filter(|_| values.next().is_none())?;
     TraceParent::parse(value.to_str().ok()?)
 }
