@@ -29,7 +29,7 @@ fn commit() -> Option<String> {
 fn checked_out() -> Option<String> {
     // A repository above us that has us as a folder is not ours.
     let top = PathBuf::from(git(&["rev-parse", "--show-toplevel"])?);
-    if top.canonicalize().ok()? != Path::new(env!("CARGO_MANIFEST_DIR")).canonicalize().ok()? {
+    if top.canonicalize().ok()? != env::current_dir().ok()?.canonicalize().ok()? {
         return None;
     }
     let commit = git(&["rev-parse", "--short=12", "HEAD"])?;
