@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use tokio::process::Command;
 
 use crate::{
-    client::{Client, answer, body},
+    client::{Client, answer, body, text},
     process::Process,
     queues::{message, partition},
     servers::OwnServers,
@@ -118,9 +118,7 @@ async fn the_dashboard_and_the_alerts_ask_for_metrics_that_there_are() {
         let missing: Vec<_> = asked.difference(&exported).collect();
         assert!(missing.is_empty(), "{file} asks for {missing:?}");
     }
-    let dashboard = fs::read_to_string(operations_folder().join("grafana.json")).expect("a dashboard");
-    let dashboard: Value = serde_json::from_str(&dashboard).expect("JSON");
-    assert!(dashboard["panels"].as_array().is_some_and(|panels| panels.len() > 10));
+    assert!(dashboard_queries().len() > 20);
     assert!(work.end("-TERM").await.success() && serve.end("-TERM").await.success());
     system.finish().await;
 }
@@ -133,6 +131,15 @@ fn names(text: &str) -> BTreeSet<&str> {
 
 fn operations_folder() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("docs/ops")
+}
+
+/// What the panels of the dashboard ask Prometheus.
+fn dashboard_queries() -> Vec<String> {
+    let dashboard = fs::read_to_string(operations_folder().join("grafana.json")).expect("a dashboard");
+    let dashboard: Value = serde_json::from_str(&dashboard).expect("JSON");
+    let panels = dashboard["panels"].as_array().expect("panels").iter();
+    let targets = panels.filter_map(|panel| panel["targets"].as_array()).flatten();
+    targets.map(|target| text(&target["expr"]).replace("$__rate_interval", "1m")).collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -153,9 +160,18 @@ async fn promtool_finds_no_fault() {
     let mut system = System::new().await;
     let client = system.serve();
     client.balance(7).await;
-    let text = point_system::metrics::render().expect("text");
+    let rules: Vec<Value> =
+        dashboard_queries().iter().map(|query| json!({"record": "dashboard:query", "expr": query})).collect();
+    // JSON is YAML.
     let file = tempfile::NamedTempFile::new().expect("a file");
-    fs::write(file.path(), text).expect("written");
+    let rules = json!({"groups": [{"name": "dashboard", "rules": rules}]}).to_string();
+    fs::write(file.path(), rules).expect("written");
+    let path = file.path().to_str().expect("text");
+    let output = promtool(&["check", "rules", "--lint=none", path]).output().await.expect("promtool");
+    assert!(output.status.success(), "{output:?}");
+    let metrics = point_system::metrics::render().expect("text");
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    fs::write(file.path(), metrics).expect("written");
     let mut check = promtool(&["check", "metrics"]);
     let output = check.stdin(file.reopen().expect("opened")).output().await.expect("promtool");
     assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
