@@ -1,9 +1,6 @@
 //! The rules of points, and the one service that applies them. No HTTP, no AMQP and no serde may enter.
 
-use std::{
-    collections::HashMap,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use backon::{ExponentialBuilder, Retryable};
 use deadpool_postgres::Pool;
@@ -15,24 +12,24 @@ use crate::{
     batch::{LaneError, Lanes, Trip},
     metrics::StoreMetrics,
 };
+use read::Readers;
 use store::{Store, StoreError};
 
 mod trace;
 mod delta;
 mod settle;
+mod read;
 mod store;
 mod audit;
 
 pub use audit::{AuditError, AuditReport, Finding, audit};
 pub use delta::{Action, Delta, Invalid, PARTITIONS, POINTS_MAX, Points, Reason, RequestId, UserId};
+pub use read::{HistoryQuery, PAGE_MAX, Page, Status};
 pub use settle::{Entry, Outcome, Rejection};
 pub use trace::TraceParent;
 
 /// The most deltas in one transaction; the last group taken may pass it.
 pub const APPLY_BATCH_MAX: usize = 1_000;
-
-/// The most ids in one read.
-const READ_BATCH_MAX: usize = 1_000;
 
 /// The most calls that may wait for one lane.
 const LANE_CAPACITY: usize = 4_096;
@@ -89,25 +86,22 @@ pub enum Patience {
     Queue(CancellationToken),
 }
 
-/// Applies deltas and reads balances, batched; cheap to share behind an `Arc`.
+/// Applies deltas and reads the ledger, batched; cheap to share behind an `Arc`.
 pub struct PointService {
     apply: Lanes<ApplyTrip>,
-    read: Lanes<ReadTrip>,
+    readers: Readers,
 }
 
 impl PointService {
-    /// Starts `lanes` apply lanes and as many read lanes over `pool`, which should have a connection
-    /// for each.
+    /// Starts `lanes` apply lanes and the read lanes over `pool`, which should have a connection for each
+    /// that is made use of: see [`PointService::connections`].
     #[must_use]
     pub fn start(pool: Pool, lanes: usize, patience: &Patience) -> Self {
         let (store, metrics) = (Store::new(pool), StoreMetrics::default());
-        let apply = (0..lanes).map(|_| ApplyTrip {
-            store: store.clone(),
-            patience: patience.clone(),
-            metrics: metrics.clone(),
-        });
-        let read = (0..lanes).map(|_| ReadTrip { store: store.clone(), metrics: metrics.clone() });
-        Self { apply: Lanes::start(apply, LANE_CAPACITY), read: Lanes::start(read, LANE_CAPACITY) }
+        let readers = Readers::start(&store, lanes, &metrics);
+        let trip =
+            |_| ApplyTrip { store: store.clone(), patience: patience.clone(), metrics: metrics.clone() };
+        Self { apply: Lanes::start((0..lanes).map(trip), LANE_CAPACITY), readers }
     }
 
     /// Applies one delta, once for its request id however often it is called. Deltas of one user
@@ -131,14 +125,6 @@ impl PointService {
         deltas: Vec<Delta>,
     ) -> Result<Vec<Result<Outcome, ServiceError>>, ServiceError> {
         Ok(self.apply.call(partition, deltas).await?)
-    }
-
-    /// The balance of a user, or `None` for one that was never seen.
-    ///
-    /// # Errors
-    /// [`ServiceError`] within a few seconds where PostgreSQL does not answer.
-    pub async fn balance(&self, user_id: UserId) -> Result<Option<Balance>, ServiceError> {
-        self.read.call(user_id.partition(), user_id).await?
     }
 }
 
@@ -192,9 +178,7 @@ impl ApplyTrip {
             Err(error) => vec![Err(error); deltas.len()],
         }
     }
-}
 
-impl ApplyTrip {
     fn count(&self, outcomes: &[Outcome]) {
         let (mut applied, mut rejected, mut duplicate) = (0, 0, 0);
         for outcome in outcomes {
@@ -207,32 +191,6 @@ impl ApplyTrip {
         self.metrics.applied.inc_by(applied);
         self.metrics.rejected.inc_by(rejected);
         self.metrics.duplicate.inc_by(duplicate);
-    }
-}
-
-/// A read lane: its batches are queries.
-struct ReadTrip {
-    store: Store,
-    metrics: StoreMetrics,
-}
-
-impl Trip for ReadTrip {
-    type Item = UserId;
-    type Reply = Result<Option<Balance>, ServiceError>;
-    const NAME: &'static str = "read";
-    const MAX_WEIGHT: usize = READ_BATCH_MAX;
-
-    fn weight(_: &UserId) -> usize {
-        1
-    }
-
-    async fn carry(&mut self, users: Vec<UserId>) -> Vec<Self::Reply> {
-        let read: Result<HashMap<_, _>, _> =
-            retried(|| self.store.balances(&users), &Patience::Caller, &self.metrics).await;
-        users
-            .iter()
-            .map(|user| read.as_ref().map(|found| found.get(user).cloned()).map_err(Clone::clone))
-            .collect()
     }
 }
 

@@ -10,9 +10,13 @@ use crate::{build, domain::PointService, health::Health, queue::Publisher};
 pub use problem::ApiError;
 
 pub mod points;
+mod batch;
+mod history;
+mod requests;
+mod query;
 mod problem;
 mod operations;
-mod requests;
+mod traffic;
 
 pub use operations::serve_operations;
 
@@ -46,20 +50,25 @@ pub async fn serve(
 ) -> io::Result<()> {
     let port = listener.local_addr()?.port();
     let health = web::Data::from(health);
+    let stopping = web::Data::new(stop.clone());
     let server = HttpServer::new(move || {
-        let routes = requests::Routes::new();
+        let routes = traffic::Routes::new();
         App::new()
             .app_data(api.clone())
             .app_data(health.clone())
+            .app_data(stopping.clone())
             .service(post("/v1/point/add", points::add))
             .service(post("/v1/point/subtract", points::subtract))
+            .service(post("/v1/point/batch", batch::batch))
             .service(get("/v1/point", points::balance))
+            .service(get("/v1/point/log", history::log))
+            .service(get("/v1/point/request/{request_id}", requests::outcome))
             .service(get("/ping", async || HttpResponse::Ok().body("pong")))
             .service(get("/", about))
             .configure(operations::probes)
             .default_service(web::to(not_found))
             // Outermost, since it counts what the others refuse.
-            .wrap_fn(move |request, next| requests::observe(&routes, request, next))
+            .wrap_fn(move |request, next| traffic::observe(&routes, request, next))
     })
     .client_request_timeout(Duration::from_secs(REQUEST_HEAD_TIMEOUT_S))
     .shutdown_timeout(drain.as_secs())

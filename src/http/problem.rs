@@ -11,6 +11,7 @@ use actix_web::{
 };
 use serde::Serialize;
 
+use super::batch::{Fault, OperationResponse};
 use crate::{
     domain::{Entry, Invalid, Rejection, ServiceError},
     queue::PublishError,
@@ -41,6 +42,12 @@ pub enum ApiError {
     InvalidField { field: String, rule: String },
     #[error("no points were ever added to or subtracted from this user")]
     UnknownUser,
+    #[error("no points were added to or subtracted from this user by then")]
+    UnknownUserThen,
+    #[error("faults in the operations: {}; none was queued", .0.len())]
+    InvalidOperations(Vec<Fault>),
+    #[error("not every operation is known to be queued; send all of them again with the same keys")]
+    PartlyQueued(Vec<OperationResponse>),
     #[error("the Idempotency-Key was used for another change of this user")]
     KeyReused,
     #[error("{}", detail_of(*.1))]
@@ -106,6 +113,12 @@ struct ProblemResponse<'a> {
     request_id: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     balance: Option<i64>,
+    /// All that is wrong with a batch.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    errors: Option<&'a [Fault]>,
+    /// What became of each operation of a batch.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    operations: Option<&'a [OperationResponse]>,
 }
 
 impl ApiError {
@@ -123,8 +136,12 @@ impl ApiError {
             Self::BodyTimeout { .. } => (StatusCode::REQUEST_TIMEOUT, "body-timeout", "Body timeout"),
             Self::EmptyBody => (StatusCode::BAD_REQUEST, "empty-body", "Empty body"),
             Self::MalformedBody(_) => (StatusCode::BAD_REQUEST, "malformed-body", "Malformed body"),
-            Self::InvalidField { .. } => (StatusCode::BAD_REQUEST, "invalid-field", "Invalid field"),
-            Self::UnknownUser => (StatusCode::NOT_FOUND, "unknown-user", "Unknown user"),
+            Self::InvalidField { .. } | Self::InvalidOperations(_) => {
+                (StatusCode::BAD_REQUEST, "invalid-field", "Invalid field")
+            }
+            Self::UnknownUser | Self::UnknownUserThen => {
+                (StatusCode::NOT_FOUND, "unknown-user", "Unknown user")
+            }
             Self::KeyReused => (StatusCode::UNPROCESSABLE_ENTITY, "key-reused", "Idempotency key reused"),
             Self::Rejected(_, Rejection::InsufficientPoints) => {
                 (StatusCode::CONFLICT, "insufficient-points", "Insufficient points")
@@ -132,7 +149,7 @@ impl ApiError {
             Self::Rejected(_, Rejection::BalanceLimit) => {
                 (StatusCode::CONFLICT, "balance-limit", "Balance limit")
             }
-            Self::QueueUnavailable => {
+            Self::QueueUnavailable | Self::PartlyQueued(_) => {
                 (StatusCode::SERVICE_UNAVAILABLE, "queue-unavailable", "Queue unavailable")
             }
             Self::DatabaseUnavailable => {
@@ -145,11 +162,16 @@ impl ApiError {
 }
 
 impl ApiError {
+    /// A field, parameter or header that breaks its rule, which reads on from its name.
+    pub(super) fn invalid(field: &str, rule: impl Into<String>) -> Self {
+        Self::InvalidField { field: field.to_owned(), rule: rule.into() }
+    }
+
     /// When a client that was turned away for now should come back (RFC 9110 §10.2.3).
     fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Overloaded { retry_after } => Some(*retry_after),
-            Self::QueueUnavailable | Self::DatabaseUnavailable => Some(RETRY_AFTER),
+            Self::QueueUnavailable | Self::PartlyQueued(_) | Self::DatabaseUnavailable => Some(RETRY_AFTER),
             _ => None,
         }
     }
@@ -170,10 +192,17 @@ impl ResponseError for ApiError {
             field: None,
             request_id: None,
             balance: None,
+            errors: None,
+            operations: None,
         };
         match self {
             Self::InvalidField { field, .. } => problem.field = Some(field),
             Self::UnsupportedMediaType => problem.field = Some("Content-Type"),
+            Self::InvalidOperations(faults) => {
+                problem.field = Some("operations");
+                problem.errors = Some(faults);
+            }
+            Self::PartlyQueued(operations) => problem.operations = Some(operations),
             Self::KeyReused => problem.field = Some("Idempotency-Key"),
             Self::Rejected(entry, _) => {
                 problem.request_id = Some(entry.delta.request_id.to_string());

@@ -1,141 +1,75 @@
-//! Each request is counted, timed and, where its caller traces it, logged. What it is about may not enter.
+//! The handler of what became of a request, and how long a client would wait. No rule of the ledger may enter.
 
-use std::{cell::RefCell, collections::HashMap, rc::Rc, time::Instant};
+use std::time::{Duration, Instant};
 
 use actix_web::{
-    Error, HttpMessage, HttpRequest,
-    dev::{Service, ServiceRequest, ServiceResponse},
-    http::{Method, header::HeaderName},
+    HttpRequest, HttpResponse,
+    http::header::{self, HeaderName},
+    web,
 };
-use log::{Level, kv::Value};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
-use crate::{
-    domain::{Delta, RequestId, TraceParent, UserId},
-    logging,
-    metrics::RouteMetrics,
+use super::{
+    Api,
+    points::{EntryResponse, PendingResponse},
+    problem::ApiError,
+    query::Query,
 };
+use crate::domain::RequestId;
 
-/// The route of a request to none: what clients make up may not become a label.
-const UNMATCHED: &str = "unmatched";
+/// The longest that a client may wait for an outcome, well below what proxies allow an answer to take.
+const WAIT_MAX_S: u64 = 30;
 
-/// W3C Trace Context §3.2. As a value, since a text would be parsed anew for each request.
-static TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+/// When to ask again about what is pending.
+const PENDING_RETRY_AFTER_S: u64 = 1;
 
-/// The routes that were asked for. Each thread has its own, so that none waits for another.
-pub(super) struct Routes(RefCell<Seen>);
-
-struct Seen {
-    places: HashMap<String, usize>,
-    routes: Vec<RouteMetrics>,
-}
-
-impl Routes {
-    pub(super) fn new() -> Rc<Self> {
-        let unmatched = RouteMetrics::new(UNMATCHED);
-        Rc::new(Self(RefCell::new(Seen { places: HashMap::new(), routes: vec![unmatched] })))
-    }
-
-    /// The place of a request's route, known from its path where the pattern has no parameter.
-    fn place(&self, request: &ServiceRequest) -> usize {
-        let seen = &mut *self.0.borrow_mut();
-        if let Some(place) = seen.places.get(request.path()) {
-            return *place;
+/// `GET /v1/point/request/{request_id}?id=`
+pub(super) async fn outcome(
+    request: HttpRequest,
+    path: web::Path<String>,
+    api: web::Data<Api>,
+    stop: web::Data<CancellationToken>,
+) -> Result<HttpResponse, ApiError> {
+    let user_id = Query::of(&request, &["id"])?.user_id()?;
+    let id = Uuid::try_parse(&path).map_err(|_| ApiError::invalid("request_id", "must be a UUID"))?;
+    let request_id = RequestId::from(id);
+    let (asked, wait) = (Instant::now(), preferred_wait(&request));
+    let found = match wait {
+        Some(limit) => {
+            let waiting = api.service.outcome_within(user_id, request_id, limit);
+            stop.run_until_cancelled(waiting).await.transpose()?.flatten()
         }
-        let Some(pattern) = request.match_pattern() else { return 0 };
-        let routes = &mut seen.routes;
-        *seen.places.entry(pattern).or_insert_with_key(|pattern| {
-            routes.push(RouteMetrics::new(pattern));
-            routes.len() - 1
-        })
+        None => api.service.outcome(user_id, request_id).await?,
+    };
+    let mut response = HttpResponse::Ok();
+    // Not where too many wait already, or the server stops.
+    if let Some(limit) = wait.filter(|limit| found.is_some() || asked.elapsed() >= *limit) {
+        let applied = format!("wait={}", limit.as_secs());
+        response.insert_header((HeaderName::from_static("preference-applied"), applied));
     }
+    Ok(match &found {
+        Some(entry) => response.json(EntryResponse::from(entry)),
+        None => response
+            .insert_header((header::RETRY_AFTER, PENDING_RETRY_AFTER_S))
+            .json(PendingResponse::from(request_id)),
+    })
 }
 
-/// Whom and what a request is about, left by its handler for the log.
-struct Identity(RequestId, UserId);
-
-/// Where the log is told of it, leaves what a change is about for the line of its request.
-pub(super) fn identify(request: &HttpRequest, delta: &Delta) {
-    if log::log_enabled!(level(delta.traceparent.as_ref())) {
-        request.extensions_mut().insert(Identity(delta.request_id, delta.user_id));
-    }
-}
-
-/// The trace that a request belongs to.
-pub(super) fn trace(request: &HttpRequest) -> Option<TraceParent> {
-    request.extensions().get().cloned()
-}
-
-/// A trace that its caller records is worth a line; thousands of others a second are not.
-fn level(trace: Option<&TraceParent>) -> Level {
-    if trace.is_some_and(TraceParent::is_sampled) { Level::Info } else { Level::Debug }
-}
-
-/// Lets a request pass, and notes what became of it.
-pub(super) fn observe<S, B>(
-    routes: &Rc<Routes>,
-    request: ServiceRequest,
-    next: &S,
-) -> impl Future<Output = Result<ServiceResponse<B>, Error>> + use<S, B>
-where
-    S: Service<ServiceRequest, Response = ServiceResponse<B>, Error = Error>,
-{
-    let (arrived, routes, place) = (Instant::now(), Rc::clone(routes), routes.place(&request));
-    let trace = read_trace(&request);
-    let level = level(trace.as_ref());
-    let method = log::log_enabled!(level).then(|| request.method().clone());
-    if let Some(trace) = trace {
-        request.extensions_mut().insert(trace);
-    }
-    let answering = next.call(request);
-    async move {
-        let answer = answering.await;
-        let status = match &answer {
-            Ok(response) => response.status(),
-            Err(error) => error.as_response_error().status_code(),
-        };
-        let route = &mut routes.0.borrow_mut().routes[place];
-        let took = arrived.elapsed();
-        route.answered(status.as_u16(), took);
-        if let Some(method) = method {
-            let request = answer.as_ref().ok().map(ServiceResponse::request);
-            let line =
-                Line { method, route: route.route(), status: status.as_u16(), ms: took.as_secs_f64() * 1e3 };
-            line.write(level, request);
+/// `Prefer: wait=SECONDS` among other preferences (RFC 7240 §4.3), at most [`WAIT_MAX_S`], which is also what
+/// `wait` alone stands for. What can't be read is no preference.
+pub(super) fn preferred_wait(request: &HttpRequest) -> Option<Duration> {
+    let values = request.headers().get_all("Prefer").filter_map(|value| value.to_str().ok());
+    let mut preferences = values.flat_map(|value| value.split(','));
+    let seconds: u64 = preferences.find_map(|preference| {
+        let preference = preference.split(';').next().unwrap_or_default();
+        match preference.split_once('=') {
+            None if preference.trim().eq_ignore_ascii_case("wait") => Some(WAIT_MAX_S),
+            Some((name, seconds)) if name.trim().eq_ignore_ascii_case("wait") => {
+                seconds.trim().trim_matches('"').parse().ok()
+            }
+            _ => None,
         }
-        answer
-    }
-}
-
-/// A `traceparent` that is sent once and valid; any other is ignored, as the standard wants.
-fn read_trace(request: &ServiceRequest) -> Option<TraceParent> {
-    let mut values = request.headers().get_all(&TRACEPARENT);
-    let value = values.next().filter(|_| values.next().is_none())?;
-    TraceParent::parse(value.to_str().ok()?)
-}
-
-struct Line<'a> {
-    method: Method,
-    route: &'a str,
-    status: u16,
-    ms: f64,
-}
-
-impl Line<'_> {
-    fn write(&self, level: Level, request: Option<&HttpRequest>) {
-        let extensions = request.map(HttpRequest::extensions);
-        let identity = extensions.as_ref().and_then(|all| all.get::<Identity>());
-        let trace = extensions.as_ref().and_then(|all| all.get::<TraceParent>());
-        let mut pairs = vec![
-            ("method", self.method.as_str().into()),
-            ("route", self.route.into()),
-            ("status", self.status.into()),
-            ("duration_ms", ((self.ms * 1e3).round() / 1e3).into()),
-        ];
-        if let Some(Identity(request_id, user_id)) = identity {
-            pairs.push(("request_id", Value::from_display(request_id)));
-            pairs.push(("user_id", Value::from_display(user_id)));
-        }
-        pairs.extend(trace.map(|trace| ("traceparent", Value::from_display(trace))));
-        logging::write(level, module_path!(), format_args!("answered"), &pairs);
-    }
+    })?;
+    Some(Duration::from_secs(seconds.min(WAIT_MAX_S)))
 }
