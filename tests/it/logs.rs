@@ -1,6 +1,6 @@
 //! The lines of the log: as JSON, and a request that is followed through both halves.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::{
     client::{Client, answer, text},
@@ -40,7 +40,13 @@ async fn a_request_is_followed_from_the_http_line_to_the_workers_by_its_trace_an
         let waited = client.change("add", 13, 5).header("Prefer", "wait");
         (answer(rejected).await.1, answer(waited.header("traceparent", format!("{TRACE}-01"))).await.1)
     };
-    system.drain(7).await;
+    let operation = |user| json!({"action": "add", "user_id": user, "point": 5});
+    let batch = client.post("/v1/point/batch").json(&json!({"operations": [operation(14), operation(15)]}));
+    let of_batch = TRACE.replace('4', "5");
+    assert_eq!(answer(batch.header("traceparent", format!("{of_batch}-01"))).await.0, 202);
+    system.drain(9).await;
+    eventually("a line for each operation", async || lines_with(&work, &of_batch).len() == 2).await;
+    assert_eq!(lines_with(&serve, &of_batch)[0]["route"], "/v1/point/batch");
 
     let id = text(&sampled["request_id"]);
     eventually("both lines", async || {
