@@ -11,6 +11,7 @@ use std::{
 };
 
 use fastrand::Rng;
+use futures_util::future::join_all;
 use hdrhistogram::Histogram;
 use http_body_util::{BodyExt, Full};
 use hyper::{Request, StatusCode, body::Bytes, client::conn::http1};
@@ -174,15 +175,16 @@ pub struct Open {
 }
 
 impl Open {
+    /// All connections, open.
+    pub async fn connect(&self, address: SocketAddr) -> Vec<Wire> {
+        join_all((0..self.connections).map(|_| Wire::open(address))).await
+    }
+
     /// The latencies in microseconds, each from the time at which the request was due: a request that had to
     /// wait for its connection counts that as well, so that nothing is omitted where the service is slow. The
     /// timer that sends them has a resolution of 1 ms, which is in the figures.
-    pub async fn run(&self, address: SocketAddr) -> Histogram<u64> {
+    pub async fn run(&self, wires: Vec<Wire>) -> Histogram<u64> {
         let period = Duration::from_secs_f64(f64::from(self.connections) / self.per_second);
-        let mut wires = Vec::new();
-        for _ in 0..self.connections {
-            wires.push(Wire::open(address).await);
-        }
         let start = Instant::now();
         let mut connections = JoinSet::new();
         for (connection, mut wire) in (0..self.connections).zip(wires) {

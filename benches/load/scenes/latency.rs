@@ -68,9 +68,11 @@ async fn one(size: &Size, per_second: f64) -> (Histogram<u64>, Histogram<u64>) {
     let connections = u32::try_from(FEW).expect("a small number");
     let load = |time| Open { kind: Kind::Add, users: Users::Uniform(USERS), connections, per_second, time };
     // Every connection, channel and statement is made once.
-    bed.expected += load(Duration::from_secs(2)).run(address).await.len();
+    let warm_up = load(Duration::from_secs(2));
+    bed.expected += warm_up.run(warm_up.connect(address).await).await.len();
     let load = load(size.hold);
-    let (accepted, (visible, probes)) = tokio::join!(load.run(address), probe(address, size.hold));
+    let wires = load.connect(address).await;
+    let (accepted, (visible, probes)) = tokio::join!(load.run(wires), probe(address, size.hold));
     bed.expected += accepted.len() + probes;
     bed.all_applied().await;
     for process in [serve, work] {
