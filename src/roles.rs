@@ -24,8 +24,11 @@ use crate::{
     config::{AccessArgs, DatabaseArgs, MigrateArgs, NodeArgs, Role},
     dead_letters, dev,
     domain::{PARTITIONS, Patience, PointService},
+    health::Duty,
     http::{self, Api},
-    key, migrate, postgres,
+    key, manual, migrate,
+    operations::Operations,
+    postgres,
     queue::{Consumer, Link, Publisher},
     worker,
 };
@@ -44,7 +47,7 @@ pub async fn run(role: Role) -> anyhow::Result<()> {
     let stop = CancellationToken::new();
     tokio::spawn(stop_on_signal(stop.clone())?);
     match role {
-        Role::Serve(args) => serve(listen(args.listen)?, &args.node, args.access, stop).await,
+        Role::Serve(args) => serve(listen("--listen", args.listen)?, &args.node, args.access, stop).await,
         Role::Work(args) => work(&args.node, stop).await,
         Role::Migrate(args) => migrate(&args, stop).await,
         Role::Audit(args) => {
@@ -55,12 +58,14 @@ pub async fn run(role: Role) -> anyhow::Result<()> {
             stop.run_until_cancelled(key::run(role)).await.unwrap_or_else(|| bail!("interrupted"))
         }
         Role::Dev(args) => dev::run(args, stop).await,
+        Role::Completions(args) => manual::completions(&args),
+        Role::Man(args) => manual::man(&args),
     }
 }
 
 /// Takes the port before anything else: that another process has it is the likeliest mistake.
-pub(crate) fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
-    TcpListener::bind(address).with_context(|| format!("--listen {address}"))
+pub(crate) fn listen(flag: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address).with_context(|| format!("{flag} {address}"))
 }
 
 /// Serves HTTP on `listener` until `stop` is cancelled.
@@ -78,6 +83,7 @@ pub async fn serve(
     let connections = PointService::connections(usize::from(node.concurrency)) + 1;
     let pool = postgres::pool(&node.database.url, connections)?;
     let link = Link::start(node.broker.url.clone(), node.broker.names.clone(), "serve");
+    let operations = Operations::start(Duty::Serve, node, (&pool, &link), &stop)?;
     let (listen, limit) = (listener.local_addr()?, node.patience.startup_timeout);
     let starting = async {
         ready(&pool, &link, node).await?;
@@ -87,19 +93,22 @@ pub async fn serve(
     if let Some(started) = stop.run_until_cancelled(starting).await {
         let access = started?;
         access.check()?;
+        operations.health.started();
         let api = web::Data::new(Api {
             access,
             service: PointService::start(pool, usize::from(node.concurrency), &Patience::Caller),
             publisher: Publisher::start(&link.watch()),
         });
+        let drain = node.patience.shutdown_timeout;
         tokio::select! {
-            served = http::serve(listener, api.clone(), stop, node.patience.shutdown_timeout) => served?,
+            served = http::serve(listener, (api.clone(), operations.health.clone()), stop, drain) => served?,
             never = api.access.keep_up() => match never {},
         }
         // The last uses of the keys; without the database they are lost with the process.
         api.access.refresh().await.ok();
     }
     link.close().await;
+    operations.end().await;
     log::info!("stopped");
     Ok(())
 }
@@ -112,8 +121,10 @@ pub async fn work(node: &NodeArgs, stop: CancellationToken) -> anyhow::Result<()
     let lanes = usize::from(node.concurrency);
     let pool = postgres::pool(&node.database.url, lanes)?;
     let link = Link::start(node.broker.url.clone(), node.broker.names.clone(), "work");
+    let operations = Operations::start(Duty::Work, node, (&pool, &link), &stop)?;
     if let Some(started) = stop.run_until_cancelled(ready(&pool, &link, node)).await {
         started?;
+        operations.health.started();
         let service = Arc::new(PointService::start(pool, lanes, &Patience::Queue(stop.clone())));
         let worker = Uuid::now_v7();
         let consumers = (0..PARTITIONS).map(|p| Consumer::new(p, link.watch(), worker, stop.clone()));
@@ -130,6 +141,7 @@ pub async fn work(node: &NodeArgs, stop: CancellationToken) -> anyhow::Result<()
         }
     }
     link.close().await;
+    operations.end().await;
     log::info!("stopped");
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! Everything of HTTP: the listener, the routes, the shutdown. No AMQP and no SQL may enter.
 
-use std::{io, net::TcpListener, time::Duration};
+use std::{io, net::TcpListener, sync::Arc, time::Duration};
 
 use actix_web::{
     App, FromRequest, Handler, HttpResponse, HttpServer, Resource, Responder, dev::HttpServiceFactory, guard,
@@ -11,7 +11,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     access::{Access, Scope},
+    build,
     domain::PointService,
+    health::Health,
     queue::Publisher,
 };
 use auth::Needs::{self, Nothing, Right};
@@ -24,6 +26,10 @@ mod history;
 mod requests;
 mod query;
 mod problem;
+mod operations;
+mod traffic;
+
+pub use operations::serve_operations;
 
 /// The longest that a client may take to send the head of a request.
 const REQUEST_HEAD_TIMEOUT_S: u64 = 10;
@@ -51,15 +57,18 @@ struct AboutResponse {
 /// Where the listener can't be used.
 pub async fn serve(
     listener: TcpListener,
-    api: web::Data<Api>,
+    (api, health): (web::Data<Api>, Arc<Health>),
     stop: CancellationToken,
     drain: Duration,
 ) -> io::Result<()> {
     let port = listener.local_addr()?.port();
+    let health = web::Data::from(health);
     let stopping = web::Data::new(stop.clone());
     let server = HttpServer::new(move || {
+        let routes = traffic::Routes::new();
         App::new()
             .app_data(api.clone())
+            .app_data(health.clone())
             .app_data(stopping.clone())
             .service(post("/v1/point/add", Right(Scope::Write), points::add))
             .service(post("/v1/point/subtract", Right(Scope::Write), points::subtract))
@@ -69,7 +78,10 @@ pub async fn serve(
             .service(get("/v1/point/request/{request_id}", Right(Scope::Read), requests::outcome))
             .service(get("/ping", Nothing, async || HttpResponse::Ok().body("pong")))
             .service(get("/", Nothing, about))
-            .default_service(web::to(async || Err::<HttpResponse, _>(ApiError::NotFound)))
+            .configure(operations::probes)
+            .default_service(web::to(not_found))
+            // Outermost, since it counts what the others refuse.
+            .wrap_fn(move |request, next| traffic::observe(&routes, request, next))
     })
     .client_request_timeout(Duration::from_secs(REQUEST_HEAD_TIMEOUT_S))
     .shutdown_timeout(drain.as_secs())
@@ -115,7 +127,10 @@ fn guarded(needs: Needs, resource: Resource) -> impl HttpServiceFactory {
     resource.wrap_fn(move |request, service| auth::guard(needs, request, service))
 }
 
+async fn not_found() -> Result<HttpResponse, ApiError> {
+    Err(ApiError::NotFound)
+}
+
 async fn about() -> HttpResponse {
-    let version = env!("CARGO_PKG_VERSION");
-    HttpResponse::Ok().json(AboutResponse { name: env!("CARGO_PKG_NAME"), version })
+    HttpResponse::Ok().json(AboutResponse { name: env!("CARGO_PKG_NAME"), version: build::VERSION })
 }

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use tokio::time::timeout;
 use uuid::Uuid;
 
-use super::{Api, problem::ApiError, query::Query, requests::preferred_wait};
+use super::{Api, problem::ApiError, query::Query, requests::preferred_wait, traffic};
 use crate::domain::{Action, Balance, Delta, Entry, Outcome, Points, Reason, Rejection, RequestId, UserId};
 
 /// The longest body.
@@ -142,13 +142,13 @@ async fn change(
     api: &Api,
 ) -> Result<HttpResponse, ApiError> {
     let delta = requested_change(action, request, body).await?;
+    traffic::identify(request, &delta);
     if preferred_wait(request).is_some() {
         let outcome = api.service.apply_delta(delta.clone()).await?;
         return applied(&delta, &outcome);
     }
     let (request_id, user_id) = (delta.request_id, delta.user_id);
     api.publisher.publish(delta).await?;
-    log::debug!(request_id:%, user_id:%; "queued");
     Ok(queued(user_id, request_id))
 }
 
@@ -201,8 +201,8 @@ fn parse(action: Action, request: &HttpRequest, body: &[u8]) -> Result<Delta, Ap
         Some(key) => RequestId::from_key(user_id, key.as_bytes())?,
         None => RequestId::random(),
     };
-    let requested_at = now();
-    Ok(Delta { request_id, user_id, action, point, reason, requested_at })
+    let (requested_at, traceparent) = (now(), traffic::trace(request));
+    Ok(Delta { request_id, user_id, action, point, reason, requested_at, traceparent })
 }
 
 /// In microseconds, as PostgreSQL keeps it: a replayed answer is then the first one.

@@ -6,14 +6,14 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use tokio::process::Command;
 
-use crate::{logs, system::System};
+use crate::{leaks, system::System};
 
 /// Runs the role `key` to its end. What it prints on standard output is for its caller alone; the rest is a log.
 async fn run(system: &System, arguments: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_point-system"));
     command.arg("key").args(arguments).env("DATABASE_URL", &system.database.url).env("RUST_LOG", "trace");
     let output = command.output().await.expect("the executable");
-    String::from_utf8_lossy(&output.stderr).lines().for_each(logs::see);
+    String::from_utf8_lossy(&output.stderr).lines().for_each(leaks::see);
     output
 }
 

@@ -7,7 +7,7 @@ mod system;
 mod client;
 mod queues;
 mod process;
-mod logs;
+mod leaks;
 mod load;
 mod proxy;
 
@@ -31,5 +31,8 @@ mod migrate;
 mod audit;
 mod local;
 mod tls;
+mod ops;
+mod logs;
+mod manual;
 mod postman;
 mod tidy;

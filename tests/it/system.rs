@@ -7,7 +7,7 @@ use std::{
 
 use deadpool_postgres::{Object, Pool};
 use point_system::{
-    config::{AccessArgs, BrokerArgs, DatabaseArgs, NodeArgs, PatienceArgs},
+    config::{AccessArgs, BrokerArgs, DatabaseArgs, MetricsArgs, NodeArgs, PatienceArgs},
     domain::{Patience, PointService, audit},
     migrate,
     queue::QueueNames,
@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     client::{Client, Promises},
-    logs,
+    leaks,
     process::Process,
     queues::Queues,
     servers::{Database, OwnServers, database, servers},
@@ -62,7 +62,7 @@ impl System {
     }
 
     fn on(database: Database, amqp_url: String) -> Self {
-        logs::watch();
+        leaks::watch();
         let pool = database.pool(4);
         let (node_database_url, node_amqp_url, roles) = (None, None, Vec::new());
         let prefix = database.name.clone();
@@ -78,6 +78,7 @@ impl System {
                 names: QueueNames::new(&self.prefix).expect("a valid name"),
             },
             patience: PatienceArgs { startup_timeout: PATIENCE, shutdown_timeout: PATIENCE },
+            metrics: MetricsArgs::default(),
             concurrency: 4,
         }
     }
@@ -201,7 +202,7 @@ impl System {
         let queues = self.queues().await;
         assert_eq!(queues.waiting().await, 0, "deltas left in the queues");
         queues.delete().await;
-        logs::have_no_key();
+        leaks::have_no_key();
         self.discard().await;
     }
 
@@ -215,7 +216,7 @@ impl System {
     /// The same for a test without queues.
     pub async fn finish_without_queues(self) {
         self.audit().await;
-        logs::have_no_key();
+        leaks::have_no_key();
         self.discard().await;
     }
 

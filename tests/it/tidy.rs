@@ -56,6 +56,7 @@ fn each_library_stays_in_its_room() {
         (&["api_key "][..], "src/access/store.rs", &[][..]),
         (&["sha2", "subtle", "getrandom", "governor", "arc_swap"][..], "src/access/", &[][..]),
         (&["refinery"][..], "src/migrate.rs", &[][..]),
+        (&["prometheus::"][..], "src/metrics/", &[][..]),
         (&["serde"][..], "src/", &[][..]),
         (&["process::Command"][..], "src/local/", &[][..]),
     ] {
@@ -78,6 +79,7 @@ fn imports_go_one_way() {
         ("src/queue/", &["http", "worker", "postgres", "PointService"][..]),
         ("src/domain/", &["http", "worker", "queue", "config", "postgres"][..]),
         ("src/access/", &["http", "worker", "queue", "domain", "config", "postgres"][..]),
+        ("src/metrics/", &["http", "worker", "queue", "domain", "postgres"][..]),
         ("src/batch.rs", &["http", "worker", "queue", "domain", "postgres"][..]),
     ] {
         for (path, text) in
