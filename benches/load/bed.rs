@@ -92,29 +92,36 @@ impl Bed {
         }
     }
 
-    /// Applies what waits with one worker, by the clock of the database: from its first transaction to its
-    /// last.
+    /// Applies what waits with one worker.
     pub async fn drain(&self, concurrency: u16) -> Drained {
-        let since =
-            self.system.count("select (extract(epoch from clock_timestamp()) * 1000000)::bigint").await;
-        let work = self.work(concurrency).await;
-        self.all_applied().await;
-        assert!(work.end("-TERM").await.success(), "a clean end");
-        let query = |figure: &str| {
-            format!(
-                "select ({figure})::bigint from log where created_at > to_timestamp({since} / 1000000.0) having count(*) > 0"
-            )
+        self.pace_of(async {
+            let work = self.work(concurrency).await;
+            self.all_applied().await;
+            assert!(work.end("-TERM").await.success(), "a clean end");
+        })
+        .await
+    }
+
+    /// How fast `applying` applies deltas, by the clock of the database: the second half of them, when every
+    /// connection has been used and has the pages of its users at hand.
+    pub async fn pace_of(&self, applying: impl Future<Output = ()>) -> Drained {
+        let now = "select (extract(epoch from clock_timestamp()) * 1000000)::bigint";
+        let since = self.system.count(now).await;
+        applying.await;
+        let figure = async |figure: &str| {
+            let query = format!(
+                "with entries as (select created_at from log where created_at > to_timestamp({since} / 1000000.0)), \
+                 half as (select percentile_disc(0.5) within group (order by created_at) as way from entries) \
+                 select ({figure})::bigint from entries, half where created_at > way group by way"
+            );
+            #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
+            let figure = self.system.count(&query).await as f64;
+            figure
         };
-        let microseconds = self
-            .system
-            .count(&query("extract(epoch from max(created_at) - min(created_at)) * 1000000"))
-            .await;
-        let deltas = self.system.count(&query("count(*)")).await;
-        let transactions = self.system.count(&query("count(distinct created_at)")).await;
-        #[expect(clippy::cast_precision_loss, reason = "counts far below 2^52")]
-        let [microseconds, deltas, transactions] =
-            [microseconds, deltas, transactions].map(|count| count as f64);
-        Drained { per_second: deltas / microseconds * 1e6, batch: deltas / transactions }
+        let seconds = figure("extract(epoch from max(created_at) - way) * 1000000").await / 1e6;
+        let deltas = figure("count(*)").await;
+        let transactions = figure("count(distinct created_at)").await;
+        Drained { per_second: deltas / seconds, batch: deltas / transactions }
     }
 
     /// Sees that all is applied and sound, and removes the database and the queues.

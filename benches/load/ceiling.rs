@@ -66,8 +66,8 @@ async fn read(request: HttpRequest) -> Result<HttpResponse, ApiError> {
     Ok(points::found_balance(&Balance { user_id, point: 1, seq: 1, updated_at: Timestamp::UNIX_EPOCH }))
 }
 
-/// Deltas a second that `lanes` transactions at a time of `batch` deltas each come to.
-pub async fn apply(system: &System, users: &Users, deltas: usize, batch: usize, lanes: usize) -> f64 {
+/// Applies `deltas` in transactions of `batch` each, `lanes` at a time.
+pub async fn apply(system: &System, users: &Users, deltas: usize, batch: usize, lanes: usize) {
     let mut rng = fastrand::Rng::with_seed(2);
     let mut of_lane: Vec<Vec<Delta>> = vec![Vec::new(); lanes];
     for _ in 0..deltas {
@@ -75,7 +75,6 @@ pub async fn apply(system: &System, users: &Users, deltas: usize, batch: usize, 
         of_lane[usize::from(delta.user_id.partition()) % lanes].push(delta);
     }
     let service = Arc::new(system.service(lanes));
-    let started = Instant::now();
     let mut tasks = JoinSet::new();
     for (lane, deltas) in (0..PARTITIONS).zip(of_lane) {
         let service = Arc::clone(&service);
@@ -87,7 +86,6 @@ pub async fn apply(system: &System, users: &Users, deltas: usize, batch: usize, 
         });
     }
     tasks.join_all().await;
-    per_second(u64::try_from(deltas).expect("a count"), started.elapsed())
 }
 
 /// Deltas a second where each has a transaction of its own and the next waits for it.

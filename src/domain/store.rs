@@ -127,7 +127,8 @@ const WRITE: &str = "with moved as ( \
      select $4, entry.* from unnest($5::bigint[], $6::bigint[], $7::uuid[], $8::text[], $9::bigint[], \
          $10::text[], $11::text[], $12::text[], $13::bigint[], $14::timestamptz[]) as entry";
 
-/// Two round trips: locks and what is known, then the decision; each is pipelined on the connection.
+/// Two round trips: locks and what is known, then the decision; each is pipelined on the connection. Users who
+/// are new take one more.
 async fn apply(client: &Client, deltas: &[Delta]) -> Result<Vec<Outcome>, StoreError> {
     let [create, lock, logged, now, write]: [_; 5] =
         try_join_all([CREATE, LOCK, LOGGED, NOW, WRITE].map(|sql| client.prepare_cached(sql)))
@@ -140,19 +141,27 @@ async fn apply(client: &Client, deltas: &[Delta]) -> Result<Vec<Outcome>, StoreE
     let (asked_users, asked_requests): (Vec<i64>, Vec<Uuid>) =
         deltas.iter().map(|delta| (delta.user_id.get(), delta.request_id.get())).unzip();
 
-    // Everyone locks in the order of the ids, so nobody waits in a circle. In READ COMMITTED a statement
-    // sees what was committed before it began: what is logged is asked once the locks are held.
-    // `biased` polls in the order of the lines, which is then the order on the wire.
+    // Everyone locks in the order of the ids, so nobody waits in a circle: where a user is new, all locks are given
+    // up before the next try. In READ COMMITTED a statement sees what was committed before it began: what is
+    // logged is asked once the locks are held. `biased` polls in the order of the lines, which is then the order
+    // on the wire.
     let of_users: [&(dyn ToSql + Sync); 1] = [&users];
     let of_requests: [&(dyn ToSql + Sync); 2] = [&asked_users, &asked_requests];
-    let (.., locked, logged, now) = try_join!(
-        biased;
-        client.batch_execute("begin"),
-        client.execute(&create, &of_users),
-        client.query(&lock, &of_users),
-        client.query(&logged, &of_requests),
-        client.query_one(&now, &[]),
-    )?;
+    let hold = async |begin, new_users: bool| {
+        try_join!(
+            biased;
+            client.batch_execute(begin),
+            async { if new_users { client.execute(&create, &of_users).await } else { Ok(0) } },
+            client.query(&lock, &of_users),
+            client.query(&logged, &of_requests),
+            client.query_one(&now, &[]),
+        )
+    };
+    let mut first = hold("begin", false).await?;
+    if first.2.len() < users.len() {
+        first = hold("rollback; begin", true).await?;
+    }
+    let (.., locked, logged, now) = first;
     let mut accounts = locked.iter().map(account).collect::<Result<HashMap<_, _>, _>>()?;
     let mut known = logged.iter().map(entry).collect::<Result<HashMap<_, _>, _>>()?;
     // A user's times never go back, whatever the clock does: `history` searches them in the order of `seq`.

@@ -76,6 +76,9 @@ impl LocalPostgres {
             format!("port={}", self.port),
             "unix_socket_directories=".to_owned(),
             "max_connections=300".to_owned(),
+            // PostgreSQL's own defaults are for the smallest of machines; memory is taken as it is used.
+            "shared_buffers=512MB".to_owned(),
+            "max_wal_size=4GB".to_owned(),
         ] {
             command.args(["-c", &setting]);
         }

@@ -62,7 +62,8 @@ async fn transactions(size: &Size, batch: f64) -> f64 {
     let batch = batch.round() as usize;
     let bed = Bed::new().await;
     let deltas = usize::try_from(size.backlog).expect("a count");
-    let rate = ceiling::apply(&bed.system, &Users::Uniform(USERS), deltas, batch, usize::from(LANES)).await;
+    let users = Users::Uniform(USERS);
+    let pace = bed.pace_of(ceiling::apply(&bed.system, &users, deltas, batch, usize::from(LANES))).await;
     bed.system.finish().await;
-    rate
+    pace.per_second
 }

@@ -46,7 +46,6 @@ pub async fn measure(size: &Size, of_message: usize) -> Vec<Line> {
 
 /// The users are those of whom the log has a history, where there are any.
 async fn apply_and_read(bed: &mut Bed, size: &Size, of_message: usize) -> [f64; 2] {
-    bed.system.execute("checkpoint").await;
     bed.publish(&Users::Uniform(USERS), size.backlog, of_message).await;
     let drained = bed.drain(LANES).await;
     let (serve, address) = bed.serve().await;
@@ -71,6 +70,7 @@ async fn filled(rows: u64) -> Bed {
         bed.system.execute(&statement).await;
     }
     bed.system.execute("vacuum analyze user_point, log").await;
+    bed.system.execute("checkpoint").await;
     bed.expected += users * ENTRIES_PER_USER;
     bed.expected += ceiling::see_all(&bed.system, USERS).await;
     bed
