@@ -20,7 +20,10 @@ mod store;
 mod audit;
 
 pub use audit::{AuditError, AuditReport, Finding, audit};
-pub use delta::{Action, Delta, Invalid, PARTITIONS, POINTS_MAX, Points, Reason, RequestId, UserId};
+pub use delta::{
+    Action, Delta, Invalid, KEY_MAX_BYTES, PARTITIONS, POINTS_MAX, Points, REASON_MAX_CHARS, Reason, RequestId,
+    UserId,
+};
 pub use settle::{Entry, Outcome, Rejection};
 
 /// The most deltas in one transaction; the last group taken may pass it.

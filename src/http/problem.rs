@@ -10,11 +10,17 @@ use actix_web::{
     },
 };
 use serde::Serialize;
+use utoipa::ToSchema;
+use uuid::Uuid;
 
+use super::{catalogue::Kind, schema};
 use crate::{
     domain::{Entry, Invalid, Rejection, ServiceError},
     queue::PublishError,
 };
+
+/// The media type of every problem (RFC 9457 §6.1).
+pub(super) const MEDIA_TYPE: &str = "application/problem+json";
 
 /// When to come back after an outage, where nothing better is known.
 const RETRY_AFTER: Duration = Duration::from_secs(2);
@@ -89,82 +95,63 @@ impl From<ServiceError> for ApiError {
     }
 }
 
-/// RFC 9457 §3.1, and the members that are ours.
-#[derive(Serialize)]
-struct ProblemResponse<'a> {
-    /// A stable name, relative to the service.
+/// What went wrong, as RFC 9457 has it. More members may be added.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Problem)]
+pub(super) struct ProblemResponse<'a> {
+    /// The kind of problem: a name that never changes, and the path of the page that explains it.
+    #[schema(format = "uri-reference", pattern = "^/problems/[a-z-]+$")]
     r#type: String,
+    /// The kind in words.
     title: &'a str,
+    /// The response's status.
+    #[schema(minimum = 400, maximum = 599)]
     status: u16,
+    /// What is wrong with this request, for people to read.
     detail: String,
     /// The field, parameter or header at fault.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     field: Option<&'a str>,
-    /// The rejected request, and the balance that it left as it was.
+    /// The rejected request.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, value_type = Option<Uuid>)]
     request_id: Option<String>,
+    /// The balance that the rejected request left as it was.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, schema_with = schema::balance)]
     balance: Option<i64>,
 }
 
 impl ApiError {
-    /// Status, the last part of the `type`, and title.
-    fn kind(&self) -> (StatusCode, &'static str, &'static str) {
+    fn kind(&self) -> Kind {
         match self {
-            Self::NotFound => (StatusCode::NOT_FOUND, "not-found", "Not found"),
-            Self::MethodNotAllowed { .. } => {
-                (StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", "Method not allowed")
-            }
-            Self::UnsupportedMediaType => {
-                (StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported-media-type", "Unsupported media type")
-            }
-            Self::BodyTooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "body-too-large", "Body too large"),
-            Self::BodyTimeout { .. } => (StatusCode::REQUEST_TIMEOUT, "body-timeout", "Body timeout"),
-            Self::EmptyBody => (StatusCode::BAD_REQUEST, "empty-body", "Empty body"),
-            Self::MalformedBody(_) => (StatusCode::BAD_REQUEST, "malformed-body", "Malformed body"),
-            Self::InvalidField { .. } => (StatusCode::BAD_REQUEST, "invalid-field", "Invalid field"),
-            Self::UnknownUser => (StatusCode::NOT_FOUND, "unknown-user", "Unknown user"),
-            Self::KeyReused => (StatusCode::UNPROCESSABLE_ENTITY, "key-reused", "Idempotency key reused"),
-            Self::Rejected(_, Rejection::InsufficientPoints) => {
-                (StatusCode::CONFLICT, "insufficient-points", "Insufficient points")
-            }
-            Self::Rejected(_, Rejection::BalanceLimit) => {
-                (StatusCode::CONFLICT, "balance-limit", "Balance limit")
-            }
-            Self::QueueUnavailable => {
-                (StatusCode::SERVICE_UNAVAILABLE, "queue-unavailable", "Queue unavailable")
-            }
-            Self::DatabaseUnavailable => {
-                (StatusCode::SERVICE_UNAVAILABLE, "database-unavailable", "Database unavailable")
-            }
-            Self::Overloaded { .. } => (StatusCode::SERVICE_UNAVAILABLE, "overloaded", "Overloaded"),
-            Self::Refused => (StatusCode::INTERNAL_SERVER_ERROR, "refused", "Refused by the database"),
+            Self::NotFound => Kind::NotFound,
+            Self::MethodNotAllowed { .. } => Kind::MethodNotAllowed,
+            Self::UnsupportedMediaType => Kind::UnsupportedMediaType,
+            Self::BodyTooLarge { .. } => Kind::BodyTooLarge,
+            Self::BodyTimeout { .. } => Kind::BodyTimeout,
+            Self::EmptyBody => Kind::EmptyBody,
+            Self::MalformedBody(_) => Kind::MalformedBody,
+            Self::InvalidField { .. } => Kind::InvalidField,
+            Self::UnknownUser => Kind::UnknownUser,
+            Self::KeyReused => Kind::KeyReused,
+            Self::Rejected(_, Rejection::InsufficientPoints) => Kind::InsufficientPoints,
+            Self::Rejected(_, Rejection::BalanceLimit) => Kind::BalanceLimit,
+            Self::QueueUnavailable => Kind::QueueUnavailable,
+            Self::DatabaseUnavailable => Kind::DatabaseUnavailable,
+            Self::Overloaded { .. } => Kind::Overloaded,
+            Self::Refused => Kind::Refused,
         }
     }
-}
 
-impl ApiError {
-    /// When a client that was turned away for now should come back (RFC 9110 §10.2.3).
-    fn retry_after(&self) -> Option<Duration> {
-        match self {
-            Self::Overloaded { retry_after } => Some(*retry_after),
-            Self::QueueUnavailable | Self::DatabaseUnavailable => Some(RETRY_AFTER),
-            _ => None,
-        }
-    }
-}
-
-impl ResponseError for ApiError {
-    fn status_code(&self) -> StatusCode {
-        self.kind().0
-    }
-
-    fn error_response(&self) -> HttpResponse {
-        let (status, kind, title) = self.kind();
+    /// The body of the response.
+    pub(super) fn problem(&self) -> ProblemResponse<'_> {
+        let about = self.kind().about();
         let mut problem = ProblemResponse {
-            r#type: format!("/problems/{kind}"),
-            title,
-            status: status.as_u16(),
+            r#type: about.path(),
+            title: about.title,
+            status: about.status.as_u16(),
             detail: self.to_string(),
             field: None,
             request_id: None,
@@ -180,16 +167,34 @@ impl ResponseError for ApiError {
             }
             _ => {}
         }
-        let mut response = HttpResponse::build(status);
+        problem
+    }
+
+    /// When a client that was turned away for now should come back (RFC 9110 §10.2.3).
+    fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Overloaded { retry_after } => Some(*retry_after),
+            Self::QueueUnavailable | Self::DatabaseUnavailable => Some(RETRY_AFTER),
+            _ => None,
+        }
+    }
+}
+
+impl ResponseError for ApiError {
+    fn status_code(&self) -> StatusCode {
+        self.kind().about().status
+    }
+
+    fn error_response(&self) -> HttpResponse {
+        let mut response = HttpResponse::build(self.status_code());
         if let Self::MethodNotAllowed { allow } = self {
             response.insert_header((header::ALLOW, *allow));
         }
         if let Some(retry_after) = self.retry_after() {
             response.insert_header((header::RETRY_AFTER, retry_after.as_secs().to_string()));
         }
-        let mut response = response.json(problem);
-        let media_type = HeaderValue::from_static("application/problem+json");
-        response.headers_mut().insert(header::CONTENT_TYPE, media_type);
+        let mut response = response.json(self.problem());
+        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(MEDIA_TYPE));
         response
     }
 }

@@ -1,0 +1,57 @@
+//! One error of every kind, as a handler would raise it, for the pages and the API's description.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use uuid::Uuid;
+
+use super::{catalogue::Kind, problem::ApiError};
+use crate::domain::{Action, Delta, Entry, Points, Rejection, UserId};
+
+/// The moment in every example.
+const MOMENT_S: i64 = 1_795_399_200;
+
+/// The request id in every example.
+const REQUEST_ID: Uuid = Uuid::from_u128(0x0193_5b5a_4c00_7000_8000_0000_0000_0001);
+
+impl Kind {
+    pub(super) fn example(self) -> ApiError {
+        match self {
+            Self::NotFound => ApiError::NotFound,
+            Self::MethodNotAllowed => ApiError::MethodNotAllowed { allow: "GET, HEAD" },
+            Self::UnsupportedMediaType => ApiError::UnsupportedMediaType,
+            Self::BodyTooLarge => ApiError::BodyTooLarge { limit_bytes: super::points::BODY_MAX_BYTES },
+            Self::BodyTimeout => ApiError::BodyTimeout { limit_s: super::points::BODY_TIMEOUT_S },
+            Self::EmptyBody => ApiError::EmptyBody,
+            Self::MalformedBody => {
+                ApiError::MalformedBody("EOF while parsing an object at line 1 column 1".to_owned())
+            }
+            Self::InvalidField => {
+                ApiError::InvalidField { field: "point".to_owned(), rule: Points::RULE.to_owned() }
+            }
+            Self::UnknownUser => ApiError::UnknownUser,
+            Self::KeyReused => ApiError::KeyReused,
+            Self::InsufficientPoints => rejected(Action::Subtract, 700, Rejection::InsufficientPoints),
+            Self::BalanceLimit => rejected(Action::Add, crate::domain::POINTS_MAX, Rejection::BalanceLimit),
+            Self::QueueUnavailable => ApiError::QueueUnavailable,
+            Self::DatabaseUnavailable => ApiError::DatabaseUnavailable,
+            Self::Overloaded => ApiError::Overloaded { retry_after: Duration::from_secs(3) },
+            Self::Refused => ApiError::Refused,
+        }
+    }
+}
+
+/// A change of 900 points that was refused because of `balance`.
+fn rejected(action: Action, balance: i64, rejection: Rejection) -> ApiError {
+    let moment = Timestamp::from_second(MOMENT_S).expect("near now");
+    let delta = Delta {
+        request_id: REQUEST_ID.into(),
+        user_id: UserId::new("user_id", 1).expect("valid"),
+        action,
+        point: Points::new(900).expect("valid"),
+        reason: None,
+        requested_at: moment,
+    };
+    let entry = Entry { delta, seq: 3, rejection: Some(rejection), balance, created_at: moment };
+    ApiError::Rejected(Box::new(entry), rejection)
+}

@@ -1,0 +1,74 @@
+//! The schemas of values that are in many bodies, with the domain's own limits. No handler may enter.
+
+use serde_json::json;
+use utoipa::openapi::{KnownFormat, ObjectBuilder, SchemaFormat, Type, schema::Object};
+
+use crate::domain::{KEY_MAX_BYTES, POINTS_MAX, REASON_MAX_CHARS};
+
+pub(super) fn user_id() -> Object {
+    whole_number("Whose points.", 1, i64::MAX, 1)
+}
+
+pub(super) fn point() -> Object {
+    whole_number("How many points.", 1, POINTS_MAX, 1000)
+}
+
+pub(super) fn balance() -> Object {
+    whole_number("How many points the user has.", 0, POINTS_MAX, 700)
+}
+
+pub(super) fn seq() -> Object {
+    whole_number("The place in the user's log, without gaps from 1 on.", 1, i64::MAX, 2)
+}
+
+pub(super) fn reason() -> Object {
+    text("Why, in your words: characters other than control characters.", "welcome")
+        .min_length(Some(1))
+        .max_length(Some(REASON_MAX_CHARS))
+        .pattern(Some(r"^[^\u0000-\u001f\u007f-\u009f]*$"))
+        .build()
+}
+
+pub(super) fn idempotency_key() -> Object {
+    text("Visible ASCII characters, with spaces between them if you like.", "order-7")
+        .min_length(Some(1))
+        .max_length(Some(KEY_MAX_BYTES))
+        .pattern(Some("^[!-~]([ -~]*[!-~])?$"))
+        .build()
+}
+
+/// A text that is always the same.
+pub(super) fn constant(value: &str) -> Object {
+    ObjectBuilder::new().schema_type(Type::String).enum_values(Some([value])).build()
+}
+
+pub(super) fn action() -> Object {
+    ObjectBuilder::new().schema_type(Type::String).enum_values(Some(["add", "subtract"])).build()
+}
+
+pub(super) fn pending() -> Object {
+    constant("pending")
+}
+
+pub(super) fn applied() -> Object {
+    constant("applied")
+}
+
+fn whole_number(description: &str, min: i64, max: i64, example: i64) -> Object {
+    let limit = |value: i64| isize::try_from(value).expect("a platform of 64 bits");
+    ObjectBuilder::new()
+        .schema_type(Type::Integer)
+        .format(Some(SchemaFormat::KnownFormat(KnownFormat::Int64)))
+        .description(Some(description))
+        .minimum(Some(limit(min)))
+        .maximum(Some(limit(max)))
+        .examples([json!(example)])
+        .build()
+}
+
+fn text(description: &str, example: &str) -> ObjectBuilder {
+    ObjectBuilder::new()
+        .schema_type(Type::String)
+        .description(Some(description))
+        .examples([json!(example)])
+}
