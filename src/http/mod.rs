@@ -7,9 +7,9 @@ use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
 use crate::{domain::PointService, queue::Publisher};
-use problem::ApiError;
+pub use problem::ApiError;
 
-mod points;
+pub mod points;
 mod problem;
 
 /// The longest that a client may take to send the head of a request.

@@ -81,6 +81,15 @@ pub(super) async fn subtract(
 
 /// `GET /v1/point?id=`
 pub(super) async fn balance(request: HttpRequest, api: web::Data<Api>) -> Result<HttpResponse, ApiError> {
+    let found = api.service.balance(requested_user(&request)?).await?;
+    Ok(found_balance(&found.ok_or(ApiError::UnknownUser)?))
+}
+
+/// The user that a request to read asks for.
+///
+/// # Errors
+/// [`ApiError::InvalidField`].
+pub fn requested_user(request: &HttpRequest) -> Result<UserId, ApiError> {
     let mut ids = Vec::new();
     for (name, value) in url::form_urlencoded::parse(request.query_string().as_bytes()) {
         match name.as_ref() {
@@ -90,9 +99,14 @@ pub(super) async fn balance(request: HttpRequest, api: web::Data<Api>) -> Result
     }
     let [id] = ids.as_slice() else { return Err(invalid("id", "is required, once")) };
     let id: i64 = id.parse().map_err(|_| invalid("id", UserId::RULE))?;
-    let found = api.service.balance(UserId::new("id", id)?).await?;
-    let Balance { user_id, point, seq, updated_at } = found.ok_or(ApiError::UnknownUser)?;
-    Ok(HttpResponse::Ok().json(BalanceResponse { user_id: user_id.get(), point, seq, updated_at }))
+    Ok(UserId::new("id", id)?)
+}
+
+/// The answer to a request to read.
+#[must_use]
+pub fn found_balance(balance: &Balance) -> HttpResponse {
+    let Balance { user_id, point, seq, updated_at } = balance;
+    HttpResponse::Ok().json(BalanceResponse { user_id: user_id.get(), point: *point, seq: *seq, updated_at: *updated_at })
 }
 
 /// Queues the change, or, where the client waits for it (RFC 7240 §4.3), applies it at once.
@@ -102,7 +116,7 @@ async fn change(
     body: web::Payload,
     api: &Api,
 ) -> Result<HttpResponse, ApiError> {
-    let delta = parse(action, request, &read(request, body).await?)?;
+    let delta = requested_change(action, request, body).await?;
     if prefers_wait(request) {
         let outcome = api.service.apply_delta(delta.clone()).await?;
         return applied(&delta, &outcome);
@@ -110,7 +124,25 @@ async fn change(
     let (request_id, user_id) = (delta.request_id, delta.user_id);
     api.publisher.publish(delta).await?;
     log::debug!(request_id:%, user_id:%; "queued");
-    Ok(HttpResponse::Accepted().json(PendingResponse { request_id: request_id.get(), status: "pending" }))
+    Ok(queued(request_id))
+}
+
+/// The change that a request asks for, valid.
+///
+/// # Errors
+/// [`ApiError`], naming the field or the header at fault.
+pub async fn requested_change(
+    action: Action,
+    request: &HttpRequest,
+    body: web::Payload,
+) -> Result<Delta, ApiError> {
+    parse(action, request, &read(request, body).await?)
+}
+
+/// The answer to a change that is in the queue.
+#[must_use]
+pub fn queued(request_id: RequestId) -> HttpResponse {
+    HttpResponse::Accepted().json(PendingResponse { request_id: request_id.get(), status: "pending" })
 }
 
 async fn read(request: &HttpRequest, body: web::Payload) -> Result<web::Bytes, ApiError> {

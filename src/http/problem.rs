@@ -27,7 +27,8 @@ const RETRY_AFTER: Duration = Duration::from_secs(2);
 
 /// What can go wrong with a request.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum ApiError {
+#[expect(missing_docs, reason = "the message of each says what it is")]
+pub enum ApiError {
     #[error("there is nothing at this path")]
     NotFound,
     #[error("this path takes {allow} only")]
