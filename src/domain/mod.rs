@@ -21,8 +21,8 @@ mod audit;
 
 pub use audit::{AuditError, AuditReport, Finding, audit};
 pub use delta::{
-    Action, Delta, Invalid, KEY_MAX_BYTES, PARTITIONS, POINTS_MAX, Points, REASON_MAX_CHARS, Reason, RequestId,
-    UserId,
+    Action, Delta, Invalid, KEY_MAX_BYTES, PARTITIONS, POINTS_MAX, Points, REASON_MAX_CHARS, Reason,
+    RequestId, UserId,
 };
 pub use settle::{Entry, Outcome, Rejection};
 

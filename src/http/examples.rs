@@ -1,18 +1,34 @@
-//! One error of every kind, as a handler would raise it, for the pages and the API's description.
+//! Answers as examples, among them one error of every kind, for the pages and the API's description.
 
 use std::time::Duration;
 
 use jiff::Timestamp;
+use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::{catalogue::Kind, problem::ApiError};
 use crate::domain::{Action, Delta, Entry, Points, Rejection, UserId};
 
 /// The moment in every example.
-const MOMENT_S: i64 = 1_795_399_200;
+const MOMENT: &str = "2026-11-23T02:02:48.693239Z";
 
 /// The request id in every example.
 const REQUEST_ID: Uuid = Uuid::from_u128(0x0193_5b5a_4c00_7000_8000_0000_0000_0001);
+
+pub(super) fn pending() -> Value {
+    json!({"request_id": REQUEST_ID, "status": "pending"})
+}
+
+pub(super) fn entry() -> Value {
+    json!({
+        "request_id": REQUEST_ID, "status": "applied", "user_id": 1, "action": "add", "point": 1000,
+        "reason": "welcome", "seq": 1, "balance": 1000, "requested_at": MOMENT, "created_at": MOMENT,
+    })
+}
+
+pub(super) fn balance() -> Value {
+    json!({"user_id": 1, "point": 700, "seq": 2, "updated_at": MOMENT})
+}
 
 impl Kind {
     pub(super) fn example(self) -> ApiError {
@@ -43,7 +59,7 @@ impl Kind {
 
 /// A change of 900 points that was refused because of `balance`.
 fn rejected(action: Action, balance: i64, rejection: Rejection) -> ApiError {
-    let moment = Timestamp::from_second(MOMENT_S).expect("near now");
+    let moment: Timestamp = MOMENT.parse().expect("a moment");
     let delta = Delta {
         request_id: REQUEST_ID.into(),
         user_id: UserId::new("user_id", 1).expect("valid"),

@@ -5,12 +5,18 @@ use std::{io, net::TcpListener, time::Duration};
 use actix_web::{App, FromRequest, Handler, HttpResponse, HttpServer, Resource, Responder, guard, web};
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
+use utoipa::ToSchema;
 
 use crate::{domain::PointService, queue::Publisher};
 pub use problem::ApiError;
 
 pub mod points;
 mod problem;
+mod catalogue;
+mod examples;
+mod openapi;
+mod schema;
+mod pages;
 
 /// The longest that a client may take to send the head of a request.
 const REQUEST_HEAD_TIMEOUT_S: u64 = 10;
@@ -23,9 +29,13 @@ pub struct Api {
     pub publisher: Publisher,
 }
 
-#[derive(Serialize)]
+/// What runs here.
+#[derive(Serialize, ToSchema)]
+#[schema(as = About)]
 struct AboutResponse {
+    #[schema(examples("point-system"))]
     name: &'static str,
+    #[schema(examples("0.1.0"))]
     version: &'static str,
 }
 
@@ -47,8 +57,13 @@ pub async fn serve(
             .service(post("/v1/point/add", points::add))
             .service(post("/v1/point/subtract", points::subtract))
             .service(get("/v1/point", points::balance))
-            .service(get("/ping", async || HttpResponse::Ok().body("pong")))
+            .service(get("/ping", ping))
             .service(get("/", about))
+            .service(get("/openapi.json", pages::description))
+            .service(get("/docs", pages::docs))
+            .service(get("/docs/{file}", pages::file))
+            .service(get("/problems", pages::problems))
+            .service(get("/problems/{kind}", pages::problem))
             .default_service(web::to(async || Err::<HttpResponse, _>(ApiError::NotFound)))
     })
     .client_request_timeout(Duration::from_secs(REQUEST_HEAD_TIMEOUT_S))
@@ -88,7 +103,25 @@ fn only(allow: &'static str, path: &'static str) -> Resource {
     web::resource(path).default_service(web::to(refuse))
 }
 
+/// What runs here.
+#[utoipa::path(
+    get,
+    path = "/",
+    tag = "Service",
+    responses((status = 200, description = "Name and version.", body = AboutResponse)),
+)]
 async fn about() -> HttpResponse {
     let version = env!("CARGO_PKG_VERSION");
     HttpResponse::Ok().json(AboutResponse { name: env!("CARGO_PKG_NAME"), version })
+}
+
+/// Whether anything answers.
+#[utoipa::path(
+    get,
+    path = "/ping",
+    tag = "Service",
+    responses((status = 200, description = "It does.", content_type = "text/plain", body = String, example = "pong")),
+)]
+async fn ping() -> HttpResponse {
+    HttpResponse::Ok().content_type("text/plain; charset=utf-8").body("pong")
 }

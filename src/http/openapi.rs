@@ -3,13 +3,13 @@
 
 use std::collections::BTreeMap;
 
-use serde::Serialize;
-use serde_json::json;
+use actix_web::{ResponseError, http::header};
+use serde_json::{Value, json};
 use utoipa::{
-    IntoParams, IntoResponses, Modify, OpenApi, PartialSchema, ToSchema,
+    IntoParams, IntoResponses, Modify, OpenApi,
     openapi::{
         self, AllOfBuilder, Content, ContentBuilder, HeaderBuilder, ObjectBuilder, Ref, RefOr, Required,
-        Response, ResponseBuilder, Schema, Type,
+        Response, ResponseBuilder, Type,
         example::ExampleBuilder,
         header::Header,
         path::{Parameter, ParameterBuilder, ParameterIn},
@@ -17,9 +17,7 @@ use utoipa::{
     },
 };
 
-use actix_web::{ResponseError, http::header};
-
-use super::{catalogue::Kind, pages, points, problem, schema};
+use super::{catalogue::Kind, examples, pages, points, problem, schema};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -49,7 +47,9 @@ use super::{catalogue::Kind, pages, points, problem, schema};
         pages::problems,
         pages::problem,
     ),
-    components(schemas(problem::ProblemResponse)),
+    components(schemas(
+        points::PendingResponse, points::EntryResponse, points::BalanceResponse, problem::ProblemResponse
+    )),
     modifiers(&EveryOperation),
 )]
 struct Description;
@@ -82,32 +82,154 @@ fn problems(kinds: &[Kind]) -> BTreeMap<String, RefOr<Response>> {
 }
 
 fn response(kinds: &[Kind]) -> Response {
-    let list = |line: fn(&Kind) -> String| kinds.iter().map(line).collect::<Vec<_>>().join("\n");
+    let meanings = kinds.iter().map(|kind| {
+        let about = kind.about();
+        format!("[{}]({}): {}", about.title, about.path(), about.meaning)
+    });
     let types = kinds.iter().map(|kind| kind.about().path());
-    let narrowed = ObjectBuilder::new()
+    let one_of_them = ObjectBuilder::new()
         .property("type", ObjectBuilder::new().schema_type(Type::String).enum_values(Some(types)));
-    let schema = AllOfBuilder::new().item(Ref::from_schema_name("Problem")).item(narrowed);
+    let schema = AllOfBuilder::new().item(Ref::from_schema_name("Problem")).item(one_of_them);
     let examples = kinds.iter().map(|kind| {
         let example = serde_json::to_value(kind.example().problem()).expect("JSON");
         let about = kind.about();
-        (about.slug, ExampleBuilder::new().summary(about.title).value(Some(example)))
+        (about.slug, ExampleBuilder::new().summary(about.title).value(Some(example)).build())
     });
-    let content: Content =
-        ContentBuilder::new().schema(Some(Schema::from(schema))).examples_from_iter(examples).build();
+    let content = ContentBuilder::new().schema(Some(schema)).examples_from_iter(examples).build();
     let mut response = ResponseBuilder::new()
-        .description(list(|kind| {
-            let about = kind.about();
-            format!("- [{}]({}): {}", about.title, about.path(), about.meaning)
-        }))
+        .description(meanings.collect::<Vec<_>>().join("\n\n"))
         .content(problem::MEDIA_TYPE, content);
-    for kind in kinds {
-        for (name, value) in kind.example().error_response().headers() {
-            response = match name {
-                &header::ALLOW => response.header("Allow", text_header("The methods that this path takes.", value)),
-                &header::RETRY_AFTER => response.header("Retry-After", seconds_header()),
-                _ => response,
-            };
-        }
+    let sent = |name: header::HeaderName| {
+        kinds.iter().all(|kind| kind.example().error_response().headers().contains_key(&name))
+    };
+    if sent(header::ALLOW) {
+        response = response
+            .header("Allow", header_of(Object::with_type(Type::String), "The methods that this path takes."));
+    }
+    if sent(header::RETRY_AFTER) {
+        response = response.header("Retry-After", header_of(schema::seconds(), "How long to wait."));
     }
     response.build()
+}
+
+/// The kinds of problem that an operation may answer with, beside those that every operation has.
+macro_rules! problems {
+    ($(#[$doc:meta])* $name:ident: $($kind:ident),*) => {
+        $(#[$doc])*
+        pub(super) struct $name;
+
+        impl IntoResponses for $name {
+            fn responses() -> BTreeMap<String, RefOr<Response>> {
+                problems(&[$(Kind::$kind),*])
+            }
+        }
+    };
+}
+
+problems! {
+    /// Of what is named by its path.
+    PathProblems: NotFound
+}
+
+problems! {
+    /// Of a read.
+    BalanceProblems: InvalidField, UnknownUser, DatabaseUnavailable, Overloaded
+}
+
+problems! {
+    /// Of a change.
+    ChangeProblems: EmptyBody, MalformedBody, InvalidField, BodyTimeout, InsufficientPoints, BalanceLimit,
+        BodyTooLarge, UnsupportedMediaType, KeyReused, Refused, QueueUnavailable, DatabaseUnavailable, Overloaded
+}
+
+/// Every answer to a change.
+pub(super) struct ChangeAnswers;
+
+impl IntoResponses for ChangeAnswers {
+    fn responses() -> BTreeMap<String, RefOr<Response>> {
+        let mut responses = ChangeProblems::responses();
+        let queued = ResponseBuilder::new()
+            .description("The change is safe in the queue and will be decided in its turn.")
+            .content("application/json", body("Pending", examples::pending()));
+        responses.insert("202".to_owned(), queued.into());
+        let decided = ResponseBuilder::new()
+            .description("With `Prefer: wait`: the change is applied. This is its entry in the user's log.")
+            .content("application/json", body("Entry", examples::entry()));
+        responses.insert("200".to_owned(), decided.into());
+        for decided in ["200", "409"] {
+            if let Some(RefOr::T(response)) = responses.get_mut(decided) {
+                let waited =
+                    header_of(schema::constant("wait"), "The preference that was honoured (RFC 7240 §3).");
+                let replayed = header_of(
+                    schema::constant("true"),
+                    "There where the Idempotency-Key was used before: this is the answer of then.",
+                );
+                response.headers.insert("Preference-Applied".to_owned(), waited.into());
+                response.headers.insert("Idempotency-Replayed".to_owned(), replayed.into());
+            }
+        }
+        responses
+    }
+}
+
+/// A set of parameters: the name of each, where it is, its schema, what it is for, an example.
+macro_rules! parameters {
+    ($(#[$doc:meta])* $set:ident: $(($name:literal, $place:ident, $schema:expr, $description:literal, $example:literal))*) => {
+        $(#[$doc])*
+        pub(super) struct $set;
+
+        impl IntoParams for $set {
+            fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
+                vec![$(parameter($name, ParameterIn::$place, $schema, $description, json!($example))),*]
+            }
+        }
+    };
+}
+
+parameters! {
+    /// Of a change.
+    ChangeHeaders:
+    ("Idempotency-Key", Header, schema::idempotency_key(), "Whatever is sent again with the same key counts once. \
+        A key belongs to its user and stands for one change; with `Prefer: wait`, another change under it is \
+        refused with `422`.", "order-7")
+    ("Prefer", Header, Object::with_type(Type::String), "`wait` (RFC 7240 §4.3): apply the change before the \
+        answer, past the queue, and say what came of it. Other preferences change nothing.", "wait")
+}
+
+parameters! {
+    /// Of a read.
+    BalanceQuery:
+    ("id", Query, schema::user_id(), "The user.", 1)
+}
+
+parameters! {
+    /// Of a page's file.
+    FilePath:
+    ("file", Path, schema::file(), "The name of the file.", "docs.js")
+}
+
+parameters! {
+    /// Of a problem's page.
+    KindPath:
+    ("kind", Path, schema::slug(), "The last part of a problem's `type`.", "insufficient-points")
+}
+
+fn parameter(name: &str, place: ParameterIn, schema: Object, description: &str, example: Value) -> Parameter {
+    let required = if place == ParameterIn::Header { Required::False } else { Required::True };
+    ParameterBuilder::new()
+        .name(name)
+        .parameter_in(place)
+        .required(required)
+        .description(Some(description))
+        .schema(Some(schema))
+        .example(Some(example))
+        .build()
+}
+
+fn body(schema: &str, example: Value) -> Content {
+    ContentBuilder::new().schema(Some(Ref::from_schema_name(schema))).example(Some(example)).build()
+}
+
+fn header_of(schema: Object, description: &str) -> Header {
+    HeaderBuilder::new().schema(Some(schema)).description(Some(description)).build()
 }

@@ -31,7 +31,7 @@ pub(super) const FILES: [&str; 4] = ["docs.js", "pages.css", "swagger-ui-bundle.
         status = 200,
         description = "This document.",
         content_type = "application/json",
-        body = inline(openapi::DocumentResponse),
+        body = Object,
     )),
 )]
 pub(super) async fn description() -> HttpResponse {
@@ -64,12 +64,12 @@ pub(super) async fn docs() -> HttpResponse {
     get,
     path = "/docs/{file}",
     tag = "Description",
-    params(("file" = inline(openapi::File), Path, description = "The name of the file.")),
+    params(openapi::FilePath),
     responses(
         (status = 200, description = "The file; Swagger UI's come compressed.", content(
             (String = "text/css"), (String = "text/javascript"),
         ), headers(("Content-Encoding" = Option<String>, description = "`gzip` for Swagger UI's files."))),
-        openapi::FileProblems,
+        openapi::PathProblems,
     ),
 )]
 pub(super) async fn file(request: HttpRequest) -> Result<HttpResponse, ApiError> {
@@ -132,10 +132,10 @@ pub(super) async fn problems() -> HttpResponse {
     get,
     path = "/problems/{kind}",
     tag = "Description",
-    params(("kind" = inline(openapi::Slug), Path, description = "The last part of a problem's `type`.")),
+    params(openapi::KindPath),
     responses(
         (status = 200, description = "A page.", content_type = "text/html", body = String),
-        openapi::FileProblems,
+        openapi::PathProblems,
     ),
 )]
 pub(super) async fn problem(request: HttpRequest) -> Result<HttpResponse, ApiError> {

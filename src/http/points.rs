@@ -10,58 +10,93 @@ use actix_web::{
 use jiff::{Timestamp, Unit};
 use serde::{Deserialize, Serialize};
 use tokio::time::timeout;
+use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::{Api, problem::ApiError};
+use super::{Api, examples, openapi, problem::ApiError, schema};
 use crate::domain::{Action, Balance, Delta, Entry, Outcome, Points, Reason, RequestId, UserId};
 
 /// The longest body.
-const BODY_MAX_BYTES: usize = 16 * 1024;
+pub(super) const BODY_MAX_BYTES: usize = 16 * 1024;
 
 /// The longest that a body may take to arrive.
-const BODY_TIMEOUT_S: u64 = 10;
+pub(super) const BODY_TIMEOUT_S: u64 = 10;
 
 const IDEMPOTENCY_KEY: &str = "Idempotency-Key";
 
-#[derive(Deserialize)]
+/// A change of a user's points.
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = Change)]
 struct ChangeRequest {
+    #[schema(schema_with = schema::user_id, required)]
     user_id: Option<i64>,
+    #[schema(schema_with = schema::point, required)]
     point: Option<i64>,
+    #[schema(schema_with = schema::optional_reason)]
     reason: Option<String>,
 }
 
-#[derive(Serialize)]
-struct PendingResponse {
+/// A change that is in the queue.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Pending)]
+pub(super) struct PendingResponse {
+    /// The request's name from now on.
     request_id: Uuid,
+    #[schema(schema_with = schema::pending)]
     status: &'static str,
 }
 
-#[derive(Serialize)]
-struct EntryResponse<'a> {
+/// A change that was applied: its entry in the user's log.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Entry)]
+pub(super) struct EntryResponse<'a> {
     request_id: Uuid,
+    #[schema(schema_with = schema::applied)]
     status: &'static str,
+    #[schema(schema_with = schema::user_id)]
     user_id: i64,
+    #[schema(schema_with = schema::action)]
     action: &'static str,
+    #[schema(schema_with = schema::point)]
     point: i64,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(schema_with = schema::reason)]
     reason: Option<&'a str>,
+    #[schema(schema_with = schema::seq)]
     seq: i64,
     /// The user's points after this entry.
+    #[schema(schema_with = schema::balance)]
     balance: i64,
+    /// When the request was accepted, by the clock of the node that accepted it.
     requested_at: Timestamp,
+    /// When it was decided, by the database's clock.
     created_at: Timestamp,
 }
 
-#[derive(Serialize)]
-struct BalanceResponse {
+/// A user's points.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Balance)]
+pub(super) struct BalanceResponse {
+    #[schema(schema_with = schema::user_id)]
     user_id: i64,
+    #[schema(schema_with = schema::balance)]
     point: i64,
+    #[schema(schema_with = schema::seq)]
     seq: i64,
+    /// When the last entry was written, by the database's clock.
     updated_at: Timestamp,
 }
 
-/// `POST /v1/point/add`
+/// Adds points to a user, who comes into being with the first of them.
+#[utoipa::path(
+    post,
+    path = "/v1/point/add",
+    tag = "Points",
+    params(openapi::ChangeHeaders),
+    request_body(content = ChangeRequest, example = json!({"user_id": 1, "point": 1000, "reason": "welcome"})),
+    responses(openapi::ChangeAnswers),
+)]
 pub(super) async fn add(
     request: HttpRequest,
     body: web::Payload,
@@ -70,7 +105,15 @@ pub(super) async fn add(
     change(Action::Add, &request, body, &api).await
 }
 
-/// `POST /v1/point/subtract`
+/// Subtracts points from a user who has as many.
+#[utoipa::path(
+    post,
+    path = "/v1/point/subtract",
+    tag = "Points",
+    params(openapi::ChangeHeaders),
+    request_body(content = ChangeRequest, example = json!({"user_id": 1, "point": 300, "reason": "order 7"})),
+    responses(openapi::ChangeAnswers),
+)]
 pub(super) async fn subtract(
     request: HttpRequest,
     body: web::Payload,
@@ -79,7 +122,18 @@ pub(super) async fn subtract(
     change(Action::Subtract, &request, body, &api).await
 }
 
-/// `GET /v1/point?id=`
+/// Reads a user's points.
+#[utoipa::path(
+    get,
+    path = "/v1/point",
+    tag = "Points",
+    params(openapi::BalanceQuery),
+    responses(
+        (status = 200, description = "The balance as of the last change that was applied.", body = BalanceResponse,
+         example = json!(examples::balance())),
+        openapi::BalanceProblems,
+    ),
+)]
 pub(super) async fn balance(request: HttpRequest, api: web::Data<Api>) -> Result<HttpResponse, ApiError> {
     let found = api.service.balance(requested_user(&request)?).await?;
     Ok(found_balance(&found.ok_or(ApiError::UnknownUser)?))
@@ -106,7 +160,12 @@ pub fn requested_user(request: &HttpRequest) -> Result<UserId, ApiError> {
 #[must_use]
 pub fn found_balance(balance: &Balance) -> HttpResponse {
     let Balance { user_id, point, seq, updated_at } = balance;
-    HttpResponse::Ok().json(BalanceResponse { user_id: user_id.get(), point: *point, seq: *seq, updated_at: *updated_at })
+    HttpResponse::Ok().json(BalanceResponse {
+        user_id: user_id.get(),
+        point: *point,
+        seq: *seq,
+        updated_at: *updated_at,
+    })
 }
 
 /// Queues the change, or, where the client waits for it (RFC 7240 §4.3), applies it at once.

@@ -11,7 +11,6 @@ use actix_web::{
 };
 use serde::Serialize;
 use utoipa::ToSchema;
-use uuid::Uuid;
 
 use super::{catalogue::Kind, schema};
 use crate::{
@@ -116,7 +115,7 @@ pub(super) struct ProblemResponse<'a> {
     field: Option<&'a str>,
     /// The rejected request.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false, value_type = Option<Uuid>)]
+    #[schema(nullable = false, format = "uuid")]
     request_id: Option<String>,
     /// The balance that the rejected request left as it was.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -3,7 +3,8 @@
 use serde_json::json;
 use utoipa::openapi::{KnownFormat, ObjectBuilder, SchemaFormat, Type, schema::Object};
 
-use crate::domain::{KEY_MAX_BYTES, POINTS_MAX, REASON_MAX_CHARS};
+use super::{catalogue::Kind, pages::FILES};
+use crate::domain::{Action, KEY_MAX_BYTES, POINTS_MAX, REASON_MAX_CHARS};
 
 pub(super) fn user_id() -> Object {
     whole_number("Whose points.", 1, i64::MAX, 1)
@@ -37,13 +38,20 @@ pub(super) fn idempotency_key() -> Object {
         .build()
 }
 
+/// The same where it may be left out, and null is as good as that.
+pub(super) fn optional_reason() -> Object {
+    let mut schema = reason();
+    schema.schema_type = [Type::String, Type::Null].into_iter().collect();
+    schema
+}
+
 /// A text that is always the same.
-pub(super) fn constant(value: &str) -> Object {
-    ObjectBuilder::new().schema_type(Type::String).enum_values(Some([value])).build()
+pub(super) fn constant(value: &'static str) -> Object {
+    one_of([value])
 }
 
 pub(super) fn action() -> Object {
-    ObjectBuilder::new().schema_type(Type::String).enum_values(Some(["add", "subtract"])).build()
+    one_of([Action::Add.as_str(), Action::Subtract.as_str()])
 }
 
 pub(super) fn pending() -> Object {
@@ -52,6 +60,25 @@ pub(super) fn pending() -> Object {
 
 pub(super) fn applied() -> Object {
     constant("applied")
+}
+
+/// The value of Retry-After (RFC 9110 §10.2.3).
+pub(super) fn seconds() -> Object {
+    ObjectBuilder::new().schema_type(Type::Integer).minimum(Some(1)).build()
+}
+
+/// The name of one of the pages' files.
+pub(super) fn file() -> Object {
+    one_of(FILES)
+}
+
+/// The last part of a problem's type.
+pub(super) fn slug() -> Object {
+    one_of(Kind::ALL.iter().map(|kind| kind.about().slug))
+}
+
+fn one_of(values: impl IntoIterator<Item = &'static str>) -> Object {
+    ObjectBuilder::new().schema_type(Type::String).enum_values(Some(values)).build()
 }
 
 fn whole_number(description: &str, min: i64, max: i64, example: i64) -> Object {
@@ -67,8 +94,5 @@ fn whole_number(description: &str, min: i64, max: i64, example: i64) -> Object {
 }
 
 fn text(description: &str, example: &str) -> ObjectBuilder {
-    ObjectBuilder::new()
-        .schema_type(Type::String)
-        .description(Some(description))
-        .examples([json!(example)])
+    ObjectBuilder::new().schema_type(Type::String).description(Some(description)).examples([json!(example)])
 }
