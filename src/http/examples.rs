@@ -15,6 +15,10 @@ const MOMENT: &str = "2026-11-23T02:02:48.693239Z";
 /// The request id in every example.
 const REQUEST_ID: Uuid = Uuid::from_u128(0x0193_5b5a_4c00_7000_8000_0000_0000_0001);
 
+pub(super) fn about() -> Value {
+    json!({"name": env!("CARGO_PKG_NAME"), "version": env!("CARGO_PKG_VERSION")})
+}
+
 pub(super) fn pending() -> Value {
     json!({"request_id": REQUEST_ID, "status": "pending"})
 }

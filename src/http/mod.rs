@@ -11,6 +11,7 @@ use crate::{domain::PointService, queue::Publisher};
 pub use problem::ApiError;
 
 pub mod points;
+mod bodies;
 mod problem;
 mod catalogue;
 mod examples;
@@ -33,9 +34,7 @@ pub struct Api {
 #[derive(Serialize, ToSchema)]
 #[schema(as = About)]
 struct AboutResponse {
-    #[schema(examples("point-system"))]
     name: &'static str,
-    #[schema(examples("0.1.0"))]
     version: &'static str,
 }
 
@@ -108,7 +107,7 @@ fn only(allow: &'static str, path: &'static str) -> Resource {
     get,
     path = "/",
     tag = "Service",
-    responses((status = 200, description = "Name and version.", body = AboutResponse)),
+    responses((status = 200, description = "Name and version.", body = AboutResponse, example = json!(examples::about()))),
 )]
 async fn about() -> HttpResponse {
     let version = env!("CARGO_PKG_VERSION");

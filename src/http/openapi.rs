@@ -17,7 +17,7 @@ use utoipa::{
     },
 };
 
-use super::{catalogue::Kind, examples, pages, points, problem, schema};
+use super::{bodies, catalogue::Kind, examples, pages, points, problem, schema};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -48,7 +48,7 @@ use super::{catalogue::Kind, examples, pages, points, problem, schema};
         pages::problem,
     ),
     components(schemas(
-        points::PendingResponse, points::EntryResponse, points::BalanceResponse, problem::ProblemResponse
+        bodies::PendingResponse, bodies::EntryResponse, bodies::BalanceResponse, problem::ProblemResponse
     )),
     modifiers(&EveryOperation),
 )]

@@ -1,4 +1,4 @@
-//! The handlers of points, and the bodies they read and write. No rule of the ledger may enter.
+//! The handlers of points. No rule of the ledger may enter.
 
 use std::time::Duration;
 
@@ -8,12 +8,15 @@ use actix_web::{
     web,
 };
 use jiff::{Timestamp, Unit};
-use serde::{Deserialize, Serialize};
+use serde_json::Number;
 use tokio::time::timeout;
-use utoipa::ToSchema;
-use uuid::Uuid;
 
-use super::{Api, examples, openapi, problem::ApiError, schema};
+use super::{
+    Api,
+    bodies::{BalanceResponse, ChangeRequest, EntryResponse, PendingResponse, whole},
+    examples, openapi,
+    problem::ApiError,
+};
 use crate::domain::{Action, Balance, Delta, Entry, Outcome, Points, Reason, RequestId, UserId};
 
 /// The longest body.
@@ -23,70 +26,6 @@ pub(super) const BODY_MAX_BYTES: usize = 16 * 1024;
 pub(super) const BODY_TIMEOUT_S: u64 = 10;
 
 const IDEMPOTENCY_KEY: &str = "Idempotency-Key";
-
-/// A change of a user's points.
-#[derive(Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-#[schema(as = Change)]
-struct ChangeRequest {
-    #[schema(schema_with = schema::user_id, required)]
-    user_id: Option<i64>,
-    #[schema(schema_with = schema::point, required)]
-    point: Option<i64>,
-    #[schema(schema_with = schema::optional_reason)]
-    reason: Option<String>,
-}
-
-/// A change that is in the queue.
-#[derive(Serialize, ToSchema)]
-#[schema(as = Pending)]
-pub(super) struct PendingResponse {
-    /// The request's name from now on.
-    request_id: Uuid,
-    #[schema(schema_with = schema::pending)]
-    status: &'static str,
-}
-
-/// A change that was applied: its entry in the user's log.
-#[derive(Serialize, ToSchema)]
-#[schema(as = Entry)]
-pub(super) struct EntryResponse<'a> {
-    request_id: Uuid,
-    #[schema(schema_with = schema::applied)]
-    status: &'static str,
-    #[schema(schema_with = schema::user_id)]
-    user_id: i64,
-    #[schema(schema_with = schema::action)]
-    action: &'static str,
-    #[schema(schema_with = schema::point)]
-    point: i64,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(schema_with = schema::reason)]
-    reason: Option<&'a str>,
-    #[schema(schema_with = schema::seq)]
-    seq: i64,
-    /// The user's points after this entry.
-    #[schema(schema_with = schema::balance)]
-    balance: i64,
-    /// When the request was accepted, by the clock of the node that accepted it.
-    requested_at: Timestamp,
-    /// When it was decided, by the database's clock.
-    created_at: Timestamp,
-}
-
-/// A user's points.
-#[derive(Serialize, ToSchema)]
-#[schema(as = Balance)]
-pub(super) struct BalanceResponse {
-    #[schema(schema_with = schema::user_id)]
-    user_id: i64,
-    #[schema(schema_with = schema::balance)]
-    point: i64,
-    #[schema(schema_with = schema::seq)]
-    seq: i64,
-    /// When the last entry was written, by the database's clock.
-    updated_at: Timestamp,
-}
 
 /// Adds points to a user, who comes into being with the first of them.
 #[utoipa::path(
@@ -220,9 +159,11 @@ async fn read(request: &HttpRequest, body: web::Payload) -> Result<web::Bytes, A
 
 fn parse(action: Action, request: &HttpRequest, body: &[u8]) -> Result<Delta, ApiError> {
     let change = parse_json(body)?;
-    let required = |field| move || invalid(field, "is required");
-    let user_id = UserId::new("user_id", change.user_id.ok_or_else(required("user_id"))?)?;
-    let point = Points::new(change.point.ok_or_else(required("point"))?)?;
+    let number = |field, value: Option<Number>, rule| {
+        whole(&value.ok_or_else(|| invalid(field, "is required"))?).ok_or_else(|| invalid(field, rule))
+    };
+    let user_id = UserId::new("user_id", number("user_id", change.user_id, UserId::RULE)?)?;
+    let point = Points::new(number("point", change.point, Points::RULE)?)?;
     let reason = change.reason.map(Reason::new).transpose()?;
     let request_id = match header_text(request, IDEMPOTENCY_KEY)? {
         Some(key) => RequestId::from_key(user_id, key.as_bytes())?,

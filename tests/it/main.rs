@@ -25,4 +25,5 @@ mod audit;
 mod local;
 mod tls;
 mod postman;
+mod openapi;
 mod tidy;
