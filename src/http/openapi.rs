@@ -99,15 +99,20 @@ fn response(kinds: &[Kind]) -> Response {
     let mut response = ResponseBuilder::new()
         .description(meanings.collect::<Vec<_>>().join("\n\n"))
         .content(problem::MEDIA_TYPE, content);
-    let sent = |name: header::HeaderName| {
-        kinds.iter().all(|kind| kind.example().error_response().headers().contains_key(&name))
-    };
-    if sent(header::ALLOW) {
-        response = response
-            .header("Allow", header_of(Object::with_type(Type::String), "The methods that this path takes."));
-    }
-    if sent(header::RETRY_AFTER) {
-        response = response.header("Retry-After", header_of(schema::seconds(), "How long to wait."));
+    for kind in kinds {
+        for name in kind.example().error_response().headers().keys() {
+            response = match name {
+                &header::CONTENT_TYPE => response,
+                &header::ALLOW => {
+                    let methods = Object::with_type(Type::String);
+                    response.header("Allow", header_of(methods, "The methods that this path takes."))
+                }
+                &header::RETRY_AFTER => {
+                    response.header("Retry-After", header_of(schema::seconds(), "How long to wait."))
+                }
+                unknown => panic!("{unknown} of {kind:?} must be described"),
+            };
+        }
     }
     response.build()
 }

@@ -36,18 +36,13 @@ async fn list(system: &System) -> Vec<Value> {
     printed.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
 }
 
-async fn alter(system: &System, statement: &str) {
-    let client = system.pool.get().await.expect("a connection");
-    client.batch_execute(statement).await.expect(statement);
-}
-
 /// From now on the database refuses a delta of 666 points.
 async fn refuse(system: &System) {
-    alter(system, "alter table log add constraint beast check (point <> 666)").await;
+    system.execute("alter table log add constraint beast check (point <> 666)").await;
 }
 
 async fn accept(system: &System) {
-    alter(system, "alter table log drop constraint beast").await;
+    system.execute("alter table log drop constraint beast").await;
 }
 
 async fn has_dead(queues: &Queues, count: usize) {

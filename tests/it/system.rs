@@ -155,6 +155,11 @@ impl System {
         client.query_one(query, &[]).await.expect(query).get(0)
     }
 
+    /// Runs a statement.
+    pub async fn execute(&self, statement: &str) {
+        self.client().await.batch_execute(statement).await.expect(statement);
+    }
+
     /// Waits until the log has `entries`.
     pub async fn drain(&self, entries: usize) {
         let expected = i64::try_from(entries).expect("a small number");

@@ -1,0 +1,140 @@
+//! The load bench: the release executable under load on private servers. Every figure is measured beside what
+//! limits it, in the same run; every delta is accounted for at the end of each scene. The harness is that of
+//! the tests.
+
+#![expect(unreachable_pub, dead_code, reason = "the harness has more than a bench needs")]
+
+use std::{path::PathBuf, time::Duration};
+
+use clap::Parser;
+
+use report::Line;
+use scenes::Size;
+
+mod backlog;
+mod bed;
+mod ceiling;
+mod report;
+mod scenes;
+mod traffic;
+
+#[path = "../../tests/it/client.rs"]
+mod client;
+#[path = "../../tests/it/process.rs"]
+mod process;
+#[path = "../../tests/it/queues.rs"]
+mod queues;
+#[path = "../../tests/it/servers.rs"]
+mod servers;
+#[path = "../../tests/it/system.rs"]
+mod system;
+
+/// Measures what the service does and what it costs, each figure beside what limits it in the same run.
+#[derive(Parser)]
+struct Options {
+    /// About two minutes: each figure once, and shorter.
+    #[arg(long)]
+    quick: bool,
+    /// Compare with a log of 100 million rows as well, which takes an hour.
+    #[arg(long, conflicts_with = "quick")]
+    long: bool,
+    /// Only the topics that are named: accept, apply, sync (with read), sustained, latency, skew, batch,
+    /// concurrency, growth, footprint.
+    #[arg(long, value_delimiter = ',')]
+    only: Vec<String>,
+    /// Write the figures to a file, as JSON.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Given by `cargo bench`.
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+impl Options {
+    fn size(&self) -> Size {
+        let mut size = if self.quick {
+            Size {
+                runs: 1,
+                time: Duration::from_secs(2),
+                hold: Duration::from_secs(5),
+                backlog: 100_000,
+                long_backlog: 200_000,
+                log_rows: vec![0, 100_000],
+            }
+        } else {
+            Size {
+                runs: 3,
+                time: Duration::from_secs(5),
+                hold: Duration::from_secs(30),
+                backlog: 500_000,
+                long_backlog: 1_000_000,
+                log_rows: vec![0, 1_000_000, 10_000_000],
+            }
+        };
+        size.log_rows.extend(self.long.then_some(100_000_000));
+        size
+    }
+
+    fn wants(&self, topic: &str) -> bool {
+        self.only.is_empty() || self.only.iter().any(|only| only == topic)
+    }
+}
+
+#[tokio::main]
+async fn main() {
+    if std::env::args().nth(1).as_deref() == Some(ceiling::ARGUMENT) {
+        return ceiling::serve().await.expect("a server");
+    }
+    let options = Options::parse();
+    let size = options.size();
+    let mut lines = Vec::new();
+    let mut of_message = 32;
+    if options.wants("accept") {
+        let accept = scenes::accept::measure(&size).await;
+        of_message = accept.of_message;
+        show(&mut lines, accept.lines);
+    }
+    if options.wants("apply") {
+        show(&mut lines, scenes::apply::measure(&size).await);
+    }
+    if options.wants("sync") {
+        show(&mut lines, scenes::waiting::measure(&size).await);
+    }
+    let mut sustained = 4_000.0;
+    if options.wants("sustained") {
+        let line = scenes::sustained::measure(&size).await;
+        sustained = line.value();
+        show(&mut lines, vec![line]);
+    }
+    if options.wants("latency") {
+        let (latency, _) = scenes::latency::measure(&size, sustained).await;
+        show(&mut lines, latency);
+    }
+    if options.wants("skew") {
+        show(&mut lines, scenes::skew::measure(&size, of_message).await);
+    }
+    if options.wants("batch") {
+        show(&mut lines, scenes::workers::batches(&size).await);
+    }
+    if options.wants("concurrency") {
+        show(&mut lines, scenes::workers::concurrency(&size, of_message).await);
+    }
+    if options.wants("growth") {
+        show(&mut lines, scenes::growth::measure(&size, of_message).await);
+    }
+    if options.wants("footprint") {
+        show(&mut lines, scenes::footprint::measure(&size, of_message).await);
+    }
+    if let Some(file) = &options.json {
+        let json = serde_json::to_string_pretty(&lines).expect("figures and names");
+        std::fs::write(file, json).expect("a file that can be written");
+    }
+}
+
+/// Prints what a scene came to.
+fn show(lines: &mut Vec<Line>, of_scene: Vec<Line>) {
+    for line in &of_scene {
+        println!("{line}");
+    }
+    lines.extend(of_scene);
+}

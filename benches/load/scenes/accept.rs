@@ -1,0 +1,76 @@
+//! Accept: 202s a second, with no worker.
+
+use super::{FEW, MANY, Size, USERS, uniform};
+use crate::{
+    bed::{Bed, cpu_s, cpu_s_of, cpu_s_of_us},
+    ceiling::HttpCeiling,
+    report::{Line, Target},
+    traffic::{Kind, Users},
+};
+
+pub struct Accept {
+    pub lines: Vec<Line>,
+    /// The mean number of deltas in a message, with [`MANY`] connections.
+    pub of_message: usize,
+}
+
+pub async fn measure(size: &Size) -> Accept {
+    let http = |n| format!("HTTP alone, {n} connections");
+    let cpu = |what: &str| Line::new("accept", format!("CPU s per million 202s, {what}"), "s");
+    let bare = "bare client, a message each, 512 in flight";
+    let mut lines = [
+        Line::new("accept", "202s, 64 connections", "/s").against(http(FEW)),
+        Line::new("accept", "202s, 512 connections", "/s")
+            .against(http(MANY))
+            .target(Target::RatioAtLeast(0.5)),
+        Line::new("accept", "202s, 512 connections", "/s").against(bare).target(Target::RatioAtLeast(1.0)),
+        Line::new("accept", "deltas in a message, 512 connections", ""),
+        cpu("serve"),
+        cpu("RabbitMQ"),
+        cpu("the load itself"),
+    ];
+    for _ in 0..size.runs {
+        for (line, (measured, ceiling)) in lines.iter_mut().zip(one(size).await) {
+            line.add(measured, ceiling);
+        }
+    }
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a small mean")]
+    let of_message = lines[3].value().round() as usize;
+    Accept { lines: lines.into(), of_message }
+}
+
+/// The figures of one run, each with its ceiling, if it has one.
+async fn one(size: &Size) -> [(f64, f64); 7] {
+    let http = HttpCeiling::start().await;
+    let http_few = uniform(Kind::Add, FEW, size.time).run(http.address).await.per_second;
+    let http_many = uniform(Kind::Add, MANY, size.time).run(http.address).await.per_second;
+    drop(http);
+    let bare = bare(size).await;
+
+    let mut bed = Bed::new().await;
+    let (serve, address) = bed.serve().await;
+    let few = bed.load(address, &uniform(Kind::Add, FEW, size.time)).await;
+    let (deltas_before, messages_before) = (bed.expected, bed.messages().await);
+    let cpu = || [cpu_s(&serve), cpu_s_of("beam.smp"), cpu_s_of_us()];
+    let cpu_before = cpu();
+    let many = bed.load(address, &uniform(Kind::Add, MANY, size.time)).await;
+    let cpu = cpu();
+    #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
+    let deltas = (bed.expected - deltas_before) as f64;
+    let of_message = deltas / f64::from(bed.messages().await - messages_before);
+    assert!(serve.end("-TERM").await.success(), "a clean end");
+    bed.drain(super::LANES).await;
+    bed.finish().await;
+
+    let cpu = |process: usize| ((cpu[process] - cpu_before[process]) / deltas * 1e6, f64::NAN);
+    [(few, http_few), (many, http_many), (many, bare), (of_message, f64::NAN), cpu(0), cpu(1), cpu(2)]
+}
+
+/// Confirmed messages a second of one delta each.
+async fn bare(size: &Size) -> f64 {
+    let mut bed = Bed::new().await;
+    let rate = bed.publish(&Users::Uniform(USERS), size.backlog, 1).await;
+    bed.drain(super::LANES).await;
+    bed.finish().await;
+    rate
+}

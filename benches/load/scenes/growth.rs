@@ -1,0 +1,66 @@
+//! Growth: apply and read with a log that is longer and longer.
+
+use super::{LANES, MANY, Size, USERS, uniform};
+use crate::{
+    bed::Bed,
+    report::{Line, Target},
+    traffic::{Kind, Users},
+};
+
+/// The entries of each user that the log is filled with.
+const ENTRIES_PER_USER: u64 = 100;
+
+/// Returns the lines: for each length of the log, apply and read.
+pub async fn measure(size: &Size, of_message: usize) -> Vec<Line> {
+    let lines = |rows: &u64| {
+        let line = |what: &str| {
+            let line =
+                Line::new("growth", format!("{what}, {rows} log rows"), "/s").against("the same, 0 log rows");
+            if *rows == 10_000_000 { line.target(Target::RatioAtLeast(0.9)) } else { line }
+        };
+        [line("apply"), line("read")]
+    };
+    let mut lines: Vec<Line> = size.log_rows.iter().flat_map(lines).collect();
+    for _ in 0..size.runs {
+        let mut rates = Vec::new();
+        for rows in &size.log_rows {
+            rates.extend(apply_and_read(size, *rows, of_message).await);
+        }
+        for (at, line) in lines.iter_mut().enumerate() {
+            line.add(rates[at], rates[at % 2]);
+        }
+    }
+    lines
+}
+
+async fn apply_and_read(size: &Size, rows: u64, of_message: usize) -> [f64; 2] {
+    let mut bed = Bed::new().await;
+    fill(&mut bed, rows).await;
+    // Users of whom the log has a history, where there are any.
+    bed.publish(&Users::Uniform(USERS), size.backlog, of_message).await;
+    let drained = bed.drain(LANES).await;
+    let (serve, address) = bed.serve().await;
+    let read = uniform(Kind::Read, MANY, size.time).run(address).await.per_second;
+    assert!(serve.end("-TERM").await.success(), "a clean end");
+    bed.finish().await;
+    [drained.per_second, read]
+}
+
+/// Writes histories of [`ENTRIES_PER_USER`], one entry of every user after the other, as time would; then lets
+/// PostgreSQL settle as it would overnight.
+async fn fill(bed: &mut Bed, rows: u64) {
+    let users = (rows / ENTRIES_PER_USER).max(u64::from(rows > 0));
+    let statement = format!(
+        "insert into user_point (user_id, point, seq) \
+             select u, {ENTRIES_PER_USER}, {ENTRIES_PER_USER} from generate_series(1, {users}) u; \
+         insert into log (user_id, seq, request_id, action, point, status, balance, requested_at, created_at) \
+             select u, s, gen_random_uuid(), 'add', 1, 'applied', s, now(), now() \
+             from generate_series(1, {ENTRIES_PER_USER}) s, generate_series(1, {users}) u;"
+    );
+    if rows > 0 {
+        bed.system.execute(&statement).await;
+    }
+    bed.system.execute("vacuum analyze user_point, log").await;
+    bed.system.execute("checkpoint").await;
+    bed.expected += users * ENTRIES_PER_USER;
+}

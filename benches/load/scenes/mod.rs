@@ -1,0 +1,48 @@
+//! What is measured, a file for each question. How load is made, and what is made of the figures, is elsewhere.
+
+use std::time::Duration;
+
+use crate::traffic::{Closed, Kind, Users};
+
+pub mod accept;
+pub mod apply;
+pub mod footprint;
+pub mod growth;
+pub mod latency;
+pub mod skew;
+pub mod sustained;
+pub mod waiting;
+pub mod workers;
+
+/// The users of a load that is not skewed.
+pub const USERS: i64 = 10_000;
+
+/// The connections of a busy service.
+pub const MANY: u64 = 512;
+
+/// The connections of a quieter one.
+pub const FEW: u64 = 64;
+
+/// The transactions at once, as by default.
+pub const LANES: u16 = 4;
+
+/// How much is measured.
+pub struct Size {
+    /// How often each figure is measured; the median counts.
+    pub runs: usize,
+    /// How long a closed loop is measured.
+    pub time: Duration,
+    /// How long a rate must hold.
+    pub hold: Duration,
+    /// The deltas of a backlog.
+    pub backlog: u64,
+    /// The deltas of a long backlog.
+    pub long_backlog: u64,
+    /// The lengths of the log to compare.
+    pub log_rows: Vec<u64>,
+}
+
+/// A closed loop over [`USERS`].
+pub fn uniform(kind: Kind, connections: u64, time: Duration) -> Closed {
+    Closed { kind, users: Users::Uniform(USERS), connections, time, at_most: u64::MAX }
+}

@@ -1,0 +1,70 @@
+//! Sustained: the highest rate of adds, end to end, at which the backlog does not grow.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, interval};
+
+use super::{FEW, LANES, MANY, Size, USERS, uniform};
+use crate::{
+    bed::Bed,
+    report::Line,
+    traffic::{Kind, Open, Users},
+};
+
+/// The shares of the first guess that are tried, from the highest.
+const SHARES: [f64; 10] = [1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1];
+
+/// How often the backlog is looked at.
+const LOOKS: Duration = Duration::from_millis(250);
+
+/// The backlog may be what arrives in this time, whenever it is looked at in the second half: that much is
+/// under way, not left behind.
+const UNDER_WAY_S: f64 = 1.0;
+
+/// Returns the line, and the rate for others to build on.
+pub async fn measure(size: &Size) -> Line {
+    let mut line = Line::new("sustained", "202s and applied, the backlog not growing", "/s")
+        .against("202s alone, 512 connections");
+    for _ in 0..size.runs {
+        let mut bed = Bed::new().await;
+        let (serve, address) = bed.serve().await;
+        let alone = bed.load(address, &uniform(Kind::Add, MANY, size.time)).await;
+        let work = bed.work(LANES).await;
+        bed.all_applied().await;
+        let mut sustained = 0.0;
+        for share in SHARES {
+            if holds(&mut bed, address, alone * share, size.hold).await {
+                sustained = alone * share;
+                break;
+            }
+            bed.all_applied().await;
+        }
+        line.add(sustained, alone);
+        for process in [serve, work] {
+            assert!(process.end("-TERM").await.success(), "a clean end");
+        }
+        bed.finish().await;
+    }
+    line
+}
+
+/// Whether the backlog stays small at this rate, and the service keeps up with it.
+async fn holds(bed: &mut Bed, address: std::net::SocketAddr, per_second: f64, time: Duration) -> bool {
+    let connections = u32::try_from(if per_second < 5_000.0 { FEW } else { MANY }).expect("a small number");
+    let load = Open { kind: Kind::Add, users: Users::Uniform(USERS), connections, per_second, time };
+    let loading = tokio::spawn(async move { load.run(address).await.len() });
+    let (began, before) = (Instant::now(), bed.applied().await);
+    let mut looks = interval(LOOKS);
+    let mut holds = true;
+    while began.elapsed() < time {
+        looks.tick().await;
+        let due = began.elapsed().as_secs_f64() * per_second;
+        #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
+        let behind = due - (bed.applied().await - before) as f64;
+        if began.elapsed() > time / 2 && behind > per_second * UNDER_WAY_S {
+            holds = false;
+        }
+    }
+    bed.expected += loading.await.expect("no panic");
+    holds
+}
