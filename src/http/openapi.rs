@@ -110,7 +110,7 @@ fn response(kinds: &[Kind]) -> Response {
                 &header::RETRY_AFTER => {
                     response.header("Retry-After", header_of(schema::seconds(), "How long to wait."))
                 }
-                unknown => panic!("{unknown} of {kind:?} must be described"),
+                unknown => unreachable!("{unknown} of {kind:?} is not described"),
             };
         }
     }
