@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 use utoipa::{
     IntoParams, IntoResponses, Modify, OpenApi,
     openapi::{
-        self, AllOfBuilder, Content, ContentBuilder, HeaderBuilder, ObjectBuilder, Ref, RefOr, Required,
-        Response, ResponseBuilder, Type,
+        self, AllOfBuilder, Content, ContentBuilder, HeaderBuilder, ObjectBuilder, OneOfBuilder, Ref, RefOr,
+        Required, Response, ResponseBuilder, Type,
         example::ExampleBuilder,
         header::Header,
         path::{Parameter, ParameterBuilder, ParameterIn},
@@ -17,7 +17,7 @@ use utoipa::{
     },
 };
 
-use super::{bodies, catalogue::Kind, examples, pages, points, problem, schema};
+use super::{batch, bodies, catalogue::Kind, examples, history, pages, points, problem, requests, schema};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -38,7 +38,10 @@ use super::{bodies, catalogue::Kind, examples, pages, points, problem, schema};
     paths(
         points::add,
         points::subtract,
+        batch::batch,
         points::balance,
+        history::log,
+        requests::outcome,
         super::about,
         super::ping,
         pages::description,
@@ -142,6 +145,17 @@ problems! {
 }
 
 problems! {
+    /// Of the log and of the outcome of a request.
+    LogProblems: InvalidField, DatabaseUnavailable, Overloaded
+}
+
+problems! {
+    /// Of a batch.
+    BatchProblems: EmptyBody, MalformedBody, InvalidField, BodyTimeout, BodyTooLarge, UnsupportedMediaType,
+        QueueUnavailable, Overloaded
+}
+
+problems! {
     /// Of a change.
     ChangeProblems: EmptyBody, MalformedBody, InvalidField, BodyTimeout, InsufficientPoints, BalanceLimit,
         BodyTooLarge, UnsupportedMediaType, KeyReused, Refused, QueueUnavailable, DatabaseUnavailable, Overloaded
@@ -155,6 +169,7 @@ impl IntoResponses for ChangeAnswers {
         let mut responses = ChangeProblems::responses();
         let queued = ResponseBuilder::new()
             .description("The change is safe in the queue and will be decided in its turn.")
+            .header("Location", header_of(schema::location(), "Where to ask what became of it."))
             .content("application/json", body("Pending", examples::pending()));
         responses.insert("202".to_owned(), queued.into());
         let decided = ResponseBuilder::new()
@@ -177,15 +192,41 @@ impl IntoResponses for ChangeAnswers {
     }
 }
 
+/// Every answer to the question what became of a request.
+pub(super) struct OutcomeAnswers;
+
+impl IntoResponses for OutcomeAnswers {
+    fn responses() -> BTreeMap<String, RefOr<Response>> {
+        let mut responses = LogProblems::responses();
+        let either =
+            OneOfBuilder::new().item(Ref::from_schema_name("Entry")).item(Ref::from_schema_name("Pending"));
+        let examples = [("decided", examples::entry()), ("pending", examples::pending())];
+        let examples = examples.map(|(name, value)| (name, ExampleBuilder::new().value(Some(value)).build()));
+        let known = ResponseBuilder::new()
+            .description("The request's entry in the log, or that there is none yet.")
+            .header("Retry-After", header_of(schema::seconds(), "Where it is pending: when to ask again."))
+            .header(
+                "Preference-Applied",
+                header_of(Object::with_type(Type::String), "How long the answer would have waited."),
+            )
+            .content(
+                "application/json",
+                ContentBuilder::new().schema(Some(either)).examples_from_iter(examples).build(),
+            );
+        responses.insert("200".to_owned(), known.build().into());
+        responses
+    }
+}
+
 /// A set of parameters: the name of each, where it is, its schema, what it is for, an example.
 macro_rules! parameters {
-    ($(#[$doc:meta])* $set:ident: $(($name:literal, $place:ident, $schema:expr, $description:literal, $example:literal))*) => {
+    ($(#[$doc:meta])* $set:ident: $(($name:literal, $place:expr, $schema:expr, $description:literal, $example:literal))*) => {
         $(#[$doc])*
         pub(super) struct $set;
 
         impl IntoParams for $set {
             fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
-                vec![$(parameter($name, ParameterIn::$place, $schema, $description, json!($example))),*]
+                vec![$(parameter($name, $place, $schema, $description, json!($example))),*]
             }
         }
     };
@@ -194,33 +235,75 @@ macro_rules! parameters {
 parameters! {
     /// Of a change.
     ChangeHeaders:
-    ("Idempotency-Key", Header, schema::idempotency_key(), "Whatever is sent again with the same key counts once. \
+    ("Idempotency-Key", HEADER, schema::idempotency_key(), "Whatever is sent again with the same key counts once. \
         A key belongs to its user and stands for one change; with `Prefer: wait`, another change under it is \
         refused with `422`.", "order-7")
-    ("Prefer", Header, Object::with_type(Type::String), "`wait` (RFC 7240 §4.3): apply the change before the \
+    ("Prefer", HEADER, Object::with_type(Type::String), "`wait` (RFC 7240 §4.3): apply the change before the \
         answer, past the queue, and say what came of it. Other preferences change nothing.", "wait")
+}
+
+parameters! {
+    /// Of a batch.
+    BatchHeaders:
+    ("Idempotency-Key", HEADER, schema::idempotency_key(), "With it the batch may be sent again: an operation \
+        without a `key` of its own counts once by its place in the batch.", "payday-11")
 }
 
 parameters! {
     /// Of a read.
     BalanceQuery:
-    ("id", Query, schema::user_id(), "The user.", 1)
+    ("id", QUERY, schema::user_id(), "The user.", 1)
+    ("at", OPTION, schema::time(), "When: the balance as it was then.", "2026-11-23T03:00:00Z")
+}
+
+parameters! {
+    /// Of a page of the log.
+    LogQuery:
+    ("id", QUERY, schema::user_id(), "The user.", 1)
+    ("limit", OPTION, schema::limit(), "How many entries at most.", 50)
+    ("before", OPTION, schema::seq(), "Only entries with a smaller `seq`.", 51)
+    ("from", OPTION, schema::time(), "Only entries from this time on.", "2026-11-01T00:00:00Z")
+    ("to", OPTION, schema::time(), "Only entries before this time.", "2026-12-01T00:00:00Z")
+    ("status", OPTION, schema::status(), "Only entries that came to this.", "rejected")
+}
+
+parameters! {
+    /// Of the outcome of a request.
+    OutcomePath:
+    ("request_id", PATH, schema::request_id(), "The id that the request was answered with.",
+        "01935b5a-4c00-7000-8000-000000000001")
+    ("id", QUERY, schema::user_id(), "The user.", 1)
+    ("Prefer", HEADER, Object::with_type(Type::String), "`wait=SECONDS` (RFC 7240 §4.3): answer when it is \
+        decided, or after that long, at most 30.", "wait=10")
 }
 
 parameters! {
     /// Of a page's file.
     FilePath:
-    ("file", Path, schema::file(), "The name of the file.", "docs.js")
+    ("file", PATH, schema::file(), "The name of the file.", "docs.js")
 }
 
 parameters! {
     /// Of a problem's page.
     KindPath:
-    ("kind", Path, schema::slug(), "The last part of a problem's `type`.", "insufficient-points")
+    ("kind", PATH, schema::slug(), "The last part of a problem's `type`.", "insufficient-points")
 }
 
-fn parameter(name: &str, place: ParameterIn, schema: Object, description: &str, example: Value) -> Parameter {
-    let required = if place == ParameterIn::Header { Required::False } else { Required::True };
+/// Where a parameter is, and whether it must be there.
+type Place = (ParameterIn, Required);
+
+const HEADER: Place = (ParameterIn::Header, Required::False);
+const QUERY: Place = (ParameterIn::Query, Required::True);
+const OPTION: Place = (ParameterIn::Query, Required::False);
+const PATH: Place = (ParameterIn::Path, Required::True);
+
+fn parameter(
+    name: &str,
+    (place, required): Place,
+    schema: Object,
+    description: &str,
+    example: Value,
+) -> Parameter {
     ParameterBuilder::new()
         .name(name)
         .parameter_in(place)

@@ -125,7 +125,6 @@ async fn eight_lanes_share_the_same_users_in_order() {
 async fn of_a_batch_only_the_guilty_delta_is_refused() {
     let system = System::new().await;
     system.execute("alter table log add check (point <> 666)").await;
-    drop(client);
     let service = system.service(1);
     let deltas = vec![add(7, 1), add(7, 666), add(7, 2), add(7, 3)];
     let results = service.apply_deltas(user(7).partition(), deltas).await.expect("results");

@@ -64,7 +64,6 @@ async fn what_is_not_ours_goes_to_the_dead_letters_and_stops_nothing() {
 async fn a_delta_that_the_database_refuses_goes_to_the_dead_letters_alone() {
     let mut system = System::new().await;
     system.execute("alter table log add check (point <> 666)").await;
-    drop(client);
     let client = system.serve();
     client.queue("add", 7, 1).await;
     client.queue("add", 7, 666).await;
