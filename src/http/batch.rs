@@ -14,7 +14,7 @@ use uuid::Uuid;
 use super::{
     Api,
     bodies::whole,
-    examples, openapi,
+    examples, openapi, parameters,
     points::{IDEMPOTENCY_KEY, expect_object, header_text, now, read},
     problem::ApiError,
     schema,
@@ -83,7 +83,7 @@ pub struct Fault {
     post,
     path = "/v1/point/batch",
     tag = "Points",
-    params(openapi::BatchHeaders),
+    params(parameters::BatchHeaders),
     request_body(content = BatchRequest, example = json!(examples::batch())),
     responses(
         (status = 202, description = "Every change is safe in the queue.", body = BatchResponse,

@@ -4,7 +4,7 @@ use actix_web::{HttpRequest, HttpResponse, http::header, web};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::{Api, bodies::EntryResponse, examples, openapi, problem::ApiError, query::Query};
+use super::{Api, bodies::EntryResponse, examples, openapi, parameters, problem::ApiError, query::Query};
 use crate::domain::{HistoryQuery, PAGE_MAX, Status};
 
 /// The entries of a page where the client names no limit.
@@ -22,7 +22,7 @@ pub(super) struct PageResponse<'a> {
     get,
     path = "/v1/point/log",
     tag = "Points",
-    params(openapi::LogQuery),
+    params(parameters::LogQuery),
     responses(
         (status = 200, description = "A page. It is empty for a user who was never seen.", body = PageResponse,
          headers(("Link" = Option<String>, description = "The next page, where there is one (RFC 8288).")),

@@ -20,6 +20,7 @@ mod problem;
 mod catalogue;
 mod examples;
 mod openapi;
+mod parameters;
 mod schema;
 mod pages;
 

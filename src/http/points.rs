@@ -10,7 +10,7 @@ use tokio::time::timeout;
 use super::{
     Api,
     bodies::{BalanceResponse, ChangeRequest, EntryResponse, PendingResponse, whole},
-    examples, openapi,
+    examples, openapi, parameters,
     problem::ApiError,
     query::Query,
     requests::preferred_wait,
@@ -30,7 +30,7 @@ pub(super) const IDEMPOTENCY_KEY: &str = "Idempotency-Key";
     post,
     path = "/v1/point/add",
     tag = "Points",
-    params(openapi::ChangeHeaders),
+    params(parameters::ChangeHeaders),
     request_body(content = ChangeRequest, example = json!({"user_id": 1, "point": 1000, "reason": "welcome"})),
     responses(openapi::ChangeAnswers),
 )]
@@ -47,7 +47,7 @@ pub(super) async fn add(
     post,
     path = "/v1/point/subtract",
     tag = "Points",
-    params(openapi::ChangeHeaders),
+    params(parameters::ChangeHeaders),
     request_body(content = ChangeRequest, example = json!({"user_id": 1, "point": 300, "reason": "order 7"})),
     responses(openapi::ChangeAnswers),
 )]
@@ -64,7 +64,7 @@ pub(super) async fn subtract(
     get,
     path = "/v1/point",
     tag = "Points",
-    params(openapi::BalanceQuery),
+    params(parameters::BalanceQuery),
     responses(
         (status = 200, description = "The balance as of the last change that was applied.", body = BalanceResponse,
          example = json!(examples::balance())),

@@ -13,7 +13,7 @@ use uuid::Uuid;
 use super::{
     Api,
     bodies::{EntryResponse, PendingResponse},
-    openapi,
+    openapi, parameters,
     problem::ApiError,
     query::Query,
 };
@@ -30,7 +30,7 @@ const PENDING_RETRY_AFTER_S: u64 = 1;
     get,
     path = "/v1/point/request/{request_id}",
     tag = "Points",
-    params(openapi::OutcomePath),
+    params(parameters::OutcomePath),
     responses(openapi::OutcomeAnswers)
 )]
 pub(super) async fn outcome(
