@@ -66,6 +66,46 @@ impl<T: Trip> Lanes<T> {
         })?;
         answer.await.map_err(|_| LaneError::Ended)
     }
+
+    /// Hands in all of `items` with their keys, in their order, or none where a lane has no room for its
+    /// share; then waits for the answer to each.
+    ///
+    /// # Errors
+    /// As [`Lanes::call`], with the lane that is at fault; nothing happened.
+    pub async fn call_all(
+        &self,
+        items: Vec<(u16, T::Item)>,
+    ) -> Result<Vec<Result<T::Reply, LaneError>>, (usize, LaneError)> {
+        let mut answers = Vec::with_capacity(items.len());
+        for answer in self.hand_in(items)? {
+            answers.push(answer.await.map_err(|_| LaneError::Ended));
+        }
+        Ok(answers)
+    }
+
+    fn hand_in(
+        &self,
+        items: Vec<(u16, T::Item)>,
+    ) -> Result<Vec<oneshot::Receiver<T::Reply>>, (usize, LaneError)> {
+        let lane = |key: u16| usize::from(key) % self.queues.len();
+        let mut shares = vec![0; self.queues.len()];
+        for (key, _) in &items {
+            shares[lane(*key)] += 1;
+        }
+        let places = self.queues.iter().zip(shares).enumerate().map(|(lane, (queue, share))| {
+            queue.try_reserve_many(share).map_err(|error| match error {
+                mpsc::error::TrySendError::Full(()) => (lane, LaneError::Full),
+                mpsc::error::TrySendError::Closed(()) => (lane, LaneError::Ended),
+            })
+        });
+        let mut places = places.collect::<Result<Vec<_>, _>>()?;
+        let hand_in = |(key, item)| {
+            let (reply, answer) = oneshot::channel();
+            places[lane(key)].next().expect("a place for each").send((item, reply));
+            answer
+        };
+        Ok(items.into_iter().map(hand_in).collect())
+    }
 }
 
 /// A lane that panics is a defect that would leave its callers waiting or refused for good. It takes the
@@ -132,5 +172,23 @@ mod tests {
         assert_eq!(full, Err(LaneError::Full), "five places");
         let [first, second] = [vec![1, 2, 2], vec![1, 9]].map(Ok);
         assert_eq!(carried, [first.clone(), first.clone(), first, second.clone(), second]);
+    }
+
+    #[tokio::test]
+    async fn many_are_handed_in_all_or_none() {
+        let gates = [0, 0].map(|permits| Arc::new(Semaphore::new(permits)));
+        let lanes = Lanes::start(gates.clone().map(Gated), 3);
+        let many = lanes.call_all(vec![(0, 1), (1, 2), (0, 1), (1, 2), (0, 1)]);
+        let refused = async {
+            let of_both = lanes.call_all(vec![(0, 9), (1, 9)]).await;
+            assert_eq!(of_both, Err((0, LaneError::Full)), "one lane has no room");
+            for gate in &gates {
+                gate.add_permits(9);
+            }
+        };
+        let (carried, ()) = tokio::join!(many, refused);
+        let [first, second] = [vec![1, 1, 1], vec![2, 2]].map(Ok);
+        let expected = [first.clone(), second.clone(), first.clone(), second, first];
+        assert_eq!(carried, Ok(expected.to_vec()), "nothing of what was refused travelled");
     }
 }

@@ -132,6 +132,7 @@ fn welcome(address: &str, database: &LocalPostgres, broker: &LocalRabbitMq, fold
          {add}\n  \
          {subtract}\n  \
          curl '{url}/v1/point?id=1'\n  \
+         curl '{url}/v1/point/log?id=1'\n  \
          curl {url}/\n  \
          curl {url}/ping\n\n\
          PostgreSQL  {}\n\

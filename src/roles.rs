@@ -64,8 +64,8 @@ pub(crate) fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
 /// # Errors
 /// Where the database or the broker is not there in time, or the listener fails.
 pub async fn serve(listener: TcpListener, node: &NodeArgs, stop: CancellationToken) -> anyhow::Result<()> {
-    // A connection for each transaction and each read that may be under way.
-    let pool = postgres::pool(&node.database.url, 2 * usize::from(node.concurrency))?;
+    let connections = PointService::connections(usize::from(node.concurrency));
+    let pool = postgres::pool(&node.database.url, connections)?;
     let link = Link::start(node.broker.url.clone(), node.broker.names.clone(), "serve");
     if let Some(started) = stop.run_until_cancelled(ready(&pool, &link, node)).await {
         started?;

@@ -58,11 +58,11 @@ pub async fn serve() -> io::Result<()> {
 
 async fn add(request: HttpRequest, body: web::Payload) -> Result<HttpResponse, ApiError> {
     let delta = points::requested_change(Action::Add, &request, body).await?;
-    Ok(points::queued(delta.request_id))
+    Ok(points::queued(delta.user_id, delta.request_id))
 }
 
 async fn read(request: HttpRequest) -> Result<HttpResponse, ApiError> {
-    let user_id = points::requested_user(&request)?;
+    let (user_id, _) = points::requested_balance(&request)?;
     Ok(points::found_balance(&Balance { user_id, point: 1, seq: 1, updated_at: Timestamp::UNIX_EPOCH }))
 }
 

@@ -113,12 +113,26 @@ impl RequestId {
     /// [`Invalid`] where the key is empty, longer than 255 bytes, or has anything but visible
     /// ASCII characters and inner spaces.
     pub fn from_key(user_id: UserId, key: &[u8]) -> Result<Self, Invalid> {
+        Self::named(user_id, key, &[])
+    }
+
+    /// The id of an operation of a batch that has a key as a whole: the same for the same user and index, and
+    /// never that of another key, as a zero byte comes before the index, 8 big-endian bytes.
+    ///
+    /// # Errors
+    /// As [`RequestId::from_key`].
+    pub fn from_batch_key(user_id: UserId, key: &[u8], index: usize) -> Result<Self, Invalid> {
+        let index = (index as u64).to_be_bytes();
+        Self::named(user_id, key, &[&[0], &index[..]].concat())
+    }
+
+    fn named(user_id: UserId, key: &[u8], rest: &[u8]) -> Result<Self, Invalid> {
         let visible = key.iter().all(|byte| (b' '..=b'~').contains(byte));
         if key.is_empty() || key.len() > KEY_MAX_BYTES || !visible {
             let rule = format!("must be 1 to {KEY_MAX_BYTES} visible ASCII characters");
             return Err(Invalid { field: "Idempotency-Key", rule });
         }
-        let name = [&user_id.get().to_be_bytes(), key].concat();
+        let name = [&user_id.get().to_be_bytes(), key, rest].concat();
         Ok(Self(Uuid::new_v5(&KEY_NAMESPACE, &name)))
     }
 
@@ -243,6 +257,9 @@ mod tests {
         let id = RequestId::from_key(one, b"order-7").expect("valid");
         assert_eq!(id, RequestId::from_key(one, b"order-7").expect("valid"));
         assert_ne!(id, RequestId::from_key(two, b"order-7").expect("valid"));
+        let [first, again, second] =
+            [0, 0, 1].map(|index| RequestId::from_batch_key(one, b"order-7", index).expect("valid"));
+        assert!(first == again && first != second && first != id);
         for key in [&b""[..], b"\n", &[b'k'; KEY_MAX_BYTES + 1], "é".as_bytes()] {
             assert!(RequestId::from_key(one, key).is_err(), "{key:?}");
         }

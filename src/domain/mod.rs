@@ -1,9 +1,6 @@
 //! The rules of points, and the one service that applies them. No HTTP, no AMQP and no serde may enter.
 
-use std::{
-    collections::HashMap,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use backon::{ExponentialBuilder, Retryable};
 use deadpool_postgres::Pool;
@@ -12,10 +9,12 @@ use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 
 use crate::batch::{LaneError, Lanes, Trip};
+use read::Readers;
 use store::{Store, StoreError};
 
 mod delta;
 mod settle;
+mod read;
 mod store;
 mod audit;
 
@@ -24,13 +23,11 @@ pub use delta::{
     Action, Delta, Invalid, KEY_MAX_BYTES, PARTITIONS, POINTS_MAX, Points, REASON_MAX_CHARS, Reason,
     RequestId, UserId,
 };
+pub use read::{HistoryQuery, PAGE_MAX, Page, Status};
 pub use settle::{Entry, Outcome, Rejection};
 
 /// The most deltas in one transaction; the last group taken may pass it.
 pub const APPLY_BATCH_MAX: usize = 1_000;
-
-/// The most ids in one read.
-const READ_BATCH_MAX: usize = 1_000;
 
 /// The most calls that may wait for one lane.
 const LANE_CAPACITY: usize = 4_096;
@@ -87,21 +84,20 @@ pub enum Patience {
     Queue(CancellationToken),
 }
 
-/// Applies deltas and reads balances, batched; cheap to share behind an `Arc`.
+/// Applies deltas and reads the ledger, batched; cheap to share behind an `Arc`.
 pub struct PointService {
     apply: Lanes<ApplyTrip>,
-    read: Lanes<ReadTrip>,
+    readers: Readers,
 }
 
 impl PointService {
-    /// Starts `lanes` apply lanes and as many read lanes over `pool`, which should have a connection
-    /// for each.
+    /// Starts `lanes` apply lanes and the read lanes over `pool`, which should have a connection for each
+    /// that is made use of: see [`PointService::connections`].
     #[must_use]
     pub fn start(pool: Pool, lanes: usize, patience: &Patience) -> Self {
         let store = Store::new(pool);
         let apply = (0..lanes).map(|_| ApplyTrip { store: store.clone(), patience: patience.clone() });
-        let read = (0..lanes).map(|_| ReadTrip { store: store.clone() });
-        Self { apply: Lanes::start(apply, LANE_CAPACITY), read: Lanes::start(read, LANE_CAPACITY) }
+        Self { apply: Lanes::start(apply, LANE_CAPACITY), readers: Readers::start(&store, lanes) }
     }
 
     /// Applies one delta, once for its request id however often it is called. Deltas of one user
@@ -125,14 +121,6 @@ impl PointService {
         deltas: Vec<Delta>,
     ) -> Result<Vec<Result<Outcome, ServiceError>>, ServiceError> {
         Ok(self.apply.call(partition, deltas).await?)
-    }
-
-    /// The balance of a user, or `None` for one that was never seen.
-    ///
-    /// # Errors
-    /// [`ServiceError`] within a few seconds where PostgreSQL does not answer.
-    pub async fn balance(&self, user_id: UserId) -> Result<Option<Balance>, ServiceError> {
-        self.read.call(user_id.partition(), user_id).await?
     }
 }
 
@@ -176,29 +164,6 @@ impl ApplyTrip {
             Ok(outcomes) => outcomes.into_iter().map(Ok).collect(),
             Err(error) => vec![Err(error); deltas.len()],
         }
-    }
-}
-
-/// A read lane: its batches are queries.
-struct ReadTrip {
-    store: Store,
-}
-
-impl Trip for ReadTrip {
-    type Item = UserId;
-    type Reply = Result<Option<Balance>, ServiceError>;
-    const MAX_WEIGHT: usize = READ_BATCH_MAX;
-
-    fn weight(_: &UserId) -> usize {
-        1
-    }
-
-    async fn carry(&mut self, users: Vec<UserId>) -> Vec<Self::Reply> {
-        let read: Result<HashMap<_, _>, _> = retried(|| self.store.balances(&users), &Patience::Caller).await;
-        users
-            .iter()
-            .map(|user| read.as_ref().map(|found| found.get(user).cloned()).map_err(Clone::clone))
-            .collect()
     }
 }
 

@@ -16,6 +16,8 @@ use super::{
     settle::{Account, Entry, Outcome, Rejection, settle},
 };
 
+mod history;
+
 /// The longest that one transaction may take before its connection is given up.
 const APPLY_TIMEOUT_MS: u64 = 6_000;
 
@@ -108,8 +110,7 @@ impl Store {
 
 const CREATE: &str = "insert into user_point (user_id) select unnest($1::bigint[]) on conflict do nothing";
 
-const LOCK: &str =
-    "select user_id, point, seq from user_point where user_id = any($1) order by user_id for update";
+const LOCK: &str = "select user_id, point, seq, updated_at from user_point where user_id = any($1) order by user_id for update";
 
 const LOGGED: &str = "select user_id, seq, request_id, action, point, reject_reason, reason, balance, \
      requested_at, created_at \
@@ -154,7 +155,9 @@ async fn apply(client: &Client, deltas: &[Delta]) -> Result<Vec<Outcome>, StoreE
     )?;
     let mut accounts = locked.iter().map(account).collect::<Result<HashMap<_, _>, _>>()?;
     let mut known = logged.iter().map(entry).collect::<Result<HashMap<_, _>, _>>()?;
-    let now: Timestamp = now.try_get(0)?;
+    // A user's times never go back, whatever the clock does: `history` searches them in the order of `seq`.
+    let mut times = locked.iter().map(|row| row.try_get(3));
+    let now = times.try_fold(now.try_get(0)?, |now: Timestamp, last| last.map(|last| now.max(last)))?;
 
     let outcomes = settle(&mut accounts, &mut known, deltas, now);
     let entries: Vec<&Entry> = outcomes.iter().filter(|o| !o.replayed).map(|o| &o.entry).collect();
@@ -216,7 +219,7 @@ impl<'a> Rows<'a> {
             rows.request_ids.push(entry.delta.request_id.get());
             rows.actions.push(entry.delta.action.as_str());
             rows.deltas.push(entry.delta.point.get());
-            rows.statuses.push(if entry.rejection.is_some() { "rejected" } else { "applied" });
+            rows.statuses.push(entry.status().as_str());
             rows.reject_reasons.push(entry.rejection.map(Rejection::as_str));
             rows.reasons.push(entry.delta.reason.as_ref().map(Reason::as_str));
             rows.balances.push(entry.balance);

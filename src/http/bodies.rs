@@ -7,6 +7,7 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::schema;
+use crate::domain::{Entry, Reason, Rejection, RequestId};
 
 /// A change of a user's points.
 #[derive(Deserialize, ToSchema)]
@@ -31,13 +32,23 @@ pub(super) struct PendingResponse {
     pub(super) status: &'static str,
 }
 
-/// A change that was applied: its entry in the user's log.
+impl From<RequestId> for PendingResponse {
+    fn from(request_id: RequestId) -> Self {
+        Self { request_id: request_id.get(), status: "pending" }
+    }
+}
+
+/// An entry of the user's log.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Entry)]
 pub(super) struct EntryResponse<'a> {
     pub(super) request_id: Uuid,
-    #[schema(schema_with = schema::applied)]
+    #[schema(schema_with = schema::status)]
     pub(super) status: &'static str,
+    /// Why it was rejected.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(schema_with = schema::reject_reason)]
+    pub(super) reject_reason: Option<&'static str>,
     #[schema(schema_with = schema::user_id)]
     pub(super) user_id: i64,
     #[schema(schema_with = schema::action)]
@@ -56,6 +67,25 @@ pub(super) struct EntryResponse<'a> {
     pub(super) requested_at: Timestamp,
     /// When it was decided, by the database's clock.
     pub(super) created_at: Timestamp,
+}
+
+impl<'a> From<&'a Entry> for EntryResponse<'a> {
+    fn from(entry: &'a Entry) -> Self {
+        let Entry { delta, seq, rejection, balance, created_at } = entry;
+        Self {
+            request_id: delta.request_id.get(),
+            status: entry.status().as_str(),
+            reject_reason: rejection.map(Rejection::as_str),
+            user_id: delta.user_id.get(),
+            action: delta.action.as_str(),
+            point: delta.point.get(),
+            reason: delta.reason.as_ref().map(Reason::as_str),
+            seq: *seq,
+            balance: *balance,
+            requested_at: delta.requested_at,
+            created_at: *created_at,
+        }
+    }
 }
 
 /// A user's points.

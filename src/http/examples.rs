@@ -30,6 +30,21 @@ pub(super) fn entry() -> Value {
     })
 }
 
+pub(super) fn page() -> Value {
+    json!({"entries": [entry()]})
+}
+
+pub(super) fn batch() -> Value {
+    json!({"operations": [
+        {"action": "add", "user_id": 1, "point": 50, "reason": "payday"},
+        {"action": "subtract", "user_id": 2, "point": 5, "key": "order-8"},
+    ]})
+}
+
+pub(super) fn pending_batch() -> Value {
+    json!({"operations": [pending(), pending()]})
+}
+
 pub(super) fn balance() -> Value {
     json!({"user_id": 1, "point": 700, "seq": 2, "updated_at": MOMENT})
 }

@@ -12,10 +12,15 @@ pub use problem::ApiError;
 
 pub mod points;
 mod bodies;
+mod batch;
+mod history;
+mod requests;
+mod query;
 mod problem;
 mod catalogue;
 mod examples;
 mod openapi;
+mod parameters;
 mod schema;
 mod pages;
 
@@ -50,12 +55,17 @@ pub async fn serve(
     drain: Duration,
 ) -> io::Result<()> {
     let port = listener.local_addr()?.port();
+    let stopping = web::Data::new(stop.clone());
     let server = HttpServer::new(move || {
         App::new()
             .app_data(api.clone())
+            .app_data(stopping.clone())
             .service(post("/v1/point/add", points::add))
             .service(post("/v1/point/subtract", points::subtract))
+            .service(post("/v1/point/batch", batch::batch))
             .service(get("/v1/point", points::balance))
+            .service(get("/v1/point/log", history::log))
+            .service(get("/v1/point/request/{request_id}", requests::outcome))
             .service(get("/ping", ping))
             .service(get("/", about))
             .service(get("/openapi.json", pages::description))

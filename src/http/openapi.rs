@@ -4,20 +4,16 @@
 use std::collections::BTreeMap;
 
 use actix_web::{ResponseError, http::header};
-use serde_json::{Value, json};
+use serde_json::Value;
 use utoipa::{
-    IntoParams, IntoResponses, Modify, OpenApi,
+    IntoResponses, Modify, OpenApi,
     openapi::{
-        self, AllOfBuilder, Content, ContentBuilder, HeaderBuilder, ObjectBuilder, Ref, RefOr, Required,
-        Response, ResponseBuilder, Type,
-        example::ExampleBuilder,
-        header::Header,
-        path::{Parameter, ParameterBuilder, ParameterIn},
-        schema::Object,
+        self, AllOfBuilder, Content, ContentBuilder, HeaderBuilder, ObjectBuilder, OneOfBuilder, Ref, RefOr,
+        Response, ResponseBuilder, Type, example::ExampleBuilder, header::Header, schema::Object,
     },
 };
 
-use super::{bodies, catalogue::Kind, examples, pages, points, problem, schema};
+use super::{batch, bodies, catalogue::Kind, examples, history, pages, points, problem, requests, schema};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -38,7 +34,10 @@ use super::{bodies, catalogue::Kind, examples, pages, points, problem, schema};
     paths(
         points::add,
         points::subtract,
+        batch::batch,
         points::balance,
+        history::log,
+        requests::outcome,
         super::about,
         super::ping,
         pages::description,
@@ -142,6 +141,17 @@ problems! {
 }
 
 problems! {
+    /// Of the log and of the outcome of a request.
+    LogProblems: InvalidField, DatabaseUnavailable, Overloaded
+}
+
+problems! {
+    /// Of a batch.
+    BatchProblems: EmptyBody, MalformedBody, InvalidField, BodyTimeout, BodyTooLarge, UnsupportedMediaType,
+        QueueUnavailable, Overloaded
+}
+
+problems! {
     /// Of a change.
     ChangeProblems: EmptyBody, MalformedBody, InvalidField, BodyTimeout, InsufficientPoints, BalanceLimit,
         BodyTooLarge, UnsupportedMediaType, KeyReused, Refused, QueueUnavailable, DatabaseUnavailable, Overloaded
@@ -155,6 +165,7 @@ impl IntoResponses for ChangeAnswers {
         let mut responses = ChangeProblems::responses();
         let queued = ResponseBuilder::new()
             .description("The change is safe in the queue and will be decided in its turn.")
+            .header("Location", header_of(schema::location(), "Where to ask what became of it."))
             .content("application/json", body("Pending", examples::pending()));
         responses.insert("202".to_owned(), queued.into());
         let decided = ResponseBuilder::new()
@@ -177,58 +188,30 @@ impl IntoResponses for ChangeAnswers {
     }
 }
 
-/// A set of parameters: the name of each, where it is, its schema, what it is for, an example.
-macro_rules! parameters {
-    ($(#[$doc:meta])* $set:ident: $(($name:literal, $place:ident, $schema:expr, $description:literal, $example:literal))*) => {
-        $(#[$doc])*
-        pub(super) struct $set;
+/// Every answer to the question what became of a request.
+pub(super) struct OutcomeAnswers;
 
-        impl IntoParams for $set {
-            fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
-                vec![$(parameter($name, ParameterIn::$place, $schema, $description, json!($example))),*]
-            }
-        }
-    };
-}
-
-parameters! {
-    /// Of a change.
-    ChangeHeaders:
-    ("Idempotency-Key", Header, schema::idempotency_key(), "Whatever is sent again with the same key counts once. \
-        A key belongs to its user and stands for one change; with `Prefer: wait`, another change under it is \
-        refused with `422`.", "order-7")
-    ("Prefer", Header, Object::with_type(Type::String), "`wait` (RFC 7240 §4.3): apply the change before the \
-        answer, past the queue, and say what came of it. Other preferences change nothing.", "wait")
-}
-
-parameters! {
-    /// Of a read.
-    BalanceQuery:
-    ("id", Query, schema::user_id(), "The user.", 1)
-}
-
-parameters! {
-    /// Of a page's file.
-    FilePath:
-    ("file", Path, schema::file(), "The name of the file.", "docs.js")
-}
-
-parameters! {
-    /// Of a problem's page.
-    KindPath:
-    ("kind", Path, schema::slug(), "The last part of a problem's `type`.", "insufficient-points")
-}
-
-fn parameter(name: &str, place: ParameterIn, schema: Object, description: &str, example: Value) -> Parameter {
-    let required = if place == ParameterIn::Header { Required::False } else { Required::True };
-    ParameterBuilder::new()
-        .name(name)
-        .parameter_in(place)
-        .required(required)
-        .description(Some(description))
-        .schema(Some(schema))
-        .example(Some(example))
-        .build()
+impl IntoResponses for OutcomeAnswers {
+    fn responses() -> BTreeMap<String, RefOr<Response>> {
+        let mut responses = LogProblems::responses();
+        let either =
+            OneOfBuilder::new().item(Ref::from_schema_name("Entry")).item(Ref::from_schema_name("Pending"));
+        let examples = [("decided", examples::entry()), ("pending", examples::pending())];
+        let examples = examples.map(|(name, value)| (name, ExampleBuilder::new().value(Some(value)).build()));
+        let known = ResponseBuilder::new()
+            .description("The request's entry in the log, or that there is none yet.")
+            .header("Retry-After", header_of(schema::seconds(), "Where it is pending: when to ask again."))
+            .header(
+                "Preference-Applied",
+                header_of(Object::with_type(Type::String), "How long the answer would have waited."),
+            )
+            .content(
+                "application/json",
+                ContentBuilder::new().schema(Some(either)).examples_from_iter(examples).build(),
+            );
+        responses.insert("200".to_owned(), known.build().into());
+        responses
+    }
 }
 
 fn body(schema: &str, example: Value) -> Content {

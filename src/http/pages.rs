@@ -10,7 +10,7 @@ use actix_web::{
 use maud::{DOCTYPE, Markup, html};
 use utoipa_swagger_ui::Config;
 
-use super::{catalogue::Kind, openapi, problem::ApiError};
+use super::{catalogue::Kind, openapi, parameters, problem::ApiError};
 
 /// What a page may load, and from where: nothing but this service's own files (CSP Level 3).
 const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; \
@@ -64,7 +64,7 @@ pub(super) async fn docs() -> HttpResponse {
     get,
     path = "/docs/{file}",
     tag = "Description",
-    params(openapi::FilePath),
+    params(parameters::FilePath),
     responses(
         (status = 200, description = "The file; Swagger UI's come compressed.", content(
             (String = "text/css"), (String = "text/javascript"),
@@ -132,7 +132,7 @@ pub(super) async fn problems() -> HttpResponse {
     get,
     path = "/problems/{kind}",
     tag = "Description",
-    params(openapi::KindPath),
+    params(parameters::KindPath),
     responses(
         (status = 200, description = "A page.", content_type = "text/html", body = String),
         openapi::PathProblems,

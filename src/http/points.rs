@@ -2,11 +2,7 @@
 
 use std::time::Duration;
 
-use actix_web::{
-    HttpRequest, HttpResponse,
-    http::{StatusCode, header},
-    web,
-};
+use actix_web::{HttpRequest, HttpResponse, http::header, web};
 use jiff::{Timestamp, Unit};
 use serde_json::Number;
 use tokio::time::timeout;
@@ -14,10 +10,12 @@ use tokio::time::timeout;
 use super::{
     Api,
     bodies::{BalanceResponse, ChangeRequest, EntryResponse, PendingResponse, whole},
-    examples, openapi,
+    examples, openapi, parameters,
     problem::ApiError,
+    query::Query,
+    requests::preferred_wait,
 };
-use crate::domain::{Action, Balance, Delta, Entry, Outcome, Points, Reason, RequestId, UserId};
+use crate::domain::{Action, Balance, Delta, Outcome, Points, Reason, RequestId, UserId};
 
 /// The longest body.
 pub(super) const BODY_MAX_BYTES: usize = 16 * 1024;
@@ -25,14 +23,14 @@ pub(super) const BODY_MAX_BYTES: usize = 16 * 1024;
 /// The longest that a body may take to arrive.
 pub(super) const BODY_TIMEOUT_S: u64 = 10;
 
-const IDEMPOTENCY_KEY: &str = "Idempotency-Key";
+pub(super) const IDEMPOTENCY_KEY: &str = "Idempotency-Key";
 
 /// Adds points to a user, who comes into being with the first of them.
 #[utoipa::path(
     post,
     path = "/v1/point/add",
     tag = "Points",
-    params(openapi::ChangeHeaders),
+    params(parameters::ChangeHeaders),
     request_body(content = ChangeRequest, example = json!({"user_id": 1, "point": 1000, "reason": "welcome"})),
     responses(openapi::ChangeAnswers),
 )]
@@ -49,7 +47,7 @@ pub(super) async fn add(
     post,
     path = "/v1/point/subtract",
     tag = "Points",
-    params(openapi::ChangeHeaders),
+    params(parameters::ChangeHeaders),
     request_body(content = ChangeRequest, example = json!({"user_id": 1, "point": 300, "reason": "order 7"})),
     responses(openapi::ChangeAnswers),
 )]
@@ -66,7 +64,7 @@ pub(super) async fn subtract(
     get,
     path = "/v1/point",
     tag = "Points",
-    params(openapi::BalanceQuery),
+    params(parameters::BalanceQuery),
     responses(
         (status = 200, description = "The balance as of the last change that was applied.", body = BalanceResponse,
          example = json!(examples::balance())),
@@ -74,25 +72,20 @@ pub(super) async fn subtract(
     ),
 )]
 pub(super) async fn balance(request: HttpRequest, api: web::Data<Api>) -> Result<HttpResponse, ApiError> {
-    let found = api.service.balance(requested_user(&request)?).await?;
-    Ok(found_balance(&found.ok_or(ApiError::UnknownUser)?))
+    let found = match requested_balance(&request)? {
+        (user_id, None) => api.service.balance(user_id).await?.ok_or(ApiError::UnknownUser)?,
+        (user_id, Some(at)) => api.service.balance_at(user_id, at).await?.ok_or(ApiError::UnknownUserThen)?,
+    };
+    Ok(found_balance(&found))
 }
 
-/// The user that a request to read asks for.
+/// The user that a request to read asks for, and the time where it is not now.
 ///
 /// # Errors
 /// [`ApiError::InvalidField`].
-pub fn requested_user(request: &HttpRequest) -> Result<UserId, ApiError> {
-    let mut ids = Vec::new();
-    for (name, value) in url::form_urlencoded::parse(request.query_string().as_bytes()) {
-        match name.as_ref() {
-            "id" => ids.push(value),
-            unknown => return Err(invalid(unknown, "is not a parameter of this request: id is")),
-        }
-    }
-    let [id] = ids.as_slice() else { return Err(invalid("id", "is required, once")) };
-    let id: i64 = id.parse().map_err(|_| invalid("id", UserId::RULE))?;
-    Ok(UserId::new("id", id)?)
+pub fn requested_balance(request: &HttpRequest) -> Result<(UserId, Option<Timestamp>), ApiError> {
+    let query = Query::of(request, &["id", "at"])?;
+    Ok((query.user_id()?, query.time("at")?))
 }
 
 /// The answer to a request to read.
@@ -115,14 +108,14 @@ async fn change(
     api: &Api,
 ) -> Result<HttpResponse, ApiError> {
     let delta = requested_change(action, request, body).await?;
-    if prefers_wait(request) {
+    if preferred_wait(request).is_some() {
         let outcome = api.service.apply_delta(delta.clone()).await?;
         return applied(&delta, &outcome);
     }
     let (request_id, user_id) = (delta.request_id, delta.user_id);
     api.publisher.publish(delta).await?;
     log::debug!(request_id:%, user_id:%; "queued");
-    Ok(queued(request_id))
+    Ok(queued(user_id, request_id))
 }
 
 /// The change that a request asks for, valid.
@@ -134,25 +127,32 @@ pub async fn requested_change(
     request: &HttpRequest,
     body: web::Payload,
 ) -> Result<Delta, ApiError> {
-    parse(action, request, &read(request, body).await?)
+    parse(action, request, &read(request, body, BODY_MAX_BYTES).await?)
 }
 
-/// The answer to a change that is in the queue.
+/// The answer to a change that is in the queue, and where its outcome will be.
 #[must_use]
-pub fn queued(request_id: RequestId) -> HttpResponse {
-    HttpResponse::Accepted().json(PendingResponse { request_id: request_id.get(), status: "pending" })
+pub fn queued(user_id: UserId, request_id: RequestId) -> HttpResponse {
+    HttpResponse::Accepted()
+        .insert_header((header::LOCATION, format!("/v1/point/request/{request_id}?id={user_id}")))
+        .json(PendingResponse::from(request_id))
 }
 
-async fn read(request: &HttpRequest, body: web::Payload) -> Result<web::Bytes, ApiError> {
+/// A body of JSON, of at most `limit_bytes`.
+pub(super) async fn read(
+    request: &HttpRequest,
+    body: web::Payload,
+    limit_bytes: usize,
+) -> Result<web::Bytes, ApiError> {
     let media_type = header_text(request, header::CONTENT_TYPE.as_str())?.unwrap_or_default();
     let essence = media_type.split(';').next().unwrap_or_default().trim();
     if !essence.eq_ignore_ascii_case("application/json") {
         return Err(ApiError::UnsupportedMediaType);
     }
-    let body = timeout(Duration::from_secs(BODY_TIMEOUT_S), body.to_bytes_limited(BODY_MAX_BYTES))
+    let body = timeout(Duration::from_secs(BODY_TIMEOUT_S), body.to_bytes_limited(limit_bytes))
         .await
         .map_err(|_| ApiError::BodyTimeout { limit_s: BODY_TIMEOUT_S })?
-        .map_err(|_| ApiError::BodyTooLarge { limit_bytes: BODY_MAX_BYTES })?
+        .map_err(|_| ApiError::BodyTooLarge { limit_bytes })?
         .map_err(|error| ApiError::MalformedBody(error.to_string()))?;
     if body.is_empty() { Err(ApiError::EmptyBody) } else { Ok(body) }
 }
@@ -160,7 +160,8 @@ async fn read(request: &HttpRequest, body: web::Payload) -> Result<web::Bytes, A
 fn parse(action: Action, request: &HttpRequest, body: &[u8]) -> Result<Delta, ApiError> {
     let change = parse_json(body)?;
     let number = |field, value: Option<Number>, rule| {
-        whole(&value.ok_or_else(|| invalid(field, "is required"))?).ok_or_else(|| invalid(field, rule))
+        let value = value.ok_or_else(|| ApiError::invalid(field, "is required"))?;
+        whole(&value).ok_or_else(|| ApiError::invalid(field, rule))
     };
     let user_id = UserId::new("user_id", number("user_id", change.user_id, UserId::RULE)?)?;
     let point = Points::new(number("point", change.point, Points::RULE)?)?;
@@ -169,24 +170,34 @@ fn parse(action: Action, request: &HttpRequest, body: &[u8]) -> Result<Delta, Ap
         Some(key) => RequestId::from_key(user_id, key.as_bytes())?,
         None => RequestId::random(),
     };
-    // In microseconds, as PostgreSQL keeps it: a replayed answer is then the first one.
-    let requested_at = Timestamp::now().round(Unit::Microsecond).expect("far from the end of time");
+    let requested_at = now();
     Ok(Delta { request_id, user_id, action, point, reason, requested_at })
 }
 
-fn parse_json(body: &[u8]) -> Result<ChangeRequest, ApiError> {
-    if body.iter().find(|byte| !byte.is_ascii_whitespace()) != Some(&b'{') {
-        return Err(ApiError::MalformedBody("a JSON object was expected".to_owned()));
+/// In microseconds, as PostgreSQL keeps it: a replayed answer is then the first one.
+pub(super) fn now() -> Timestamp {
+    Timestamp::now().round(Unit::Microsecond).expect("far from the end of time")
+}
+
+/// An array would do for the reader of JSON as well.
+pub(super) fn expect_object(body: &[u8]) -> Result<(), ApiError> {
+    if body.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'{') {
+        return Ok(());
     }
+    Err(ApiError::MalformedBody("a JSON object was expected".to_owned()))
+}
+
+fn parse_json(body: &[u8]) -> Result<ChangeRequest, ApiError> {
+    expect_object(body)?;
     let mut json = serde_json::Deserializer::from_slice(body);
     let change = serde_path_to_error::deserialize(&mut json).map_err(|error| {
         let field = error.path().to_string();
         match (error.inner().classify(), field.as_str()) {
-            (serde_json::error::Category::Data, "user_id") => invalid("user_id", UserId::RULE),
-            (serde_json::error::Category::Data, "point") => invalid("point", Points::RULE),
-            (serde_json::error::Category::Data, "reason") => invalid("reason", Reason::RULE),
+            (serde_json::error::Category::Data, "user_id") => ApiError::invalid("user_id", UserId::RULE),
+            (serde_json::error::Category::Data, "point") => ApiError::invalid("point", Points::RULE),
+            (serde_json::error::Category::Data, "reason") => ApiError::invalid("reason", Reason::RULE),
             (serde_json::error::Category::Data, field) if field != "." => {
-                invalid(field, "is not a field of this request: user_id, point and reason are")
+                ApiError::invalid(field, "is not a field of this request: user_id, point and reason are")
             }
             _ => ApiError::MalformedBody(error.inner().to_string()),
         }
@@ -195,39 +206,17 @@ fn parse_json(body: &[u8]) -> Result<ChangeRequest, ApiError> {
     Ok(change)
 }
 
-/// `Prefer: wait`, alone or with a number of seconds, among other preferences (RFC 7240 §2).
-fn prefers_wait(request: &HttpRequest) -> bool {
-    request.headers().get_all("Prefer").filter_map(|value| value.to_str().ok()).any(|value| {
-        value.split(',').any(|preference| {
-            let name = preference.split(['=', ';']).next().unwrap_or_default();
-            name.trim().eq_ignore_ascii_case("wait")
-        })
-    })
-}
-
 /// The answer to a change that was decided at once, now or when its key was first used.
 fn applied(delta: &Delta, outcome: &Outcome) -> Result<HttpResponse, ApiError> {
     let Outcome { entry, replayed } = outcome;
     if !delta.same_change(&entry.delta) {
         return Err(ApiError::KeyReused);
     }
-    let Entry { delta, seq, rejection, balance, created_at } = entry;
-    let mut response = match rejection {
+    let mut response = match entry.rejection {
         Some(why) => {
-            actix_web::ResponseError::error_response(&ApiError::Rejected(Box::new(entry.clone()), *why))
+            actix_web::ResponseError::error_response(&ApiError::Rejected(Box::new(entry.clone()), why))
         }
-        None => HttpResponse::build(StatusCode::OK).json(EntryResponse {
-            request_id: delta.request_id.get(),
-            status: "applied",
-            user_id: delta.user_id.get(),
-            action: delta.action.as_str(),
-            point: delta.point.get(),
-            reason: delta.reason.as_ref().map(Reason::as_str),
-            seq: *seq,
-            balance: *balance,
-            requested_at: delta.requested_at,
-            created_at: *created_at,
-        }),
+        None => HttpResponse::Ok().json(EntryResponse::from(entry)),
     };
     let headers = response.headers_mut();
     headers.insert(
@@ -242,15 +231,14 @@ fn applied(delta: &Delta, outcome: &Outcome) -> Result<HttpResponse, ApiError> {
 }
 
 /// The value of a header that may be sent once.
-fn header_text<'a>(request: &'a HttpRequest, name: &'static str) -> Result<Option<&'a str>, ApiError> {
+pub(super) fn header_text<'a>(
+    request: &'a HttpRequest,
+    name: &'static str,
+) -> Result<Option<&'a str>, ApiError> {
     let mut values = request.headers().get_all(name);
     let Some(value) = values.next() else { return Ok(None) };
     if values.next().is_some() {
-        return Err(invalid(name, "must be sent once"));
+        return Err(ApiError::invalid(name, "must be sent once"));
     }
-    value.to_str().map(Some).map_err(|_| invalid(name, "must be visible ASCII characters"))
-}
-
-fn invalid(field: &str, rule: impl Into<String>) -> ApiError {
-    ApiError::InvalidField { field: field.to_owned(), rule: rule.into() }
+    value.to_str().map(Some).map_err(|_| ApiError::invalid(name, "must be visible ASCII characters"))
 }

@@ -12,7 +12,11 @@ use actix_web::{
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::{catalogue::Kind, schema};
+use super::{
+    batch::{Fault, OperationResponse},
+    catalogue::Kind,
+    schema,
+};
 use crate::{
     domain::{Entry, Invalid, Rejection, ServiceError},
     queue::PublishError,
@@ -46,6 +50,12 @@ pub enum ApiError {
     InvalidField { field: String, rule: String },
     #[error("no points were ever added to or subtracted from this user")]
     UnknownUser,
+    #[error("no points were added to or subtracted from this user by then")]
+    UnknownUserThen,
+    #[error("faults in the operations: {}; none was queued", .0.len())]
+    InvalidOperations(Vec<Fault>),
+    #[error("not every operation is known to be queued; send all of them again with the same keys")]
+    PartlyQueued(Vec<OperationResponse>),
     #[error("the Idempotency-Key was used for another change of this user")]
     KeyReused,
     #[error("{}", detail_of(*.1))]
@@ -121,6 +131,14 @@ pub(super) struct ProblemResponse<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false, schema_with = schema::balance)]
     balance: Option<i64>,
+    /// All that is wrong with a batch.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    errors: Option<&'a [Fault]>,
+    /// What became of each operation of a batch.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    operations: Option<&'a [OperationResponse]>,
 }
 
 impl ApiError {
@@ -133,16 +151,21 @@ impl ApiError {
             Self::BodyTimeout { .. } => Kind::BodyTimeout,
             Self::EmptyBody => Kind::EmptyBody,
             Self::MalformedBody(_) => Kind::MalformedBody,
-            Self::InvalidField { .. } => Kind::InvalidField,
-            Self::UnknownUser => Kind::UnknownUser,
+            Self::InvalidField { .. } | Self::InvalidOperations(_) => Kind::InvalidField,
+            Self::UnknownUser | Self::UnknownUserThen => Kind::UnknownUser,
             Self::KeyReused => Kind::KeyReused,
             Self::Rejected(_, Rejection::InsufficientPoints) => Kind::InsufficientPoints,
             Self::Rejected(_, Rejection::BalanceLimit) => Kind::BalanceLimit,
-            Self::QueueUnavailable => Kind::QueueUnavailable,
+            Self::QueueUnavailable | Self::PartlyQueued(_) => Kind::QueueUnavailable,
             Self::DatabaseUnavailable => Kind::DatabaseUnavailable,
             Self::Overloaded { .. } => Kind::Overloaded,
             Self::Refused => Kind::Refused,
         }
+    }
+
+    /// A field, parameter or header that breaks its rule, which reads on from its name.
+    pub(super) fn invalid(field: &str, rule: impl Into<String>) -> Self {
+        Self::InvalidField { field: field.to_owned(), rule: rule.into() }
     }
 
     /// The body of the response.
@@ -156,10 +179,17 @@ impl ApiError {
             field: None,
             request_id: None,
             balance: None,
+            errors: None,
+            operations: None,
         };
         match self {
             Self::InvalidField { field, .. } => problem.field = Some(field),
             Self::UnsupportedMediaType => problem.field = Some("Content-Type"),
+            Self::InvalidOperations(faults) => {
+                problem.field = Some("operations");
+                problem.errors = Some(faults);
+            }
+            Self::PartlyQueued(operations) => problem.operations = Some(operations),
             Self::KeyReused => problem.field = Some("Idempotency-Key"),
             Self::Rejected(entry, _) => {
                 problem.request_id = Some(entry.delta.request_id.to_string());
@@ -174,7 +204,7 @@ impl ApiError {
     fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Overloaded { retry_after } => Some(*retry_after),
-            Self::QueueUnavailable | Self::DatabaseUnavailable => Some(RETRY_AFTER),
+            Self::QueueUnavailable | Self::PartlyQueued(_) | Self::DatabaseUnavailable => Some(RETRY_AFTER),
             _ => None,
         }
     }

@@ -1,10 +1,13 @@
 //! The schemas of values that are in many bodies, with the domain's own limits. No handler may enter.
 
 use serde_json::json;
-use utoipa::openapi::{KnownFormat, ObjectBuilder, SchemaFormat, Type, schema::Object};
+use utoipa::openapi::{
+    ArrayBuilder, KnownFormat, ObjectBuilder, SchemaFormat, Type,
+    schema::{AdditionalProperties, Array, Object},
+};
 
-use super::{catalogue::Kind, pages::FILES};
-use crate::domain::{Action, KEY_MAX_BYTES, POINTS_MAX, REASON_MAX_CHARS};
+use super::{batch::OPERATIONS_MAX, catalogue::Kind, pages::FILES};
+use crate::domain::{Action, KEY_MAX_BYTES, PAGE_MAX, POINTS_MAX, REASON_MAX_CHARS, Rejection, Status};
 
 pub(super) fn user_id() -> Object {
     whole_number("Whose points.", 1, i64::MAX, 1)
@@ -40,9 +43,7 @@ pub(super) fn idempotency_key() -> Object {
 
 /// The same where it may be left out, and null is as good as that.
 pub(super) fn optional_reason() -> Object {
-    let mut schema = reason();
-    schema.schema_type = [Type::String, Type::Null].into_iter().collect();
-    schema
+    optional(reason())
 }
 
 /// A text that is always the same.
@@ -58,8 +59,26 @@ pub(super) fn pending() -> Object {
     constant("pending")
 }
 
-pub(super) fn applied() -> Object {
-    constant("applied")
+pub(super) fn status() -> Object {
+    one_of([Status::Applied.as_str(), Status::Rejected.as_str()])
+}
+
+pub(super) fn reject_reason() -> Object {
+    one_of([Rejection::InsufficientPoints.as_str(), Rejection::BalanceLimit.as_str()])
+}
+
+/// A text or null.
+fn optional(mut text: Object) -> Object {
+    text.schema_type = [Type::String, Type::Null].into_iter().collect();
+    text
+}
+
+/// The path of a request's outcome.
+pub(super) fn location() -> Object {
+    ObjectBuilder::new()
+        .schema_type(Type::String)
+        .pattern(Some("^/v1/point/request/[0-9a-f-]{36}[?]id=[0-9]+$"))
+        .build()
 }
 
 /// The value of Retry-After (RFC 9110 §10.2.3).
@@ -75,6 +94,45 @@ pub(super) fn file() -> Object {
 /// The last part of a problem's type.
 pub(super) fn slug() -> Object {
     one_of(Kind::ALL.iter().map(|kind| kind.about().slug))
+}
+
+/// The operations of a batch.
+pub(super) fn operations() -> Array {
+    let key = optional(idempotency_key());
+    let operation = ObjectBuilder::new()
+        .property("action", action())
+        .property("user_id", user_id())
+        .property("point", point())
+        .property("reason", optional(reason()))
+        .property("key", key)
+        .required("action")
+        .required("user_id")
+        .required("point")
+        .additional_properties(Some(AdditionalProperties::FreeForm(false)));
+    ArrayBuilder::new().items(operation).min_items(Some(1)).max_items(Some(OPERATIONS_MAX)).build()
+}
+
+pub(super) fn operation_status() -> Object {
+    one_of(["pending", "refused", "unknown"])
+}
+
+/// The entries of a page.
+pub(super) fn limit() -> Object {
+    whole_number("How many entries at most.", 1, PAGE_MAX.into(), 50)
+}
+
+pub(super) fn time() -> Object {
+    ObjectBuilder::new()
+        .schema_type(Type::String)
+        .format(Some(SchemaFormat::KnownFormat(KnownFormat::DateTime)))
+        .build()
+}
+
+pub(super) fn request_id() -> Object {
+    ObjectBuilder::new()
+        .schema_type(Type::String)
+        .format(Some(SchemaFormat::KnownFormat(KnownFormat::Uuid)))
+        .build()
 }
 
 fn one_of(values: impl IntoIterator<Item = &'static str>) -> Object {

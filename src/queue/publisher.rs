@@ -73,13 +73,32 @@ impl Publisher {
     /// [`PublishError`], at the latest after twice the confirm timeout of 5 s.
     pub async fn publish(&self, delta: Delta) -> Result<(), PublishError> {
         let partition = delta.user_id.partition();
-        self.partitions.call(partition, delta).await.unwrap_or_else(|error| match error {
+        let published = self.partitions.call(partition, delta).await;
+        published.unwrap_or_else(|error| Err(self.refused(partition.into(), error)))
+    }
+
+    /// The same for many at once, with a result for each: they are queued in their order.
+    ///
+    /// # Errors
+    /// [`PublishError`] where none of them is queued, as there is not room for all.
+    pub async fn publish_all(
+        &self,
+        deltas: Vec<Delta>,
+    ) -> Result<Vec<Result<(), PublishError>>, PublishError> {
+        let deltas = deltas.into_iter().map(|delta| (delta.user_id.partition(), delta)).collect();
+        let published = self.partitions.call_all(deltas).await;
+        let published = published.map_err(|(partition, error)| self.refused(partition, error))?;
+        let ended = |error: LaneError| Err(PublishError::Unavailable(error.to_string()));
+        Ok(published.into_iter().map(|one| one.unwrap_or_else(ended)).collect())
+    }
+
+    fn refused(&self, partition: usize, error: LaneError) -> PublishError {
+        match error {
             LaneError::Full => {
-                let retry_after = self.paces[usize::from(partition)].retry_after(PARTITION_CAPACITY);
-                Err(PublishError::Full { retry_after })
+                PublishError::Full { retry_after: self.paces[partition].retry_after(PARTITION_CAPACITY) }
             }
-            LaneError::Ended => Err(PublishError::Unavailable(error.to_string())),
-        })
+            LaneError::Ended => PublishError::Unavailable(error.to_string()),
+        }
     }
 }
 

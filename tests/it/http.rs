@@ -127,6 +127,16 @@ async fn a_wrong_request_is_refused_by_the_name_of_its_fault() {
     }
     let twice = json(ok).header("Idempotency-Key", "a").header("Idempotency-Key", "b");
     refused(twice, 400, "invalid-field", Some("Idempotency-Key")).await;
+    refused(client.get("/v1/point?id=1"), 404, "unknown-user", None).await;
+    refused(client.get("/v1/points"), 404, "not-found", None).await;
+    assert_eq!(system.queues().await.waiting().await, 0, "a refused request reached the queue");
+    system.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_query_is_refused_by_the_name_of_its_fault() {
+    let mut system = System::new().await;
+    let client = system.serve();
     for (query, field) in [
         ("", "id"),
         ("?id=", "id"),
@@ -134,12 +144,41 @@ async fn a_wrong_request_is_refused_by_the_name_of_its_fault() {
         ("?id=0", "id"),
         ("?id=1&id=1", "id"),
         ("?id=1&page=2", "page"),
+        ("?id=1&at=", "at"),
+        ("?id=1&at=yesterday", "at"),
+        ("?id=1&at=2026-11-01", "at"),
+        ("?id=1&at=2026-11-01T00:00:00+01:00", "at"),
+        ("?id=1&at=-009999-01-02T00:00:00Z", "at"),
     ] {
         refused(client.get(&format!("/v1/point{query}")), 400, "invalid-field", Some(field)).await;
     }
-    refused(client.get("/v1/point?id=1"), 404, "unknown-user", None).await;
-    refused(client.get("/v1/points"), 404, "not-found", None).await;
-    assert_eq!(system.queues().await.waiting().await, 0, "a refused request reached the queue");
+    for (query, field) in [
+        ("limit=50", "id"),
+        ("id=1&limit=0", "limit"),
+        ("id=1&limit=1001", "limit"),
+        ("id=1&limit=1&limit=2", "limit"),
+        ("id=1&before=0", "before"),
+        ("id=1&before=x", "before"),
+        ("id=1&from=now", "from"),
+        ("id=1&to=12:00", "to"),
+        ("id=1&status=pending", "status"),
+        ("id=1&after=1", "after"),
+    ] {
+        refused(client.get(&format!("/v1/point/log?{query}")), 400, "invalid-field", Some(field)).await;
+    }
+    for (path, field) in [
+        ("x?id=1", "request_id"),
+        ("01890a5d-ac96-774b-bcce-b302099a8057", "id"),
+        ("01890a5d-ac96-774b-bcce-b302099a8057?id=1&wait=5", "wait"),
+    ] {
+        let request = client.get(&format!("/v1/point/request/{path}"));
+        refused(request, 400, "invalid-field", Some(field)).await;
+    }
+    for oldest in ["0000-01-01T00:00:00%2B23:59", "0000-01-01T00:00:00.000000001Z", "9999-12-30T00:00:00Z"] {
+        refused(client.get(&format!("/v1/point?id=1&at={oldest}")), 404, "unknown-user", None).await;
+        let log = client.get(&format!("/v1/point/log?id=1&from={oldest}&to={oldest}"));
+        assert_eq!(answer(log).await.1, json!({"entries": []}), "{oldest}");
+    }
     system.finish().await;
 }
 
@@ -150,7 +189,10 @@ async fn a_wrong_method_is_told_the_right_one() {
     for (path, request, allow) in [
         ("/v1/point/add", client.get("/v1/point/add"), "POST"),
         ("/v1/point/subtract", client.get("/v1/point/subtract"), "POST"),
+        ("/v1/point/batch", client.get("/v1/point/batch"), "POST"),
         ("/v1/point", client.post("/v1/point?id=1"), "GET, HEAD"),
+        ("/v1/point/log", client.post("/v1/point/log?id=1"), "GET, HEAD"),
+        ("/v1/point/request/x", client.post("/v1/point/request/x?id=1"), "GET, HEAD"),
         ("/ping", client.post("/ping"), "GET, HEAD"),
         ("/", client.post("/"), "GET, HEAD"),
     ] {
@@ -199,7 +241,12 @@ async fn a_whole_number_may_be_written_as_json_schema_allows() {
 }
 
 /// Sends a request that must be refused, and returns the problem.
-async fn refused(request: reqwest::RequestBuilder, status: u16, kind: &str, field: Option<&str>) -> Value {
+pub async fn refused(
+    request: reqwest::RequestBuilder,
+    status: u16,
+    kind: &str,
+    field: Option<&str>,
+) -> Value {
     let response = request.send().await.expect("an answer");
     let (got, media_type) = (response.status().as_u16(), response.headers()[CONTENT_TYPE].clone());
     let problem = body(response).await;

@@ -75,11 +75,32 @@ fn any_request() -> impl Strategy<Value = Request> {
         "",
     ]);
     let key = prop::option::of(prop::collection::vec(0x20..=0xffu8, 0..300));
-    let prefer =
-        prop::option::of(select(vec!["wait", "wait=1", "wait=-", ",,;=", "respond-async, wait", "return"]));
-    let path =
-        select(vec!["/v1/point/add", "/v1/point/subtract", "/v1/point", "/v1/point/", "/", "//", "/%00"]);
-    let query = "(\\?[a-z%&=+0-9\u{e9}]{0,30})?";
+    let prefer = prop::option::of(select(vec![
+        "wait=1",
+        "wait=0;x",
+        "wait=-",
+        ",,;=",
+        "respond-async, wait=\"1\"",
+        "return",
+    ]));
+    let path = select(vec![
+        "/v1/point/add",
+        "/v1/point/subtract",
+        "/v1/point/batch",
+        "/v1/point",
+        "/v1/point/log",
+        "/v1/point/request/01890a5d-ac96-774b-bcce-b302099a8057",
+        "/v1/point/request/%00",
+        "/v1/point/",
+        "/",
+        "//",
+        "/%00",
+    ]);
+    let query = prop_oneof![
+        "(\\?[a-z%&=+0-9\u{e9}]{0,30})?",
+        "\\?id=[0-9]{1,2}(&(at|from|to)=[-+0-9]{0,7}-0[0-9]-[0-3][0-9]T[0-3][0-9]:[0-9]{2}(Z|-[0-9]{2}))?",
+        "\\?id=[0-9]{1,20}(&(limit|before)=-?[0-9]{1,20}|&status=(applied|rejected|\u{e9})){0,2}",
+    ];
     (path, query, media_type, key, prefer, any_body()).prop_map(
         |(path, query, media_type, key, prefer, body)| Request { path, query, media_type, key, prefer, body },
     )

@@ -12,6 +12,9 @@ mod proxy;
 
 mod http;
 mod input;
+mod history;
+mod requests;
+mod batches;
 mod apply;
 mod worker;
 mod dead_letters;

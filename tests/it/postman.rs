@@ -24,6 +24,6 @@ async fn the_postman_collection_passes() {
     let output = { run }.output().await.expect("newman");
     let report = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{report}");
-    system.drain(2).await;
+    system.drain(4).await;
     system.finish().await;
 }

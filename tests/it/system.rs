@@ -197,6 +197,13 @@ impl System {
         self.discard().await;
     }
 
+    /// The same once the workers have done all that is in the queues, duplicates as well.
+    pub async fn finish_drained(self) {
+        let queues = self.queues().await;
+        eventually("nothing is left in the queues", async || queues.waiting().await == 0).await;
+        self.finish().await;
+    }
+
     /// The same for a test without queues.
     pub async fn finish_without_queues(self) {
         self.audit().await;

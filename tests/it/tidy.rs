@@ -50,7 +50,7 @@ fn each_library_stays_in_its_room() {
         (&["amqprs"][..], "src/queue/", &[][..]),
         (
             &["insert into", "update user_point", "from user_point", "from log"][..],
-            "src/domain/store.rs",
+            "src/domain/store",
             &["src/domain/audit.rs"][..],
         ),
         (&["refinery"][..], "src/migrate.rs", &[][..]),

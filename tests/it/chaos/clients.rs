@@ -11,6 +11,8 @@ use std::{
 
 use futures_util::future::join_all;
 use point_system::domain::{PARTITIONS, UserId};
+use reqwest::RequestBuilder;
+use serde_json::{Value, json};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -26,6 +28,9 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
 /// The pause before a change is sent again.
 const RETRY_PAUSE: Duration = Duration::from_millis(50);
 
+/// The most operations of a batch.
+const BATCH_MAX: usize = 100;
+
 /// The first of the prober's users.
 const PROBE: i64 = 1_000_000;
 
@@ -35,6 +40,8 @@ pub struct Counts {
     pub requests: AtomicU64,
     pub queued: AtomicU64,
     pub waited: AtomicU64,
+    /// Of those with 202, answers to many at once.
+    pub batches: AtomicU64,
     pub unavailable: AtomicU64,
     pub unanswered: AtomicU64,
 }
@@ -114,40 +121,74 @@ struct Sender {
 
 impl Sender {
     /// A user's order is that of its promises, as the next change is sent after the answer to the last. Those
-    /// who wait pass the queue, so a user always waits or never does.
+    /// who wait pass the queue, so a user always waits or never does. Some users' changes are sent many at once,
+    /// one of each: a batch that is sent again after a failure may be out of its own order.
     async fn run(&self, users: &[i64], ended: &CancellationToken) -> Promises {
+        let (together, alone): (Vec<i64>, Vec<i64>) = users.iter().partition(|user| *user % 4 == 1);
         let mut promises = Promises::new();
         for change in 1.. {
-            for user in users {
+            for user in &alone {
                 if ended.is_cancelled() {
                     return promises;
                 }
                 let id = self.send(*user, change, user % 4 == 0).await;
                 promises.entry(*user).or_default().push(id);
             }
+            for users in together.chunks(BATCH_MAX) {
+                if ended.is_cancelled() {
+                    return promises;
+                }
+                for (user, id) in users.iter().zip(self.send_batch(users, change).await) {
+                    promises.entry(*user).or_default().push(id);
+                }
+            }
         }
         promises
     }
 
     async fn send(&self, user: i64, change: i64, wait: bool) -> String {
-        let action = if change % 3 == 0 { "subtract" } else { "add" };
-        let key = format!("{user}-{change}");
+        let request = || {
+            let request = self.client.change(action(change), user, change);
+            let request = request.header("Idempotency-Key", key(user, change));
+            if wait { request.header("Prefer", "wait") } else { request }
+        };
+        text(&self.answered(request).await["request_id"])
+    }
+
+    /// The same change for each of `users`, half of them with a key of their own.
+    async fn send_batch(&self, users: &[i64], change: i64) -> Vec<String> {
+        let operations: Vec<Value> = users
+            .iter()
+            .map(|user| {
+                let key = (user % 8 == 1).then(|| key(*user, change));
+                json!({"action": action(change), "user_id": user, "point": change, "key": key})
+            })
+            .collect();
+        let key = format!("batch-{}-{change}", users[0]);
+        let request = || {
+            let request = self.client.post("/v1/point/batch").json(&json!({"operations": operations}));
+            request.header("Idempotency-Key", &key)
+        };
+        let answer = self.answered(request).await;
+        count(&self.counts.batches);
+        let operations = answer["operations"].as_array().expect("operations");
+        operations.iter().map(|operation| text(&operation["request_id"])).collect()
+    }
+
+    /// Sends a request until it is answered; the body of the answer.
+    async fn answered(&self, request: impl Fn() -> RequestBuilder) -> Value {
         loop {
-            let mut request = self.client.change(action, user, change).header("Idempotency-Key", &key);
-            if wait {
-                request = request.header("Prefer", "wait");
-            }
             count(&self.counts.requests);
-            match request.timeout(ANSWER_TIMEOUT).send().await {
+            match request().timeout(ANSWER_TIMEOUT).send().await {
                 Ok(answer) => match answer.status().as_u16() {
                     202 => {
                         count(&self.counts.queued);
                         lock(&self.accepted).push(Instant::now());
-                        return text(&body(answer).await["request_id"]);
+                        return body(answer).await;
                     }
                     200 | 409 => {
                         count(&self.counts.waited);
-                        return text(&body(answer).await["request_id"]);
+                        return body(answer).await;
                     }
                     503 => count(&self.counts.unavailable),
                     other => panic!("{other}: {}", body(answer).await),
@@ -157,6 +198,14 @@ impl Sender {
             tokio::time::sleep(RETRY_PAUSE).await;
         }
     }
+}
+
+fn action(change: i64) -> &'static str {
+    if change % 3 == 0 { "subtract" } else { "add" }
+}
+
+fn key(user: i64, change: i64) -> String {
+    format!("{user}-{change}")
 }
 
 fn count(counter: &AtomicU64) {

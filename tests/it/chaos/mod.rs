@@ -28,7 +28,7 @@ pub struct Chaos {
     pub seed: u64,
     /// Connections that send at once, each for users of its own.
     pub connections: i64,
-    /// Users, of which a quarter prefers to wait for each answer.
+    /// Users, of which a quarter prefers to wait for each answer, and a quarter is sent many at once.
     pub users: i64,
 }
 

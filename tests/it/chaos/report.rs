@@ -67,9 +67,11 @@ impl fmt::Display for Report {
         writeln!(f, "{versions}, seed {}, {} s", chaos.seed, chaos.time.as_secs())?;
         writeln!(
             f,
-            "{} requests: {} × 202, {} × 200 or 409, {} × 503, {} unanswered; the last two were sent again",
+            "{} requests: {} × 202 ({} of them batches), {} × 200 or 409, {} × 503, {} unanswered; the last two \
+             were sent again",
             of(&counts.requests),
             of(&counts.queued),
+            of(&counts.batches),
             of(&counts.waited),
             of(&counts.unavailable),
             of(&counts.unanswered),

@@ -1,0 +1,276 @@
+//! Reading: balances, the log, what became of a request. What waits for a connection is looked up together.
+//! Nothing is written, and no SQL may enter.
+
+use std::{marker::PhantomData, time::Duration};
+
+use jiff::Timestamp;
+use tokio::{
+    sync::Semaphore,
+    time::{Instant, sleep_until},
+};
+
+use super::{
+    Balance, LANE_CAPACITY, Patience, PointService, ServiceError,
+    delta::{RequestId, UserId},
+    retried,
+    settle::Entry,
+    store::{Store, StoreError},
+};
+use crate::batch::{Lanes, Trip};
+
+/// The most entries of a page.
+pub const PAGE_MAX: u16 = 1_000;
+
+/// The most ids in one query.
+const IDS_MAX: usize = 1_000;
+
+/// The most queries that travel together on one connection.
+const PIPELINE_MAX: usize = 16;
+
+/// Connections that read the log at once.
+const LOG_LANES: usize = 2;
+
+/// The most callers that wait for an outcome to come.
+const WAITERS_MAX: usize = 1_000;
+
+/// All who wait for an outcome look at the same moments, this far apart: one query for all of them.
+const ROUND_MS: u64 = 50;
+
+/// What became of a delta.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Status {
+    /// The balance changed.
+    Applied,
+    /// It did not, and never will for this request id.
+    Rejected,
+}
+
+impl Status {
+    /// The name in the log and in the API.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Applied => "applied",
+            Self::Rejected => "rejected",
+        }
+    }
+
+    /// The status of a name, if it is one.
+    #[must_use]
+    pub fn parse(name: &str) -> Option<Self> {
+        [Self::Applied, Self::Rejected].into_iter().find(|status| status.as_str() == name)
+    }
+}
+
+impl Entry {
+    /// What became of its delta.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        if self.rejection.is_some() { Status::Rejected } else { Status::Applied }
+    }
+}
+
+/// Which entries of a user's log.
+#[derive(Clone, Debug)]
+pub struct HistoryQuery {
+    /// Whose.
+    pub user_id: UserId,
+    /// The most entries to return, from 1 to [`PAGE_MAX`].
+    pub limit: u16,
+    /// Only those with a smaller `seq`.
+    pub before: Option<i64>,
+    /// Only those that were written at this time or later.
+    pub from: Option<Timestamp>,
+    /// Only those that were written before this time.
+    pub to: Option<Timestamp>,
+    /// Only those of this status.
+    pub status: Option<Status>,
+}
+
+/// A part of a user's log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Page {
+    /// The newest first.
+    pub entries: Vec<Entry>,
+    /// The `before` of the next page, if there is one. A page of one status may have fewer entries than
+    /// its limit, or none, and a next one all the same: it looks through a bounded part of the log.
+    pub next: Option<i64>,
+}
+
+/// Something to look up, many at a time.
+trait LookUp: Clone + Send + Sync + 'static {
+    type Answer: Clone + Send + 'static;
+    const TOGETHER_MAX: usize;
+
+    /// An answer for each of `asked`, in their order.
+    fn look_up(
+        store: &Store,
+        asked: &[Self],
+    ) -> impl Future<Output = Result<Vec<Self::Answer>, StoreError>> + Send;
+}
+
+impl LookUp for UserId {
+    type Answer = Option<Balance>;
+    const TOGETHER_MAX: usize = IDS_MAX;
+
+    async fn look_up(store: &Store, users: &[Self]) -> Result<Vec<Self::Answer>, StoreError> {
+        let found = store.balances(users).await?;
+        Ok(users.iter().map(|user| found.get(user).cloned()).collect())
+    }
+}
+
+impl LookUp for (UserId, RequestId) {
+    type Answer = Option<Entry>;
+    const TOGETHER_MAX: usize = IDS_MAX;
+
+    async fn look_up(store: &Store, asked: &[Self]) -> Result<Vec<Self::Answer>, StoreError> {
+        let found = store.logged(asked).await?;
+        Ok(asked.iter().map(|request| found.get(request).cloned()).collect())
+    }
+}
+
+impl LookUp for (UserId, Timestamp) {
+    type Answer = Option<Balance>;
+    const TOGETHER_MAX: usize = PIPELINE_MAX;
+
+    async fn look_up(store: &Store, asked: &[Self]) -> Result<Vec<Self::Answer>, StoreError> {
+        store.past_balances(asked).await
+    }
+}
+
+impl LookUp for HistoryQuery {
+    type Answer = Page;
+    const TOGETHER_MAX: usize = PIPELINE_MAX;
+
+    async fn look_up(store: &Store, asked: &[Self]) -> Result<Vec<Self::Answer>, StoreError> {
+        store.pages(asked).await
+    }
+}
+
+/// A read lane: its batches are trips to the database.
+struct ReadTrip<Q> {
+    store: Store,
+    of: PhantomData<Q>,
+}
+
+impl<Q: LookUp> Trip for ReadTrip<Q> {
+    type Item = Q;
+    type Reply = Result<Q::Answer, ServiceError>;
+    const MAX_WEIGHT: usize = Q::TOGETHER_MAX;
+
+    fn weight(_: &Q) -> usize {
+        1
+    }
+
+    async fn carry(&mut self, asked: Vec<Q>) -> Vec<Self::Reply> {
+        match retried(|| Q::look_up(&self.store, &asked), &Patience::Caller).await {
+            Ok(answers) => answers.into_iter().map(Ok).collect(),
+            Err(error) => vec![Err(error); asked.len()],
+        }
+    }
+}
+
+/// The read lanes, and who waits at them.
+pub(super) struct Readers {
+    balances: Lanes<ReadTrip<UserId>>,
+    outcomes: Lanes<ReadTrip<(UserId, RequestId)>>,
+    past_balances: Lanes<ReadTrip<(UserId, Timestamp)>>,
+    pages: Lanes<ReadTrip<HistoryQuery>>,
+    waiters: Semaphore,
+    first_round: Instant,
+}
+
+impl Readers {
+    /// Reads balances in `lanes` lanes, and what is rarer in a few.
+    pub(super) fn start(store: &Store, lanes: usize) -> Self {
+        Self {
+            balances: start(store, lanes),
+            outcomes: start(store, 1),
+            past_balances: start(store, 1),
+            pages: start(store, LOG_LANES),
+            waiters: Semaphore::new(WAITERS_MAX),
+            first_round: Instant::now(),
+        }
+    }
+
+    /// The next moment at which everybody who waits looks.
+    fn next_round(&self) -> Instant {
+        let since = self.first_round.elapsed().as_millis();
+        let rounds = u64::try_from(since).unwrap_or(u64::MAX) / ROUND_MS + 1;
+        self.first_round + Duration::from_millis(rounds * ROUND_MS)
+    }
+}
+
+fn start<Q: LookUp>(store: &Store, lanes: usize) -> Lanes<ReadTrip<Q>> {
+    let trip = |_| ReadTrip { store: store.clone(), of: PhantomData };
+    Lanes::start((0..lanes).map(trip), LANE_CAPACITY)
+}
+
+impl PointService {
+    /// The connections that a service of `lanes` lanes makes use of at once, where it serves reads as well.
+    #[must_use]
+    pub const fn connections(lanes: usize) -> usize {
+        // A transaction and a read of balances for each lane, outcomes, past balances, and pages.
+        2 * lanes + 2 + LOG_LANES
+    }
+
+    /// The balance of a user, or `None` for one that was never seen.
+    ///
+    /// # Errors
+    /// [`ServiceError`] within a few seconds where PostgreSQL does not answer.
+    pub async fn balance(&self, user_id: UserId) -> Result<Option<Balance>, ServiceError> {
+        self.readers.balances.call(user_id.partition(), user_id).await?
+    }
+
+    /// What [`PointService::balance`] was at a time, by the log: the balance after the last entry that was
+    /// written then or before. A user's entries are in the order of their times, whatever the clock did. It is
+    /// final for a time that is past by more than a transaction may take, some seconds.
+    ///
+    /// # Errors
+    /// As [`PointService::balance`].
+    pub async fn balance_at(&self, user_id: UserId, at: Timestamp) -> Result<Option<Balance>, ServiceError> {
+        self.readers.past_balances.call(user_id.partition(), (user_id, at)).await?
+    }
+
+    /// A page of a user's log; an empty one for a user that was never seen.
+    ///
+    /// # Errors
+    /// As [`PointService::balance`].
+    pub async fn history(&self, query: HistoryQuery) -> Result<Page, ServiceError> {
+        self.readers.pages.call(query.user_id.partition(), query).await?
+    }
+
+    /// The log's entry of a request, or `None` while there is none.
+    ///
+    /// # Errors
+    /// As [`PointService::balance`].
+    pub async fn outcome(
+        &self,
+        user_id: UserId,
+        request_id: RequestId,
+    ) -> Result<Option<Entry>, ServiceError> {
+        self.readers.outcomes.call(user_id.partition(), (user_id, request_id)).await?
+    }
+
+    /// The same, as soon as there is an entry, or `None` after `limit`. Where too many wait already it does
+    /// not: the answer is that of [`PointService::outcome`].
+    ///
+    /// # Errors
+    /// As [`PointService::balance`].
+    pub async fn outcome_within(
+        &self,
+        user_id: UserId,
+        request_id: RequestId,
+        limit: Duration,
+    ) -> Result<Option<Entry>, ServiceError> {
+        let waiting = self.readers.waiters.try_acquire();
+        let deadline = Instant::now() + limit;
+        loop {
+            let found = self.outcome(user_id, request_id).await?;
+            if found.is_some() || waiting.is_err() || Instant::now() >= deadline {
+                return Ok(found);
+            }
+            sleep_until(self.readers.next_round().min(deadline)).await;
+        }
+    }
+}

@@ -1,0 +1,158 @@
+//! The statements that read the log. None that writes, and no rule of the ledger may enter.
+
+use std::collections::HashMap;
+
+use deadpool_postgres::Client;
+use futures_util::future::try_join_all;
+use jiff::Timestamp;
+use tokio::try_join;
+use tokio_postgres::Row;
+use uuid::Uuid;
+
+use super::{LOGGED, READ_TIMEOUT_MS, Store, StoreError, entry};
+use crate::domain::{
+    Balance,
+    delta::{RequestId, UserId},
+    read::{HistoryQuery, Page, Status},
+    settle::Entry,
+};
+
+/// The most entries that are looked through for a page of applied ones, which no index leads to: 10,000
+/// refusals in a row are some 250 blocks of 8 KiB.
+const APPLIED_SCAN_MAX: i64 = 10_000;
+
+impl Store {
+    /// The entries of those request ids that are in the log.
+    pub(in crate::domain) async fn logged(
+        &self,
+        asked: &[(UserId, RequestId)],
+    ) -> Result<HashMap<(UserId, RequestId), Entry>, StoreError> {
+        let (users, requests): (Vec<i64>, Vec<Uuid>) =
+            asked.iter().map(|(user, request)| (user.get(), request.get())).unzip();
+        self.with_client(READ_TIMEOUT_MS, async |client| {
+            let statement = client.prepare_cached(LOGGED).await?;
+            client.query(&statement, &[&users, &requests]).await?.iter().map(entry).collect()
+        })
+        .await
+    }
+
+    /// The balance of each user at a time; `None` for one that had no entry then. Pipelined on one connection.
+    pub(in crate::domain) async fn past_balances(
+        &self,
+        asked: &[(UserId, Timestamp)],
+    ) -> Result<Vec<Option<Balance>>, StoreError> {
+        self.with_client(READ_TIMEOUT_MS, async |client| {
+            let each = asked.iter().map(|(user_id, at)| async {
+                let Some(row) = last_until(client, *user_id, *at).await? else { return Ok(None) };
+                let (seq, point, updated_at) = (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
+                Ok(Some(Balance { user_id: *user_id, point, seq, updated_at }))
+            });
+            try_join_all(each).await
+        })
+        .await
+    }
+
+    /// A page for each query. Pipelined on one connection.
+    pub(in crate::domain) async fn pages(&self, queries: &[HistoryQuery]) -> Result<Vec<Page>, StoreError> {
+        self.with_client(READ_TIMEOUT_MS, async |client| {
+            try_join_all(queries.iter().map(|query| page(client, query))).await
+        })
+        .await
+    }
+}
+
+/// A binary search for the last entry that is not after a time: within a user's log the times never go back,
+/// and `seq` has no gap. As many look-ups in the primary key as the number of entries has binary digits;
+/// the limits keep the planner from reading all of the user's entries instead.
+const LAST_UNTIL: &str = "with recursive search (low, high) as ( \
+         select 0::bigint, seq + 1 from user_point where user_id = $1 \
+         union all \
+         select case when created_at <= $2 then middle else low end, \
+             case when created_at <= $2 then high else middle end \
+         from search, lateral ( \
+             select seq as middle, created_at from log where user_id = $1 and seq = (low + high) / 2 limit 1 \
+         ) entry where high - low > 1) \
+     select entry.* from search, lateral ( \
+         select seq, balance, created_at from log where user_id = $1 and seq = low limit 1 \
+     ) entry where high - low = 1";
+
+async fn last_until(client: &Client, user: UserId, time: Timestamp) -> Result<Option<Row>, StoreError> {
+    let statement = client.prepare_cached(LAST_UNTIL).await?;
+    let time = in_microseconds(time.as_nanosecond());
+    Ok(client.query_opt(&statement, &[&user.get(), &time]).await?)
+}
+
+/// The log's times are in whole microseconds: what is between two is as good as the earlier.
+fn in_microseconds(nanoseconds: i128) -> Timestamp {
+    let earlier = nanoseconds - nanoseconds.rem_euclid(1_000);
+    Timestamp::from_nanosecond(earlier).unwrap_or(Timestamp::MIN)
+}
+
+/// The `seq` of the last entry before a time, 0 where there is none.
+async fn last_before(client: &Client, user: UserId, time: Timestamp) -> Result<i64, StoreError> {
+    let until = in_microseconds(time.as_nanosecond() - 1);
+    let found = last_until(client, user, until).await?;
+    found.map_or(Ok(0), |row| Ok(row.try_get(0)?))
+}
+
+macro_rules! entries_between {
+    ($filter:literal) => {
+        concat!(
+            "select user_id, seq, request_id, action, point, reject_reason, reason, balance, requested_at, \
+                 created_at \
+             from log where user_id = $1 and seq > $2 and seq < $3 ",
+            $filter,
+            " order by seq desc limit $4"
+        )
+    };
+}
+
+const ENTRIES: &str = entries_between!("");
+const APPLIED: &str = entries_between!("and status = 'applied'");
+const REJECTED: &str = entries_between!("and status = 'rejected'");
+
+const NEWEST: &str = "select coalesce(max(seq), 0) from user_point where user_id = $1";
+
+/// One look-up in an index, wherever in the log the page is.
+async fn page(client: &Client, query: &HistoryQuery) -> Result<Page, StoreError> {
+    let user = query.user_id;
+    let (after, mut before) = try_join!(
+        async {
+            match query.from {
+                Some(from) => last_before(client, user, from).await,
+                None => Ok(0),
+            }
+        },
+        async {
+            match query.to {
+                Some(to) => Ok(last_before(client, user, to).await? + 1),
+                None => Ok(i64::MAX),
+            }
+        },
+    )?;
+    before = before.min(query.before.unwrap_or(i64::MAX));
+    let mut floor = after;
+    let text = match query.status {
+        None => ENTRIES,
+        Some(Status::Rejected) => REJECTED,
+        Some(Status::Applied) => {
+            let newest = client.prepare_cached(NEWEST).await?;
+            let newest: i64 = client.query_one(&newest, &[&user.get()]).await?.try_get(0)?;
+            before = before.min(newest + 1);
+            floor = after.max(before - 1 - APPLIED_SCAN_MAX);
+            APPLIED
+        }
+    };
+    let statement = client.prepare_cached(text).await?;
+    // One more than the page has tells whether there is another.
+    let wanted = i64::from(query.limit) + 1;
+    let rows = client.query(&statement, &[&user.get(), &floor, &before, &wanted]).await?;
+    let entries = rows.iter().take(query.limit.into()).map(|row| Ok(entry(row)?.1));
+    let entries: Vec<Entry> = entries.collect::<Result<_, StoreError>>()?;
+    let next = if rows.len() > entries.len() {
+        entries.last().map(|last| last.seq)
+    } else {
+        (floor > after).then_some(floor + 1)
+    };
+    Ok(Page { entries, next })
+}

@@ -1,0 +1,214 @@
+//! The handler of many changes at once, and the bodies it reads and writes. No rule of the ledger may enter.
+
+use std::collections::HashSet;
+
+use actix_web::{HttpRequest, HttpResponse, web};
+use serde::{Deserialize, Serialize};
+use serde_json::{
+    Map,
+    value::{RawValue, Value},
+};
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+use super::{
+    Api,
+    bodies::whole,
+    examples, openapi, parameters,
+    points::{IDEMPOTENCY_KEY, expect_object, header_text, now, read},
+    problem::ApiError,
+    schema,
+};
+use crate::{
+    domain::{Action, Delta, Invalid, Points, Reason, RequestId, UserId},
+    queue::PublishError,
+};
+
+/// The longest body.
+const BODY_MAX_BYTES: usize = 1024 * 1024;
+
+/// The most operations of a batch. A partition of an idle node has room for them, were they all of one user.
+pub(super) const OPERATIONS_MAX: usize = 1_000;
+
+/// Many changes at once.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = Batch)]
+struct BatchRequest<'a> {
+    #[serde(borrow)]
+    #[schema(schema_with = schema::operations, required)]
+    operations: Option<Vec<&'a RawValue>>,
+}
+
+/// Of any type, so that each field is judged for itself.
+#[derive(Deserialize)]
+struct OperationRequest {
+    action: Option<Value>,
+    user_id: Option<Value>,
+    point: Option<Value>,
+    reason: Option<Value>,
+    key: Option<Value>,
+    #[serde(flatten)]
+    unknown: Map<String, Value>,
+}
+
+/// What became of a batch: of each operation, in their order.
+#[derive(Serialize, ToSchema)]
+#[schema(as = PendingBatch)]
+pub(super) struct BatchResponse {
+    operations: Vec<OperationResponse>,
+}
+
+/// What became of an operation, as far as is known.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = PendingOperation)]
+pub struct OperationResponse {
+    request_id: Uuid,
+    /// `pending` in the queue, `refused` and not queued, or `unknown`: it may be queued.
+    #[schema(schema_with = schema::operation_status)]
+    status: &'static str,
+}
+
+/// What is wrong with an operation, and where (RFC 6901).
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Fault {
+    /// Which member of the body, as a JSON Pointer.
+    #[schema(format = "json-pointer")]
+    pointer: String,
+    detail: String,
+}
+
+/// Adds and subtracts points of many users.
+#[utoipa::path(
+    post,
+    path = "/v1/point/batch",
+    tag = "Points",
+    params(parameters::BatchHeaders),
+    request_body(content = BatchRequest, example = json!(examples::batch())),
+    responses(
+        (status = 202, description = "Every change is safe in the queue.", body = BatchResponse,
+         example = json!(examples::pending_batch())),
+        openapi::BatchProblems,
+    ),
+)]
+pub(super) async fn batch(
+    request: HttpRequest,
+    body: web::Payload,
+    api: web::Data<Api>,
+) -> Result<HttpResponse, ApiError> {
+    let body = read(&request, body, BODY_MAX_BYTES).await?;
+    let deltas = parse(&body, header_text(&request, IDEMPOTENCY_KEY)?)?;
+    let ids: Vec<Uuid> = deltas.iter().map(|delta| delta.request_id.get()).collect();
+    let results = api.publisher.publish_all(deltas).await?;
+    let status = |result: &Result<(), PublishError>| match result {
+        Ok(()) => "pending",
+        Err(PublishError::Full { .. }) => "refused",
+        Err(PublishError::Unavailable(_)) => "unknown",
+    };
+    let operations = ids.into_iter().zip(&results);
+    let operations =
+        operations.map(|(request_id, result)| OperationResponse { request_id, status: status(result) });
+    let operations = operations.collect();
+    log::debug!("a batch of {} is queued or not: {} are", results.len(), results.iter().flatten().count());
+    if results.iter().all(Result::is_ok) {
+        Ok(HttpResponse::Accepted().json(BatchResponse { operations }))
+    } else {
+        Err(ApiError::PartlyQueued(operations))
+    }
+}
+
+/// All the deltas of a batch, valid, or all that is wrong with it.
+fn parse(body: &[u8], batch_key: Option<&str>) -> Result<Vec<Delta>, ApiError> {
+    expect_object(body)?;
+    let BatchRequest { operations } =
+        serde_json::from_slice(body).map_err(|error| ApiError::MalformedBody(error.to_string()))?;
+    let operations = operations.ok_or_else(|| ApiError::invalid("operations", "is required"))?;
+    if operations.is_empty() || operations.len() > OPERATIONS_MAX {
+        return Err(ApiError::invalid("operations", format!("must be 1 to {OPERATIONS_MAX}")));
+    }
+    let (mut faults, mut ids) = (Vec::new(), HashSet::new());
+    let mut deltas = Vec::with_capacity(operations.len());
+    for (index, operation) in operations.iter().enumerate() {
+        let mut judge = Judge { index, batch_key, faults: Vec::new() };
+        if let Some(delta) = judge.delta(operation) {
+            if !ids.insert((delta.user_id, delta.request_id)) {
+                judge.fault("/key", "is that of an earlier operation for this user");
+            }
+            deltas.push(delta);
+        }
+        faults.extend(judge.faults);
+    }
+    if faults.is_empty() { Ok(deltas) } else { Err(ApiError::InvalidOperations(faults)) }
+}
+
+/// Reads one operation and notes what is wrong with it.
+struct Judge<'a> {
+    index: usize,
+    batch_key: Option<&'a str>,
+    faults: Vec<Fault>,
+}
+
+impl Judge<'_> {
+    fn delta(&mut self, operation: &RawValue) -> Option<Delta> {
+        let text = operation.get();
+        let read = expect_object(text.as_bytes()).map_err(|error| error.to_string());
+        let read = read.and_then(|()| serde_json::from_str(text).map_err(|error| error.to_string()));
+        let OperationRequest { action, user_id, point, reason, key, unknown } =
+            read.map_err(|why| self.fault("", &format!("is not valid: {why}"))).ok()?;
+        if let Some(name) = unknown.keys().min() {
+            let pointer = format!("/{}", name.replace('~', "~0").replace('/', "~1"));
+            let known = "action, user_id, point, reason and key are";
+            self.fault(&pointer, &format!("is not a field of an operation: {known}"));
+        }
+        // What is of another type breaks the rule of the field as well.
+        let number = |value: &Value| value.as_number().and_then(whole).unwrap_or(0);
+        let words = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let action = self.required("action", action, |value| {
+            let rule = || "must be add or subtract".to_owned();
+            Action::parse(&words(value)).ok_or_else(|| Invalid { field: "action", rule: rule() })
+        });
+        let user_id = self.required("user_id", user_id, |value| UserId::new("user_id", number(value)));
+        let point = self.required("point", point, |value| Points::new(number(value)));
+        let reason = self.optional("reason", reason, |value| Reason::new(words(value)));
+        let whose = user_id.map_or_else(|| UserId::new("user_id", 1), Ok);
+        let request_id =
+            self.optional("key", key, |value| RequestId::from_key(whose?, words(value).as_bytes()));
+        let request_id = match (request_id, self.batch_key, user_id) {
+            (Some(id), ..) => id,
+            (None, Some(key), Some(user)) => {
+                let id = RequestId::from_batch_key(user, key.as_bytes(), self.index);
+                id.map_err(|invalid| self.fault("", &invalid.to_string())).ok()?
+            }
+            (None, ..) => RequestId::random(),
+        };
+        let (action, user_id, point) = (action?, user_id?, point?);
+        Some(Delta { request_id, user_id, action, point, reason, requested_at: now() })
+    }
+
+    fn required<T>(
+        &mut self,
+        field: &str,
+        value: Option<Value>,
+        parse: impl FnOnce(&Value) -> Result<T, Invalid>,
+    ) -> Option<T> {
+        if value.is_none() {
+            self.fault(&format!("/{field}"), "is required");
+        }
+        self.optional(field, value, parse)
+    }
+
+    fn optional<T>(
+        &mut self,
+        field: &str,
+        value: Option<Value>,
+        parse: impl FnOnce(&Value) -> Result<T, Invalid>,
+    ) -> Option<T> {
+        parse(&value?).map_err(|invalid| self.fault(&format!("/{field}"), &invalid.rule)).ok()
+    }
+
+    /// `pointer` is relative to the operation.
+    fn fault(&mut self, pointer: &str, detail: &str) {
+        let pointer = format!("/operations/{}{pointer}", self.index);
+        self.faults.push(Fault { pointer, detail: detail.to_owned() });
+    }
+}

@@ -1,0 +1,83 @@
+//! The handler of what became of a request, and how long a client would wait. No rule of the ledger may enter.
+
+use std::time::{Duration, Instant};
+
+use actix_web::{
+    HttpRequest, HttpResponse,
+    http::header::{self, HeaderName},
+    web,
+};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use super::{
+    Api,
+    bodies::{EntryResponse, PendingResponse},
+    openapi, parameters,
+    problem::ApiError,
+    query::Query,
+};
+use crate::domain::RequestId;
+
+/// The longest that a client may wait for an outcome, well below what proxies allow an answer to take.
+const WAIT_MAX_S: u64 = 30;
+
+/// When to ask again about what is pending.
+const PENDING_RETRY_AFTER_S: u64 = 1;
+
+/// Reads what became of a request.
+#[utoipa::path(
+    get,
+    path = "/v1/point/request/{request_id}",
+    tag = "Points",
+    params(parameters::OutcomePath),
+    responses(openapi::OutcomeAnswers)
+)]
+pub(super) async fn outcome(
+    request: HttpRequest,
+    path: web::Path<String>,
+    api: web::Data<Api>,
+    stop: web::Data<CancellationToken>,
+) -> Result<HttpResponse, ApiError> {
+    let user_id = Query::of(&request, &["id"])?.user_id()?;
+    let id = Uuid::try_parse(&path).map_err(|_| ApiError::invalid("request_id", "must be a UUID"))?;
+    let request_id = RequestId::from(id);
+    let (asked, wait) = (Instant::now(), preferred_wait(&request));
+    let found = match wait {
+        Some(limit) => {
+            let waiting = api.service.outcome_within(user_id, request_id, limit);
+            stop.run_until_cancelled(waiting).await.transpose()?.flatten()
+        }
+        None => api.service.outcome(user_id, request_id).await?,
+    };
+    let mut response = HttpResponse::Ok();
+    // Not where too many wait already, or the server stops.
+    if let Some(limit) = wait.filter(|limit| found.is_some() || asked.elapsed() >= *limit) {
+        let applied = format!("wait={}", limit.as_secs());
+        response.insert_header((HeaderName::from_static("preference-applied"), applied));
+    }
+    Ok(match &found {
+        Some(entry) => response.json(EntryResponse::from(entry)),
+        None => response
+            .insert_header((header::RETRY_AFTER, PENDING_RETRY_AFTER_S))
+            .json(PendingResponse::from(request_id)),
+    })
+}
+
+/// `Prefer: wait=SECONDS` among other preferences (RFC 7240 §4.3), at most [`WAIT_MAX_S`], which is also what
+/// `wait` alone stands for. What can't be read is no preference.
+pub(super) fn preferred_wait(request: &HttpRequest) -> Option<Duration> {
+    let values = request.headers().get_all("Prefer").filter_map(|value| value.to_str().ok());
+    let mut preferences = values.flat_map(|value| value.split(','));
+    let seconds: u64 = preferences.find_map(|preference| {
+        let preference = preference.split(';').next().unwrap_or_default();
+        match preference.split_once('=') {
+            None if preference.trim().eq_ignore_ascii_case("wait") => Some(WAIT_MAX_S),
+            Some((name, seconds)) if name.trim().eq_ignore_ascii_case("wait") => {
+                seconds.trim().trim_matches('"').parse().ok()
+            }
+            _ => None,
+        }
+    })?;
+    Some(Duration::from_secs(seconds.min(WAIT_MAX_S)))
+}

@@ -1,0 +1,175 @@
+//! What became of a request, the wait for it, and the order of changes that are waited for.
+
+use std::time::{Duration, Instant};
+
+use futures_util::future::join_all;
+use reqwest::header::{LOCATION, RETRY_AFTER};
+use serde_json::{Value, json};
+
+use crate::{
+    client::{Client, answer, body, text},
+    system::{System, eventually},
+};
+
+/// An id that is in no log.
+const NEVER: &str = "01890a5d-ac96-774b-bcce-b302099a8057";
+
+/// Queues a change; where its outcome will be.
+async fn queued(client: &Client, action: &str, user: i64, point: i64) -> String {
+    let response = client.change(action, user, point).send().await.expect("an answer");
+    let location = response.headers()[LOCATION].to_str().expect("text").to_owned();
+    let id = text(&body(response).await["request_id"]);
+    assert_eq!(location, format!("/v1/point/request/{id}?id={user}"));
+    location
+}
+
+async fn status(client: &Client, location: &str) -> Value {
+    answer(client.get(location)).await.1["status"].clone()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_is_pending_until_it_is_applied_or_rejected() {
+    let mut system = System::new().await;
+    let client = system.serve();
+    let applied = queued(&client, "add", 7, 5).await;
+    let rejected = queued(&client, "subtract", 7, 6).await;
+    for location in [&applied, &rejected, &format!("/v1/point/request/{NEVER}?id=7")] {
+        let response = client.get(location).send().await.expect("an answer");
+        assert_eq!(
+            (response.status().as_u16(), &response.headers()[RETRY_AFTER]),
+            (200, &"1".parse().expect("a header"))
+        );
+        let pending = body(response).await;
+        assert_eq!(pending["status"], "pending", "{pending}");
+        assert!(location.contains(&text(&pending["request_id"])));
+    }
+    system.work();
+    system.drain(2).await;
+    let (code, entry) = answer(client.get(&applied)).await;
+    assert_eq!((code.as_u16(), &entry["status"], &entry["balance"]), (200, &json!("applied"), &json!(5)));
+    let (code, entry) = answer(client.get(&rejected)).await;
+    assert_eq!((code.as_u16(), &entry["status"], &entry["balance"]), (200, &json!("rejected"), &json!(5)));
+    assert_eq!(entry["reject_reason"], "insufficient_points");
+    let log = answer(client.get("/v1/point/log?id=7")).await.1;
+    assert_eq!(log["entries"][0], entry, "as it is in the log");
+    assert_eq!(status(&client, &rejected.replace("id=7", "id=8")).await, "pending", "it is not that user's");
+    system.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_outcome_is_waited_for() {
+    let mut system = System::new().await;
+    let client = system.serve();
+    let location = queued(&client, "add", 7, 5).await;
+    let asked = Instant::now();
+    let (none, ()) = tokio::join!(client.get(&location).header("Prefer", "wait=1").send(), async {
+        assert_eq!(status(&client, &location).await, "pending", "others need not wait");
+        assert!(asked.elapsed() < Duration::from_secs(1));
+    });
+    let none = none.expect("an answer");
+    assert!(asked.elapsed() >= Duration::from_secs(1));
+    assert_eq!(none.headers()["preference-applied"], "wait=1");
+    assert_eq!(body(none).await["status"], "pending");
+
+    let waiting = {
+        let request = client.get(&location).header("Prefer", "respond-async, wait=999");
+        tokio::spawn(async move { request.send().await.expect("an answer") })
+    };
+    system.work();
+    let outcome = waiting.await.expect("no panic");
+    assert_eq!(outcome.headers()["preference-applied"], "wait=30", "at the most");
+    assert!(asked.elapsed() < Duration::from_secs(30));
+    assert_eq!(body(outcome).await["status"], "applied");
+    system.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn those_who_wait_are_looked_up_together() {
+    let mut system = System::new().await;
+    let client = system.serve();
+    let transactions = || {
+        system
+            .count("select sum(xact_commit)::bigint from pg_stat_database where datname = current_database()")
+    };
+    let wait = |user: i64| {
+        let request = client.get(&format!("/v1/point/request/{NEVER}?id={user}")).header("Prefer", "wait=3");
+        answer(request)
+    };
+    let before = transactions().await;
+    for (_, pending) in join_all((1..=300).map(wait)).await {
+        assert_eq!(pending["status"], "pending");
+    }
+    let made = transactions().await - before;
+    // 60 rounds, in which each would have made 18,000.
+    assert!(made < 600, "{made} transactions");
+    system.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_stops_lets_nobody_wait() {
+    let system = System::new().await;
+    let serve = system.process_with_log("serve", &["--listen", "127.0.0.1:0"], "debug");
+    let client = Client::new(&format!("http://127.0.0.1:{}", serve.says("server listen at :").await));
+    let waiting = client.get(&format!("/v1/point/request/{NEVER}?id=7")).header("Prefer", "wait=30");
+    let waiting = tokio::spawn(answer(waiting));
+    // The statement is prepared at the first look.
+    serve.says("join log using").await;
+    let stopped = Instant::now();
+    assert!(serve.end("-TERM").await.success());
+    assert!(stopped.elapsed() < Duration::from_secs(15), "{:?}", stopped.elapsed());
+    assert_eq!(waiting.await.expect("no panic").1["status"], "pending");
+    system.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_that_is_waited_for_passes_those_in_the_queue() {
+    let mut system = System::new().await;
+    let client = system.serve();
+    let (mut queued, mut order) = (Vec::new(), Vec::new());
+    for point in 1..=5 {
+        queued.push(client.queue("add", 7, point).await);
+    }
+    // Decided now, against the balance of now: what is queued does not count yet.
+    let (refused, _) = answer(client.change("subtract", 7, 1).header("Prefer", "wait")).await;
+    assert_eq!(refused, 409);
+    for point in [10, 20] {
+        let (_, entry) = answer(client.change("add", 7, point).header("Prefer", "wait")).await;
+        order.push(text(&entry["request_id"]));
+        assert_eq!(entry["seq"], point / 10 + 1, "{entry}");
+    }
+    system.work();
+    system.drain(8).await;
+    order.extend(queued);
+    assert_eq!(system.ledger().await[&7][1..], order, "those in the queue keep their own order");
+    system.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_is_queued_and_waited_for_counts_once() {
+    let mut system = System::new().await;
+    let client = system.serve();
+    let keyed = |point| client.change("add", 7, point).header("Idempotency-Key", "order-7");
+    assert_eq!(answer(keyed(5)).await.0, 202);
+    let waited = || keyed(5).header("Prefer", "wait");
+    let response = waited().send().await.expect("an answer");
+    assert!(!response.headers().contains_key("idempotency-replayed"), "the queue has not got to it");
+    let first = body(response).await;
+    assert_eq!((&first["seq"], &first["status"]), (&json!(1), &json!("applied")));
+    system.work();
+    let last = client.queue("add", 7, 1).await;
+    eventually("what was queued is done with", async || {
+        status(&client, &format!("/v1/point/request/{last}?id=7")).await == "applied"
+    })
+    .await;
+    assert_eq!(client.balance(7).await, 6);
+    let replay = waited().send().await.expect("an answer");
+    assert_eq!(replay.headers()["idempotency-replayed"], "true");
+    assert_eq!(body(replay).await, first);
+    assert_eq!(answer(keyed(6).header("Prefer", "wait")).await.0, 422);
+    assert_eq!(
+        answer(keyed(6)).await.0,
+        202,
+        "in the queue it is seen when it is applied, and changes nothing"
+    );
+    system.finish_drained().await;
+}
