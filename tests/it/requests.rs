@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
+use point_system::domain::{RequestId, UserId};
 use reqwest::header::{LOCATION, RETRY_AFTER};
 use serde_json::{Value, json};
 
@@ -103,6 +104,23 @@ async fn those_who_wait_are_looked_up_together() {
     // 60 rounds, in which each would have made 18,000.
     assert!(made < 600, "{made} transactions");
     system.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_too_many_is_answered_at_once() {
+    let system = System::new().await;
+    let service = system.service(1);
+    let (user, never) = (UserId::new("id", 7).expect("positive"), RequestId::random());
+    let wait = async |seconds| {
+        let asked = Instant::now();
+        let outcome = service.outcome_within(user, never, Duration::from_secs(seconds)).await;
+        assert_eq!(outcome, Ok(None));
+        asked.elapsed()
+    };
+    let (waited, at_once) = tokio::join!(join_all((0..1_000).map(|_| wait(2))), wait(60));
+    assert!(waited.iter().all(|time| *time >= Duration::from_secs(2)));
+    assert!(at_once < Duration::from_secs(60), "{at_once:?}");
+    system.finish_without_queues().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
