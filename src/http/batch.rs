@@ -122,6 +122,10 @@ fn parse(body: &[u8], batch_key: Option<&str>) -> Result<Vec<Delta>, ApiError> {
     expect_object(body)?;
     let BatchRequest { operations } =
         serde_json::from_slice(body).map_err(|error| ApiError::MalformedBody(error.to_string()))?;
+    if let Some(key) = batch_key {
+        // Whether or not an operation needs it.
+        RequestId::from_key(UserId::new("user_id", 1)?, key.as_bytes())?;
+    }
     let operations = operations.ok_or_else(|| ApiError::invalid("operations", "is required"))?;
     if operations.is_empty() || operations.len() > OPERATIONS_MAX {
         return Err(ApiError::invalid("operations", format!("must be 1 to {OPERATIONS_MAX}")));

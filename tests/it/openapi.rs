@@ -17,7 +17,7 @@ use crate::{
 const SCHEMATHESIS: &str = "schemathesis==4.32.5";
 
 /// The most examples that schemathesis makes up for an operation and a way to make them up.
-const EXAMPLES_MAX: &str = "500";
+const EXAMPLES_MAX: &str = "150";
 
 /// The fewest that it must have tried in all.
 const EXAMPLES_MIN: usize = 2_000;
