@@ -4,16 +4,21 @@
 
 #![expect(unreachable_pub, dead_code, reason = "the harness has more than a bench needs")]
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use clap::Parser;
 
-use report::Line;
+use report::{Line, Report};
 use scenes::Size;
+use system::System;
 
 mod backlog;
 mod bed;
 mod ceiling;
+mod charts;
 mod report;
 mod scenes;
 mod traffic;
@@ -31,6 +36,7 @@ mod system;
 
 /// Measures what the service does and what it costs, each figure beside what limits it in the same run.
 #[derive(Parser)]
+#[expect(clippy::struct_excessive_bools, reason = "flags")]
 struct Options {
     /// About two minutes: each figure once, and shorter.
     #[arg(long)]
@@ -45,6 +51,9 @@ struct Options {
     /// Write the figures to a file, as JSON.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    /// Write the table into docs/performance.md, and the charts beside it.
+    #[arg(long)]
+    docs: bool,
     /// Given by `cargo bench`.
     #[arg(long, hide = true)]
     bench: bool,
@@ -87,6 +96,7 @@ async fn main() {
     }
     let options = Options::parse();
     let size = options.size();
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/performance");
     let mut lines = Vec::new();
     let mut of_message = 32;
     if options.wants("accept") {
@@ -107,28 +117,48 @@ async fn main() {
         show(&mut lines, vec![line]);
     }
     if options.wants("latency") {
-        let (latency, _) = scenes::latency::measure(&size, sustained).await;
-        show(&mut lines, latency);
+        let (of_latency, latencies) = scenes::latency::measure(&size, sustained).await;
+        show(&mut lines, of_latency);
+        if options.docs {
+            charts::latency(&folder, &latencies);
+        }
     }
     if options.wants("skew") {
         show(&mut lines, scenes::skew::measure(&size, of_message).await);
     }
     if options.wants("batch") {
         show(&mut lines, scenes::workers::batches(&size).await);
+        if options.docs {
+            charts::batch(&folder, &lines, &scenes::workers::BATCHES);
+        }
     }
     if options.wants("concurrency") {
         show(&mut lines, scenes::workers::concurrency(&size, of_message).await);
     }
     if options.wants("growth") {
         show(&mut lines, scenes::growth::measure(&size, of_message).await);
+        if options.docs {
+            charts::growth(&folder, &lines, &size.log_rows);
+        }
     }
     if options.wants("footprint") {
         show(&mut lines, scenes::footprint::measure(&size, of_message).await);
     }
+    let report = Report { machine: machine().await, lines: &lines };
     if let Some(file) = &options.json {
-        let json = serde_json::to_string_pretty(&lines).expect("figures and names");
-        std::fs::write(file, json).expect("a file that can be written");
+        report.write_json(file);
     }
+    if options.docs {
+        report.write_into(&folder.with_extension("md"));
+    }
+}
+
+/// What the figures were measured on.
+async fn machine() -> String {
+    let cores = std::thread::available_parallelism().expect("a number of cores");
+    let versions = System::new().await.versions().await;
+    let today = jiff::Zoned::now().date();
+    format!("{today}, {cores} cores for everything, the load included, {versions}; medians of the runs.")
 }
 
 /// Prints what a scene came to.

@@ -1,8 +1,38 @@
-//! What was measured: the table, and the same for machines. Nothing is measured here.
+//! What was measured: the table, for people, machines and the documentation. Nothing is measured here.
 
-use std::fmt;
+use std::{fmt, fs, path::Path};
 
 use serde::Serialize;
+
+/// Where and when all figures were measured.
+#[derive(Serialize)]
+pub struct Report<'a> {
+    pub machine: String,
+    pub lines: &'a [Line],
+}
+
+impl Report<'_> {
+    pub fn write_json(&self, file: &Path) {
+        let json = serde_json::to_string_pretty(self).expect("figures and names");
+        fs::write(file, json).expect("a file that can be written");
+    }
+
+    /// Replaces what is between the marks of `file`.
+    pub fn write_into(&self, file: &Path) {
+        let text = fs::read_to_string(file).expect("the documentation");
+        let (before, rest) = text.split_once(BEGIN).expect("the mark of the beginning");
+        let (_, after) = rest.split_once(END).expect("the mark of the end");
+        let mut table = format!("{}\n\n", self.machine);
+        table += "| | measured | | ceiling | ratio | target | |\n|---|--:|---|--:|--:|--:|---|\n";
+        for line in self.lines {
+            table += &line.row();
+        }
+        fs::write(file, format!("{before}{BEGIN}\n{table}{END}{after}")).expect("the documentation");
+    }
+}
+
+const BEGIN: &str = "<!-- figures: written by `just bench --docs` -->";
+const END: &str = "<!-- end of the figures -->";
 
 /// One figure, each time it was measured, with what limits it from outside.
 #[derive(Serialize)]
@@ -82,24 +112,37 @@ impl Line {
     }
 }
 
-impl fmt::Display for Line {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let figure = |value: f64| if value < 100.0 { format!("{value:.2}") } else { format!("{value:.0}") };
-        write!(f, "{:<12}{:<44}{:>10} {:<6}", self.topic, self.what, figure(self.value()), self.unit)?;
-        match (&self.ceiling, self.ratio()) {
-            (Some(of), Some(ratio)) => {
-                let ceiling = median(of.measured.clone());
-                write!(f, "{ratio:>8.2} × {:>8}  {:<34}", figure(ceiling), of.what)?;
-            }
-            _ => write!(f, "{:55}", "")?,
-        }
+impl Line {
+    /// The cells of the table.
+    fn cells(&self) -> [String; 7] {
+        let ceiling = self.ceiling.as_ref().map(|of| (figure(median(of.measured.clone())), of.what.clone()));
+        let (ceiling, of) = ceiling.unwrap_or_default();
         let target = match self.target {
             Some(Target::RatioAtLeast(least)) => format!("≥ {least}"),
             Some(Target::AtMost(most)) => format!("≤ {most}"),
-            None => return Ok(()),
+            None => String::new(),
         };
-        write!(f, "{target:<7} {}", if self.holds() == Some(true) { "holds" } else { "MISSED" })
+        let ratio = self.ratio().map(|ratio| format!("{ratio:.2}")).unwrap_or_default();
+        let verdict = self.holds().map_or("", |holds| if holds { "holds" } else { "MISSED" });
+        let what = format!("{}: {}", self.topic, self.what);
+        let measured = format!("{} {}", figure(self.value()), self.unit);
+        [what, measured, of, ceiling, ratio, target, verdict.to_owned()]
     }
+
+    fn row(&self) -> String {
+        format!("| {} |\n", self.cells().join(" | "))
+    }
+}
+
+impl fmt::Display for Line {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [what, measured, of, ceiling, ratio, target, verdict] = self.cells();
+        write!(f, "{what:<56} {measured:>12}  {of:<43} {ceiling:>7} {ratio:>6}  {target:<6} {verdict}")
+    }
+}
+
+fn figure(value: f64) -> String {
+    if value < 100.0 { format!("{value:.2}") } else { format!("{value:.0}") }
 }
 
 fn median(mut values: Vec<f64>) -> f64 {

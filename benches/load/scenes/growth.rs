@@ -21,34 +21,43 @@ pub async fn measure(size: &Size, of_message: usize) -> Vec<Line> {
         [line("apply"), line("read")]
     };
     let mut lines: Vec<Line> = size.log_rows.iter().flat_map(lines).collect();
+    let mut grown = Vec::new();
+    for rows in size.log_rows.iter().filter(|rows| **rows > 0) {
+        grown.push(filled(*rows).await);
+    }
     for _ in 0..size.runs {
         let mut rates = Vec::new();
-        for rows in &size.log_rows {
-            rates.extend(apply_and_read(size, *rows, of_message).await);
+        let mut empty = filled(0).await;
+        rates.extend(apply_and_read(&mut empty, size, of_message).await);
+        empty.finish().await;
+        for bed in &mut grown {
+            rates.extend(apply_and_read(bed, size, of_message).await);
         }
         for (at, line) in lines.iter_mut().enumerate() {
             line.add(rates[at], rates[at % 2]);
         }
     }
+    for bed in grown {
+        bed.finish().await;
+    }
     lines
 }
 
-async fn apply_and_read(size: &Size, rows: u64, of_message: usize) -> [f64; 2] {
-    let mut bed = Bed::new().await;
-    fill(&mut bed, rows).await;
-    // Users of whom the log has a history, where there are any.
+/// The users are those of whom the log has a history, where there are any.
+async fn apply_and_read(bed: &mut Bed, size: &Size, of_message: usize) -> [f64; 2] {
+    bed.system.execute("checkpoint").await;
     bed.publish(&Users::Uniform(USERS), size.backlog, of_message).await;
     let drained = bed.drain(LANES).await;
     let (serve, address) = bed.serve().await;
     let read = uniform(Kind::Read, MANY, size.time).run(address).await.per_second;
     assert!(serve.end("-TERM").await.success(), "a clean end");
-    bed.finish().await;
     [drained.per_second, read]
 }
 
 /// Writes histories of [`ENTRIES_PER_USER`], one entry of every user after the other, as time would; then lets
 /// PostgreSQL settle as it would overnight.
-async fn fill(bed: &mut Bed, rows: u64) {
+async fn filled(rows: u64) -> Bed {
+    let mut bed = Bed::new().await;
     let users = (rows / ENTRIES_PER_USER).max(u64::from(rows > 0));
     let statement = format!(
         "insert into user_point (user_id, point, seq) \
@@ -61,6 +70,6 @@ async fn fill(bed: &mut Bed, rows: u64) {
         bed.system.execute(&statement).await;
     }
     bed.system.execute("vacuum analyze user_point, log").await;
-    bed.system.execute("checkpoint").await;
     bed.expected += users * ENTRIES_PER_USER;
+    bed
 }

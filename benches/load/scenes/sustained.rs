@@ -1,4 +1,5 @@
-//! Sustained: the highest rate of adds, end to end, at which the backlog does not grow.
+//! Sustained: the highest rate of adds, end to end, at which the backlog does not grow. Once: it is a
+//! search.
 
 use std::time::Duration;
 
@@ -11,8 +12,14 @@ use crate::{
     traffic::{Kind, Open, Users},
 };
 
-/// The shares of the first guess that are tried, from the highest.
-const SHARES: [f64; 10] = [1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1];
+/// How often the range in which the rate must be is halved.
+const HALVINGS: u32 = 4;
+
+/// How much of [`Size::hold`] a rate must hold while it is looked for.
+const LOOK: u32 = 3;
+
+/// The step down from a rate that does not hold for as long as it must.
+const STEP: f64 = 0.95;
 
 /// How often the backlog is looked at.
 const LOOKS: Duration = Duration::from_millis(250);
@@ -21,30 +28,33 @@ const LOOKS: Duration = Duration::from_millis(250);
 /// under way, not left behind.
 const UNDER_WAY_S: f64 = 1.0;
 
-/// Returns the line, and the rate for others to build on.
 pub async fn measure(size: &Size) -> Line {
-    let mut line = Line::new("sustained", "202s and applied, the backlog not growing", "/s")
-        .against("202s alone, 512 connections");
-    for _ in 0..size.runs {
-        let mut bed = Bed::new().await;
-        let (serve, address) = bed.serve().await;
-        let alone = bed.load(address, &uniform(Kind::Add, MANY, size.time)).await;
-        let work = bed.work(LANES).await;
+    let line = Line::new("sustained", "202s and applied, the backlog not growing", "/s");
+    let mut line = line.against("202s alone, 512 connections");
+    let mut bed = Bed::new().await;
+    let (serve, address) = bed.serve().await;
+    let alone = bed.load(address, &uniform(Kind::Add, MANY, size.time)).await;
+    let work = bed.work(LANES).await;
+    bed.all_applied().await;
+    let (mut low, mut high) = (0.0, alone);
+    for _ in 0..HALVINGS {
+        let middle = f64::midpoint(low, high);
+        if holds(&mut bed, address, middle, size.hold / LOOK).await {
+            low = middle;
+        } else {
+            high = middle;
+        }
         bed.all_applied().await;
-        let mut sustained = 0.0;
-        for share in SHARES {
-            if holds(&mut bed, address, alone * share, size.hold).await {
-                sustained = alone * share;
-                break;
-            }
-            bed.all_applied().await;
-        }
-        line.add(sustained, alone);
-        for process in [serve, work] {
-            assert!(process.end("-TERM").await.success(), "a clean end");
-        }
-        bed.finish().await;
     }
+    while !holds(&mut bed, address, low, size.hold).await {
+        low *= STEP;
+        bed.all_applied().await;
+    }
+    line.add(low, alone);
+    for process in [serve, work] {
+        assert!(process.end("-TERM").await.success(), "a clean end");
+    }
+    bed.finish().await;
     line
 }
 

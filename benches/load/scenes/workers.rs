@@ -1,4 +1,4 @@
-//! Apply against the number of transactions at once, and against the deltas in a message.
+//! Apply against the number of transactions at once, and against the deltas in a message. Once each: no target hangs on them.
 
 use super::{LANES, Size, USERS};
 use crate::{bed::Bed, report::Line, traffic::Users};
@@ -13,14 +13,12 @@ pub async fn concurrency(size: &Size, of_message: usize) -> Vec<Line> {
     let line =
         |n| Line::new("concurrency", format!("apply, --concurrency {n}"), "/s").against("--concurrency 4");
     let mut lines = CONCURRENCY.map(line);
-    for _ in 0..size.runs {
-        let mut rates = Vec::new();
-        for concurrency in CONCURRENCY {
-            rates.push(apply(size, concurrency, of_message).await);
-        }
-        for (line, rate) in lines.iter_mut().zip(&rates) {
-            line.add(*rate, rates[2]);
-        }
+    let mut rates = Vec::new();
+    for concurrency in CONCURRENCY {
+        rates.push(apply(size, concurrency, of_message).await);
+    }
+    for (line, rate) in lines.iter_mut().zip(&rates) {
+        line.add(*rate, rates[2]);
     }
     lines.into()
 }
@@ -29,14 +27,12 @@ pub async fn batches(size: &Size) -> Vec<Line> {
     let line =
         |n| Line::new("batch", format!("apply, {n} deltas a message"), "/s").against("1 delta a message");
     let mut lines = BATCHES.map(line);
-    for _ in 0..size.runs {
-        let mut rates = Vec::new();
-        for of_message in BATCHES {
-            rates.push(apply(size, LANES, of_message).await);
-        }
-        for (line, rate) in lines.iter_mut().zip(&rates) {
-            line.add(*rate, rates[0]);
-        }
+    let mut rates = Vec::new();
+    for of_message in BATCHES {
+        rates.push(apply(size, LANES, of_message).await);
+    }
+    for (line, rate) in lines.iter_mut().zip(&rates) {
+        line.add(*rate, rates[0]);
     }
     lines.into()
 }
