@@ -103,7 +103,7 @@ pub(super) struct BalanceResponse {
 }
 
 /// The number, if it is whole. JSON Schema calls 5.0 an integer too (2020-12 Validation §6.1.1); in that notation
-/// only what a double has exactly is taken.
+/// only what a double has exactly is taken, which needs `serde_json` to read doubles exactly (`float_roundtrip`).
 pub(super) fn whole(number: &Number) -> Option<i64> {
     const EXACT_MAX: f64 = 9_007_199_254_740_991.0;
     number.as_i64().or_else(|| {
