@@ -26,7 +26,7 @@ chaos *args:
 
 # Build the image and start everything in containers
 up:
-    docker compose up --build --detach --wait
+    POINT_SYSTEM_COMMIT=$(git rev-parse --short=12 HEAD || true) docker compose up --build --detach --wait
 
 # Follow the logs of the workers
 worker-logs:

@@ -1,10 +1,14 @@
 //! Batch by backpressure: whoever waits for a slow resource collects what arrives meanwhile, and the
 //! next trip takes it all. Nothing of points, HTTP, AMQP or SQL may enter.
 
+use std::time::Instant;
+
 use tokio::{
     sync::{mpsc, oneshot},
     task::JoinHandle,
 };
+
+use crate::metrics::LaneMetrics;
 
 /// One lane's slow resource.
 pub trait Trip: Send + 'static {
@@ -12,11 +16,19 @@ pub trait Trip: Send + 'static {
     type Item: Send + 'static;
     /// What each caller gets back.
     type Reply: Send + 'static;
+    /// What the lane is called in the metrics.
+    const NAME: &'static str;
     /// A trip takes waiting items until their weights reach this.
     const MAX_WEIGHT: usize;
 
     /// The item's share of [`Trip::MAX_WEIGHT`], in whatever unit limits the resource.
     fn weight(item: &Self::Item) -> usize;
+
+    /// What the item counts for in the size of a batch, where it is a group of things.
+    #[must_use]
+    fn size(_: &Self::Item) -> usize {
+        1
+    }
 
     /// Carries a batch, never empty; answers each item, in the order of the items.
     fn carry(&mut self, batch: Vec<Self::Item>) -> impl Future<Output = Vec<Self::Reply>> + Send;
@@ -38,18 +50,20 @@ type Waiting<T> = (<T as Trip>::Item, oneshot::Sender<<T as Trip>::Reply>);
 /// Lanes that run side by side; within a lane, items are carried in the order they were handed in.
 pub struct Lanes<T: Trip> {
     queues: Vec<mpsc::Sender<Waiting<T>>>,
+    metrics: LaneMetrics,
 }
 
 impl<T: Trip> Lanes<T> {
     /// Starts one task per trip, each with room for `capacity` waiting items. The tasks end when
     /// the `Lanes` are dropped and what was handed in has been carried.
     pub fn start(trips: impl IntoIterator<Item = T>, capacity: usize) -> Self {
+        let metrics = LaneMetrics::new(T::NAME);
         let start = |trip| {
             let (queue, waiting) = mpsc::channel(capacity);
-            tokio::spawn(outlive(tokio::spawn(run(trip, waiting))));
+            tokio::spawn(outlive(tokio::spawn(run(trip, waiting, metrics.clone()))));
             queue
         };
-        Self { queues: trips.into_iter().map(start).collect() }
+        Self { queues: trips.into_iter().map(start).collect(), metrics }
     }
 
     /// Hands `item` to the lane of `key` and waits for the answer. Items of one key that are handed
@@ -61,7 +75,10 @@ impl<T: Trip> Lanes<T> {
         let (reply, answer) = oneshot::channel();
         let lane = usize::from(key) % self.queues.len();
         self.queues[lane].try_send((item, reply)).map_err(|error| match error {
-            mpsc::error::TrySendError::Full(_) => LaneError::Full,
+            mpsc::error::TrySendError::Full(_) => {
+                self.metrics.refusals.inc();
+                LaneError::Full
+            }
             mpsc::error::TrySendError::Closed(_) => LaneError::Ended,
         })?;
         answer.await.map_err(|_| LaneError::Ended)
@@ -117,7 +134,7 @@ async fn outlive(lane: JoinHandle<()>) {
     }
 }
 
-async fn run<T: Trip>(mut trip: T, mut waiting: mpsc::Receiver<Waiting<T>>) {
+async fn run<T: Trip>(mut trip: T, mut waiting: mpsc::Receiver<Waiting<T>>, metrics: LaneMetrics) {
     while let Some(first) = waiting.recv().await {
         let mut weight = T::weight(&first.0);
         let mut batch = vec![first];
@@ -128,7 +145,10 @@ async fn run<T: Trip>(mut trip: T, mut waiting: mpsc::Receiver<Waiting<T>>) {
             batch.push(next);
         }
         let (items, callers): (Vec<_>, Vec<_>) = batch.into_iter().unzip();
-        for (caller, reply) in callers.into_iter().zip(trip.carry(items).await) {
+        let (size, departed) = (items.iter().map(T::size).sum(), Instant::now());
+        let replies = trip.carry(items).await;
+        metrics.carried(size, departed.elapsed());
+        for (caller, reply) in callers.into_iter().zip(replies) {
             // A caller that has gone away, such as a closed HTTP connection, needs no answer.
             caller.send(reply).ok();
         }
@@ -150,6 +170,7 @@ mod tests {
     impl Trip for Gated {
         type Item = usize;
         type Reply = Vec<usize>;
+        const NAME: &'static str = "gated";
         const MAX_WEIGHT: usize = 4;
 
         fn weight(item: &usize) -> usize {

@@ -13,7 +13,7 @@ use anyhow::{Context, bail};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    config::{BrokerArgs, DatabaseArgs, DevArgs, NodeArgs, PatienceArgs},
+    config::{BrokerArgs, DatabaseArgs, DevArgs, MetricsArgs, NodeArgs, PatienceArgs},
     local::{LocalPostgres, LocalRabbitMq},
     migrate, postgres,
     queue::QueueNames,
@@ -31,7 +31,7 @@ const PATIENCE_S: u64 = 30;
 /// # Errors
 /// What kept a server or a role from starting.
 pub async fn run(args: DevArgs, stop: CancellationToken) -> anyhow::Result<()> {
-    let listener = roles::listen(args.listen)?;
+    let listener = roles::listen("--listen", args.listen)?;
     let folder = args.data_dir.map_or_else(usual_folder, Ok)?;
     let _lock = lock(&folder)?;
     if args.fresh {
@@ -47,6 +47,8 @@ pub async fn run(args: DevArgs, stop: CancellationToken) -> anyhow::Result<()> {
     let Some(servers) = stop.run_until_cancelled(servers).await else { return Ok(()) };
     let (mut database, broker) = servers?;
     let node = node(&database, &broker)?;
+    // One process, one listener for both roles' metrics.
+    let serving = NodeArgs { metrics: args.metrics, ..node.clone() };
     let result = async {
         let pool = postgres::pool(&node.database.url, 1)?;
         for name in migrate::run(&pool, node.patience.startup_timeout).await? {
@@ -55,7 +57,8 @@ pub async fn run(args: DevArgs, stop: CancellationToken) -> anyhow::Result<()> {
         println!("{}", welcome(&listener.local_addr()?.to_string(), &database, &broker, &folder));
         // A role that fails ends the other.
         let fail = |_: &anyhow::Error| stop.cancel();
-        let serve = async { roles::serve(listener, &node, stop.clone()).await.inspect_err(fail) };
+        let serve =
+            async { roles::serve(listener, &serving, args.access, stop.clone()).await.inspect_err(fail) };
         let work = async { roles::work(&node, stop.clone()).await.inspect_err(fail) };
         let (served, worked) = tokio::join!(serve, work);
         served.and(worked)
@@ -76,6 +79,7 @@ fn node(database: &LocalPostgres, broker: &LocalRabbitMq) -> anyhow::Result<Node
             names: QueueNames::new("point-system").map_err(anyhow::Error::msg)?,
         },
         patience: PatienceArgs { startup_timeout: wait, shutdown_timeout: wait },
+        metrics: MetricsArgs::default(),
         concurrency: CONCURRENCY,
     })
 }

@@ -12,18 +12,27 @@
 //! ```
 //!
 //! The modules follow the flow. Imports go one way: [`http`] and [`worker`] use [`queue`] and [`domain`],
-//! never each other; [`queue`] knows the domain's types only; SQL stays in the domain's private store.
+//! never each other; [`queue`] knows the domain's types only; SQL stays in the domain's private store, and that
+//! on the keys of the API in the one of [`access`].
 
 pub mod config;
 pub mod roles;
 pub mod http;
+pub mod access;
 pub mod queue;
 pub mod worker;
 pub mod domain;
 pub mod batch;
 pub mod postgres;
+pub mod health;
+pub mod metrics;
+pub mod operations;
+pub mod logging;
 pub mod migrate;
 pub mod audit;
 pub mod dead_letters;
+pub mod key;
 pub mod local;
 pub mod dev;
+pub mod manual;
+pub mod build;

@@ -3,16 +3,12 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use point_system::{config::Cli, roles};
-
-/// What is logged where `RUST_LOG` does not say: ours, and what worries the libraries.
-const DEFAULT_LOG: &str = "warn,point_system=info";
+use point_system::{config::Cli, logging, roles};
 
 #[tokio::main]
 async fn main() -> ExitCode {
     let cli = Cli::parse();
-    let level = env_logger::Env::default().default_filter_or(DEFAULT_LOG);
-    env_logger::Builder::from_env(level).init();
+    logging::start(cli.log_format);
     match roles::run(cli.role).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

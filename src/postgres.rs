@@ -4,7 +4,7 @@
 use std::{fmt, path::PathBuf, str::FromStr, sync::Arc, time::Duration};
 
 use anyhow::Context;
-use deadpool_postgres::{Hook, HookError, Manager, ManagerConfig, Pool, RecyclingMethod, Runtime};
+use deadpool_postgres::{Hook, HookError, Manager, ManagerConfig, Object, Pool, RecyclingMethod, Runtime};
 use rustls::{ClientConfig, RootCertStore, pki_types::CertificateDer, pki_types::pem::PemObject};
 use tokio::time::timeout;
 use tokio_postgres::{Config, NoTls};
@@ -13,6 +13,9 @@ use url::Url;
 
 /// The longest wait for a connection: for a free one, and for a new one.
 const CONNECT_TIMEOUT_MS: u64 = 3_000;
+
+/// The longest that a server may take to show that it is there.
+const ANSWER_TIMEOUT_MS: u64 = 2_000;
 
 /// How long data that was sent may stay unacknowledged before the kernel gives the connection up.
 const TCP_USER_TIMEOUT_MS: u64 = 10_000;
@@ -143,6 +146,21 @@ pub fn pool(url: &DatabaseUrl, size: usize) -> anyhow::Result<Pool> {
         .post_create(hold_to_session)
         .build()
         .context("building the pool")
+}
+
+/// Whether PostgreSQL answers, within a moment.
+pub async fn answers(pool: &Pool) -> bool {
+    let asking = async {
+        let client = pool.get().await.ok()?;
+        // One that has failed is closed rather than kept.
+        let answer = client.simple_query("select 1").await;
+        answer.map_err(|_| Object::take(client)).ok()
+    };
+    let answer = timeout(Duration::from_millis(ANSWER_TIMEOUT_MS), asking).await;
+    if answer.is_err() {
+        pool.retain(|_, _| false);
+    }
+    matches!(answer, Ok(Some(_)))
 }
 
 fn tls_config(root_certificates: Option<&PathBuf>) -> anyhow::Result<ClientConfig> {

@@ -19,12 +19,16 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::{
+    access::Access,
     audit,
-    config::{DatabaseArgs, MigrateArgs, NodeArgs, Role},
+    config::{AccessArgs, DatabaseArgs, MigrateArgs, NodeArgs, Role},
     dead_letters, dev,
     domain::{PARTITIONS, Patience, PointService},
+    health::Duty,
     http::{self, Api},
-    migrate, postgres,
+    key, manual, migrate,
+    operations::Operations,
+    postgres,
     queue::{Consumer, Link, Publisher},
     worker,
 };
@@ -43,39 +47,68 @@ pub async fn run(role: Role) -> anyhow::Result<()> {
     let stop = CancellationToken::new();
     tokio::spawn(stop_on_signal(stop.clone())?);
     match role {
-        Role::Serve(args) => serve(listen(args.listen)?, &args.node, stop).await,
+        Role::Serve(args) => serve(listen("--listen", args.listen)?, &args.node, args.access, stop).await,
         Role::Work(args) => work(&args.node, stop).await,
         Role::Migrate(args) => migrate(&args, stop).await,
         Role::Audit(args) => {
             stop.run_until_cancelled(audit::run(&args)).await.unwrap_or_else(|| bail!("interrupted"))
         }
         Role::DeadLetters { role } => dead_letters::run(role, stop).await,
+        Role::Key { role } => {
+            stop.run_until_cancelled(key::run(role)).await.unwrap_or_else(|| bail!("interrupted"))
+        }
         Role::Dev(args) => dev::run(args, stop).await,
+        Role::Completions(args) => manual::completions(&args),
+        Role::Man(args) => manual::man(&args),
     }
 }
 
 /// Takes the port before anything else: that another process has it is the likeliest mistake.
-pub(crate) fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
-    TcpListener::bind(address).with_context(|| format!("--listen {address}"))
+pub(crate) fn listen(flag: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address).with_context(|| format!("{flag} {address}"))
 }
 
 /// Serves HTTP on `listener` until `stop` is cancelled.
 ///
 /// # Errors
-/// Where the database or the broker is not there in time, or the listener fails.
-pub async fn serve(listener: TcpListener, node: &NodeArgs, stop: CancellationToken) -> anyhow::Result<()> {
-    let connections = PointService::connections(usize::from(node.concurrency));
+/// Where the database or the broker is not there in time, others could call and nothing says that they may, or
+/// the listener fails.
+pub async fn serve(
+    listener: TcpListener,
+    node: &NodeArgs,
+    access: AccessArgs,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
+    // One more than the service may use at once, for the keys.
+    let connections = PointService::connections(usize::from(node.concurrency)) + 1;
     let pool = postgres::pool(&node.database.url, connections)?;
     let link = Link::start(node.broker.url.clone(), node.broker.names.clone(), "serve");
-    if let Some(started) = stop.run_until_cancelled(ready(&pool, &link, node)).await {
-        started?;
+    let operations = Operations::start(Duty::Serve, node, (&pool, &link), &stop)?;
+    let (listen, limit) = (listener.local_addr()?, node.patience.startup_timeout);
+    let starting = async {
+        ready(&pool, &link, node).await?;
+        let open = || async { Ok(Access::open(pool.clone(), access.into(), listen).await?) };
+        patiently(&node.database, limit, open).await
+    };
+    if let Some(started) = stop.run_until_cancelled(starting).await {
+        let access = started?;
+        access.check()?;
+        operations.health.started();
         let api = web::Data::new(Api {
+            access,
             service: PointService::start(pool, usize::from(node.concurrency), &Patience::Caller),
             publisher: Publisher::start(&link.watch()),
         });
-        http::serve(listener, api, stop, node.patience.shutdown_timeout).await?;
+        let drain = node.patience.shutdown_timeout;
+        tokio::select! {
+            served = http::serve(listener, (api.clone(), operations.health.clone()), stop, drain) => served?,
+            never = api.access.keep_up() => match never {},
+        }
+        // The last uses of the keys; without the database they are lost with the process.
+        api.access.refresh().await.ok();
     }
     link.close().await;
+    operations.end().await;
     log::info!("stopped");
     Ok(())
 }
@@ -88,8 +121,10 @@ pub async fn work(node: &NodeArgs, stop: CancellationToken) -> anyhow::Result<()
     let lanes = usize::from(node.concurrency);
     let pool = postgres::pool(&node.database.url, lanes)?;
     let link = Link::start(node.broker.url.clone(), node.broker.names.clone(), "work");
+    let operations = Operations::start(Duty::Work, node, (&pool, &link), &stop)?;
     if let Some(started) = stop.run_until_cancelled(ready(&pool, &link, node)).await {
         started?;
+        operations.health.started();
         let service = Arc::new(PointService::start(pool, lanes, &Patience::Queue(stop.clone())));
         let worker = Uuid::now_v7();
         let consumers = (0..PARTITIONS).map(|p| Consumer::new(p, link.watch(), worker, stop.clone()));
@@ -106,6 +141,7 @@ pub async fn work(node: &NodeArgs, stop: CancellationToken) -> anyhow::Result<()
         }
     }
     link.close().await;
+    operations.end().await;
     log::info!("stopped");
     Ok(())
 }
@@ -139,25 +175,26 @@ async fn migrate(args: &MigrateArgs, stop: CancellationToken) -> anyhow::Result<
 /// Waits until the database has our schema and the broker our queues.
 async fn ready(pool: &Pool, link: &Link, node: &NodeArgs) -> anyhow::Result<()> {
     let limit = node.patience.startup_timeout;
-    let has_schema = || async {
-        let pending = migrate::pending(pool).await?;
-        if !pending.is_empty() {
-            bail!("migrations are pending ({}): run `point-system migrate`", pending.join(", "));
-        }
-        Ok(())
-    };
     let mut queue = link.watch();
     let broker =
         async { queue.ready(limit).await.map_err(anyhow::Error::msg).with_context(|| gave_up(limit)) };
-    tokio::try_join!(patiently(&node.database, limit, has_schema), broker).map(drop)
+    tokio::try_join!(patiently(&node.database, limit, || has_schema(pool)), broker).map(drop)
+}
+
+pub(crate) async fn has_schema(pool: &Pool) -> anyhow::Result<()> {
+    let pending = migrate::pending(pool).await?;
+    if !pending.is_empty() {
+        bail!("migrations are pending ({}): run `point-system migrate`", pending.join(", "));
+    }
+    Ok(())
 }
 
 /// Tries until `limit` has passed, and says so at each try.
-async fn patiently<F: Future<Output = anyhow::Result<()>>>(
+async fn patiently<T, F: Future<Output = anyhow::Result<T>>>(
     database: &DatabaseArgs,
     limit: Duration,
     attempt: impl FnMut() -> F,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<T> {
     let started = Instant::now();
     let pause = Duration::from_millis(STARTUP_PAUSE_MS);
     attempt

@@ -1,11 +1,14 @@
 //! Consumer → `apply_delta` → ack. No HTTP, no AMQP frame and no SQL may enter.
 
-use std::sync::Arc;
+use std::{fmt, sync::Arc};
 
+use log::{Level, kv::Value};
 use tokio_util::task::TaskTracker;
 
 use crate::{
-    domain::{Delta, Outcome, PointService, ServiceError},
+    domain::{Delta, Outcome, PointService, ServiceError, TraceParent},
+    logging,
+    metrics::WorkerMetrics,
     queue::{Consumer, Delivery, Disposition},
 };
 
@@ -21,10 +24,12 @@ pub async fn work(consumers: impl IntoIterator<Item = Consumer>, service: Arc<Po
 
 /// One group at a time: what comes next is not applied before this is settled, so a user's order holds.
 async fn work_partition(mut consumer: Consumer, service: Arc<PointService>) {
+    let metrics = WorkerMetrics::new(consumer.partition());
     while let Some(deliveries) = consumer.next().await {
         let deltas =
             deliveries.iter().filter_map(|delivery| delivery.deltas.as_ref().ok()).flatten().cloned();
         let deltas: Vec<_> = deltas.collect();
+        metrics.taken(deltas.iter().map(|delta| delta.requested_at).min());
         let results = if deltas.is_empty() {
             Ok(Vec::new())
         } else {
@@ -37,6 +42,7 @@ async fn work_partition(mut consumer: Consumer, service: Arc<PointService>) {
                 vec![Disposition::Hold; deliveries.len()]
             }
         };
+        count(&metrics, &deliveries, &dispositions);
         consumer.settle(&deliveries, &dispositions).await;
     }
     consumer.unsubscribe().await;
@@ -61,14 +67,32 @@ fn dispositions(deliveries: &[Delivery], results: &[Result<Outcome, ServiceError
         .collect()
 }
 
+/// Counts what became of messages and, of those that are done, measures the ways of their deltas.
+fn count(metrics: &WorkerMetrics, deliveries: &[Delivery], dispositions: &[Disposition]) {
+    metrics.taken(None);
+    for (delivery, disposition) in deliveries.iter().zip(dispositions) {
+        match (disposition, &delivery.deltas) {
+            (Disposition::Ack, _) => {}
+            (Disposition::Hold, _) => metrics.held.inc(),
+            (Disposition::DeadLetter, Ok(_)) => metrics.refused.inc(),
+            (Disposition::DeadLetter, Err(_)) => metrics.malformed.inc(),
+        }
+    }
+    let done =
+        deliveries.iter().zip(dispositions).filter(|(_, disposition)| **disposition == Disposition::Ack);
+    let deltas = done.filter_map(|(delivery, _)| delivery.deltas.as_ref().ok()).flatten();
+    metrics.settled(deltas.map(|delta| delta.requested_at));
+}
+
 fn disposition(deltas: &[Delta], results: &[Result<Outcome, ServiceError>]) -> Disposition {
     let mut disposition = Disposition::Ack;
-    for (Delta { request_id, user_id, .. }, result) in deltas.iter().zip(results) {
+    for (delta, result) in deltas.iter().zip(results) {
         match result {
-            Ok(outcome) => log_outcome(outcome),
+            Ok(outcome) => log_outcome(delta, outcome),
             Err(ServiceError::Unavailable(_) | ServiceError::Overloaded) => return Disposition::Hold,
             Err(ServiceError::Refused(why)) => {
-                log::error!(request_id:%, user_id:%; "its message goes to the dead letters: {why}");
+                let what = format_args!("its message goes to the dead letters: {why}");
+                log_delta(Level::Error, delta, None, what);
                 disposition = Disposition::DeadLetter;
             }
         }
@@ -76,12 +100,27 @@ fn disposition(deltas: &[Delta], results: &[Result<Outcome, ServiceError>]) -> D
     disposition
 }
 
-fn log_outcome(outcome: &Outcome) {
-    let entry = &outcome.entry;
-    let (request_id, user_id, seq) = (entry.delta.request_id, entry.delta.user_id, entry.seq);
-    match (entry.rejection, outcome.replayed) {
-        (Some(why), false) => log::info!(request_id:%, user_id:%, seq; "rejected: {}", why.as_str()),
-        (None, false) => log::debug!(request_id:%, user_id:%, seq; "applied"),
-        (_, true) => log::debug!(request_id:%, user_id:%, seq; "already in the log"),
+/// What a customer is likely to ask for is told, and what is traced; the rest is for those who look closer.
+fn log_outcome(delta: &Delta, outcome: &Outcome) {
+    let rejection = outcome.entry.rejection.filter(|_| !outcome.replayed);
+    let is_traced = delta.traceparent.as_ref().is_some_and(TraceParent::is_sampled);
+    let level = if rejection.is_some() || is_traced { Level::Info } else { Level::Debug };
+    if log::log_enabled!(level) {
+        let seq = Some(outcome.entry.seq);
+        match rejection {
+            Some(why) => log_delta(level, delta, seq, format_args!("rejected: {}", why.as_str())),
+            None if outcome.replayed => log_delta(level, delta, seq, format_args!("already in the log")),
+            None => log_delta(level, delta, seq, format_args!("applied")),
+        }
     }
+}
+
+fn log_delta(level: Level, delta: &Delta, seq: Option<i64>, what: fmt::Arguments) {
+    let mut pairs = vec![
+        ("request_id", Value::from_display(&delta.request_id)),
+        ("user_id", Value::from_display(&delta.user_id)),
+    ];
+    pairs.extend(seq.map(|seq| ("seq", seq.into())));
+    pairs.extend(delta.traceparent.iter().map(|trace| ("traceparent", trace.as_str().into())));
+    logging::write(level, module_path!(), what, &pairs);
 }

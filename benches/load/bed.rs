@@ -61,7 +61,7 @@ impl Bed {
     /// Runs a closed loop that writes.
     pub async fn load(&mut self, address: SocketAddr, load: &Closed) -> f64 {
         let answered = load.run(address).await;
-        self.expected += answered.total;
+        self.expected += answered.total * load.kind.deltas();
         answered.per_second
     }
 

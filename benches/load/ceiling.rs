@@ -120,6 +120,7 @@ fn delta(user: i64) -> Delta {
         point: Points::new(1).expect("positive"),
         reason: None,
         requested_at: Timestamp::UNIX_EPOCH,
+        traceparent: None,
     }
 }
 

@@ -25,6 +25,8 @@ mod traffic;
 
 #[path = "../../tests/it/client.rs"]
 mod client;
+#[path = "../../tests/it/leaks.rs"]
+mod leaks;
 #[path = "../../tests/it/process.rs"]
 mod process;
 #[path = "../../tests/it/queues.rs"]

@@ -11,9 +11,10 @@ use std::{
 };
 
 use fastrand::Rng;
+use futures_util::future::join_all;
 use hdrhistogram::Histogram;
 use http_body_util::{BodyExt, Full};
-use hyper::{Request, StatusCode, body::Bytes, client::conn::http1};
+use hyper::{Request, StatusCode, body::Bytes, client::conn::http1, header::HeaderValue};
 use hyper_util::rt::TokioIo;
 use tokio::{
     net::TcpStream,
@@ -23,6 +24,12 @@ use tokio::{
 
 /// How long a closed loop runs before it is measured.
 const WARM_UP: Duration = Duration::from_secs(1);
+
+/// The operations of a batch.
+pub const OPERATIONS: u64 = 100;
+
+/// How many users are drawn beforehand.
+const DRAWN: usize = 1 << 20;
 
 /// The seed of every choice: each run picks the same users.
 const SEED: u64 = 1;
@@ -34,8 +41,28 @@ pub enum Kind {
     Add,
     /// Apply one point at once, with `Prefer: wait`: 200.
     Wait,
+    /// Queue one point for each of [`OPERATIONS`] users: 202.
+    Batch,
     /// Read a balance: 200.
     Read,
+}
+
+impl Kind {
+    /// The deltas of a request.
+    pub fn deltas(self) -> u64 {
+        match self {
+            Self::Add | Self::Wait => 1,
+            Self::Batch => OPERATIONS,
+            Self::Read => 0,
+        }
+    }
+
+    fn expected(self) -> StatusCode {
+        match self {
+            Self::Add | Self::Batch => StatusCode::ACCEPTED,
+            Self::Wait | Self::Read => StatusCode::OK,
+        }
+    }
 }
 
 /// For whom.
@@ -45,28 +72,32 @@ pub enum Users {
     Uniform(i64),
     /// One user alone.
     Hot,
-    /// Zipf's law with exponent 1: the k-th user 1/k as often as the first; the sums of the shares.
-    Zipf(Arc<[f64]>),
+    /// One of these, which were drawn before: it costs the load nothing to speak of.
+    Drawn(Arc<[i64]>),
 }
 
 impl Users {
+    /// Zipf's law with exponent 1: the k-th user 1/k as often as the first.
     pub fn zipf(users: u32) -> Self {
         let mut sum = 0.0;
         let shares = (1..=users).map(|rank| {
             sum += 1.0 / f64::from(rank);
             sum
         });
-        Self::Zipf(shares.collect())
+        let sums: Vec<f64> = shares.collect();
+        let mut rng = Rng::with_seed(SEED);
+        let draw = || {
+            let share = rng.f64() * sum;
+            i64::try_from(sums.partition_point(|sum| *sum < share)).expect("a small number") + 1
+        };
+        Self::Drawn(std::iter::repeat_with(draw).take(DRAWN).collect())
     }
 
     pub fn pick(&self, rng: &mut Rng) -> i64 {
         match self {
             Self::Uniform(users) => rng.i64(1..=*users),
             Self::Hot => 1,
-            Self::Zipf(sums) => {
-                let share = rng.f64() * sums[sums.len() - 1];
-                i64::try_from(sums.partition_point(|sum| *sum < share)).expect("a small number") + 1
-            }
+            Self::Drawn(users) => users[rng.usize(..users.len())],
         }
     }
 }
@@ -83,35 +114,44 @@ impl Wire {
         Self(sender)
     }
 
-    /// Sends a request and reads the whole answer.
-    pub async fn send(&mut self, kind: Kind, user: i64) -> StatusCode {
+    /// Sends a request for users of `users`, and reads the whole answer, which must be the expected one.
+    async fn send_for(&mut self, kind: Kind, users: &Users, rng: &mut Rng) {
+        let request = match kind {
+            Kind::Add | Kind::Wait | Kind::Read => request(kind, users.pick(rng)),
+            Kind::Batch => {
+                let operation = |_| format!(r#"{{"action":"add","user_id":{},"point":1}}"#, users.pick(rng));
+                let operations: Vec<String> = (0..OPERATIONS).map(operation).collect();
+                post("/v1/point/batch", format!(r#"{{"operations":[{}]}}"#, operations.join(",")))
+            }
+        };
+        assert_eq!(self.send(request).await, kind.expected());
+    }
+
+    pub async fn send(&mut self, request: Request<Full<Bytes>>) -> StatusCode {
         self.0.ready().await.expect("an open connection");
-        let response = self.0.send_request(request(kind, user)).await.expect("an answer");
+        let response = self.0.send_request(request).await.expect("an answer");
         let status = response.status();
         response.into_body().collect().await.expect("a body");
         status
     }
-
-    async fn send_for(&mut self, kind: Kind, user: i64) {
-        let expected = if kind == Kind::Add { StatusCode::ACCEPTED } else { StatusCode::OK };
-        assert_eq!(self.send(kind, user).await, expected);
-    }
 }
 
-fn request(kind: Kind, user: i64) -> Request<Full<Bytes>> {
-    let request = Request::builder().header("host", "localhost");
-    let request = match kind {
-        Kind::Read => request.uri(format!("/v1/point?id={user}")).body(Full::default()),
-        Kind::Add | Kind::Wait => {
-            let mut request =
-                request.method("POST").uri("/v1/point/add").header("content-type", "application/json");
-            if kind == Kind::Wait {
-                request = request.header("prefer", "wait");
-            }
-            request.body(Full::from(format!(r#"{{"user_id":{user},"point":1}}"#)))
-        }
-    };
-    request.expect("a valid request")
+/// A request for one user.
+pub fn request(kind: Kind, user: i64) -> Request<Full<Bytes>> {
+    if kind == Kind::Read {
+        let request = Request::builder().uri(format!("/v1/point?id={user}")).header("host", "localhost");
+        return request.body(Full::default()).expect("a valid request");
+    }
+    let mut request = post("/v1/point/add", format!(r#"{{"user_id":{user},"point":1}}"#));
+    if kind == Kind::Wait {
+        request.headers_mut().insert("prefer", HeaderValue::from_static("wait"));
+    }
+    request
+}
+
+fn post(path: &str, body: String) -> Request<Full<Bytes>> {
+    let request = Request::post(path).header("host", "localhost").header("content-type", "application/json");
+    request.body(Full::from(body)).expect("a valid request")
 }
 
 /// As many requests as the answers let through: each connection sends one when it has the answer to the last.
@@ -129,7 +169,7 @@ pub struct Closed {
 /// What a closed loop came to.
 pub struct Answered {
     pub per_second: f64,
-    /// All of them, with those of the warm-up.
+    /// All requests, with those of the warm-up.
     pub total: u64,
 }
 
@@ -143,7 +183,7 @@ impl Closed {
                 let mut wire = Wire::open(address).await;
                 let mut rng = Rng::with_seed(SEED + connection);
                 while !enough.load(Ordering::Relaxed) {
-                    wire.send_for(load.kind, load.users.pick(&mut rng)).await;
+                    wire.send_for(load.kind, &load.users, &mut rng).await;
                     if count.fetch_add(1, Ordering::Relaxed) + 1 >= load.at_most {
                         enough.store(true, Ordering::Relaxed);
                     }
@@ -174,15 +214,16 @@ pub struct Open {
 }
 
 impl Open {
+    /// All connections, open.
+    pub async fn connect(&self, address: SocketAddr) -> Vec<Wire> {
+        join_all((0..self.connections).map(|_| Wire::open(address))).await
+    }
+
     /// The latencies in microseconds, each from the time at which the request was due: a request that had to
     /// wait for its connection counts that as well, so that nothing is omitted where the service is slow. The
     /// timer that sends them has a resolution of 1 ms, which is in the figures.
-    pub async fn run(&self, address: SocketAddr) -> Histogram<u64> {
+    pub async fn run(&self, wires: Vec<Wire>) -> Histogram<u64> {
         let period = Duration::from_secs_f64(f64::from(self.connections) / self.per_second);
-        let mut wires = Vec::new();
-        for _ in 0..self.connections {
-            wires.push(Wire::open(address).await);
-        }
         let start = Instant::now();
         let mut connections = JoinSet::new();
         for (connection, mut wire) in (0..self.connections).zip(wires) {
@@ -193,7 +234,7 @@ impl Open {
                 let mut rng = Rng::with_seed(SEED + u64::from(connection));
                 while due < start + time {
                     sleep_until(due).await;
-                    wire.send_for(kind, users.pick(&mut rng)).await;
+                    wire.send_for(kind, &users, &mut rng).await;
                     record(&mut latencies, due);
                     due += period;
                 }

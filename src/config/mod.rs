@@ -4,11 +4,15 @@ use std::{ffi::OsStr, marker::PhantomData, net::SocketAddr, path::PathBuf, str::
 
 use clap::{Arg, Args, Command, Error, Parser, Subcommand, builder::TypedValueParser, error::ErrorKind};
 
-use crate::{domain::PARTITIONS, postgres::DatabaseUrl, queue::BrokerUrl, queue::QueueNames};
+use crate::{build, domain::PARTITIONS, postgres::DatabaseUrl, queue::BrokerUrl, queue::QueueNames};
 
+mod access;
 mod operations;
+mod telling;
 
+pub use access::{AccessArgs, KeyRole};
 pub use operations::{AuditArgs, DeadLettersArgs, DeadLettersRole, MigrateArgs, WhichArgs};
+pub use telling::{CompletionsArgs, LogFormat, ManArgs, MetricsArgs};
 
 /// Users' points: add and subtract through a queue, exactly once and in order; read at once.
 ///
@@ -17,11 +21,20 @@ pub use operations::{AuditArgs, DeadLettersArgs, DeadLettersRole, MigrateArgs, W
 ///
 /// Log lines go to standard error; `RUST_LOG` sets their level (error, warn, info, debug), "info" by default.
 #[derive(Debug, Parser)]
-#[command(version, propagate_version = true, arg_required_else_help = true)]
+#[command(version = build::FULL, propagate_version = true, arg_required_else_help = true)]
 pub struct Cli {
     /// What this process is.
     #[command(subcommand)]
     pub role: Role,
+    /// What a line of the log looks like.
+    #[arg(
+        long,
+        global = true,
+        env = "POINT_SYSTEM_LOG_FORMAT",
+        default_value = "text",
+        value_name = "FORMAT"
+    )]
+    pub log_format: LogFormat,
 }
 
 /// What a process is.
@@ -41,8 +54,18 @@ pub enum Role {
         #[command(subcommand)]
         role: DeadLettersRole,
     },
+    /// Create, list and revoke the keys of the API.
+    Key {
+        /// What to do.
+        #[command(subcommand)]
+        role: KeyRole,
+    },
     /// Run everything on this machine, on a private PostgreSQL and RabbitMQ, until Ctrl-C.
     Dev(DevArgs),
+    /// Print a script that completes our roles and flags in a shell.
+    Completions(CompletionsArgs),
+    /// Print the manual page, of the whole or of a role: `point-system man serve | man -l -`.
+    Man(ManArgs),
 }
 
 /// Flags of `serve`.
@@ -51,6 +74,9 @@ pub struct ServeArgs {
     /// Address and port to serve HTTP on.
     #[arg(long, env = "POINT_SYSTEM_LISTEN", default_value = "127.0.0.1:31001", value_name = "IP:PORT")]
     pub listen: SocketAddr,
+    /// Who may call, and how often.
+    #[command(flatten)]
+    pub access: AccessArgs,
     /// Where the database is, and the waits.
     #[command(flatten)]
     pub node: NodeArgs,
@@ -65,7 +91,7 @@ pub struct WorkArgs {
 }
 
 /// Flags of `serve` and `work` alike.
-#[derive(Args, Debug)]
+#[derive(Args, Clone, Debug)]
 pub struct NodeArgs {
     /// Where the database is.
     #[command(flatten)]
@@ -76,7 +102,11 @@ pub struct NodeArgs {
     /// How long to wait.
     #[command(flatten)]
     pub patience: PatienceArgs,
-    /// Transactions at once, and for `serve` as many reads; each has a PostgreSQL connection.
+    /// Where it tells how it is.
+    #[command(flatten)]
+    pub metrics: MetricsArgs,
+    /// Transactions at once, and for `serve` as many reads; each has a PostgreSQL connection, and the
+    /// readiness of the node one more.
     #[arg(long, env = "POINT_SYSTEM_CONCURRENCY", default_value_t = 4, value_name = "N",
           value_parser = clap::value_parser!(u16).range(1..=i64::from(PARTITIONS)))]
     pub concurrency: u16,
@@ -124,10 +154,16 @@ pub struct DevArgs {
     /// Address and port to serve HTTP on.
     #[arg(long, env = "POINT_SYSTEM_LISTEN", default_value = "127.0.0.1:31001", value_name = "IP:PORT")]
     pub listen: SocketAddr,
+    /// Who may call, and how often.
+    #[command(flatten)]
+    pub access: AccessArgs,
     /// Where the private servers keep their data. By default point-system in `$XDG_DATA_HOME` or
     /// ~/.local/share, or for root /var/lib/point-system: the servers then run as another user.
     #[arg(long, env = "POINT_SYSTEM_DATA_DIR", value_name = "FOLDER")]
     pub data_dir: Option<PathBuf>,
+    /// Where it tells how it is.
+    #[command(flatten)]
+    pub metrics: MetricsArgs,
     /// Forget the data of earlier runs.
     #[arg(long)]
     pub fresh: bool,

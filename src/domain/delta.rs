@@ -6,6 +6,8 @@ use jiff::Timestamp;
 use uuid::Uuid;
 use xxhash_rust::xxh3::xxh3_64;
 
+use super::trace::TraceParent;
+
 /// How many partitions the users are spread over. Fixed for the life of an installation: a user's
 /// deltas keep their order because the user never changes partition.
 pub const PARTITIONS: u16 = 16;
@@ -225,6 +227,8 @@ pub struct Delta {
     pub reason: Option<Reason>,
     /// When the request was accepted, by the clock of the node that accepted it.
     pub requested_at: Timestamp,
+    /// The trace that its request belongs to, on the way; the log does not keep it.
+    pub traceparent: Option<TraceParent>,
 }
 
 impl Delta {

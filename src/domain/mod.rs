@@ -8,10 +8,14 @@ use futures_util::future::FutureExt;
 use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 
-use crate::batch::{LaneError, Lanes, Trip};
+use crate::{
+    batch::{LaneError, Lanes, Trip},
+    metrics::StoreMetrics,
+};
 use read::Readers;
 use store::{Store, StoreError};
 
+mod trace;
 mod delta;
 mod settle;
 mod read;
@@ -25,6 +29,7 @@ pub use delta::{
 };
 pub use read::{HistoryQuery, PAGE_MAX, Page, Status};
 pub use settle::{Entry, Outcome, Rejection};
+pub use trace::TraceParent;
 
 /// The most deltas in one transaction; the last group taken may pass it.
 pub const APPLY_BATCH_MAX: usize = 1_000;
@@ -95,9 +100,11 @@ impl PointService {
     /// that is made use of: see [`PointService::connections`].
     #[must_use]
     pub fn start(pool: Pool, lanes: usize, patience: &Patience) -> Self {
-        let store = Store::new(pool);
-        let apply = (0..lanes).map(|_| ApplyTrip { store: store.clone(), patience: patience.clone() });
-        Self { apply: Lanes::start(apply, LANE_CAPACITY), readers: Readers::start(&store, lanes) }
+        let (store, metrics) = (Store::new(pool), StoreMetrics::default());
+        let readers = Readers::start(&store, lanes, &metrics);
+        let trip =
+            |_| ApplyTrip { store: store.clone(), patience: patience.clone(), metrics: metrics.clone() };
+        Self { apply: Lanes::start((0..lanes).map(trip), LANE_CAPACITY), readers }
     }
 
     /// Applies one delta, once for its request id however often it is called. Deltas of one user
@@ -128,14 +135,20 @@ impl PointService {
 struct ApplyTrip {
     store: Store,
     patience: Patience,
+    metrics: StoreMetrics,
 }
 
 impl Trip for ApplyTrip {
     type Item = Vec<Delta>;
     type Reply = Vec<Result<Outcome, ServiceError>>;
+    const NAME: &'static str = "apply";
     const MAX_WEIGHT: usize = APPLY_BATCH_MAX;
 
     fn weight(group: &Vec<Delta>) -> usize {
+        group.len()
+    }
+
+    fn size(group: &Vec<Delta>) -> usize {
         group.len()
     }
 
@@ -160,10 +173,27 @@ impl ApplyTrip {
     }
 
     async fn apply_together(&self, deltas: &[Delta]) -> Vec<Result<Outcome, ServiceError>> {
-        match retried(|| self.store.apply(deltas), &self.patience).await {
-            Ok(outcomes) => outcomes.into_iter().map(Ok).collect(),
+        match retried(|| self.store.apply(deltas), &self.patience, &self.metrics).await {
+            Ok(outcomes) => {
+                self.count(&outcomes);
+                outcomes.into_iter().map(Ok).collect()
+            }
             Err(error) => vec![Err(error); deltas.len()],
         }
+    }
+
+    fn count(&self, outcomes: &[Outcome]) {
+        let (mut applied, mut rejected, mut duplicate) = (0, 0, 0);
+        for outcome in outcomes {
+            match (outcome.replayed, outcome.entry.rejection) {
+                (true, _) => duplicate += 1,
+                (false, Some(_)) => rejected += 1,
+                (false, None) => applied += 1,
+            }
+        }
+        self.metrics.applied.inc_by(applied);
+        self.metrics.rejected.inc_by(rejected);
+        self.metrics.duplicate.inc_by(duplicate);
     }
 }
 
@@ -171,6 +201,7 @@ impl ApplyTrip {
 async fn retried<T, F: Future<Output = Result<T, StoreError>>>(
     attempt: impl FnMut() -> F,
     patience: &Patience,
+    metrics: &StoreMetrics,
 ) -> Result<T, ServiceError> {
     let pauses = ExponentialBuilder::new()
         .with_min_delay(Duration::from_millis(RETRY_PAUSE_MIN_MS))
@@ -195,7 +226,13 @@ async fn retried<T, F: Future<Output = Result<T, StoreError>>>(
             }
             StoreError::Refused(_) => false,
         })
-        .notify(|error, pause| log::warn!("{error}; trying again in {} ms", pause.as_millis()))
+        .notify(|error, pause| {
+            match error {
+                StoreError::Conflict(_) => metrics.retries_conflict.inc(),
+                StoreError::Unavailable(_) | StoreError::Refused(_) => metrics.retries_unavailable.inc(),
+            }
+            log::warn!("{error}; trying again in {} ms", pause.as_millis());
+        })
         .await;
     outcome.map_err(|error| match error {
         StoreError::Unavailable(_) | StoreError::Conflict(_) => ServiceError::Unavailable(error.to_string()),

@@ -16,7 +16,10 @@ use super::{
     settle::Entry,
     store::{Store, StoreError},
 };
-use crate::batch::{Lanes, Trip};
+use crate::{
+    batch::{Lanes, Trip},
+    metrics::StoreMetrics,
+};
 
 /// The most entries of a page.
 pub const PAGE_MAX: u16 = 1_000;
@@ -100,6 +103,7 @@ pub struct Page {
 /// Something to look up, many at a time.
 trait LookUp: Clone + Send + Sync + 'static {
     type Answer: Clone + Send + 'static;
+    const NAME: &'static str;
     const TOGETHER_MAX: usize;
 
     /// An answer for each of `asked`, in their order.
@@ -111,6 +115,7 @@ trait LookUp: Clone + Send + Sync + 'static {
 
 impl LookUp for UserId {
     type Answer = Option<Balance>;
+    const NAME: &'static str = "read";
     const TOGETHER_MAX: usize = IDS_MAX;
 
     async fn look_up(store: &Store, users: &[Self]) -> Result<Vec<Self::Answer>, StoreError> {
@@ -121,6 +126,7 @@ impl LookUp for UserId {
 
 impl LookUp for (UserId, RequestId) {
     type Answer = Option<Entry>;
+    const NAME: &'static str = "read_outcome";
     const TOGETHER_MAX: usize = IDS_MAX;
 
     async fn look_up(store: &Store, asked: &[Self]) -> Result<Vec<Self::Answer>, StoreError> {
@@ -131,6 +137,7 @@ impl LookUp for (UserId, RequestId) {
 
 impl LookUp for (UserId, Timestamp) {
     type Answer = Option<Balance>;
+    const NAME: &'static str = "read_past";
     const TOGETHER_MAX: usize = PIPELINE_MAX;
 
     async fn look_up(store: &Store, asked: &[Self]) -> Result<Vec<Self::Answer>, StoreError> {
@@ -140,6 +147,7 @@ impl LookUp for (UserId, Timestamp) {
 
 impl LookUp for HistoryQuery {
     type Answer = Page;
+    const NAME: &'static str = "read_log";
     const TOGETHER_MAX: usize = PIPELINE_MAX;
 
     async fn look_up(store: &Store, asked: &[Self]) -> Result<Vec<Self::Answer>, StoreError> {
@@ -150,12 +158,14 @@ impl LookUp for HistoryQuery {
 /// A read lane: its batches are trips to the database.
 struct ReadTrip<Q> {
     store: Store,
+    metrics: StoreMetrics,
     of: PhantomData<Q>,
 }
 
 impl<Q: LookUp> Trip for ReadTrip<Q> {
     type Item = Q;
     type Reply = Result<Q::Answer, ServiceError>;
+    const NAME: &'static str = Q::NAME;
     const MAX_WEIGHT: usize = Q::TOGETHER_MAX;
 
     fn weight(_: &Q) -> usize {
@@ -163,7 +173,7 @@ impl<Q: LookUp> Trip for ReadTrip<Q> {
     }
 
     async fn carry(&mut self, asked: Vec<Q>) -> Vec<Self::Reply> {
-        match retried(|| Q::look_up(&self.store, &asked), &Patience::Caller).await {
+        match retried(|| Q::look_up(&self.store, &asked), &Patience::Caller, &self.metrics).await {
             Ok(answers) => answers.into_iter().map(Ok).collect(),
             Err(error) => vec![Err(error); asked.len()],
         }
@@ -182,12 +192,12 @@ pub(super) struct Readers {
 
 impl Readers {
     /// Reads balances in `lanes` lanes, and what is rarer in a few.
-    pub(super) fn start(store: &Store, lanes: usize) -> Self {
+    pub(super) fn start(store: &Store, lanes: usize, metrics: &StoreMetrics) -> Self {
         Self {
-            balances: start(store, lanes),
-            outcomes: start(store, 1),
-            past_balances: start(store, 1),
-            pages: start(store, LOG_LANES),
+            balances: start(store, lanes, metrics),
+            outcomes: start(store, 1, metrics),
+            past_balances: start(store, 1, metrics),
+            pages: start(store, LOG_LANES, metrics),
             waiters: Semaphore::new(WAITERS_MAX),
             first_round: Instant::now(),
         }
@@ -201,8 +211,8 @@ impl Readers {
     }
 }
 
-fn start<Q: LookUp>(store: &Store, lanes: usize) -> Lanes<ReadTrip<Q>> {
-    let trip = |_| ReadTrip { store: store.clone(), of: PhantomData };
+fn start<Q: LookUp>(store: &Store, lanes: usize, metrics: &StoreMetrics) -> Lanes<ReadTrip<Q>> {
+    let trip = |_| ReadTrip { store: store.clone(), metrics: metrics.clone(), of: PhantomData };
     Lanes::start((0..lanes).map(trip), LANE_CAPACITY)
 }
 

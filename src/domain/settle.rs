@@ -127,6 +127,7 @@ mod tests {
             point: Points::new(point).expect("in range"),
             reason: None,
             requested_at: Timestamp::UNIX_EPOCH,
+            traceparent: None,
         })
     }
 

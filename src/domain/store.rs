@@ -270,6 +270,7 @@ fn entry(row: &Row) -> Result<((UserId, RequestId), Entry), StoreError> {
         point: Points::new(row.try_get(4)?).map_err(corrupt)?,
         reason: row.try_get::<_, Option<String>>(6)?.map(Reason::new).transpose().map_err(corrupt)?,
         requested_at: row.try_get(8)?,
+        traceparent: None,
     };
     let rejection =
         reject_reason.map(|why| Rejection::parse(why).ok_or_else(|| corrupt("unknown rejection")));

@@ -17,7 +17,7 @@ use super::{
     examples, openapi, parameters,
     points::{IDEMPOTENCY_KEY, expect_object, header_text, now, read},
     problem::ApiError,
-    schema,
+    schema, traffic,
 };
 use crate::{
     domain::{Action, Delta, Invalid, Points, Reason, RequestId, UserId},
@@ -97,7 +97,12 @@ pub(super) async fn batch(
     api: web::Data<Api>,
 ) -> Result<HttpResponse, ApiError> {
     let body = read(&request, body, BODY_MAX_BYTES).await?;
-    let deltas = parse(&body, header_text(&request, IDEMPOTENCY_KEY)?)?;
+    let mut deltas = parse(&body, header_text(&request, IDEMPOTENCY_KEY)?)?;
+    if let Some(trace) = traffic::trace(&request) {
+        for delta in &mut deltas {
+            delta.traceparent = Some(trace.clone());
+        }
+    }
     let ids: Vec<Uuid> = deltas.iter().map(|delta| delta.request_id.get()).collect();
     let results = api.publisher.publish_all(deltas).await?;
     let status = |result: &Result<(), PublishError>| match result {
@@ -186,7 +191,7 @@ impl Judge<'_> {
             (None, ..) => RequestId::random(),
         };
         let (action, user_id, point) = (action?, user_id?, point?);
-        Some(Delta { request_id, user_id, action, point, reason, requested_at: now() })
+        Some(Delta { request_id, user_id, action, point, reason, requested_at: now(), traceparent: None })
     }
 
     fn required<T>(

@@ -121,4 +121,21 @@ catalogue! {
         "The database refuses this change for good, which no valid request should bring about. Nothing was applied."
         "Don't send it again. Tell those who run the service when it happened: their log says why."
     }
+    Unauthorized(UNAUTHORIZED, "unauthorized", "Unauthorized") {
+        "The request came without an API key where one is needed, or with one that is unknown or revoked. Nothing \
+         was done."
+        "Send the header Authorization: Bearer KEY. Those who run the service make a key with point-system key create."
+    }
+    InsufficientScope(FORBIDDEN, "insufficient-scope", "Insufficient scope") {
+        "The API key is valid, but it may not do this: the detail names the scope that it lacks. Nothing was done."
+        "Use a key that has the scope. A key with the scope read can't make changes."
+    }
+    RateLimited(TOO_MANY_REQUESTS, "rate-limited", "Too many requests") {
+        "This key, or this address where no key was sent, has sent as many requests as it may. Nothing was done."
+        "Wait as long as Retry-After says. The headers RateLimit and RateLimit-Policy of every answer say what is left."
+    }
+    NotReady(SERVICE_UNAVAILABLE, "not-ready", "Not ready") {
+        "This node can't do its work now: it starts, it stops, or what it needs is down. The members say which."
+        "Send requests to another node until this one is ready. A restart brings back nothing that it needs."
+    }
 }

@@ -6,8 +6,13 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::{catalogue::Kind, problem::ApiError};
-use crate::domain::{Action, Delta, Entry, Points, Rejection, UserId};
+use super::{catalogue::Kind, operations, problem::ApiError};
+use crate::{
+    access::Scope,
+    build,
+    domain::{Action, Delta, Entry, Points, Rejection, UserId},
+    health::{Condition, Duty, Report, Seen},
+};
 
 /// The moment in every example.
 const MOMENT: &str = "2026-11-23T02:02:48.693239Z";
@@ -16,7 +21,7 @@ const MOMENT: &str = "2026-11-23T02:02:48.693239Z";
 const REQUEST_ID: Uuid = Uuid::from_u128(0x0193_5b5a_4c00_7000_8000_0000_0000_0001);
 
 pub(super) fn about() -> Value {
-    json!({"name": env!("CARGO_PKG_NAME"), "version": env!("CARGO_PKG_VERSION")})
+    json!({"name": env!("CARGO_PKG_NAME"), "version": build::VERSION})
 }
 
 pub(super) fn pending() -> Value {
@@ -72,8 +77,24 @@ impl Kind {
             Self::DatabaseUnavailable => ApiError::DatabaseUnavailable,
             Self::Overloaded => ApiError::Overloaded { retry_after: Duration::from_secs(3) },
             Self::Refused => ApiError::Refused,
+            Self::Unauthorized => ApiError::Unauthorized { key_given: false },
+            Self::InsufficientScope => ApiError::InsufficientScope { scope: Scope::Write.as_str() },
+            Self::RateLimited => ApiError::RateLimited { retry_after: Duration::from_secs(3) },
+            Self::NotReady => operations::not_ready(&report(Condition::Unable)),
         }
     }
+}
+
+/// What a node that is ready says of itself.
+pub(super) fn readiness() -> Value {
+    serde_json::to_value(operations::readiness(&report(Condition::Ready))).expect("JSON")
+}
+
+/// A node that serves and sees the database, and the broker unless it is `Unable`.
+fn report(condition: Condition) -> Report {
+    let since = MOMENT.parse().expect("a moment");
+    let rabbitmq = Seen { up: condition == Condition::Ready, since };
+    Report { duty: Duty::Serve, condition, rabbitmq, postgresql: Seen { up: true, since } }
 }
 
 /// A change of 900 points that was refused because of `balance`.
@@ -86,6 +107,7 @@ fn rejected(action: Action, balance: i64, rejection: Rejection) -> ApiError {
         point: Points::new(900).expect("valid"),
         reason: None,
         requested_at: moment,
+        traceparent: None,
     };
     let entry = Entry { delta, seq: 3, rejection: Some(rejection), balance, created_at: moment };
     ApiError::Rejected(Box::new(entry), rejection)

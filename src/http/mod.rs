@@ -1,15 +1,26 @@
 //! Everything of HTTP: the listener, the routes, the shutdown. No AMQP and no SQL may enter.
 
-use std::{io, net::TcpListener, time::Duration};
+use std::{io, net::TcpListener, sync::Arc, time::Duration};
 
-use actix_web::{App, FromRequest, Handler, HttpResponse, HttpServer, Resource, Responder, guard, web};
+use actix_web::{
+    App, FromRequest, Handler, HttpResponse, HttpServer, Resource, Responder, dev::HttpServiceFactory, guard,
+    web,
+};
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 use utoipa::ToSchema;
 
-use crate::{domain::PointService, queue::Publisher};
+use crate::{
+    access::{Access, Scope},
+    build,
+    domain::PointService,
+    health::Health,
+    queue::Publisher,
+};
+use auth::Needs::{self, Nothing, Right};
 pub use problem::ApiError;
 
+mod auth;
 pub mod points;
 mod bodies;
 mod batch;
@@ -20,15 +31,22 @@ mod problem;
 mod catalogue;
 mod examples;
 mod openapi;
+mod access;
 mod parameters;
 mod schema;
 mod pages;
+mod operations;
+mod traffic;
+
+pub use operations::serve_operations;
 
 /// The longest that a client may take to send the head of a request.
 const REQUEST_HEAD_TIMEOUT_S: u64 = 10;
 
 /// What the handlers need.
 pub struct Api {
+    /// Who may do what.
+    pub access: Access,
     /// Reads, and writes past the queue.
     pub service: PointService,
     /// Writes through the queue.
@@ -50,30 +68,36 @@ struct AboutResponse {
 /// Where the listener can't be used.
 pub async fn serve(
     listener: TcpListener,
-    api: web::Data<Api>,
+    (api, health): (web::Data<Api>, Arc<Health>),
     stop: CancellationToken,
     drain: Duration,
 ) -> io::Result<()> {
     let port = listener.local_addr()?.port();
+    let health = web::Data::from(health);
     let stopping = web::Data::new(stop.clone());
     let server = HttpServer::new(move || {
+        let routes = traffic::Routes::new();
         App::new()
             .app_data(api.clone())
+            .app_data(health.clone())
             .app_data(stopping.clone())
-            .service(post("/v1/point/add", points::add))
-            .service(post("/v1/point/subtract", points::subtract))
-            .service(post("/v1/point/batch", batch::batch))
-            .service(get("/v1/point", points::balance))
-            .service(get("/v1/point/log", history::log))
-            .service(get("/v1/point/request/{request_id}", requests::outcome))
-            .service(get("/ping", ping))
-            .service(get("/", about))
-            .service(get("/openapi.json", pages::description))
-            .service(get("/docs", pages::docs))
-            .service(get("/docs/{file}", pages::file))
-            .service(get("/problems", pages::problems))
-            .service(get("/problems/{kind}", pages::problem))
-            .default_service(web::to(async || Err::<HttpResponse, _>(ApiError::NotFound)))
+            .service(post("/v1/point/add", Right(Scope::Write), points::add))
+            .service(post("/v1/point/subtract", Right(Scope::Write), points::subtract))
+            .service(post("/v1/point/batch", Right(Scope::Write), batch::batch))
+            .service(get("/v1/point", Right(Scope::Read), points::balance))
+            .service(get("/v1/point/log", Right(Scope::Read), history::log))
+            .service(get("/v1/point/request/{request_id}", Right(Scope::Read), requests::outcome))
+            .service(get("/ping", Nothing, ping))
+            .service(get("/", Nothing, about))
+            .configure(operations::probes)
+            .service(get("/openapi.json", Nothing, pages::description))
+            .service(get("/docs", Nothing, pages::docs))
+            .service(get("/docs/{file}", Nothing, pages::file))
+            .service(get("/problems", Nothing, pages::problems))
+            .service(get("/problems/{kind}", Nothing, pages::problem))
+            .default_service(web::to(not_found))
+            // Outermost, since it counts what the others refuse.
+            .wrap_fn(move |request, next| traffic::observe(&routes, request, next))
     })
     .client_request_timeout(Duration::from_secs(REQUEST_HEAD_TIMEOUT_S))
     .shutdown_timeout(drain.as_secs())
@@ -92,24 +116,35 @@ pub async fn serve(
 
 fn post<A: FromRequest + 'static>(
     path: &'static str,
+    needs: Needs,
     handler: impl Handler<A, Output: Responder + 'static>,
-) -> Resource {
-    only("POST", path).route(web::post().to(handler))
+) -> impl HttpServiceFactory {
+    guarded(needs, only("POST", path).route(web::post().to(handler)))
 }
 
 /// RFC 9110 §9.1 wants HEAD wherever there is GET; the server leaves the body out.
 fn get<A: FromRequest + 'static>(
     path: &'static str,
+    needs: Needs,
     handler: impl Handler<A, Output: Responder + 'static>,
-) -> Resource {
+) -> impl HttpServiceFactory {
     let method = guard::Any(guard::Get()).or(guard::Head());
-    only("GET, HEAD", path).route(web::route().guard(method).to(handler))
+    guarded(needs, only("GET, HEAD", path).route(web::route().guard(method).to(handler)))
 }
 
 /// A path that tells any other method which ones it takes.
 fn only(allow: &'static str, path: &'static str) -> Resource {
     let refuse = move || async move { Err::<HttpResponse, _>(ApiError::MethodNotAllowed { allow }) };
     web::resource(path).default_service(web::to(refuse))
+}
+
+/// A path that is open to those who have what it needs.
+fn guarded(needs: Needs, resource: Resource) -> impl HttpServiceFactory {
+    resource.wrap_fn(move |request, service| auth::guard(needs, request, service))
+}
+
+async fn not_found() -> Result<HttpResponse, ApiError> {
+    Err(ApiError::NotFound)
 }
 
 /// What runs here.
@@ -120,8 +155,7 @@ fn only(allow: &'static str, path: &'static str) -> Resource {
     responses((status = 200, description = "Name and version.", body = AboutResponse, example = json!(examples::about()))),
 )]
 async fn about() -> HttpResponse {
-    let version = env!("CARGO_PKG_VERSION");
-    HttpResponse::Ok().json(AboutResponse { name: env!("CARGO_PKG_NAME"), version })
+    HttpResponse::Ok().json(AboutResponse { name: env!("CARGO_PKG_NAME"), version: build::VERSION })
 }
 
 /// Whether anything answers.

@@ -13,7 +13,10 @@ use utoipa::{
     },
 };
 
-use super::{batch, bodies, catalogue::Kind, examples, history, pages, points, problem, requests, schema};
+use super::{
+    access::Guarded, batch, bodies, catalogue::Kind, examples, history, operations, pages, points, problem,
+    requests, schema,
+};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -40,6 +43,8 @@ use super::{batch, bodies, catalogue::Kind, examples, history, pages, points, pr
         requests::outcome,
         super::about,
         super::ping,
+        operations::livez,
+        operations::readyz,
         pages::description,
         pages::docs,
         pages::file,
@@ -47,9 +52,10 @@ use super::{batch, bodies, catalogue::Kind, examples, history, pages, points, pr
         pages::problem,
     ),
     components(schemas(
-        bodies::PendingResponse, bodies::EntryResponse, bodies::BalanceResponse, problem::ProblemResponse
+        bodies::PendingResponse, bodies::EntryResponse, bodies::BalanceResponse, problem::ProblemResponse,
+        operations::ReadinessResponse, operations::NodeResponse
     )),
-    modifiers(&EveryOperation),
+    modifiers(&EveryOperation, &Guarded),
 )]
 struct Description;
 
@@ -72,7 +78,7 @@ impl Modify for EveryOperation {
 }
 
 /// The answers that are these kinds of problem: one for each status, with an example of each kind.
-fn problems(kinds: &[Kind]) -> BTreeMap<String, RefOr<Response>> {
+pub(super) fn problems(kinds: &[Kind]) -> BTreeMap<String, RefOr<Response>> {
     let mut by_status = BTreeMap::<u16, Vec<Kind>>::new();
     for kind in kinds {
         by_status.entry(kind.about().status.as_u16()).or_default().push(*kind);
@@ -105,6 +111,10 @@ fn response(kinds: &[Kind]) -> Response {
                 &header::ALLOW => {
                     let methods = Object::with_type(Type::String);
                     response.header("Allow", header_of(methods, "The methods that this path takes."))
+                }
+                &header::WWW_AUTHENTICATE => {
+                    let challenge = Object::with_type(Type::String);
+                    response.header("WWW-Authenticate", header_of(challenge, "What is needed (RFC 6750 §3)."))
                 }
                 &header::RETRY_AFTER => {
                     response.header("Retry-After", header_of(schema::seconds(), "How long to wait."))
@@ -188,6 +198,27 @@ impl IntoResponses for ChangeAnswers {
     }
 }
 
+/// Every answer to the question whether a node is ready.
+pub(super) struct ReadinessAnswers;
+
+impl IntoResponses for ReadinessAnswers {
+    fn responses() -> BTreeMap<String, RefOr<Response>> {
+        let mut responses = problems(&[Kind::NotReady]);
+        let ready = ResponseBuilder::new()
+            .description("It can: everything is up, or (`degraded`) queued changes are still taken.")
+            .content("application/json", body("Readiness", examples::readiness()));
+        responses.insert("200".to_owned(), ready.into());
+        for response in responses.values_mut() {
+            if let RefOr::T(response) = response {
+                let uncached =
+                    header_of(schema::constant("no-store"), "It may be otherwise the next moment.");
+                response.headers.insert("Cache-Control".to_owned(), uncached.into());
+            }
+        }
+        responses
+    }
+}
+
 /// Every answer to the question what became of a request.
 pub(super) struct OutcomeAnswers;
 
@@ -218,6 +249,6 @@ fn body(schema: &str, example: Value) -> Content {
     ContentBuilder::new().schema(Some(Ref::from_schema_name(schema))).example(Some(example)).build()
 }
 
-fn header_of(schema: Object, description: &str) -> Header {
+pub(super) fn header_of(schema: Object, description: &str) -> Header {
     HeaderBuilder::new().schema(Some(schema)).description(Some(description)).build()
 }

@@ -14,6 +14,7 @@ use super::{
     problem::ApiError,
     query::Query,
     requests::preferred_wait,
+    traffic,
 };
 use crate::domain::{Action, Balance, Delta, Outcome, Points, Reason, RequestId, UserId};
 
@@ -108,13 +109,13 @@ async fn change(
     api: &Api,
 ) -> Result<HttpResponse, ApiError> {
     let delta = requested_change(action, request, body).await?;
+    traffic::identify(request, &delta);
     if preferred_wait(request).is_some() {
         let outcome = api.service.apply_delta(delta.clone()).await?;
         return applied(&delta, &outcome);
     }
     let (request_id, user_id) = (delta.request_id, delta.user_id);
     api.publisher.publish(delta).await?;
-    log::debug!(request_id:%, user_id:%; "queued");
     Ok(queued(user_id, request_id))
 }
 
@@ -170,8 +171,8 @@ fn parse(action: Action, request: &HttpRequest, body: &[u8]) -> Result<Delta, Ap
         Some(key) => RequestId::from_key(user_id, key.as_bytes())?,
         None => RequestId::random(),
     };
-    let requested_at = now();
-    Ok(Delta { request_id, user_id, action, point, reason, requested_at })
+    let (requested_at, traceparent) = (now(), traffic::trace(request));
+    Ok(Delta { request_id, user_id, action, point, reason, requested_at, traceparent })
 }
 
 /// In microseconds, as PostgreSQL keeps it: a replayed answer is then the first one.

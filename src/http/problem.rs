@@ -15,6 +15,7 @@ use utoipa::ToSchema;
 use super::{
     batch::{Fault, OperationResponse},
     catalogue::Kind,
+    operations::NodeResponse,
     schema,
 };
 use crate::{
@@ -27,6 +28,9 @@ pub(super) const MEDIA_TYPE: &str = "application/problem+json";
 
 /// When to come back after an outage, where nothing better is known.
 const RETRY_AFTER: Duration = Duration::from_secs(2);
+
+/// The protection space of every key (RFC 9110 §11.5).
+const REALM: &str = r#"Bearer realm="point-system""#;
 
 /// What can go wrong with a request.
 #[derive(Debug, thiserror::Error)]
@@ -68,6 +72,14 @@ pub enum ApiError {
     Overloaded { retry_after: Duration },
     #[error("the database refuses this change; the log of this node says why")]
     Refused,
+    #[error("{}", if *.key_given { "the API key is not valid" } else { "an API key is needed: Authorization: Bearer KEY" })]
+    Unauthorized { key_given: bool },
+    #[error("the API key has not the scope {scope}, which this needs")]
+    InsufficientScope { scope: &'static str },
+    #[error("this key or address has sent as many requests as it may")]
+    RateLimited { retry_after: Duration },
+    #[error("{detail}")]
+    NotReady { detail: &'static str, node: Box<NodeResponse> },
 }
 
 fn detail_of(rejection: Rejection) -> &'static str {
@@ -139,6 +151,10 @@ pub(super) struct ProblemResponse<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     operations: Option<&'a [OperationResponse]>,
+    /// The node that is not ready.
+    #[serde(flatten)]
+    #[schema(ignore)]
+    node: Option<&'a NodeResponse>,
 }
 
 impl ApiError {
@@ -160,12 +176,37 @@ impl ApiError {
             Self::DatabaseUnavailable => Kind::DatabaseUnavailable,
             Self::Overloaded { .. } => Kind::Overloaded,
             Self::Refused => Kind::Refused,
+            Self::Unauthorized { .. } => Kind::Unauthorized,
+            Self::InsufficientScope { .. } => Kind::InsufficientScope,
+            Self::RateLimited { .. } => Kind::RateLimited,
+            Self::NotReady { .. } => Kind::NotReady,
         }
     }
 
     /// A field, parameter or header that breaks its rule, which reads on from its name.
     pub(super) fn invalid(field: &str, rule: impl Into<String>) -> Self {
         Self::InvalidField { field: field.to_owned(), rule: rule.into() }
+    }
+
+    /// When a client that was turned away for now should come back (RFC 9110 §10.2.3).
+    fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Overloaded { retry_after } | Self::RateLimited { retry_after } => Some(*retry_after),
+            Self::QueueUnavailable | Self::PartlyQueued(_) | Self::DatabaseUnavailable => Some(RETRY_AFTER),
+            _ => None,
+        }
+    }
+
+    /// What a client would need to be let in (RFC 6750 §3).
+    fn challenge(&self) -> Option<String> {
+        match self {
+            Self::Unauthorized { key_given: false } => Some(REALM.to_owned()),
+            Self::Unauthorized { key_given: true } => Some(format!(r#"{REALM}, error="invalid_token""#)),
+            Self::InsufficientScope { scope } => {
+                Some(format!(r#"{REALM}, error="insufficient_scope", scope="{scope}""#))
+            }
+            _ => None,
+        }
     }
 
     /// The body of the response.
@@ -181,6 +222,7 @@ impl ApiError {
             balance: None,
             errors: None,
             operations: None,
+            node: None,
         };
         match self {
             Self::InvalidField { field, .. } => problem.field = Some(field),
@@ -190,6 +232,7 @@ impl ApiError {
                 problem.errors = Some(faults);
             }
             Self::PartlyQueued(operations) => problem.operations = Some(operations),
+            Self::NotReady { node, .. } => problem.node = Some(node),
             Self::KeyReused => problem.field = Some("Idempotency-Key"),
             Self::Rejected(entry, _) => {
                 problem.request_id = Some(entry.delta.request_id.to_string());
@@ -198,15 +241,6 @@ impl ApiError {
             _ => {}
         }
         problem
-    }
-
-    /// When a client that was turned away for now should come back (RFC 9110 §10.2.3).
-    fn retry_after(&self) -> Option<Duration> {
-        match self {
-            Self::Overloaded { retry_after } => Some(*retry_after),
-            Self::QueueUnavailable | Self::PartlyQueued(_) | Self::DatabaseUnavailable => Some(RETRY_AFTER),
-            _ => None,
-        }
     }
 }
 
@@ -219,6 +253,9 @@ impl ResponseError for ApiError {
         let mut response = HttpResponse::build(self.status_code());
         if let Self::MethodNotAllowed { allow } = self {
             response.insert_header((header::ALLOW, *allow));
+        }
+        if let Some(challenge) = self.challenge() {
+            response.insert_header((header::WWW_AUTHENTICATE, challenge));
         }
         if let Some(retry_after) = self.retry_after() {
             response.insert_header((header::RETRY_AFTER, retry_after.as_secs().to_string()));

@@ -7,7 +7,10 @@ use utoipa::openapi::{
 };
 
 use super::{batch::OPERATIONS_MAX, catalogue::Kind, pages::FILES};
-use crate::domain::{Action, KEY_MAX_BYTES, PAGE_MAX, POINTS_MAX, REASON_MAX_CHARS, Rejection, Status};
+use crate::{
+    domain::{Action, KEY_MAX_BYTES, PAGE_MAX, POINTS_MAX, REASON_MAX_CHARS, Rejection, Status},
+    health::Duty,
+};
 
 pub(super) fn user_id() -> Object {
     whole_number("Whose points.", 1, i64::MAX, 1)
@@ -114,6 +117,18 @@ pub(super) fn operations() -> Array {
 
 pub(super) fn operation_status() -> Object {
     one_of(["pending", "refused", "unknown"])
+}
+
+pub(super) fn role() -> Object {
+    one_of([Duty::Serve.as_str(), Duty::Work.as_str()])
+}
+
+pub(super) fn node_state() -> Object {
+    one_of(["starting", "ready", "degraded", "unable", "stopping"])
+}
+
+pub(super) fn up_or_down() -> Object {
+    one_of(["up", "down"])
 }
 
 /// The entries of a page.

@@ -21,6 +21,7 @@ use super::{
     callbacks::{ChannelEvent, ChannelWatch, ConnectionWatch},
     topology,
 };
+use crate::metrics::LinkMetrics;
 
 /// The heartbeat asked of the broker. A silent peer is given up after twice this.
 const HEARTBEAT_S: u16 = 5;
@@ -92,6 +93,12 @@ impl LinkWatch {
             State::Up(session) => Ok(session.clone()),
             State::Down(why) => Err(why.clone()),
         }
+    }
+
+    /// Whether there is a session now.
+    #[must_use]
+    pub fn is_up(&self) -> bool {
+        self.current().is_ok()
     }
 
     /// Waits for a session.
@@ -171,11 +178,12 @@ async fn supervise(
         .with_max_delay(Duration::from_millis(RECONNECT_PAUSE_MAX_MS))
         .with_jitter()
         .without_max_times();
-    let mut pause = pauses.build();
+    let (mut pause, metrics) = (pauses.build(), LinkMetrics::new(name));
     while !stop.is_cancelled() {
         match open(&url, &names, name).await {
             Ok(session) => {
                 log::info!("connected to RabbitMQ at {url}");
+                metrics.connections.inc();
                 pause = pauses.build();
                 state.send_replace(State::Up(session.clone()));
                 tokio::select! {
@@ -197,6 +205,7 @@ async fn supervise(
                 }
             }
             Err(error) => {
+                metrics.failures.inc();
                 let pause = pause.next().expect("the pauses have no end");
                 log::warn!("RabbitMQ at {url}: {error}; trying again in {} ms", pause.as_millis());
                 state.send_replace(State::Down(format!("RabbitMQ at {url}: {error}")));

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::domain::{Action, Delta, Invalid, Points, Reason, UserId};
+use crate::domain::{Action, Delta, Invalid, Points, Reason, TraceParent, UserId};
 
 /// The version of the format. A consumer refuses any other.
 const VERSION: u8 = 1;
@@ -17,6 +17,9 @@ pub(super) const CONTENT_TYPE: &str = "application/json";
 /// The bytes of a delta without its reason, at the most: the field names, a UUID, two numbers of at
 /// most 19 digits and two 30-character times fit with room to spare.
 const DELTA_OVERHEAD_BYTES: usize = 256;
+
+/// The bytes of a trace with its name: `,"traceparent":"…"`.
+const TRACE_BYTES: usize = 17 + TraceParent::BYTES;
 
 /// Why a message is not ours.
 #[derive(Debug, thiserror::Error)]
@@ -50,6 +53,9 @@ struct DeltaMessage<'a> {
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     reason: Option<Cow<'a, str>>,
     requested_at: Timestamp,
+    /// Newer than the format, and no reason for another version: update the workers before `serve`.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    traceparent: Option<Cow<'a, str>>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -62,7 +68,9 @@ enum ActionMessage {
 /// The most bytes that `delta` takes in a message. A reason has no control characters, so JSON escapes a
 /// byte of it into two at the most.
 pub(super) fn max_bytes(delta: &Delta) -> usize {
-    DELTA_OVERHEAD_BYTES + 2 * delta.reason.as_ref().map_or(0, |reason| reason.as_str().len())
+    DELTA_OVERHEAD_BYTES
+        + 2 * delta.reason.as_ref().map_or(0, |reason| reason.as_str().len())
+        + delta.traceparent.as_ref().map_or(0, |_| TRACE_BYTES)
 }
 
 /// The message of `deltas`, which are of one partition.
@@ -77,6 +85,7 @@ pub(super) fn encode(deltas: &[Delta]) -> Vec<u8> {
         point: delta.point.get(),
         reason: delta.reason.as_ref().map(|reason| reason.as_str().into()),
         requested_at: delta.requested_at,
+        traceparent: delta.traceparent.as_ref().map(|trace| trace.as_str().into()),
     });
     let message = DeltasMessage { version: VERSION, deltas: deltas.collect() };
     serde_json::to_vec(&message).expect("numbers, texts and times are always JSON")
@@ -104,6 +113,8 @@ pub(super) fn decode(body: &[u8], partition: u16) -> Result<Vec<Delta>, Malforme
             point: Points::new(wire.point)?,
             reason: wire.reason.map(|text| Reason::new(text.into_owned())).transpose()?,
             requested_at: wire.requested_at,
+            // What is no trace is no fault of the change.
+            traceparent: wire.traceparent.and_then(|text| TraceParent::parse(&text)),
         })
     };
     message.deltas.into_iter().map(delta).collect()
@@ -119,14 +130,16 @@ mod tests {
     fn any_delta() -> impl Strategy<Value = Delta> {
         let second = Timestamp::MIN.as_second()..Timestamp::MAX.as_second();
         let reason = prop::option::of(r#"[^\pC]{1,200}|["\\]{200}"#);
-        (1..=i64::MAX, any::<bool>(), 1..1i64 << 53, reason, second).prop_map(
-            |(user, add, point, reason, second)| Delta {
+        let trace = prop::option::of("00-[1-9a-f]{32}-[1-9a-f]{16}-[0-9a-f]{2}");
+        (1..=i64::MAX, any::<bool>(), 1..1i64 << 53, reason, second, trace).prop_map(
+            |(user, add, point, reason, second, trace)| Delta {
                 request_id: RequestId::random(),
                 user_id: UserId::new("user_id", user).expect("positive"),
                 action: if add { Action::Add } else { Action::Subtract },
                 point: Points::new(point).expect("in range"),
                 reason: reason.map(|text| Reason::new(text).expect("no control characters")),
                 requested_at: Timestamp::from_second(second).expect("in range"),
+                traceparent: trace.map(|text| TraceParent::parse(&text).expect("valid")),
             },
         )
     }

@@ -13,9 +13,11 @@ mod topology;
 pub mod consumer;
 pub mod publisher;
 pub mod dead_letters;
+mod depth;
 
 pub use consumer::{Consumer, Delivery, Disposition};
 pub use dead_letters::{DeadLetter, DeadLetters, DeadLettersError, Death};
+pub use depth::{DepthProbe, Depths};
 pub use link::{Link, LinkWatch};
 pub use publisher::{PublishError, Publisher};
 pub use topology::QueueNames;

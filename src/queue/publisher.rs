@@ -17,6 +17,7 @@ use super::{
 use crate::{
     batch::{LaneError, Lanes, Trip},
     domain::{Delta, PARTITIONS},
+    metrics::PublisherMetrics,
 };
 
 /// A message takes waiting deltas until it has about this many bytes.
@@ -57,8 +58,10 @@ impl Publisher {
     #[must_use]
     pub fn start(link: &LinkWatch) -> Self {
         let paces: Vec<_> = (0..PARTITIONS).map(|_| Arc::new(Pace::new())).collect();
+        let metrics = PublisherMetrics::default();
         let trip = |(partition, pace): (u16, &Arc<Pace>)| PublishTrip {
             partition,
+            metrics: metrics.clone(),
             link: link.clone(),
             channel: None,
             pace: Arc::clone(pace),
@@ -107,11 +110,13 @@ struct PublishTrip {
     link: LinkWatch,
     channel: Option<ConfirmChannel>,
     pace: Arc<Pace>,
+    metrics: PublisherMetrics,
 }
 
 impl Trip for PublishTrip {
     type Item = Delta;
     type Reply = Result<(), PublishError>;
+    const NAME: &'static str = "publish";
     const MAX_WEIGHT: usize = MESSAGE_MAX_BYTES;
 
     fn weight(delta: &Delta) -> usize {
@@ -142,6 +147,12 @@ impl PublishTrip {
             Ok(Err(error)) => Err(error),
             Err(_) => Err(lost(&format!("no confirm within {CONFIRM_TIMEOUT_MS} ms"))),
         };
+        let counter = match &result {
+            Ok(()) => &self.metrics.confirmed,
+            Err(PublishError::Full { .. }) => &self.metrics.refused,
+            Err(PublishError::Unavailable(_)) => &self.metrics.unconfirmed,
+        };
+        counter.inc_by(deltas.len() as u64);
         if let Err(error) = &result {
             let (count, partition) = (deltas.len(), self.partition);
             log::warn!("{count} deltas for partition {partition} are not confirmed: {error}");

@@ -22,6 +22,7 @@ fn delta(action: Action, user_id: i64, point: i64) -> Delta {
         point: Points::new(point).expect("in range"),
         reason: None,
         requested_at: Timestamp::now(),
+        traceparent: None,
     }
 }
 

@@ -1,8 +1,9 @@
 //! The Postman collection, run by newman where node is present.
 
+use point_system::config::AccessArgs;
 use tokio::process::Command;
 
-use crate::system::System;
+use crate::{keys::create, system::System};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_postman_collection_passes() {
@@ -16,14 +17,21 @@ async fn the_postman_collection_passes() {
         return;
     }
     let mut system = System::new().await;
-    let client = system.serve();
+    let key = create(&system, "postman", "write").await;
+    let [anyone, somebody] =
+        [true, false].map(|allow_anonymous| AccessArgs { allow_anonymous, rate_limit: None });
+    let (open, closed) = (system.serve_with(anyone), system.serve_with(somebody));
     system.work();
     let collection = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/postman_collection.json");
-    let url = format!("PS_URL={}", client.base());
-    let run = newman(&["run", collection, "--env-var", &url, "--delay-request", "100", "--color", "off"]);
-    let output = { run }.output().await.expect("newman");
-    let report = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success(), "{report}");
-    system.drain(4).await;
+    for (client, key) in [(open, ""), (closed, key.as_str())] {
+        let variables = [format!("PS_URL={}", client.base()), format!("PS_KEY={key}")];
+        let [url, key] = variables.each_ref().map(|variable| ["--env-var", variable.as_str()]);
+        let run =
+            [&["run", collection, "--delay-request", "100", "--color", "off"], &url[..], &key[..]].concat();
+        let output = newman(&run).output().await.expect("newman");
+        let report = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success(), "{report}");
+    }
+    system.drain(8).await;
     system.finish().await;
 }

@@ -10,7 +10,7 @@ use tokio::{
     process::{Child, Command},
 };
 
-use crate::system::eventually;
+use crate::{leaks, system::eventually};
 
 /// A running `point-system`. It is killed when it is dropped.
 pub struct Process {
@@ -60,10 +60,15 @@ impl Process {
         (status, self.printed())
     }
 
-    /// Sends a signal and waits for the end.
-    pub async fn end(self, signal: &str) -> ExitStatus {
+    /// Sends a signal.
+    pub async fn signal(&self, signal: &str) {
         let pid = self.id().to_string();
         assert!(Command::new("kill").args([signal, &pid]).status().await.expect("kill").success());
+    }
+
+    /// Sends a signal and waits for the end.
+    pub async fn end(self, signal: &str) -> ExitStatus {
+        self.signal(signal).await;
         self.ends().await.0
     }
 }
@@ -73,6 +78,7 @@ fn collect(stream: impl AsyncRead + Unpin + Send + 'static, lines: &Arc<Mutex<Ve
     tokio::spawn(async move {
         let mut stream = BufReader::new(stream).lines();
         while let Ok(Some(line)) = stream.next_line().await {
+            leaks::see(&line);
             lines.lock().unwrap_or_else(PoisonError::into_inner).push(line);
         }
     });

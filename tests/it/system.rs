@@ -7,7 +7,7 @@ use std::{
 
 use deadpool_postgres::{Object, Pool};
 use point_system::{
-    config::{BrokerArgs, DatabaseArgs, NodeArgs, PatienceArgs},
+    config::{AccessArgs, BrokerArgs, DatabaseArgs, MetricsArgs, NodeArgs, PatienceArgs},
     domain::{Patience, PointService, audit},
     migrate,
     queue::QueueNames,
@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     client::{Client, Promises},
+    leaks,
     process::Process,
     queues::Queues,
     servers::{Database, OwnServers, database, servers},
@@ -61,6 +62,7 @@ impl System {
     }
 
     fn on(database: Database, amqp_url: String) -> Self {
+        leaks::watch();
         let pool = database.pool(4);
         let (node_database_url, node_amqp_url, roles) = (None, None, Vec::new());
         let prefix = database.name.clone();
@@ -76,6 +78,7 @@ impl System {
                 names: QueueNames::new(&self.prefix).expect("a valid name"),
             },
             patience: PatienceArgs { startup_timeout: PATIENCE, shutdown_timeout: PATIENCE },
+            metrics: MetricsArgs::default(),
             concurrency: 4,
         }
     }
@@ -91,12 +94,17 @@ impl System {
 
     /// Starts `serve` on a port of its own.
     pub fn serve(&mut self) -> Client {
+        self.serve_with(AccessArgs::default())
+    }
+
+    /// The same, with a say on who may call.
+    pub fn serve_with(&mut self, access: AccessArgs) -> Client {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let client = Client::new(&format!("http://{}", listener.local_addr().expect("bound")));
         let (node, stop) = (self.node(), CancellationToken::new());
         let role = {
             let stop = stop.clone();
-            async move { roles::serve(listener, &node, stop).await }
+            async move { roles::serve(listener, &node, access, stop).await }
         };
         self.roles.push((stop, tokio::spawn(role)));
         client
@@ -187,13 +195,14 @@ impl System {
     }
 
     /// Stops the roles, audits the database, and sees that no delta is left in a queue: what a worker took
-    /// and did not ack would be back there.
+    /// and did not ack would be back there. No API key may be in a log by then, in no test's.
     pub async fn finish(mut self) {
         self.stop().await;
         self.audit().await;
         let queues = self.queues().await;
         assert_eq!(queues.waiting().await, 0, "deltas left in the queues");
         queues.delete().await;
+        leaks::have_no_key();
         self.discard().await;
     }
 
@@ -207,6 +216,7 @@ impl System {
     /// The same for a test without queues.
     pub async fn finish_without_queues(self) {
         self.audit().await;
+        leaks::have_no_key();
         self.discard().await;
     }
 

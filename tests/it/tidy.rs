@@ -49,11 +49,14 @@ fn each_library_stays_in_its_room() {
         (&["actix_web", "actix_rt"][..], "src/http/", &["src/roles.rs"][..]),
         (&["amqprs"][..], "src/queue/", &[][..]),
         (
-            &["insert into", "update user_point", "from user_point", "from log"][..],
+            &["insert into log", "into user_point", "update user_point", "from user_point", "from log"][..],
             "src/domain/store",
             &["src/domain/audit.rs"][..],
         ),
+        (&["api_key "][..], "src/access/store.rs", &[][..]),
+        (&["sha2", "subtle", "getrandom", "governor", "arc_swap"][..], "src/access/", &[][..]),
         (&["refinery"][..], "src/migrate.rs", &[][..]),
+        (&["prometheus::"][..], "src/metrics/", &[][..]),
         (&["serde"][..], "src/", &[][..]),
         (&["process::Command"][..], "src/local/", &[][..]),
     ] {
@@ -75,6 +78,8 @@ fn imports_go_one_way() {
         ("src/worker.rs", &["http"][..]),
         ("src/queue/", &["http", "worker", "postgres", "PointService"][..]),
         ("src/domain/", &["http", "worker", "queue", "config", "postgres"][..]),
+        ("src/access/", &["http", "worker", "queue", "domain", "config", "postgres"][..]),
+        ("src/metrics/", &["http", "worker", "queue", "domain", "postgres"][..]),
         ("src/batch.rs", &["http", "worker", "queue", "domain", "postgres"][..]),
     ] {
         for (path, text) in

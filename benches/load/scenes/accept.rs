@@ -5,7 +5,7 @@ use crate::{
     bed::{Bed, cpu_s, cpu_s_of, cpu_s_of_us},
     ceiling::HttpCeiling,
     report::{Line, Target},
-    traffic::{Kind, Users},
+    traffic::{Kind, OPERATIONS, Users},
 };
 
 pub struct Accept {
@@ -24,6 +24,8 @@ pub async fn measure(size: &Size) -> Accept {
             .against(http(MANY))
             .target(Target::RatioAtLeast(0.5)),
         Line::new("accept", "202s, 512 connections", "/s").against(bare).target(Target::RatioAtLeast(1.0)),
+        Line::new("accept", "operations in batches of 100, 64 connections", "/s")
+            .against("202s, one each, 512 connections"),
         Line::new("accept", "deltas in a message, 512 connections", ""),
         cpu("serve"),
         cpu("RabbitMQ"),
@@ -35,12 +37,12 @@ pub async fn measure(size: &Size) -> Accept {
         }
     }
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a small mean")]
-    let of_message = lines[3].value().round() as usize;
+    let of_message = lines[4].value().round() as usize;
     Accept { lines: lines.into(), of_message }
 }
 
 /// The figures of one run, each with its ceiling, if it has one.
-async fn one(size: &Size) -> [(f64, f64); 7] {
+async fn one(size: &Size) -> [(f64, f64); 8] {
     let http = HttpCeiling::start().await;
     let http_few = uniform(Kind::Add, FEW, size.time).run(http.address).await.per_second;
     let http_many = uniform(Kind::Add, MANY, size.time).run(http.address).await.per_second;
@@ -58,12 +60,16 @@ async fn one(size: &Size) -> [(f64, f64); 7] {
     #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
     let deltas = (bed.expected - deltas_before) as f64;
     let of_message = deltas / f64::from(bed.messages().await - messages_before);
+    let batches = bed.load(address, &uniform(Kind::Batch, FEW, size.time)).await;
+    #[expect(clippy::cast_precision_loss, reason = "a hundred")]
+    let operations = batches * OPERATIONS as f64;
     assert!(serve.end("-TERM").await.success(), "a clean end");
     bed.drain(super::LANES).await;
     bed.finish().await;
 
     let cpu = |process: usize| ((cpu[process] - cpu_before[process]) / deltas * 1e6, f64::NAN);
-    [(few, http_few), (many, http_many), (many, bare), (of_message, f64::NAN), cpu(0), cpu(1), cpu(2)]
+    let of_message = (of_message, f64::NAN);
+    [(few, http_few), (many, http_many), (many, bare), (operations, many), of_message, cpu(0), cpu(1), cpu(2)]
 }
 
 /// Confirmed messages a second of one delta each.

@@ -3,6 +3,7 @@
 use super::{LANES, MANY, Size, USERS, uniform};
 use crate::{
     bed::Bed,
+    ceiling,
     report::{Line, Target},
     traffic::{Kind, Users},
 };
@@ -71,5 +72,6 @@ async fn filled(rows: u64) -> Bed {
     }
     bed.system.execute("vacuum analyze user_point, log").await;
     bed.expected += users * ENTRIES_PER_USER;
+    bed.expected += ceiling::see_all(&bed.system, USERS).await;
     bed
 }

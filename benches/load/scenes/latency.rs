@@ -10,7 +10,7 @@ use super::{FEW, LANES, Size, USERS};
 use crate::{
     bed::Bed,
     report::{Line, Target},
-    traffic::{Kind, Open, Users, Wire, histogram, record},
+    traffic::{Kind, Open, Users, Wire, histogram, record, request},
 };
 
 /// How often one more delta is followed until it is seen.
@@ -68,9 +68,11 @@ async fn one(size: &Size, per_second: f64) -> (Histogram<u64>, Histogram<u64>) {
     let connections = u32::try_from(FEW).expect("a small number");
     let load = |time| Open { kind: Kind::Add, users: Users::Uniform(USERS), connections, per_second, time };
     // Every connection, channel and statement is made once.
-    bed.expected += load(Duration::from_secs(2)).run(address).await.len();
+    let warm_up = load(Duration::from_secs(2));
+    bed.expected += warm_up.run(warm_up.connect(address).await).await.len();
     let load = load(size.hold);
-    let (accepted, (visible, probes)) = tokio::join!(load.run(address), probe(address, size.hold));
+    let wires = load.connect(address).await;
+    let (accepted, (visible, probes)) = tokio::join!(load.run(wires), probe(address, size.hold));
     bed.expected += accepted.len() + probes;
     bed.all_applied().await;
     for process in [serve, work] {
@@ -90,9 +92,9 @@ async fn probe(address: SocketAddr, time: Duration) -> (Histogram<u64>, u64) {
         if began.elapsed() > time {
             break;
         }
-        assert_eq!(wire.send(Kind::Add, user).await, StatusCode::ACCEPTED);
+        assert_eq!(wire.send(request(Kind::Add, user)).await, StatusCode::ACCEPTED);
         let accepted = Instant::now();
-        while wire.send(Kind::Read, user).await == StatusCode::NOT_FOUND {}
+        while wire.send(request(Kind::Read, user)).await == StatusCode::NOT_FOUND {}
         record(&mut visible, accepted);
         probes += 1;
     }

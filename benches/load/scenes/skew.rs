@@ -1,29 +1,29 @@
-//! Skew: one hot user, and Zipf's law, against a load that is spread evenly.
+//! Skew: one hot user, and Zipf's law, against a load that is spread evenly over as many users.
 
-use super::{LANES, MANY, Size, USERS, uniform};
+use super::{LANES, MANY, Size, uniform};
 use crate::{
     bed::Bed,
     report::{Line, Target},
     traffic::{Closed, Kind, Users},
 };
 
-/// The users of Zipf's law.
-const ZIPF_USERS: u32 = 100_000;
+/// The users, of whom some send more than others.
+const SKEWED_USERS: u32 = 100_000;
 
 pub async fn measure(size: &Size, of_message: usize) -> Vec<Line> {
     let line = |topic, what: &str, least| {
         let target = Target::RatioAtLeast(least);
-        Line::new(topic, what, "/s").against("the same, 10,000 users evenly").target(target)
+        Line::new(topic, what, "/s").against("the same, 100,000 users evenly").target(target)
     };
     let mut lines = [
         line("skew", "202s, one hot user, 512 connections", 0.8),
-        line("skew", "202s, Zipf 1.0 over 100,000 users", 0.9),
+        line("skew", "202s, Zipf 1.0", 0.9),
         line("skew", "apply, one hot user", 0.8),
-        line("skew", "apply, Zipf 1.0 over 100,000 users", 0.9),
+        line("skew", "apply, Zipf 1.0", 0.9),
     ];
-    let skews = [Users::Hot, Users::zipf(ZIPF_USERS)];
+    let skews = [Users::Hot, Users::zipf(SKEWED_USERS)];
     for _ in 0..size.runs {
-        let evenly = accept_and_apply(size, &Users::Uniform(USERS), of_message).await;
+        let evenly = accept_and_apply(size, &Users::Uniform(SKEWED_USERS.into()), of_message).await;
         for (line, users) in skews.iter().enumerate() {
             let skewed = accept_and_apply(size, users, of_message).await;
             lines[line].add(skewed.0, evenly.0);

@@ -62,7 +62,8 @@ pub async fn measure(size: &Size) -> Line {
 async fn holds(bed: &mut Bed, address: std::net::SocketAddr, per_second: f64, time: Duration) -> bool {
     let connections = u32::try_from(if per_second < 5_000.0 { FEW } else { MANY }).expect("a small number");
     let load = Open { kind: Kind::Add, users: Users::Uniform(USERS), connections, per_second, time };
-    let loading = tokio::spawn(async move { load.run(address).await.len() });
+    let wires = load.connect(address).await;
+    let loading = tokio::spawn(async move { load.run(wires).await.len() });
     let (began, before) = (Instant::now(), bed.applied().await);
     let mut looks = interval(LOOKS);
     let mut holds = true;

@@ -1,0 +1,203 @@
+//! What a key is, what it is called and what it may do: valid by construction. No I/O but the system's random
+//! numbers may enter.
+
+use std::{
+    convert::Infallible,
+    fmt::{self, Write},
+    hash::{Hash, Hasher},
+    str::FromStr,
+};
+
+use sha2::{Digest, Sha256};
+use subtle::ConstantTimeEq;
+
+/// What every key begins with, for the scanners that look for secrets in source code and logs.
+const PREFIX: &str = "ps_";
+
+/// The random part of a key: 256 bits.
+const SECRET_BYTES: usize = 32;
+
+/// The prefix and the random part in hexadecimal digits.
+const KEY_BYTES: usize = PREFIX.len() + 2 * SECRET_BYTES;
+
+/// What a key may do. Each may do what those before it may.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
+pub enum Scope {
+    /// Read balances.
+    Read,
+    /// Add and subtract points.
+    Write,
+    /// Look into the service itself.
+    Admin,
+}
+
+impl Scope {
+    /// As it is written in the table, in answers and on the command line.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Read => "read",
+            Self::Write => "write",
+            Self::Admin => "admin",
+        }
+    }
+
+    pub(super) fn parse(text: &str) -> Option<Self> {
+        [Self::Read, Self::Write, Self::Admin].into_iter().find(|scope| scope.as_str() == text)
+    }
+}
+
+/// What people call a key: a letter, then letters, digits, ".", "_" and "-", 63 characters in all. It can't be
+/// taken for the number of a key, and nothing in it steers a terminal.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyName(String);
+
+impl KeyName {
+    const MAX_BYTES: usize = 63;
+
+    /// The name as it was given.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for KeyName {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, &'static str> {
+        let follows = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+        let begins_well = text.bytes().next().is_some_and(|byte| byte.is_ascii_alphabetic());
+        if begins_well && text.len() <= Self::MAX_BYTES && text.bytes().all(follows) {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err("must be a letter, then letters, digits, \".\", \"_\" or \"-\", 63 characters at most")
+        }
+    }
+}
+
+/// One key among those that are there: by its number, or by the name that no other key has now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum WhichKey {
+    /// The number that it was given when it was created.
+    Id(i64),
+    /// The name of a key that is not revoked.
+    Name(String),
+}
+
+impl FromStr for WhichKey {
+    type Err = Infallible;
+
+    fn from_str(text: &str) -> Result<Self, Infallible> {
+        Ok(text.parse().map_or_else(|_| Self::Name(text.to_owned()), Self::Id))
+    }
+}
+
+/// A key as its owner holds it. There is no way to print it but [`ApiKey::reveal`].
+pub struct ApiKey(String);
+
+impl ApiKey {
+    /// A new key of 256 random bits.
+    pub(super) fn random() -> Self {
+        let mut secret = [0; SECRET_BYTES];
+        getrandom::fill(&mut secret).expect("the system has random numbers");
+        let mut text = String::with_capacity(KEY_BYTES);
+        text.push_str(PREFIX);
+        for byte in secret {
+            write!(text, "{byte:02x}").expect("a String takes all");
+        }
+        Self(text)
+    }
+
+    /// The key itself, to be shown once to whoever created it.
+    #[must_use]
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+
+    pub(super) fn hash(&self) -> KeyHash {
+        KeyHash::digest(self.0.as_bytes())
+    }
+}
+
+impl fmt::Debug for ApiKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ApiKey")
+    }
+}
+
+/// What is kept of a key. Two are compared in constant time.
+#[derive(Clone, Copy)]
+pub(super) struct KeyHash([u8; 32]);
+
+impl KeyHash {
+    /// The hash of what a client sent as its key; nothing where no key has that length.
+    pub(super) fn of(text: &[u8]) -> Option<Self> {
+        (text.len() == KEY_BYTES).then(|| Self::digest(text))
+    }
+
+    fn digest(text: &[u8]) -> Self {
+        Self(Sha256::digest(text).into())
+    }
+
+    pub(super) fn from_stored(bytes: &[u8]) -> Option<Self> {
+        bytes.try_into().ok().map(Self)
+    }
+
+    pub(super) fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl PartialEq for KeyHash {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.ct_eq(&other.0).into()
+    }
+}
+
+impl Eq for KeyHash {}
+
+impl Hash for KeyHash {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write(&self.0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_is_what_scanners_look_for_and_never_printed() {
+        let [one, other] = [ApiKey::random(), ApiKey::random()];
+        for key in [&one, &other] {
+            let secret = key.reveal().strip_prefix("ps_").expect("the prefix");
+            assert_eq!(secret.len(), 64);
+            assert!(secret.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte)));
+            assert_eq!(format!("{key:?}"), "ApiKey");
+        }
+        assert_ne!(one.reveal(), other.reveal());
+        assert!(KeyHash::of(one.reveal().as_bytes()) == Some(one.hash()));
+        assert!(KeyHash::of(other.reveal().as_bytes()) != Some(one.hash()));
+        assert!(KeyHash::of(&one.reveal().as_bytes()[1..]).is_none());
+    }
+
+    #[test]
+    fn a_name_is_a_word_that_is_no_number() {
+        for good in ["a", "Shop-1", "eu.games_x", &"x".repeat(63)] {
+            assert_eq!(good.parse::<KeyName>().expect(good).as_str(), good);
+        }
+        for wrong in ["", "7", "7up", "-a", "a b", "a\n", "é", "a/b", &"x".repeat(64)] {
+            assert!(wrong.parse::<KeyName>().is_err(), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn each_scope_includes_those_before_it() {
+        assert!(Scope::Admin > Scope::Write && Scope::Write > Scope::Read);
+        for scope in [Scope::Read, Scope::Write, Scope::Admin] {
+            assert_eq!(Scope::parse(scope.as_str()), Some(scope));
+        }
+        assert_eq!(Scope::parse("root"), None);
+    }
+}

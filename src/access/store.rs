@@ -1,0 +1,189 @@
+//! Every SQL statement on the table of keys. Private to its room; no decision may enter.
+
+use std::time::Duration;
+
+use deadpool_postgres::{Client, Object, Pool, PoolError};
+use jiff::Timestamp;
+use tokio::{time::timeout, try_join};
+use tokio_postgres::{Row, error::SqlState};
+
+use super::{
+    AccessError,
+    key::{KeyHash, KeyName, Scope, WhichKey},
+};
+
+/// The longest that one visit to the table may take before its connection is given up.
+const VISIT_TIMEOUT_MS: u64 = 2_000;
+
+/// The most keys that are not revoked: every node holds them all, and reads them every second.
+const KEYS_MAX: i64 = 10_000;
+
+impl From<tokio_postgres::Error> for AccessError {
+    fn from(error: tokio_postgres::Error) -> Self {
+        // The message alone: a DETAIL may quote a row.
+        Self::Unavailable(match error.as_db_error() {
+            Some(refusal) => format!("{} ({})", refusal.message(), refusal.code().code()),
+            None => error.to_string(),
+        })
+    }
+}
+
+impl From<PoolError> for AccessError {
+    fn from(error: PoolError) -> Self {
+        match error {
+            PoolError::Backend(error) => error.into(),
+            other => Self::Unavailable(other.to_string()),
+        }
+    }
+}
+
+/// A key in the table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyRecord {
+    /// Its number.
+    pub id: i64,
+    /// Its name, which another may have by now if it is revoked.
+    pub name: String,
+    /// What it may do.
+    pub scope: Scope,
+    /// When it was created.
+    pub created_at: Timestamp,
+    /// When it was last used, to within some seconds.
+    pub last_used_at: Option<Timestamp>,
+    /// Since when it is refused.
+    pub revoked_at: Option<Timestamp>,
+}
+
+/// A key that is not revoked, as a node needs it.
+pub(super) struct ActiveRow {
+    pub(super) id: i64,
+    pub(super) scope: Scope,
+    pub(super) hash: KeyHash,
+}
+
+/// What a node needs to know of the keys.
+pub(super) struct Snapshot {
+    pub(super) active: Vec<ActiveRow>,
+    /// Whether there is a key at all, revoked or not.
+    pub(super) any: bool,
+}
+
+const CREATE: &str = "insert into api_key (name, scope, key_hash) select $1, $2, $3 \
+     where (select count(*) from api_key where revoked_at is null) < $4 returning id";
+
+pub(super) async fn create(
+    pool: &Pool,
+    name: &KeyName,
+    scope: Scope,
+    hash: &KeyHash,
+) -> Result<i64, AccessError> {
+    let (name, scope) = (name.as_str(), scope.as_str());
+    visit(pool, async |client| {
+        match client.query_opt(CREATE, &[&name, &scope, &hash.as_bytes(), &KEYS_MAX]).await {
+            Ok(Some(created)) => Ok(created.try_get(0)?),
+            Ok(None) => Err(AccessError::TooMany { limit: KEYS_MAX }),
+            Err(error) if error.code() == Some(&SqlState::UNIQUE_VIOLATION) => {
+                Err(AccessError::NameTaken(name.to_owned()))
+            }
+            Err(error) => Err(error.into()),
+        }
+    })
+    .await
+}
+
+const LIST: &str = "select id, name, scope, created_at, last_used_at, revoked_at from api_key order by id";
+
+pub(super) async fn list(pool: &Pool) -> Result<Vec<KeyRecord>, AccessError> {
+    visit(pool, async |client| client.query(LIST, &[]).await?.iter().map(record).collect()).await
+}
+
+/// What was revoked before keeps its time. The old row is returned: whether it was revoked by now.
+const REVOKE: &str = "with found as ( \
+         select id, name, scope, created_at, last_used_at, revoked_at from api_key \
+         where id = $1 or (name = $2 and revoked_at is null) for update), \
+     revoked as ( \
+         update api_key set revoked_at = now() from found \
+         where api_key.id = found.id and api_key.revoked_at is null) \
+     select * from found";
+
+pub(super) async fn revoke(pool: &Pool, which: &WhichKey) -> Result<Option<KeyRecord>, AccessError> {
+    let (id, name) = match which {
+        WhichKey::Id(id) => (Some(*id), None),
+        WhichKey::Name(name) => (None, Some(name)),
+    };
+    visit(pool, async |client| {
+        client.query_opt(REVOKE, &[&id, &name]).await?.as_ref().map(record).transpose()
+    })
+    .await
+}
+
+const ACTIVE: &str = "select id, scope, key_hash from api_key where revoked_at is null";
+
+const ANY: &str = "select exists (select from api_key)";
+
+/// What a node needs to know of the keys, as it is now.
+pub(super) async fn snapshot(pool: &Pool) -> Result<Snapshot, AccessError> {
+    visit(pool, async |client| {
+        let (active, any) = try_join!(client.prepare_cached(ACTIVE), client.prepare_cached(ANY))?;
+        let (active, any) = try_join!(client.query(&active, &[]), client.query_one(&any, &[]))?;
+        let active = active.iter().map(active_row).collect::<Result<_, _>>()?;
+        Ok(Snapshot { active, any: any.try_get(0)? })
+    })
+    .await
+}
+
+/// Of the nodes that saw a key used, one writes it down every ten seconds.
+const USED: &str = "update api_key set last_used_at = now() \
+     where id = any($1) and (last_used_at is null or last_used_at < now() - interval '10 seconds')";
+
+/// Writes down that these keys were used just now.
+pub(super) async fn used(pool: &Pool, ids: &[i64]) -> Result<(), AccessError> {
+    visit(pool, async |client| {
+        let statement = client.prepare_cached(USED).await?;
+        client.execute(&statement, &[&ids]).await?;
+        Ok(())
+    })
+    .await
+}
+
+/// Lends a connection for a moment. One that failed is closed, and where the server can't be used so are the idle
+/// ones, which are likely to be dead as well.
+async fn visit<T>(
+    pool: &Pool,
+    work: impl AsyncFnOnce(&Client) -> Result<T, AccessError>,
+) -> Result<T, AccessError> {
+    let client = pool.get().await?;
+    let late = || AccessError::Unavailable(format!("no answer within {VISIT_TIMEOUT_MS} ms"));
+    let done = timeout(Duration::from_millis(VISIT_TIMEOUT_MS), work(&client)).await;
+    let result = done.unwrap_or_else(|_| Err(late()));
+    if let Err(AccessError::Unavailable(_)) = result {
+        drop(Object::take(client));
+        pool.retain(|_, _| false);
+    }
+    result
+}
+
+fn record(row: &Row) -> Result<KeyRecord, AccessError> {
+    Ok(KeyRecord {
+        id: row.try_get(0)?,
+        name: row.try_get(1)?,
+        scope: scope(row.try_get(2)?)?,
+        created_at: row.try_get(3)?,
+        last_used_at: row.try_get(4)?,
+        revoked_at: row.try_get(5)?,
+    })
+}
+
+fn active_row(row: &Row) -> Result<ActiveRow, AccessError> {
+    let hash = KeyHash::from_stored(row.try_get(2)?).ok_or_else(|| corrupt("key_hash"))?;
+    Ok(ActiveRow { id: row.try_get(0)?, scope: scope(row.try_get(1)?)?, hash })
+}
+
+fn scope(text: &str) -> Result<Scope, AccessError> {
+    Scope::parse(text).ok_or_else(|| corrupt("scope"))
+}
+
+/// A row that our constraints do not allow: somebody changed the table by hand.
+fn corrupt(column: &str) -> AccessError {
+    AccessError::Unavailable(format!("a row of api_key breaks the rules of its table: {column}"))
+}

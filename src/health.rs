@@ -1,0 +1,160 @@
+//! Whether a node can do its work: what is up, what is down, since when. How that is told may not enter.
+
+use std::{
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+use deadpool_postgres::Pool;
+use jiff::{Timestamp, Unit};
+use tokio::time::{MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+
+use crate::{metrics::NodeMetrics, postgres, queue::LinkWatch};
+
+/// The pause between two looks at PostgreSQL, however often somebody asks.
+const LOOK_PAUSE_MS: u64 = 1_000;
+
+/// What a node is for, which decides what it can't do without.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Duty {
+    /// Takes changes for the queue, and reads.
+    Serve,
+    /// Takes changes from the queue to the database.
+    Work,
+}
+
+impl Duty {
+    /// The name of its role.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Serve => "serve",
+            Self::Work => "work",
+        }
+    }
+}
+
+/// How a node is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Condition {
+    /// It waits for what it needs.
+    Starting,
+    /// It does all of its work.
+    Ready,
+    /// It does the part of its work that is named, since PostgreSQL is down.
+    Degraded,
+    /// It can't do its work: what it can't do without is down.
+    Unable,
+    /// It finishes what is in hand, and takes no more.
+    Stopping,
+}
+
+impl Condition {
+    /// Whether a load balancer should send requests, and an orchestrator go on.
+    #[must_use]
+    pub fn is_ready(self) -> bool {
+        match self {
+            Self::Ready | Self::Degraded => true,
+            Self::Starting | Self::Unable | Self::Stopping => false,
+        }
+    }
+}
+
+/// Whether something that a node needs can be used, and since when it is so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Seen {
+    /// Whether it can be used.
+    pub up: bool,
+    /// When it was first seen so, to the second.
+    pub since: Timestamp,
+}
+
+impl Seen {
+    fn now(up: bool) -> Self {
+        Self { up, since: Timestamp::now().round(Unit::Second).unwrap_or_default() }
+    }
+
+    fn see(&mut self, up: bool) {
+        if self.up != up {
+            *self = Self::now(up);
+        }
+    }
+}
+
+/// What a node says when it is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Report {
+    /// Whose it is.
+    pub duty: Duty,
+    /// The sum.
+    pub condition: Condition,
+    /// The broker.
+    pub rabbitmq: Seen,
+    /// The database.
+    pub postgresql: Seen,
+}
+
+/// A node's view of what it needs. To ask it costs nothing.
+pub struct Health {
+    duty: Duty,
+    link: LinkWatch,
+    started: CancellationToken,
+    stop: CancellationToken,
+    seen: Mutex<(Seen, Seen)>,
+}
+
+impl Health {
+    /// The view of a node that nobody has looked at yet. `stop` says that it is to end.
+    #[must_use]
+    pub fn new(duty: Duty, link: LinkWatch, stop: CancellationToken) -> Self {
+        let seen = Mutex::new((Seen::now(false), Seen::now(false)));
+        Self { duty, link, started: CancellationToken::new(), stop, seen }
+    }
+
+    /// Looks once a second, at PostgreSQL through `probe`, and at `pool`, which is what the node's work has. It
+    /// never ends.
+    pub async fn watch(&self, probe: Pool, pool: Pool) {
+        let metrics = NodeMetrics::new(self.duty.as_str());
+        let mut looks = interval(Duration::from_millis(LOOK_PAUSE_MS));
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            looks.tick().await;
+            let up = postgres::answers(&probe).await;
+            self.seen.lock().unwrap_or_else(PoisonError::into_inner).1.see(up);
+            let report = self.report();
+            metrics.rabbitmq.set(report.rabbitmq.up.into());
+            metrics.postgresql.set(report.postgresql.up.into());
+            metrics.ready.set(report.condition.is_ready().into());
+            let status = pool.status();
+            let count = |number: usize| i64::try_from(number).unwrap_or(i64::MAX);
+            metrics.pool_idle.set(count(status.available));
+            metrics.pool_in_use.set(count(status.size.saturating_sub(status.available)));
+            metrics.pool_max.set(count(status.max_size));
+            metrics.pool_waiting.set(count(status.waiting));
+        }
+    }
+
+    /// Notes that the node has all that it needed to begin.
+    pub fn started(&self) {
+        self.started.cancel();
+    }
+
+    /// How the node is now; PostgreSQL as it was a second ago.
+    #[must_use]
+    pub fn report(&self) -> Report {
+        let (rabbitmq, postgresql) = {
+            let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+            seen.0.see(self.link.is_up());
+            *seen
+        };
+        let condition = match (self.stop.is_cancelled(), self.started.is_cancelled(), self.duty) {
+            (true, _, _) => Condition::Stopping,
+            (false, false, _) => Condition::Starting,
+            (false, true, _) if rabbitmq.up && postgresql.up => Condition::Ready,
+            (false, true, Duty::Serve) if rabbitmq.up => Condition::Degraded,
+            (false, true, _) => Condition::Unable,
+        };
+        Report { duty: self.duty, condition, rabbitmq, postgresql }
+    }
+}

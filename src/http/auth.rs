@@ -1,0 +1,97 @@
+//! Who calls, what that lets them do, and how often: asked before a handler is. No handler may ask by itself.
+
+use std::{
+    future::ready,
+    net::{IpAddr, Ipv4Addr},
+    time::Duration,
+};
+
+use actix_web::{
+    Error,
+    dev::{Service, ServiceRequest, ServiceResponse},
+    http::header::{self, HeaderMap, HeaderName, HeaderValue},
+    web,
+};
+use futures_util::future::{Either, TryFutureExt};
+
+use super::{Api, problem::ApiError};
+use crate::access::{Allowance, Scope, Stranger};
+
+/// The scheme of our keys (RFC 6750 §2.1), in any case (RFC 9110 §11.1).
+const SCHEME: &str = "Bearer";
+
+/// draft-ietf-httpapi-ratelimit-headers-11 §3 and §4; the name of our one policy is "default".
+const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
+const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
+
+/// What a path needs of who calls it.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Needs {
+    /// It is open to all, and not counted.
+    Nothing,
+    /// The right to do this, by a key or as one who is served without.
+    Right(Scope),
+}
+
+/// Calls `service` for those who have what it needs, and tells each who has a limit what is left of it.
+pub(super) fn guard<S>(
+    needs: Needs,
+    request: ServiceRequest,
+    service: &S,
+) -> impl Future<Output = Result<ServiceResponse, Error>> + use<S>
+where
+    S: Service<ServiceRequest, Response = ServiceResponse, Error = Error>,
+{
+    let (allowance, admitted) = match needs {
+        Needs::Nothing => (None, Ok(())),
+        Needs::Right(scope) => admit(scope, &request),
+    };
+    let answer = match admitted {
+        Ok(()) => Either::Left(service.call(request)),
+        Err(refusal) => Either::Right(ready(Ok(request.error_response(refusal)))),
+    };
+    answer.map_ok(move |mut response| {
+        if let Some(allowance) = allowance {
+            tell(&allowance, response.headers_mut());
+        }
+        response
+    })
+}
+
+/// Whether the request may go on, and what is left to its sender.
+fn admit(scope: Scope, request: &ServiceRequest) -> (Option<Allowance>, Result<(), ApiError>) {
+    let api = request.app_data::<web::Data<Api>>().expect("set beside the routes");
+    let caller = match api.access.caller(key(request.headers())) {
+        Ok(caller) => caller,
+        Err(stranger) => {
+            return (None, Err(ApiError::Unauthorized { key_given: stranger == Stranger::WrongKey }));
+        }
+    };
+    let address = request.peer_addr().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.ip());
+    let allowance = api.access.count(caller, address);
+    let admitted = match allowance {
+        Some(Allowance { granted: false, more_after_s, .. }) => {
+            Err(ApiError::RateLimited { retry_after: Duration::from_secs(more_after_s) })
+        }
+        _ if !caller.may(scope) => Err(ApiError::InsufficientScope { scope: scope.as_str() }),
+        _ => Ok(()),
+    };
+    (allowance, admitted)
+}
+
+/// The key that was sent. Another scheme is for somebody else on the way, and no key of ours.
+fn key(headers: &HeaderMap) -> Option<&[u8]> {
+    let (scheme, key) = headers.get(header::AUTHORIZATION)?.as_bytes().split_at_checked(SCHEME.len())?;
+    (scheme.eq_ignore_ascii_case(SCHEME.as_bytes()) && key.first().is_none_or(|byte| *byte == b' '))
+        .then(|| key.trim_ascii())
+}
+
+/// What `t` says is exact: so long there is no more than `r`.
+fn tell(allowance: &Allowance, headers: &mut HeaderMap) {
+    let Allowance { limit, remaining, more_after_s, .. } = allowance;
+    let policy = format!("\"default\";q={};w={}", limit.requests(), limit.window_s());
+    let left = format!("\"default\";r={remaining};t={more_after_s}");
+    for (name, value) in [(RATE_LIMIT_POLICY, policy), (RATE_LIMIT, left)] {
+        headers.insert(name, HeaderValue::try_from(value).expect("visible ASCII"));
+    }
+}

@@ -1,0 +1,123 @@
+//! The role `key`: keys created, listed and revoked as it is told. What a key is, is for `access` to say.
+
+use std::io::{self, Write};
+
+use anyhow::{Context, bail};
+use deadpool_postgres::Pool;
+use jiff::{RoundMode, Timestamp, TimestampRound, Unit};
+use serde::Serialize;
+
+use crate::{
+    access::{self, KeyName, KeyRecord, Scope, WhichKey},
+    config::{DatabaseArgs, KeyRole},
+    postgres, roles,
+};
+
+/// A line of `list --json`.
+#[derive(Serialize)]
+struct KeyResponse<'a> {
+    id: i64,
+    name: &'a str,
+    scope: &'a str,
+    created_at: Timestamp,
+    last_used_at: Option<Timestamp>,
+    revoked_at: Option<Timestamp>,
+}
+
+/// Does what `role` says.
+///
+/// # Errors
+/// Where the database can't be used or has not our tables, and where what was asked for could not be done.
+pub async fn run(role: KeyRole) -> anyhow::Result<()> {
+    match role {
+        KeyRole::Create { database, name, scope } => create(&open(&database).await?, &name, scope).await,
+        KeyRole::List { database, json } => list(&open(&database).await?, json).await,
+        KeyRole::Revoke { database, key } => revoke(&open(&database).await?, &key).await,
+    }
+}
+
+async fn open(database: &DatabaseArgs) -> anyhow::Result<Pool> {
+    let pool = postgres::pool(&database.url, 1)?;
+    roles::has_schema(&pool).await.with_context(|| format!("PostgreSQL at {}", database.url))?;
+    Ok(pool)
+}
+
+async fn create(pool: &Pool, name: &KeyName, scope: Scope) -> anyhow::Result<()> {
+    let (id, key) = access::create(pool, name, scope).await?;
+    let (name, scope) = (name.as_str(), scope.as_str());
+    writeln!(io::stdout(), "{}", key.reveal())
+        .with_context(|| format!("key {id} ({name}) was created but could not be shown: revoke it"))?;
+    eprintln!("created key {id} ({name}, {scope}); it is shown this once, and taken by every node in 5 s");
+    Ok(())
+}
+
+async fn list(pool: &Pool, json: bool) -> anyhow::Result<()> {
+    let keys = access::list(pool).await?;
+    let mut out = io::stdout();
+    if json {
+        for key in &keys {
+            writeln!(out, "{}", json_line(key)?)?;
+        }
+        return Ok(());
+    }
+    if keys.is_empty() {
+        writeln!(out, "no keys")?;
+        return Ok(());
+    }
+    let head = ["ID", "NAME", "SCOPE", "CREATED", "LAST USED", "REVOKED"].map(str::to_owned);
+    let rows: Vec<[String; 6]> = [head].into_iter().chain(keys.iter().map(cells)).collect();
+    let width = |column: usize| rows.iter().map(|row| row[column].len()).max().unwrap_or_default();
+    let widths: [usize; 6] = std::array::from_fn(width);
+    for row in &rows {
+        let cells = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}"));
+        writeln!(out, "{}", cells.collect::<Vec<_>>().join("  ").trim_end())?;
+    }
+    Ok(())
+}
+
+async fn revoke(pool: &Pool, which: &WhichKey) -> anyhow::Result<()> {
+    let Some(KeyRecord { id, name, revoked_at, .. }) = access::revoke(pool, which).await? else {
+        bail!("not found: {}", label(which));
+    };
+    match revoked_at {
+        None => println!("revoked key {id} ({name}); every node refuses it within 5 s"),
+        Some(at) => println!("key {id} ({name}) was revoked before, at {}", in_seconds(at)),
+    }
+    Ok(())
+}
+
+fn cells(key: &KeyRecord) -> [String; 6] {
+    let KeyRecord { id, name, scope, created_at, last_used_at, revoked_at } = key;
+    let time = |at: &Option<Timestamp>| at.map_or_else(|| "-".to_owned(), in_seconds);
+    [
+        id.to_string(),
+        name.clone(),
+        scope.as_str().to_owned(),
+        in_seconds(*created_at),
+        time(last_used_at),
+        time(revoked_at),
+    ]
+}
+
+fn json_line(key: &KeyRecord) -> serde_json::Result<String> {
+    serde_json::to_string(&KeyResponse {
+        id: key.id,
+        name: &key.name,
+        scope: key.scope.as_str(),
+        created_at: key.created_at,
+        last_used_at: key.last_used_at,
+        revoked_at: key.revoked_at,
+    })
+}
+
+fn in_seconds(at: Timestamp) -> String {
+    let down = TimestampRound::new().smallest(Unit::Second).mode(RoundMode::Trunc);
+    at.round(down).map_or_else(|_| at.to_string(), |at| at.to_string())
+}
+
+fn label(which: &WhichKey) -> String {
+    match which {
+        WhichKey::Id(id) => format!("key {id}"),
+        WhichKey::Name(name) => format!("a key named {}, not revoked", name.escape_debug()),
+    }
+}

@@ -1,0 +1,42 @@
+//! What the command line says of itself to shells and to `man`, on standard output. No flag is described here.
+
+use std::io::{self, Write};
+
+use anyhow::Context;
+use clap::{Command, CommandFactory};
+
+use crate::config::{Cli, CompletionsArgs, ManArgs};
+
+/// The name of the executable.
+const NAME: &str = "point-system";
+
+/// Prints a script that completes our roles and flags.
+///
+/// # Errors
+/// Where standard output can't be written.
+pub fn completions(args: &CompletionsArgs) -> anyhow::Result<()> {
+    let mut script = Vec::new();
+    clap_complete::generate(args.shell, &mut command(), NAME, &mut script);
+    io::stdout().write_all(&script).context("standard output")
+}
+
+/// Prints the manual page of the whole, or of a role.
+///
+/// # Errors
+/// Where there is no such role, or standard output can't be written.
+pub fn man(args: &ManArgs) -> anyhow::Result<()> {
+    let mut whole = command();
+    // Gives each role its whole name, and the flags that all have.
+    whole.build();
+    let mut page = &whole;
+    for name in &args.role {
+        page = page.find_subcommand(name).with_context(|| format!("there is no role {name:?}"))?;
+    }
+    let mut text = Vec::new();
+    clap_mangen::Man::new(page.clone()).render(&mut text)?;
+    io::stdout().write_all(&text).context("standard output")
+}
+
+fn command() -> Command {
+    Cli::command().name(NAME)
+}

@@ -1,0 +1,97 @@
+//! What a node tells its operators while it runs: started with its role, ended with it. No work of the role may
+//! enter.
+
+use std::{net::TcpListener, sync::Arc, time::Duration};
+
+use deadpool_postgres::Pool;
+use tokio::{
+    task::JoinHandle,
+    time::{MissedTickBehavior, interval},
+};
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use crate::{
+    config::NodeArgs,
+    health::{Duty, Health},
+    http, metrics, postgres,
+    queue::{DepthProbe, Link, LinkWatch},
+    roles,
+};
+
+/// The pause between two looks at the queues.
+const DEPTHS_PAUSE_S: u64 = 5;
+
+/// The operations of a node.
+pub struct Operations {
+    /// Whether it can do its work.
+    pub health: Arc<Health>,
+    listening: Option<JoinHandle<()>>,
+    ended: DropGuard,
+}
+
+impl Operations {
+    /// Begins to look after what the node needs; where it has a listener for operations, to tell it there, and
+    /// to look at the queues.
+    ///
+    /// # Errors
+    /// Where the listener's address can't be had.
+    pub fn start(
+        duty: Duty,
+        node: &NodeArgs,
+        (pool, link): (&Pool, &Link),
+        stop: &CancellationToken,
+    ) -> anyhow::Result<Self> {
+        let listener = node.metrics.listen.map(|address| roles::listen("--metrics-listen", address));
+        let listener = listener.transpose()?;
+        let ended = CancellationToken::new();
+        let health = Arc::new(Health::new(duty, link.watch(), stop.clone()));
+        // Without a listener nobody can ask `work`.
+        if listener.is_some() || duty == Duty::Serve {
+            // A connection of its own, so that it never waits behind the work, nor the work behind it.
+            let probe = postgres::pool(&node.database.url, 1)?;
+            let (health, pool, ended) = (Arc::clone(&health), pool.clone(), ended.clone());
+            tokio::spawn(async move { ended.run_until_cancelled(health.watch(probe, pool)).await });
+        }
+        let listening = listener.map(|listener| {
+            let (depths, until) = (watch_depths(link.watch()), ended.clone());
+            tokio::spawn(async move { until.run_until_cancelled(depths).await });
+            tokio::spawn(listen(listener, Arc::clone(&health), ended.clone()))
+        });
+        Ok(Self { health, listening, ended: ended.drop_guard() })
+    }
+
+    /// Tells no more.
+    pub async fn end(self) {
+        drop(self.ended);
+        if let Some(listening) = self.listening {
+            listening.await.ok();
+        }
+    }
+}
+
+async fn listen(listener: TcpListener, health: Arc<Health>, ended: CancellationToken) {
+    if let Err(error) = http::serve_operations(listener, health, ended).await {
+        log::error!("--metrics-listen: {error}");
+    }
+}
+
+async fn watch_depths(link: LinkWatch) {
+    let mut probe = DepthProbe::new(link);
+    let mut looks = interval(Duration::from_secs(DEPTHS_PAUSE_S));
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        looks.tick().await;
+        match probe.look().await {
+            Ok(depths) => {
+                for (partition, (messages, consumers)) in (0..).zip(depths.partitions) {
+                    metrics::queue_has(partition, messages, consumers);
+                }
+                metrics::dead_letters_have(depths.dead_letters);
+            }
+            Err(error) => {
+                log::debug!("the queues can't be looked at: {error}");
+                metrics::queues_are_unknown();
+            }
+        }
+    }
+}

@@ -1,0 +1,58 @@
+//! What the roles of this process and of its children log, and that no API key is ever in it.
+
+use std::{
+    io::{self, Write},
+    sync::{Mutex, Once, PoisonError},
+};
+
+/// A part of a key that is worth something: more hexadecimal digits in a row than anything else has in a log.
+const DIGITS: usize = 40;
+
+static LEAKS: Mutex<Vec<String>> = Mutex::new(Vec::new());
+
+/// Watches what is logged in this process from now on, as it would be printed.
+pub fn watch() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let target = env_logger::Target::Pipe(Box::new(Watch));
+        env_logger::builder().parse_filters("warn,point_system=info").target(target).init();
+    });
+}
+
+struct Watch;
+
+impl Write for Watch {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        see(&String::from_utf8_lossy(bytes));
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Looks at a line of a log.
+pub fn see(line: &str) {
+    if has_key(line) {
+        LEAKS.lock().unwrap_or_else(PoisonError::into_inner).push(line.to_owned());
+    }
+}
+
+/// Fails the test where a line so far, of whatever test, had a key.
+pub fn have_no_key() {
+    let leaks = LEAKS.lock().unwrap_or_else(PoisonError::into_inner);
+    assert!(leaks.is_empty(), "API keys in logs: {leaks:?}");
+}
+
+fn has_key(line: &str) -> bool {
+    line.split(|character: char| !character.is_ascii_hexdigit()).any(|word| word.len() >= DIGITS)
+}
+
+#[test]
+fn a_key_in_a_line_is_seen() {
+    let key = "0123456789abcdef".repeat(4);
+    assert!(has_key(&format!("Authorization: Bearer ps_{key}, and more")));
+    assert!(has_key(&key[..DIGITS]));
+    assert!(!has_key("request_id=01a20624-3feb-731d-a4d5-b1aa769fe666 user_id=9223372036854775807"));
+}

@@ -1,0 +1,285 @@
+//! What a node tells its operators: probes, metrics, and that the dashboard and the alerts ask for what there is.
+
+use std::{collections::BTreeSet, fs, path::PathBuf, process::Stdio};
+
+use futures_util::future::join_all;
+use serde_json::{Value, json};
+use tokio::process::Command;
+
+use crate::{
+    client::{Client, answer, body, text},
+    process::Process,
+    queues::{message, partition},
+    servers::OwnServers,
+    system::{System, eventually},
+};
+
+/// A role as a process of its own, and the client of its operations.
+async fn with_operations(system: &System, role: &str, arguments: &[&str]) -> (Process, Client) {
+    let process = system.process(role, &[arguments, &["--metrics-listen", "127.0.0.1:0"]].concat());
+    let address = process.says("operations listen at ").await;
+    (process, Client::new(&format!("http://{address}")))
+}
+
+async fn serving(system: &System) -> (Process, Client, Client) {
+    let (process, operations) = with_operations(system, "serve", &["--listen", "127.0.0.1:0"]).await;
+    let port = process.says("server listen at :").await;
+    (process, operations, Client::new(&format!("http://127.0.0.1:{port}")))
+}
+
+async fn metrics(operations: &Client) -> String {
+    let response = operations.get("/metrics").send().await.expect("an answer");
+    assert_eq!(response.headers()["content-type"], "text/plain; version=0.0.4");
+    response.text().await.expect("text")
+}
+
+fn value(metrics: &str, series: &str) -> Option<f64> {
+    metrics.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' ')?.parse().ok())
+}
+
+async fn readiness(client: &Client) -> (u16, Value) {
+    let (status, body) = answer(client.get("/readyz")).await;
+    (status.as_u16(), body)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_counts_what_it_does() {
+    let system = System::new().await;
+    let (serve, serving, client) = serving(&system).await;
+    let (work, working) = with_operations(&system, "work", &[]).await;
+    assert_eq!(answer(client.change("add", 7, 100).header("Idempotency-Key", "a")).await.0, 202);
+    assert_eq!(answer(client.change("add", 7, 100).header("Idempotency-Key", "a")).await.0, 202);
+    client.queue("subtract", 7, 1_000).await;
+    system.drain(2).await;
+    assert_eq!(answer(client.change("add", 7, 1).header("Prefer", "wait")).await.0, 200);
+    assert_eq!(client.balance(7).await, 101);
+    for path in ["/v1/points", "/v1/point/7", "/wp-login.php"] {
+        assert_eq!(answer(client.get(path)).await.0, 404);
+    }
+    assert_eq!(answer(client.get("/v1/point/add")).await.0, 405);
+    let queues = system.queues().await;
+    queues.publish(0, "not JSON").await;
+    eventually("a dead letter is seen", async || {
+        value(&metrics(&working).await, "point_system_dead_letter_messages") == Some(1.0)
+    })
+    .await;
+
+    let (served, worked) = (metrics(&serving).await, metrics(&working).await);
+    for (metrics, series, expected) in [
+        (&served, "point_system_http_requests_total{route=\"/v1/point/add\",status=\"202\"}", 2.0),
+        (&served, "point_system_http_requests_total{route=\"/v1/point/add\",status=\"200\"}", 1.0),
+        (&served, "point_system_http_requests_total{route=\"/v1/point/add\",status=\"405\"}", 1.0),
+        (&served, "point_system_http_requests_total{route=\"/v1/point\",status=\"200\"}", 1.0),
+        (&served, "point_system_http_requests_total{route=\"unmatched\",status=\"404\"}", 3.0),
+        (&served, "point_system_http_request_duration_seconds_count{route=\"/v1/point/add\"}", 4.0),
+        (&served, "point_system_published_deltas_total{result=\"confirmed\"}", 3.0),
+        (&served, "point_system_batch_size_sum{lane=\"publish\"}", 3.0),
+        (&served, "point_system_settled_deltas_total{outcome=\"applied\"}", 1.0),
+        (&worked, "point_system_settled_deltas_total{outcome=\"applied\"}", 1.0),
+        (&worked, "point_system_settled_deltas_total{outcome=\"duplicate\"}", 1.0),
+        (&worked, "point_system_settled_deltas_total{outcome=\"rejected\"}", 1.0),
+        (&worked, "point_system_apply_lag_seconds_count", 3.0),
+        (&worked, "point_system_batch_size_sum{lane=\"apply\"}", 3.0),
+        (&worked, "point_system_dead_lettered_messages_total{reason=\"malformed\"}", 1.0),
+        (&worked, "point_system_queue_consumers{partition=\"15\"}", 1.0),
+        (&worked, "point_system_rabbitmq_connections_total{role=\"work\"}", 1.0),
+        (&worked, "point_system_pool_connections_max{role=\"work\"}", 4.0),
+        (&worked, "point_system_oldest_delta_age_seconds{partition=\"0\"}", 0.0),
+    ] {
+        assert_eq!(value(metrics, series), Some(expected), "{series} of {metrics}");
+    }
+    assert!(!served.contains("wp-login"), "a client's words became a label");
+    assert!(served.contains(&format!("version=\"{}\"", env!("CARGO_PKG_VERSION"))));
+    for (operations, other) in [(&serving, "/v1/point?id=7"), (&working, "/"), (&client, "/metrics")] {
+        assert_eq!(answer(operations.get(other)).await.0, 404, "each listener has its own");
+    }
+    assert!(work.end("-TERM").await.success() && serve.end("-TERM").await.success());
+    system.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_dashboard_and_the_alerts_ask_for_metrics_that_there_are() {
+    let system = System::new().await;
+    let (serve, serving, client) = serving(&system).await;
+    let (work, working) = with_operations(&system, "work", &[]).await;
+    client.queue("add", 7, 100).await;
+    system.drain(1).await;
+    client.balance(7).await;
+    eventually("the queues are seen", async || {
+        value(&metrics(&serving).await, "point_system_queue_messages{partition=\"0\"}").is_some()
+    })
+    .await;
+    let exported = [metrics(&serving).await, metrics(&working).await].concat();
+    let exported = names(&exported);
+    for file in ["grafana.json", "alerts.yml", "alerts_test.yml"] {
+        let text = fs::read_to_string(operations_folder().join(file)).expect(file);
+        let asked = names(&text);
+        assert!(asked.len() > 5, "{file}");
+        let missing: Vec<_> = asked.difference(&exported).collect();
+        assert!(missing.is_empty(), "{file} asks for {missing:?}");
+    }
+    assert!(dashboard_queries().len() > 20);
+    assert!(work.end("-TERM").await.success() && serve.end("-TERM").await.success());
+    system.finish().await;
+}
+
+/// The names of our metrics in a text.
+fn names(text: &str) -> BTreeSet<&str> {
+    let parts = text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'));
+    parts.filter(|part| part.starts_with("point_system_")).collect()
+}
+
+fn operations_folder() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("docs/ops")
+}
+
+/// What the panels of the dashboard ask Prometheus.
+fn dashboard_queries() -> Vec<String> {
+    let dashboard = fs::read_to_string(operations_folder().join("grafana.json")).expect("a dashboard");
+    let dashboard: Value = serde_json::from_str(&dashboard).expect("JSON");
+    let panels = dashboard["panels"].as_array().expect("panels").iter();
+    let targets = panels.filter_map(|panel| panel["targets"].as_array()).flatten();
+    targets.map(|target| text(&target["expr"]).replace("$__rate_interval", "1m")).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn promtool_finds_no_fault() {
+    let promtool = |arguments: &[&str]| {
+        let mut command = Command::new("promtool");
+        command.args(arguments).current_dir(operations_folder()).stdin(Stdio::null());
+        command
+    };
+    if !promtool(&["--version"]).output().await.is_ok_and(|output| output.status.success()) {
+        eprintln!("skipped: promtool is not on the PATH");
+        return;
+    }
+    for arguments in [["check", "config", "prometheus.yml"], ["test", "rules", "alerts_test.yml"]] {
+        let output = promtool(&arguments).output().await.expect("promtool");
+        assert!(output.status.success(), "{output:?}");
+    }
+    let mut system = System::new().await;
+    let client = system.serve();
+    client.balance(7).await;
+    let rules: Vec<Value> =
+        dashboard_queries().iter().map(|query| json!({"record": "dashboard:query", "expr": query})).collect();
+    // JSON is YAML.
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    let rules = json!({"groups": [{"name": "dashboard", "rules": rules}]}).to_string();
+    fs::write(file.path(), rules).expect("written");
+    let path = file.path().to_str().expect("text");
+    let output = promtool(&["check", "rules", "--lint=none", path]).output().await.expect("promtool");
+    assert!(output.status.success(), "{output:?}");
+    let metrics = point_system::metrics::render().expect("text");
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    fs::write(file.path(), metrics).expect("written");
+    let mut check = promtool(&["check", "metrics"]);
+    let output = check.stdin(file.reopen().expect("opened")).output().await.expect("promtool");
+    assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
+    system.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_says_what_is_down_and_whether_it_can_work() {
+    let mut servers = OwnServers::start().await;
+    let system = System::on_own(&servers).await;
+    let (serve, serving, client) = serving(&system).await;
+    let (work, working) = with_operations(&system, "work", &[]).await;
+    let says = async |client: &Client, status: u16, state: &str| {
+        let what = format!("{status} {state}");
+        eventually(&what, async || {
+            let (got, body) = readiness(client).await;
+            (got, &body["state"]) == (status, &json!(state))
+        })
+        .await;
+        readiness(client).await.1
+    };
+    says(&client, 200, "ready").await;
+    says(&working, 200, "ready").await;
+
+    servers.postgres.stop().await.expect("PostgreSQL stops");
+    let report = says(&client, 200, "degraded").await;
+    assert_eq!(
+        (&report["postgresql"]["state"], &report["rabbitmq"]["state"], report.get("type")),
+        (&json!("down"), &json!("up"), None)
+    );
+    assert_eq!(client.change("add", 7, 1).send().await.expect("an answer").status(), 202, "degraded");
+    says(&serving, 200, "degraded").await;
+    says(&working, 503, "unable").await;
+    let age = "point_system_oldest_delta_age_seconds";
+    eventually("the change in hand ages", async || {
+        let metrics = metrics(&working).await;
+        let ages = metrics.lines().filter(|line| line.starts_with(age));
+        ages.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).any(|age| age > 1.0)
+    })
+    .await;
+    servers.postgres.resume().await.expect("PostgreSQL starts");
+    says(&working, 200, "ready").await;
+
+    servers.broker.stop().await.expect("RabbitMQ stops");
+    let problem = says(&client, 503, "unable").await;
+    assert_eq!((&problem["type"], &problem["status"]), (&json!("/problems/not-ready"), &json!(503)));
+    assert_eq!(problem["rabbitmq"]["state"], "down");
+    let response = client.get("/readyz").send().await.expect("an answer");
+    assert_eq!(response.headers()["content-type"], "application/problem+json");
+    assert_eq!(body(client.get("/livez").send().await.expect("an answer")).await, "live");
+    let (url, shown) = (&system.database.url, problem.to_string());
+    assert!(!shown.contains(url.as_str()) && !shown.contains("127.0.0.1"), "{shown}");
+    assert!(value(&metrics(&serving).await, "point_system_ready{role=\"serve\"}").is_some());
+    servers.broker.resume().await.expect("RabbitMQ starts");
+    says(&client, 200, "ready").await;
+    let opened = "point_system_rabbitmq_connections_total{role=\"serve\"}";
+    assert_eq!(value(&metrics(&serving).await, opened), Some(2.0), "a reconnect is counted");
+    system.drain(1).await;
+    // Its ack may have met the outage, and it comes again.
+    let queues = system.queues().await;
+    eventually("it is in a worker's hands", async || queues.waiting().await == 0).await;
+    assert!(work.end("-TERM").await.success() && serve.end("-TERM").await.success());
+    system.finish().await;
+    servers.stop().await;
+}
+
+/// A probe asks our memory, not the database, however often it is sent.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flood_of_probes_is_no_load_on_the_database() {
+    let mut system = System::new().await;
+    let client = system.serve();
+    eventually("it is ready", async || {
+        client.get("/readyz").send().await.is_ok_and(|response| response.status() == 200)
+    })
+    .await;
+    let transactions = "select xact_commit from pg_stat_database where datname = current_database()";
+    let before = system.count(transactions).await;
+    for _ in 0..20 {
+        let answers = join_all((0..100).map(|_| readiness(&client))).await;
+        assert!(answers.iter().all(|(status, _)| *status == 200));
+    }
+    let after = system.count(transactions).await;
+    assert!(after - before < 500, "{} transactions for 2,000 probes", after - before);
+    system.finish().await;
+}
+
+/// A load balancer hears of a node's end from the listener that outlives the API's.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_is_told_to_stop_is_ready_no_more() {
+    let system = System::new().await;
+    let (work, working) = with_operations(&system, "work", &[]).await;
+    eventually("it is ready", async || readiness(&working).await.0 == 200).await;
+    let mut session = system.pool.get().await.expect("a connection");
+    let transaction = session.transaction().await.expect("begun");
+    let lock = "insert into user_point (user_id) values (7)";
+    transaction.execute(lock, &[]).await.expect("locked");
+    system.queues().await.publish(partition(7), &message("01890a5d-ac96-774b-bcce-b302099a8057", 7, 1)).await;
+    let waiting = "select count(*) from pg_stat_activity \
+         where datname = current_database() and wait_event_type = 'Lock'";
+    eventually("the worker is within its transaction", async || system.count(waiting).await > 0).await;
+    work.signal("-TERM").await;
+    eventually("it is stopping", async || readiness(&working).await.1["state"] == "stopping").await;
+    assert_eq!(readiness(&working).await.0, 503);
+    assert_eq!(answer(working.get("/livez")).await.0, 200);
+    transaction.rollback().await.expect("rolled back");
+    assert!(work.ends().await.0.success());
+    let mut system = system;
+    system.work();
+    system.drain(1).await;
+    system.finish().await;
+}
