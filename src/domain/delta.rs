@@ -17,10 +17,10 @@ pub const PARTITIONS: u16 = 16;
 pub const POINTS_MAX: i64 = (1 << 53) - 1;
 
 /// The longest reason, in characters.
-const REASON_MAX_CHARS: usize = 200;
+pub const REASON_MAX_CHARS: usize = 200;
 
 /// The longest `Idempotency-Key`, in bytes.
-const KEY_MAX_BYTES: usize = 255;
+pub const KEY_MAX_BYTES: usize = 255;
 
 /// The namespace of request ids made from idempotency keys (UUID version 5, RFC 9562 §5.5).
 const KEY_NAMESPACE: Uuid = Uuid::from_u128(0x7d3f_41a2_9c58_4e0b_b6a1_52f0_8c1e_6d94);

@@ -23,7 +23,10 @@ mod store;
 mod audit;
 
 pub use audit::{AuditError, AuditReport, Finding, audit};
-pub use delta::{Action, Delta, Invalid, PARTITIONS, POINTS_MAX, Points, Reason, RequestId, UserId};
+pub use delta::{
+    Action, Delta, Invalid, KEY_MAX_BYTES, PARTITIONS, POINTS_MAX, Points, REASON_MAX_CHARS, Reason,
+    RequestId, UserId,
+};
 pub use read::{HistoryQuery, PAGE_MAX, Page, Status};
 pub use settle::{Entry, Outcome, Rejection};
 pub use trace::TraceParent;

@@ -8,13 +8,16 @@ use serde_json::{
     Map,
     value::{RawValue, Value},
 };
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::{
     Api,
+    bodies::whole,
+    examples, openapi, parameters,
     points::{IDEMPOTENCY_KEY, expect_object, header_text, now, read},
     problem::ApiError,
-    traffic,
+    schema, traffic,
 };
 use crate::{
     domain::{Action, Delta, Invalid, Points, Reason, RequestId, UserId},
@@ -25,12 +28,15 @@ use crate::{
 const BODY_MAX_BYTES: usize = 1024 * 1024;
 
 /// The most operations of a batch. A partition of an idle node has room for them, were they all of one user.
-const OPERATIONS_MAX: usize = 1_000;
+pub(super) const OPERATIONS_MAX: usize = 1_000;
 
-#[derive(Deserialize)]
+/// Many changes at once.
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = Batch)]
 struct BatchRequest<'a> {
     #[serde(borrow)]
+    #[schema(schema_with = schema::operations, required)]
     operations: Option<Vec<&'a RawValue>>,
 }
 
@@ -46,26 +52,45 @@ struct OperationRequest {
     unknown: Map<String, Value>,
 }
 
-#[derive(Serialize)]
-struct BatchResponse {
+/// What became of a batch: of each operation, in their order.
+#[derive(Serialize, ToSchema)]
+#[schema(as = PendingBatch)]
+pub(super) struct BatchResponse {
     operations: Vec<OperationResponse>,
 }
 
 /// What became of an operation, as far as is known.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = PendingOperation)]
 pub struct OperationResponse {
     request_id: Uuid,
+    /// `pending` in the queue, `refused` and not queued, or `unknown`: it may be queued.
+    #[schema(schema_with = schema::operation_status)]
     status: &'static str,
 }
 
 /// What is wrong with an operation, and where (RFC 6901).
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct Fault {
+    /// Which member of the body, as a JSON Pointer.
+    #[schema(format = "json-pointer")]
     pointer: String,
     detail: String,
 }
 
-/// `POST /v1/point/batch`
+/// Adds and subtracts points of many users.
+#[utoipa::path(
+    post,
+    path = "/v1/point/batch",
+    tag = "Points",
+    params(parameters::BatchHeaders),
+    request_body(content = BatchRequest, example = json!(examples::batch())),
+    responses(
+        (status = 202, description = "Every change is safe in the queue.", body = BatchResponse,
+         example = json!(examples::pending_batch())),
+        openapi::BatchProblems,
+    ),
+)]
 pub(super) async fn batch(
     request: HttpRequest,
     body: web::Payload,
@@ -102,6 +127,10 @@ fn parse(body: &[u8], batch_key: Option<&str>) -> Result<Vec<Delta>, ApiError> {
     expect_object(body)?;
     let BatchRequest { operations } =
         serde_json::from_slice(body).map_err(|error| ApiError::MalformedBody(error.to_string()))?;
+    if let Some(key) = batch_key {
+        // Whether or not an operation needs it.
+        RequestId::from_key(UserId::new("user_id", 1)?, key.as_bytes())?;
+    }
     let operations = operations.ok_or_else(|| ApiError::invalid("operations", "is required"))?;
     if operations.is_empty() || operations.len() > OPERATIONS_MAX {
         return Err(ApiError::invalid("operations", format!("must be 1 to {OPERATIONS_MAX}")));
@@ -141,7 +170,7 @@ impl Judge<'_> {
             self.fault(&pointer, &format!("is not a field of an operation: {known}"));
         }
         // What is of another type breaks the rule of the field as well.
-        let number = |value: &Value| value.as_i64().unwrap_or(0);
+        let number = |value: &Value| value.as_number().and_then(whole).unwrap_or(0);
         let words = |value: &Value| value.as_str().unwrap_or_default().to_owned();
         let action = self.required("action", action, |value| {
             let rule = || "must be add or subtract".to_owned();

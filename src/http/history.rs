@@ -2,19 +2,34 @@
 
 use actix_web::{HttpRequest, HttpResponse, http::header, web};
 use serde::Serialize;
+use utoipa::ToSchema;
 
-use super::{Api, points::EntryResponse, problem::ApiError, query::Query};
+use super::{Api, bodies::EntryResponse, examples, openapi, parameters, problem::ApiError, query::Query};
 use crate::domain::{HistoryQuery, PAGE_MAX, Status};
 
 /// The entries of a page where the client names no limit.
 const PAGE_DEFAULT: i64 = 50;
 
-#[derive(Serialize)]
-struct PageResponse<'a> {
+/// A page of the log.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Page)]
+pub(super) struct PageResponse<'a> {
     entries: Vec<EntryResponse<'a>>,
 }
 
-/// `GET /v1/point/log?id=&limit=&before=&from=&to=&status=`
+/// Reads what changed a user's points, and what was refused: the newest first, in pages.
+#[utoipa::path(
+    get,
+    path = "/v1/point/log",
+    tag = "Points",
+    params(parameters::LogQuery),
+    responses(
+        (status = 200, description = "A page. It is empty for a user who was never seen.", body = PageResponse,
+         headers(("Link" = Option<String>, description = "The next page, where there is one (RFC 8288).")),
+         example = json!(examples::page())),
+        openapi::LogProblems,
+    ),
+)]
 pub(super) async fn log(request: HttpRequest, api: web::Data<Api>) -> Result<HttpResponse, ApiError> {
     let query = requested_page(&request)?;
     let page = api.service.history(query).await?;

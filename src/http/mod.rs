@@ -8,6 +8,7 @@ use actix_web::{
 };
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
+use utoipa::ToSchema;
 
 use crate::{
     access::{Access, Scope},
@@ -21,11 +22,19 @@ pub use problem::ApiError;
 
 mod auth;
 pub mod points;
+mod bodies;
 mod batch;
 mod history;
 mod requests;
 mod query;
 mod problem;
+mod catalogue;
+mod examples;
+mod openapi;
+mod access;
+mod parameters;
+mod schema;
+mod pages;
 mod operations;
 mod traffic;
 
@@ -44,7 +53,9 @@ pub struct Api {
     pub publisher: Publisher,
 }
 
-#[derive(Serialize)]
+/// What runs here.
+#[derive(Serialize, ToSchema)]
+#[schema(as = About)]
 struct AboutResponse {
     name: &'static str,
     version: &'static str,
@@ -76,9 +87,14 @@ pub async fn serve(
             .service(get("/v1/point", Right(Scope::Read), points::balance))
             .service(get("/v1/point/log", Right(Scope::Read), history::log))
             .service(get("/v1/point/request/{request_id}", Right(Scope::Read), requests::outcome))
-            .service(get("/ping", Nothing, async || HttpResponse::Ok().body("pong")))
+            .service(get("/ping", Nothing, ping))
             .service(get("/", Nothing, about))
             .configure(operations::probes)
+            .service(get("/openapi.json", Nothing, pages::description))
+            .service(get("/docs", Nothing, pages::docs))
+            .service(get("/docs/{file}", Nothing, pages::file))
+            .service(get("/problems", Nothing, pages::problems))
+            .service(get("/problems/{kind}", Nothing, pages::problem))
             .default_service(web::to(not_found))
             // Outermost, since it counts what the others refuse.
             .wrap_fn(move |request, next| traffic::observe(&routes, request, next))
@@ -131,6 +147,24 @@ async fn not_found() -> Result<HttpResponse, ApiError> {
     Err(ApiError::NotFound)
 }
 
+/// What runs here.
+#[utoipa::path(
+    get,
+    path = "/",
+    tag = "Service",
+    responses((status = 200, description = "Name and version.", body = AboutResponse, example = json!(examples::about()))),
+)]
 async fn about() -> HttpResponse {
     HttpResponse::Ok().json(AboutResponse { name: env!("CARGO_PKG_NAME"), version: build::VERSION })
+}
+
+/// Whether anything answers.
+#[utoipa::path(
+    get,
+    path = "/ping",
+    tag = "Service",
+    responses((status = 200, description = "It does.", content_type = "text/plain", body = String, example = "pong")),
+)]
+async fn ping() -> HttpResponse {
+    HttpResponse::Ok().content_type("text/plain; charset=utf-8").body("pong")
 }

@@ -3,47 +3,51 @@
 use std::{io, net::TcpListener, sync::Arc, time::Duration};
 
 use actix_web::{
-    App, HttpResponse, HttpServer,
-    http::{
-        StatusCode,
-        header::{self, CacheControl, CacheDirective, HeaderValue},
-    },
+    App, HttpResponse, HttpServer, ResponseError,
+    http::header::{self, CacheControl, CacheDirective, HeaderValue},
     web::{self, ServiceConfig},
 };
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
+use utoipa::ToSchema;
 
-use super::{REQUEST_HEAD_TIMEOUT_S, auth::Needs::Nothing, get, not_found};
+use super::{
+    REQUEST_HEAD_TIMEOUT_S, auth::Needs::Nothing, get, not_found, openapi, problem::ApiError, schema,
+};
 use crate::{
     health::{Condition, Duty, Health, Report, Seen},
     metrics,
 };
 
-/// The `type` of the problem that a node is not ready.
-const NOT_READY: &str = "/problems/not-ready";
-
-/// What `/readyz` answers: where the node is not ready, with the members of a problem (RFC 9457).
-#[derive(Serialize)]
-struct ReadinessResponse {
-    #[serde(flatten)]
-    problem: Option<NotReady>,
-    role: &'static str,
-    state: &'static str,
+/// What `/readyz` answers where the node is ready.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Readiness)]
+pub(super) struct ReadinessResponse {
+    /// What the state means, for people to read.
     detail: &'static str,
+    #[serde(flatten)]
+    node: NodeResponse,
+}
+
+/// A node: a member of what it answers, and of the problem where it is not ready.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Node)]
+pub struct NodeResponse {
+    #[schema(schema_with = schema::role)]
+    role: &'static str,
+    #[schema(schema_with = schema::node_state)]
+    state: &'static str,
     rabbitmq: DependencyResponse,
     postgresql: DependencyResponse,
 }
 
-#[derive(Serialize)]
-struct NotReady {
-    r#type: &'static str,
-    title: &'static str,
-    status: u16,
-}
-
-#[derive(Serialize)]
+/// What a node needs, whether it is there, and since when.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Dependency)]
 struct DependencyResponse {
+    #[schema(schema_with = schema::up_or_down)]
     state: &'static str,
+    #[schema(schema_with = schema::time)]
     since: jiff::Timestamp,
 }
 
@@ -90,31 +94,52 @@ pub(super) fn probes(config: &mut ServiceConfig) {
     config.service(get("/livez", Nothing, livez)).service(get("/readyz", Nothing, readyz));
 }
 
+/// Whether the process answers.
+///
 /// That it answers is the answer: what a node needs may come back, and a restart brings back nothing.
-async fn livez() -> HttpResponse {
-    HttpResponse::Ok().insert_header(CacheControl(vec![CacheDirective::NoStore])).body("live")
+#[utoipa::path(
+    get,
+    path = "/livez",
+    tag = "Service",
+    responses((status = 200, description = "It does.", content_type = "text/plain", body = String,
+        headers(("Cache-Control" = String, description = "`no-store`.")), example = "live")),
+)]
+pub(super) async fn livez() -> HttpResponse {
+    HttpResponse::Ok()
+        .content_type("text/plain; charset=utf-8")
+        .insert_header(CacheControl(vec![CacheDirective::NoStore]))
+        .body("live")
 }
 
-async fn readyz(health: web::Data<Health>) -> HttpResponse {
-    let Report { duty, condition, rabbitmq, postgresql } = health.report();
-    let (status, media_type) = if condition.is_ready() {
-        (StatusCode::OK, "application/json")
+/// Whether this node can do its work.
+#[utoipa::path(get, path = "/readyz", tag = "Service", responses(openapi::ReadinessAnswers))]
+pub(super) async fn readyz(health: web::Data<Health>) -> HttpResponse {
+    let report = health.report();
+    let mut response = if report.condition.is_ready() {
+        HttpResponse::Ok().json(readiness(&report))
     } else {
-        (StatusCode::SERVICE_UNAVAILABLE, "application/problem+json")
+        not_ready(&report).error_response()
     };
-    let problem = NotReady { r#type: NOT_READY, title: "Not ready", status: status.as_u16() };
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+pub(super) fn readiness(report: &Report) -> ReadinessResponse {
+    let (node, detail) = node(report);
+    ReadinessResponse { detail, node }
+}
+
+pub(super) fn not_ready(report: &Report) -> ApiError {
+    let (node, detail) = node(report);
+    ApiError::NotReady { detail, node: Box::new(node) }
+}
+
+fn node(report: &Report) -> (NodeResponse, &'static str) {
+    let Report { duty, condition, rabbitmq, postgresql } = *report;
     let (state, detail) = described(duty, condition);
-    HttpResponse::build(status)
-        .insert_header(CacheControl(vec![CacheDirective::NoStore]))
-        .insert_header((header::CONTENT_TYPE, HeaderValue::from_static(media_type)))
-        .json(ReadinessResponse {
-            problem: (!condition.is_ready()).then_some(problem),
-            role: duty.as_str(),
-            state,
-            detail,
-            rabbitmq: rabbitmq.into(),
-            postgresql: postgresql.into(),
-        })
+    let node =
+        NodeResponse { role: duty.as_str(), state, rabbitmq: rabbitmq.into(), postgresql: postgresql.into() };
+    (node, detail)
 }
 
 fn described(duty: Duty, condition: Condition) -> (&'static str, &'static str) {

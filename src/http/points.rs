@@ -1,92 +1,40 @@
-//! The handlers of points, and the bodies they read and write. No rule of the ledger may enter.
+//! The handlers of points. No rule of the ledger may enter.
 
 use std::time::Duration;
 
 use actix_web::{HttpRequest, HttpResponse, http::header, web};
 use jiff::{Timestamp, Unit};
-use serde::{Deserialize, Serialize};
+use serde_json::Number;
 use tokio::time::timeout;
-use uuid::Uuid;
 
-use super::{Api, problem::ApiError, query::Query, requests::preferred_wait, traffic};
-use crate::domain::{Action, Balance, Delta, Entry, Outcome, Points, Reason, Rejection, RequestId, UserId};
+use super::{
+    Api,
+    bodies::{BalanceResponse, ChangeRequest, EntryResponse, PendingResponse, whole},
+    examples, openapi, parameters,
+    problem::ApiError,
+    query::Query,
+    requests::preferred_wait,
+    traffic,
+};
+use crate::domain::{Action, Balance, Delta, Outcome, Points, Reason, RequestId, UserId};
 
 /// The longest body.
-const BODY_MAX_BYTES: usize = 16 * 1024;
+pub(super) const BODY_MAX_BYTES: usize = 16 * 1024;
 
 /// The longest that a body may take to arrive.
-const BODY_TIMEOUT_S: u64 = 10;
+pub(super) const BODY_TIMEOUT_S: u64 = 10;
 
 pub(super) const IDEMPOTENCY_KEY: &str = "Idempotency-Key";
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct ChangeRequest {
-    user_id: Option<i64>,
-    point: Option<i64>,
-    reason: Option<String>,
-}
-
-/// A change of which the log has no entry yet.
-#[derive(Serialize)]
-pub(super) struct PendingResponse {
-    request_id: Uuid,
-    status: &'static str,
-}
-
-impl From<RequestId> for PendingResponse {
-    fn from(request_id: RequestId) -> Self {
-        Self { request_id: request_id.get(), status: "pending" }
-    }
-}
-
-/// An entry of the log.
-#[derive(Serialize)]
-pub(super) struct EntryResponse<'a> {
-    request_id: Uuid,
-    status: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    reject_reason: Option<&'static str>,
-    user_id: i64,
-    action: &'static str,
-    point: i64,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    reason: Option<&'a str>,
-    seq: i64,
-    /// The user's points after this entry.
-    balance: i64,
-    requested_at: Timestamp,
-    created_at: Timestamp,
-}
-
-impl<'a> From<&'a Entry> for EntryResponse<'a> {
-    fn from(entry: &'a Entry) -> Self {
-        let Entry { delta, seq, rejection, balance, created_at } = entry;
-        Self {
-            request_id: delta.request_id.get(),
-            status: entry.status().as_str(),
-            reject_reason: rejection.map(Rejection::as_str),
-            user_id: delta.user_id.get(),
-            action: delta.action.as_str(),
-            point: delta.point.get(),
-            reason: delta.reason.as_ref().map(Reason::as_str),
-            seq: *seq,
-            balance: *balance,
-            requested_at: delta.requested_at,
-            created_at: *created_at,
-        }
-    }
-}
-
-#[derive(Serialize)]
-struct BalanceResponse {
-    user_id: i64,
-    point: i64,
-    seq: i64,
-    updated_at: Timestamp,
-}
-
-/// `POST /v1/point/add`
+/// Adds points to a user, who comes into being with the first of them.
+#[utoipa::path(
+    post,
+    path = "/v1/point/add",
+    tag = "Points",
+    params(parameters::ChangeHeaders),
+    request_body(content = ChangeRequest, example = json!({"user_id": 1, "point": 1000, "reason": "welcome"})),
+    responses(openapi::ChangeAnswers),
+)]
 pub(super) async fn add(
     request: HttpRequest,
     body: web::Payload,
@@ -95,7 +43,15 @@ pub(super) async fn add(
     change(Action::Add, &request, body, &api).await
 }
 
-/// `POST /v1/point/subtract`
+/// Subtracts points from a user who has as many.
+#[utoipa::path(
+    post,
+    path = "/v1/point/subtract",
+    tag = "Points",
+    params(parameters::ChangeHeaders),
+    request_body(content = ChangeRequest, example = json!({"user_id": 1, "point": 300, "reason": "order 7"})),
+    responses(openapi::ChangeAnswers),
+)]
 pub(super) async fn subtract(
     request: HttpRequest,
     body: web::Payload,
@@ -104,7 +60,18 @@ pub(super) async fn subtract(
     change(Action::Subtract, &request, body, &api).await
 }
 
-/// `GET /v1/point?id=&at=`
+/// Reads a user's points.
+#[utoipa::path(
+    get,
+    path = "/v1/point",
+    tag = "Points",
+    params(parameters::BalanceQuery),
+    responses(
+        (status = 200, description = "The balance as of the last change that was applied.", body = BalanceResponse,
+         example = json!(examples::balance())),
+        openapi::BalanceProblems,
+    ),
+)]
 pub(super) async fn balance(request: HttpRequest, api: web::Data<Api>) -> Result<HttpResponse, ApiError> {
     let found = match requested_balance(&request)? {
         (user_id, None) => api.service.balance(user_id).await?.ok_or(ApiError::UnknownUser)?,
@@ -193,9 +160,12 @@ pub(super) async fn read(
 
 fn parse(action: Action, request: &HttpRequest, body: &[u8]) -> Result<Delta, ApiError> {
     let change = parse_json(body)?;
-    let required = |field| move || ApiError::invalid(field, "is required");
-    let user_id = UserId::new("user_id", change.user_id.ok_or_else(required("user_id"))?)?;
-    let point = Points::new(change.point.ok_or_else(required("point"))?)?;
+    let number = |field, value: Option<Number>, rule| {
+        let value = value.ok_or_else(|| ApiError::invalid(field, "is required"))?;
+        whole(&value).ok_or_else(|| ApiError::invalid(field, rule))
+    };
+    let user_id = UserId::new("user_id", number("user_id", change.user_id, UserId::RULE)?)?;
+    let point = Points::new(number("point", change.point, Points::RULE)?)?;
     let reason = change.reason.map(Reason::new).transpose()?;
     let request_id = match header_text(request, IDEMPOTENCY_KEY)? {
         Some(key) => RequestId::from_key(user_id, key.as_bytes())?,

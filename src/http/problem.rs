@@ -10,12 +10,21 @@ use actix_web::{
     },
 };
 use serde::Serialize;
+use utoipa::ToSchema;
 
-use super::batch::{Fault, OperationResponse};
+use super::{
+    batch::{Fault, OperationResponse},
+    catalogue::Kind,
+    operations::NodeResponse,
+    schema,
+};
 use crate::{
     domain::{Entry, Invalid, Rejection, ServiceError},
     queue::PublishError,
 };
+
+/// The media type of every problem (RFC 9457 §6.1).
+pub(super) const MEDIA_TYPE: &str = "application/problem+json";
 
 /// When to come back after an outage, where nothing better is known.
 const RETRY_AFTER: Duration = Duration::from_secs(2);
@@ -69,6 +78,8 @@ pub enum ApiError {
     InsufficientScope { scope: &'static str },
     #[error("this key or address has sent as many requests as it may")]
     RateLimited { retry_after: Duration },
+    #[error("{detail}")]
+    NotReady { detail: &'static str, node: Box<NodeResponse> },
 }
 
 fn detail_of(rejection: Rejection) -> &'static str {
@@ -106,76 +117,72 @@ impl From<ServiceError> for ApiError {
     }
 }
 
-/// RFC 9457 §3.1, and the members that are ours.
-#[derive(Serialize)]
-struct ProblemResponse<'a> {
-    /// A stable name, relative to the service.
+/// What went wrong, as RFC 9457 has it. More members may be added.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Problem)]
+pub(super) struct ProblemResponse<'a> {
+    /// The kind of problem: a name that never changes, and the path of the page that explains it.
+    #[schema(format = "uri-reference", pattern = "^/problems/[a-z-]+$")]
     r#type: String,
+    /// The kind in words.
     title: &'a str,
+    /// The response's status.
+    #[schema(minimum = 400, maximum = 599)]
     status: u16,
+    /// What is wrong with this request, for people to read.
     detail: String,
     /// The field, parameter or header at fault.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     field: Option<&'a str>,
-    /// The rejected request, and the balance that it left as it was.
+    /// The rejected request.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, format = "uuid")]
     request_id: Option<String>,
+    /// The balance that the rejected request left as it was.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, schema_with = schema::balance)]
     balance: Option<i64>,
     /// All that is wrong with a batch.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     errors: Option<&'a [Fault]>,
     /// What became of each operation of a batch.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     operations: Option<&'a [OperationResponse]>,
+    /// The node that is not ready.
+    #[serde(flatten)]
+    #[schema(ignore)]
+    node: Option<&'a NodeResponse>,
 }
 
 impl ApiError {
-    /// Status, the last part of the `type`, and title.
-    fn kind(&self) -> (StatusCode, &'static str, &'static str) {
+    fn kind(&self) -> Kind {
         match self {
-            Self::NotFound => (StatusCode::NOT_FOUND, "not-found", "Not found"),
-            Self::MethodNotAllowed { .. } => {
-                (StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", "Method not allowed")
-            }
-            Self::UnsupportedMediaType => {
-                (StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported-media-type", "Unsupported media type")
-            }
-            Self::BodyTooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "body-too-large", "Body too large"),
-            Self::BodyTimeout { .. } => (StatusCode::REQUEST_TIMEOUT, "body-timeout", "Body timeout"),
-            Self::EmptyBody => (StatusCode::BAD_REQUEST, "empty-body", "Empty body"),
-            Self::MalformedBody(_) => (StatusCode::BAD_REQUEST, "malformed-body", "Malformed body"),
-            Self::InvalidField { .. } | Self::InvalidOperations(_) => {
-                (StatusCode::BAD_REQUEST, "invalid-field", "Invalid field")
-            }
-            Self::UnknownUser | Self::UnknownUserThen => {
-                (StatusCode::NOT_FOUND, "unknown-user", "Unknown user")
-            }
-            Self::KeyReused => (StatusCode::UNPROCESSABLE_ENTITY, "key-reused", "Idempotency key reused"),
-            Self::Rejected(_, Rejection::InsufficientPoints) => {
-                (StatusCode::CONFLICT, "insufficient-points", "Insufficient points")
-            }
-            Self::Rejected(_, Rejection::BalanceLimit) => {
-                (StatusCode::CONFLICT, "balance-limit", "Balance limit")
-            }
-            Self::QueueUnavailable | Self::PartlyQueued(_) => {
-                (StatusCode::SERVICE_UNAVAILABLE, "queue-unavailable", "Queue unavailable")
-            }
-            Self::DatabaseUnavailable => {
-                (StatusCode::SERVICE_UNAVAILABLE, "database-unavailable", "Database unavailable")
-            }
-            Self::Overloaded { .. } => (StatusCode::SERVICE_UNAVAILABLE, "overloaded", "Overloaded"),
-            Self::Refused => (StatusCode::INTERNAL_SERVER_ERROR, "refused", "Refused by the database"),
-            Self::Unauthorized { .. } => (StatusCode::UNAUTHORIZED, "unauthorized", "Unauthorized"),
-            Self::InsufficientScope { .. } => {
-                (StatusCode::FORBIDDEN, "insufficient-scope", "Insufficient scope")
-            }
-            Self::RateLimited { .. } => (StatusCode::TOO_MANY_REQUESTS, "rate-limited", "Too many requests"),
+            Self::NotFound => Kind::NotFound,
+            Self::MethodNotAllowed { .. } => Kind::MethodNotAllowed,
+            Self::UnsupportedMediaType => Kind::UnsupportedMediaType,
+            Self::BodyTooLarge { .. } => Kind::BodyTooLarge,
+            Self::BodyTimeout { .. } => Kind::BodyTimeout,
+            Self::EmptyBody => Kind::EmptyBody,
+            Self::MalformedBody(_) => Kind::MalformedBody,
+            Self::InvalidField { .. } | Self::InvalidOperations(_) => Kind::InvalidField,
+            Self::UnknownUser | Self::UnknownUserThen => Kind::UnknownUser,
+            Self::KeyReused => Kind::KeyReused,
+            Self::Rejected(_, Rejection::InsufficientPoints) => Kind::InsufficientPoints,
+            Self::Rejected(_, Rejection::BalanceLimit) => Kind::BalanceLimit,
+            Self::QueueUnavailable | Self::PartlyQueued(_) => Kind::QueueUnavailable,
+            Self::DatabaseUnavailable => Kind::DatabaseUnavailable,
+            Self::Overloaded { .. } => Kind::Overloaded,
+            Self::Refused => Kind::Refused,
+            Self::Unauthorized { .. } => Kind::Unauthorized,
+            Self::InsufficientScope { .. } => Kind::InsufficientScope,
+            Self::RateLimited { .. } => Kind::RateLimited,
+            Self::NotReady { .. } => Kind::NotReady,
         }
     }
-}
 
-impl ApiError {
     /// A field, parameter or header that breaks its rule, which reads on from its name.
     pub(super) fn invalid(field: &str, rule: impl Into<String>) -> Self {
         Self::InvalidField { field: field.to_owned(), rule: rule.into() }
@@ -201,25 +208,21 @@ impl ApiError {
             _ => None,
         }
     }
-}
 
-impl ResponseError for ApiError {
-    fn status_code(&self) -> StatusCode {
-        self.kind().0
-    }
-
-    fn error_response(&self) -> HttpResponse {
-        let (status, kind, title) = self.kind();
+    /// The body of the response.
+    pub(super) fn problem(&self) -> ProblemResponse<'_> {
+        let about = self.kind().about();
         let mut problem = ProblemResponse {
-            r#type: format!("/problems/{kind}"),
-            title,
-            status: status.as_u16(),
+            r#type: about.path(),
+            title: about.title,
+            status: about.status.as_u16(),
             detail: self.to_string(),
             field: None,
             request_id: None,
             balance: None,
             errors: None,
             operations: None,
+            node: None,
         };
         match self {
             Self::InvalidField { field, .. } => problem.field = Some(field),
@@ -229,6 +232,7 @@ impl ResponseError for ApiError {
                 problem.errors = Some(faults);
             }
             Self::PartlyQueued(operations) => problem.operations = Some(operations),
+            Self::NotReady { node, .. } => problem.node = Some(node),
             Self::KeyReused => problem.field = Some("Idempotency-Key"),
             Self::Rejected(entry, _) => {
                 problem.request_id = Some(entry.delta.request_id.to_string());
@@ -236,7 +240,17 @@ impl ResponseError for ApiError {
             }
             _ => {}
         }
-        let mut response = HttpResponse::build(status);
+        problem
+    }
+}
+
+impl ResponseError for ApiError {
+    fn status_code(&self) -> StatusCode {
+        self.kind().about().status
+    }
+
+    fn error_response(&self) -> HttpResponse {
+        let mut response = HttpResponse::build(self.status_code());
         if let Self::MethodNotAllowed { allow } = self {
             response.insert_header((header::ALLOW, *allow));
         }
@@ -246,9 +260,8 @@ impl ResponseError for ApiError {
         if let Some(retry_after) = self.retry_after() {
             response.insert_header((header::RETRY_AFTER, retry_after.as_secs().to_string()));
         }
-        let mut response = response.json(problem);
-        let media_type = HeaderValue::from_static("application/problem+json");
-        response.headers_mut().insert(header::CONTENT_TYPE, media_type);
+        let mut response = response.json(self.problem());
+        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(MEDIA_TYPE));
         response
     }
 }

@@ -12,7 +12,8 @@ use uuid::Uuid;
 
 use super::{
     Api,
-    points::{EntryResponse, PendingResponse},
+    bodies::{EntryResponse, PendingResponse},
+    openapi, parameters,
     problem::ApiError,
     query::Query,
 };
@@ -24,7 +25,14 @@ const WAIT_MAX_S: u64 = 30;
 /// When to ask again about what is pending.
 const PENDING_RETRY_AFTER_S: u64 = 1;
 
-/// `GET /v1/point/request/{request_id}?id=`
+/// Reads what became of a request.
+#[utoipa::path(
+    get,
+    path = "/v1/point/request/{request_id}",
+    tag = "Points",
+    params(parameters::OutcomePath),
+    responses(openapi::OutcomeAnswers)
+)]
 pub(super) async fn outcome(
     request: HttpRequest,
     path: web::Path<String>,

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use reqwest::{RequestBuilder, Response, StatusCode};
+use reqwest::{Method, RequestBuilder, Response, StatusCode};
 use serde_json::{Value, json};
 
 #[derive(Clone)]
@@ -30,6 +30,10 @@ impl Client {
 
     pub fn post(&self, path: &str) -> RequestBuilder {
         self.http.post(format!("{}{path}", self.base))
+    }
+
+    pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        self.http.request(method, format!("{}{path}", self.base))
     }
 
     pub fn change(&self, action: &str, user: i64, point: i64) -> RequestBuilder {

@@ -99,6 +99,7 @@ async fn a_wrong_request_is_refused_by_the_name_of_its_fault() {
         (r#"{"user_id":1,"point":-5}"#, "point"),
         (r#"{"user_id":1,"point":1.5}"#, "point"),
         (r#"{"user_id":1,"point":9007199254740992}"#, "point"),
+        (r#"{"user_id":9007199254740993.0,"point":1}"#, "user_id"),
         (r#"{"user_id":1,"point":1,"reason":""}"#, "reason"),
         (r#"{"user_id":1,"point":1,"reason":7}"#, "reason"),
         (r#"{"user_id":1,"point":1,"reason":"a\u0000b"}"#, "reason"),
@@ -222,6 +223,20 @@ async fn the_largest_of_everything_is_taken() {
     let (status, answered) = answer(change.header("Idempotency-Key", "k".repeat(255))).await;
     assert_eq!(status, 202, "{answered}");
     eventually("the points are there", async || client.balance(user).await == point).await;
+    system.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_whole_number_may_be_written_as_json_schema_allows() {
+    let mut system = System::new().await;
+    let client = system.serve();
+    for point in ["5", "5.0", "0.5e1"] {
+        let json = format!(r#"{{"user_id":7.0,"point":{point}}}"#);
+        let change = client.post("/v1/point/add").header(CONTENT_TYPE, "application/json").body(json);
+        let (status, entry) = answer(change.header("Prefer", "wait")).await;
+        assert_eq!((status.as_u16(), &entry["point"]), (200, &json!(5)), "{point}: {entry}");
+    }
+    assert_eq!(client.balance(7).await, 15);
     system.finish().await;
 }
 

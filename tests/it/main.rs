@@ -35,4 +35,5 @@ mod ops;
 mod logs;
 mod manual;
 mod postman;
+mod openapi;
 mod tidy;

@@ -1,0 +1,115 @@
+//! The bodies of requests and answers about points, and how the API's description puts them. No handler may enter.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::Number;
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+use super::schema;
+use crate::domain::{Entry, Reason, Rejection, RequestId};
+
+/// A change of a user's points.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = Change)]
+pub(super) struct ChangeRequest {
+    #[schema(schema_with = schema::user_id, required)]
+    pub(super) user_id: Option<Number>,
+    #[schema(schema_with = schema::point, required)]
+    pub(super) point: Option<Number>,
+    #[schema(schema_with = schema::optional_reason)]
+    pub(super) reason: Option<String>,
+}
+
+/// A change that is in the queue.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Pending)]
+pub(super) struct PendingResponse {
+    /// The request's name from now on.
+    pub(super) request_id: Uuid,
+    #[schema(schema_with = schema::pending)]
+    pub(super) status: &'static str,
+}
+
+impl From<RequestId> for PendingResponse {
+    fn from(request_id: RequestId) -> Self {
+        Self { request_id: request_id.get(), status: "pending" }
+    }
+}
+
+/// An entry of the user's log.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Entry)]
+pub(super) struct EntryResponse<'a> {
+    pub(super) request_id: Uuid,
+    #[schema(schema_with = schema::status)]
+    pub(super) status: &'static str,
+    /// Why it was rejected.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(schema_with = schema::reject_reason)]
+    pub(super) reject_reason: Option<&'static str>,
+    #[schema(schema_with = schema::user_id)]
+    pub(super) user_id: i64,
+    #[schema(schema_with = schema::action)]
+    pub(super) action: &'static str,
+    #[schema(schema_with = schema::point)]
+    pub(super) point: i64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(schema_with = schema::reason)]
+    pub(super) reason: Option<&'a str>,
+    #[schema(schema_with = schema::seq)]
+    pub(super) seq: i64,
+    /// The user's points after this entry.
+    #[schema(schema_with = schema::balance)]
+    pub(super) balance: i64,
+    /// When the request was accepted, by the clock of the node that accepted it.
+    pub(super) requested_at: Timestamp,
+    /// When it was decided, by the database's clock.
+    pub(super) created_at: Timestamp,
+}
+
+impl<'a> From<&'a Entry> for EntryResponse<'a> {
+    fn from(entry: &'a Entry) -> Self {
+        let Entry { delta, seq, rejection, balance, created_at } = entry;
+        Self {
+            request_id: delta.request_id.get(),
+            status: entry.status().as_str(),
+            reject_reason: rejection.map(Rejection::as_str),
+            user_id: delta.user_id.get(),
+            action: delta.action.as_str(),
+            point: delta.point.get(),
+            reason: delta.reason.as_ref().map(Reason::as_str),
+            seq: *seq,
+            balance: *balance,
+            requested_at: delta.requested_at,
+            created_at: *created_at,
+        }
+    }
+}
+
+/// A user's points.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Balance)]
+pub(super) struct BalanceResponse {
+    #[schema(schema_with = schema::user_id)]
+    pub(super) user_id: i64,
+    #[schema(schema_with = schema::balance)]
+    pub(super) point: i64,
+    #[schema(schema_with = schema::seq)]
+    pub(super) seq: i64,
+    /// When the last entry was written, by the database's clock.
+    pub(super) updated_at: Timestamp,
+}
+
+/// The number, if it is whole. JSON Schema calls 5.0 an integer too (2020-12 Validation §6.1.1); in that notation
+/// only what a double has exactly is taken, which needs `serde_json` to read doubles exactly (`float_roundtrip`).
+pub(super) fn whole(number: &Number) -> Option<i64> {
+    const EXACT_MAX: f64 = 9_007_199_254_740_991.0;
+    number.as_i64().or_else(|| {
+        let double = number.as_f64()?;
+        let exact = double.fract() == 0.0 && double.abs() <= EXACT_MAX;
+        #[expect(clippy::cast_possible_truncation, reason = "whole and in range")]
+        exact.then_some(double as i64)
+    })
+}

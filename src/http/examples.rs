@@ -1,0 +1,114 @@
+//! Answers as examples, among them one error of every kind, for the pages and the API's description.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use super::{catalogue::Kind, operations, problem::ApiError};
+use crate::{
+    access::Scope,
+    build,
+    domain::{Action, Delta, Entry, Points, Rejection, UserId},
+    health::{Condition, Duty, Report, Seen},
+};
+
+/// The moment in every example.
+const MOMENT: &str = "2026-11-23T02:02:48.693239Z";
+
+/// The request id in every example.
+const REQUEST_ID: Uuid = Uuid::from_u128(0x0193_5b5a_4c00_7000_8000_0000_0000_0001);
+
+pub(super) fn about() -> Value {
+    json!({"name": env!("CARGO_PKG_NAME"), "version": build::VERSION})
+}
+
+pub(super) fn pending() -> Value {
+    json!({"request_id": REQUEST_ID, "status": "pending"})
+}
+
+pub(super) fn entry() -> Value {
+    json!({
+        "request_id": REQUEST_ID, "status": "applied", "user_id": 1, "action": "add", "point": 1000,
+        "reason": "welcome", "seq": 1, "balance": 1000, "requested_at": MOMENT, "created_at": MOMENT,
+    })
+}
+
+pub(super) fn page() -> Value {
+    json!({"entries": [entry()]})
+}
+
+pub(super) fn batch() -> Value {
+    json!({"operations": [
+        {"action": "add", "user_id": 1, "point": 50, "reason": "payday"},
+        {"action": "subtract", "user_id": 2, "point": 5, "key": "order-8"},
+    ]})
+}
+
+pub(super) fn pending_batch() -> Value {
+    json!({"operations": [pending(), pending()]})
+}
+
+pub(super) fn balance() -> Value {
+    json!({"user_id": 1, "point": 700, "seq": 2, "updated_at": MOMENT})
+}
+
+impl Kind {
+    pub(super) fn example(self) -> ApiError {
+        match self {
+            Self::NotFound => ApiError::NotFound,
+            Self::MethodNotAllowed => ApiError::MethodNotAllowed { allow: "GET, HEAD" },
+            Self::UnsupportedMediaType => ApiError::UnsupportedMediaType,
+            Self::BodyTooLarge => ApiError::BodyTooLarge { limit_bytes: super::points::BODY_MAX_BYTES },
+            Self::BodyTimeout => ApiError::BodyTimeout { limit_s: super::points::BODY_TIMEOUT_S },
+            Self::EmptyBody => ApiError::EmptyBody,
+            Self::MalformedBody => {
+                ApiError::MalformedBody("EOF while parsing an object at line 1 column 1".to_owned())
+            }
+            Self::InvalidField => {
+                ApiError::InvalidField { field: "point".to_owned(), rule: Points::RULE.to_owned() }
+            }
+            Self::UnknownUser => ApiError::UnknownUser,
+            Self::KeyReused => ApiError::KeyReused,
+            Self::InsufficientPoints => rejected(Action::Subtract, 700, Rejection::InsufficientPoints),
+            Self::BalanceLimit => rejected(Action::Add, crate::domain::POINTS_MAX, Rejection::BalanceLimit),
+            Self::QueueUnavailable => ApiError::QueueUnavailable,
+            Self::DatabaseUnavailable => ApiError::DatabaseUnavailable,
+            Self::Overloaded => ApiError::Overloaded { retry_after: Duration::from_secs(3) },
+            Self::Refused => ApiError::Refused,
+            Self::Unauthorized => ApiError::Unauthorized { key_given: false },
+            Self::InsufficientScope => ApiError::InsufficientScope { scope: Scope::Write.as_str() },
+            Self::RateLimited => ApiError::RateLimited { retry_after: Duration::from_secs(3) },
+            Self::NotReady => operations::not_ready(&report(Condition::Unable)),
+        }
+    }
+}
+
+/// What a node that is ready says of itself.
+pub(super) fn readiness() -> Value {
+    serde_json::to_value(operations::readiness(&report(Condition::Ready))).expect("JSON")
+}
+
+/// A node that serves and sees the database, and the broker unless it is `Unable`.
+fn report(condition: Condition) -> Report {
+    let since = MOMENT.parse().expect("a moment");
+    let rabbitmq = Seen { up: condition == Condition::Ready, since };
+    Report { duty: Duty::Serve, condition, rabbitmq, postgresql: Seen { up: true, since } }
+}
+
+/// A change of 900 points that was refused because of `balance`.
+fn rejected(action: Action, balance: i64, rejection: Rejection) -> ApiError {
+    let moment: Timestamp = MOMENT.parse().expect("a moment");
+    let delta = Delta {
+        request_id: REQUEST_ID.into(),
+        user_id: UserId::new("user_id", 1).expect("valid"),
+        action,
+        point: Points::new(900).expect("valid"),
+        reason: None,
+        requested_at: moment,
+        traceparent: None,
+    };
+    let entry = Entry { delta, seq: 3, rejection: Some(rejection), balance, created_at: moment };
+    ApiError::Rejected(Box::new(entry), rejection)
+}

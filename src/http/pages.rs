@@ -1,0 +1,188 @@
+//! The pages for people: the problems, and the interactive description. No page may need another server.
+
+use std::sync::{Arc, LazyLock};
+
+use actix_web::{
+    HttpRequest, HttpResponse,
+    http::header::{self, ContentEncoding},
+    web::Bytes,
+};
+use maud::{DOCTYPE, Markup, html};
+use utoipa_swagger_ui::Config;
+
+use super::{catalogue::Kind, openapi, parameters, problem::ApiError};
+
+/// What a page may load, and from where: nothing but this service's own files (CSP Level 3).
+const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; \
+     img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+
+/// How long a browser may keep a file that changes with the version only.
+const FILE_CACHING: &str = "max-age=3600";
+
+/// The files that the pages need.
+pub(super) const FILES: [&str; 4] = ["docs.js", "pages.css", "swagger-ui-bundle.js", "swagger-ui.css"];
+
+/// The API's description as OpenAPI 3.1.
+#[utoipa::path(
+    get,
+    path = "/openapi.json",
+    tag = "Description",
+    responses((
+        status = 200,
+        description = "This document.",
+        content_type = "application/json",
+        body = Object,
+    )),
+)]
+pub(super) async fn description() -> HttpResponse {
+    static DESCRIPTION: LazyLock<Bytes> = LazyLock::new(|| openapi::description().into());
+    HttpResponse::Ok().content_type("application/json").body(DESCRIPTION.clone())
+}
+
+/// The API's description to read and to try.
+#[utoipa::path(
+    get,
+    path = "/docs",
+    tag = "Description",
+    responses((status = 200, description = "A page.", content_type = "text/html", body = String)),
+)]
+pub(super) async fn docs() -> HttpResponse {
+    page(&html! {
+        (head("point-system: the API", &["/docs/swagger-ui.css"]))
+        body {
+            main id="docs" {
+                noscript { "This page needs JavaScript. The description itself is at " a href="/openapi.json" { "/openapi.json" } "." }
+            }
+            script src="/docs/swagger-ui-bundle.js" {}
+            script src="/docs/docs.js" {}
+        }
+    })
+}
+
+/// The files that the pages are made with.
+#[utoipa::path(
+    get,
+    path = "/docs/{file}",
+    tag = "Description",
+    params(parameters::FilePath),
+    responses(
+        (status = 200, description = "The file; Swagger UI's come compressed.", content(
+            (String = "text/css"), (String = "text/javascript"),
+        ), headers(("Content-Encoding" = Option<String>, description = "`gzip` for Swagger UI's files."))),
+        openapi::PathProblems,
+    ),
+)]
+pub(super) async fn file(request: HttpRequest) -> Result<HttpResponse, ApiError> {
+    let name = request.match_info().get("file").unwrap_or_default();
+    let mut response = HttpResponse::Ok();
+    response.insert_header((header::CACHE_CONTROL, FILE_CACHING));
+    response.insert_header((header::X_CONTENT_TYPE_OPTIONS, "nosniff"));
+    match name {
+        "docs.js" => {
+            return Ok(response.content_type("text/javascript").body(include_str!("assets/docs.js")));
+        }
+        "pages.css" => return Ok(response.content_type("text/css").body(include_str!("assets/pages.css"))),
+        _ if FILES.contains(&name) => {}
+        _ => return Err(ApiError::NotFound),
+    }
+    let found = utoipa_swagger_ui::serve(name, Arc::new(Config::default())).ok().flatten();
+    let file = found.ok_or(ApiError::NotFound)?;
+    if file.gzpipped {
+        response.insert_header(ContentEncoding::Gzip);
+    }
+    Ok(response.content_type(file.content_type).body(file.bytes.into_owned()))
+}
+
+/// Every kind of problem.
+#[utoipa::path(
+    get,
+    path = "/problems",
+    tag = "Description",
+    responses((status = 200, description = "A page.", content_type = "text/html", body = String)),
+)]
+pub(super) async fn problems() -> HttpResponse {
+    page(&html! {
+        (head("Problems", &["/docs/pages.css"]))
+        body {
+            (nav())
+            main {
+                h1 { "Problems" }
+                p {
+                    "What point-system could not do, it says as " code { "application/problem+json" }
+                    " (RFC 9457). The member " code { "type" } " never changes: programs compare it. "
+                    "It is also the path of a page that says what the problem means and what to do."
+                }
+                ul {
+                    @for about in Kind::ALL.iter().map(|kind| kind.about()) {
+                        li {
+                            a href=(about.path()) { (about.title) } " "
+                            span.status { (about.status.as_u16()) }
+                            br;
+                            (about.meaning)
+                        }
+                    }
+                }
+            }
+        }
+    })
+}
+
+/// What a kind of problem means, and what to do about it.
+#[utoipa::path(
+    get,
+    path = "/problems/{kind}",
+    tag = "Description",
+    params(parameters::KindPath),
+    responses(
+        (status = 200, description = "A page.", content_type = "text/html", body = String),
+        openapi::PathProblems,
+    ),
+)]
+pub(super) async fn problem(request: HttpRequest) -> Result<HttpResponse, ApiError> {
+    let slug = request.match_info().get("kind").unwrap_or_default();
+    let kind = Kind::from_slug(slug).ok_or(ApiError::NotFound)?;
+    let about = kind.about();
+    let example = serde_json::to_string_pretty(&kind.example().problem()).expect("JSON");
+    Ok(page(&html! {
+        (head(about.title, &["/docs/pages.css"]))
+        body {
+            (nav())
+            main {
+                h1 { (about.title) }
+                p.status { (about.status) }
+                h2 { "What it means" }
+                p { (about.meaning) }
+                h2 { "What to do" }
+                p { (about.advice) }
+                h2 { "Example" }
+                pre { (example) }
+            }
+        }
+    }))
+}
+
+fn nav() -> Markup {
+    html! { nav { "point-system: " a href="/problems" { "problems" } ", " a href="/docs" { "the API" } } }
+}
+
+fn head(title: &str, styles: &[&str]) -> Markup {
+    html! {
+        (DOCTYPE)
+        html lang="en";
+        head {
+            meta charset="utf-8";
+            meta name="viewport" content="width=device-width, initial-scale=1";
+            link rel="icon" href="data:,";
+            title { (title) }
+            @for style in styles { link rel="stylesheet" href=(style); }
+        }
+    }
+}
+
+fn page(content: &Markup) -> HttpResponse {
+    HttpResponse::Ok()
+        .content_type("text/html; charset=utf-8")
+        .insert_header((header::CONTENT_SECURITY_POLICY, CONTENT_SECURITY_POLICY))
+        .insert_header((header::X_CONTENT_TYPE_OPTIONS, "nosniff"))
+        .body(content.0.clone())
+}

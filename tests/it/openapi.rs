@@ -1,0 +1,253 @@
+//! The API's description: it is whole, it is true (schemathesis asks), and its pages are there.
+
+use std::{collections::BTreeSet, fs, path::Path};
+
+use point_system::config::AccessArgs;
+use reqwest::{
+    Method,
+    header::{ALLOW, CONTENT_SECURITY_POLICY, CONTENT_TYPE},
+};
+use serde_json::{Value, json};
+use tokio::process::Command;
+
+use crate::{
+    client::{Client, answer, text},
+    keys::create,
+    system::{System, eventually},
+};
+
+const SCHEMATHESIS: &str = "schemathesis==4.32.5";
+
+/// The most examples that schemathesis makes up for an operation and a way to make them up.
+const EXAMPLES_MAX: &str = "150";
+
+/// The fewest that it must have tried in all.
+const EXAMPLES_MIN: usize = 2_000;
+
+/// A method and a path.
+type Operation = (String, String);
+
+async fn description(client: &Client) -> Value {
+    let (status, description) = answer(client.get("/openapi.json")).await;
+    assert_eq!(status, 200);
+    description
+}
+
+fn operations(description: &Value) -> BTreeSet<Operation> {
+    let paths = description["paths"].as_object().expect("paths");
+    let methods = |(path, methods): (&String, &Value)| {
+        let methods = methods.as_object().expect("methods").keys();
+        methods.map(|method| (method.to_uppercase(), path.clone())).collect::<Vec<_>>()
+    };
+    paths.into_iter().flat_map(methods).collect()
+}
+
+/// The routes, as the source has them, but for the one that has a listener of its own.
+fn routes() -> BTreeSet<Operation> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/http");
+    let files = fs::read_dir(folder).expect("a folder").flatten().map(|file| file.path());
+    let code: String =
+        files.filter(|path| path.is_file()).map(|path| fs::read_to_string(path).expect("text")).collect();
+    let routes = |method: &'static str| {
+        let begin = format!(".service({}(", method.to_lowercase());
+        let paths = code.split(&begin).skip(1).map(|rest| rest.split('"').nth(1).expect("a path").to_owned());
+        paths.map(move |path| (method.to_owned(), path)).collect::<Vec<_>>()
+    };
+    let mut routes: BTreeSet<Operation> = ["GET", "POST"].into_iter().flat_map(routes).collect();
+    assert!(routes.remove(&("GET".to_owned(), "/metrics".to_owned())), "the metrics are among {routes:?}");
+    routes
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_routes_and_the_description_are_the_same() {
+    let mut system = System::new().await;
+    let client = system.serve();
+    let description = description(&client).await;
+    let described = operations(&description);
+    assert_eq!(described, routes());
+    for (method, path) in &described {
+        let options = client.request(Method::OPTIONS, path).send().await.expect("an answer");
+        let allow = if method == "GET" { "GET, HEAD" } else { "POST" };
+        assert_eq!(
+            (options.status().as_u16(), &options.headers()[ALLOW]),
+            (405, &allow.parse().expect("a header"))
+        );
+    }
+    assert_eq!(description["openapi"], "3.1.0");
+    assert_eq!(description["info"]["version"], env!("CARGO_PKG_VERSION"));
+    system.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_answer_is_described_with_an_example_or_is_a_page() {
+    let mut system = System::new().await;
+    let client = system.serve();
+    let description = description(&client).await;
+    for (method, path) in operations(&description) {
+        let operation = &description["paths"][&path][method.to_lowercase()];
+        assert!(!text(&operation["summary"]).is_empty() && operation["tags"].is_array(), "{method} {path}");
+        for (status, response) in operation["responses"].as_object().expect("responses") {
+            let name = format!("{method} {path} {status}");
+            assert!(!text(&response["description"]).is_empty(), "{name}");
+            for (media_type, content) in response["content"].as_object().expect("content") {
+                let example = content.get("example").or(content.get("examples"));
+                let json = media_type.ends_with("json") && path != "/openapi.json";
+                assert!(!json || example.is_some(), "{name} has no example");
+                assert!(status.starts_with('2') || media_type == "application/problem+json", "{name}");
+            }
+        }
+    }
+    system.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_problem_has_a_page_and_an_operation() {
+    let mut system = System::new().await;
+    let client = system.serve();
+    let description = description(&client).await;
+    let kinds = &description["paths"]["/problems/{kind}"]["get"]["parameters"][0]["schema"]["enum"];
+    let kinds: BTreeSet<String> = kinds.as_array().expect("kinds").iter().map(text).collect();
+    let index = page(&client, "/problems").await;
+    let mut described = BTreeSet::new();
+    for (method, path) in operations(&description) {
+        let responses = &description["paths"][&path][method.to_lowercase()]["responses"];
+        for response in responses.as_object().expect("responses").values() {
+            let examples = response["content"]["application/problem+json"]["examples"].as_object();
+            for (kind, example) in examples.into_iter().flatten() {
+                let problem = &example["value"];
+                assert_eq!(problem["type"], format!("/problems/{kind}"));
+                if described.insert(kind.clone()) {
+                    let (kind_page, title) =
+                        (page(&client, &text(&problem["type"])).await, text(&problem["title"]));
+                    assert!(kind_page.contains(&format!("<h1>{title}</h1>")), "{kind}: {kind_page}");
+                    let link = format!("<a href=\"/problems/{kind}\">{title}</a>");
+                    assert!(index.contains(&link), "{kind} is not in the index");
+                }
+            }
+        }
+    }
+    assert_eq!(described, kinds, "every kind is an answer of some operation");
+    let (status, problem) = answer(client.get("/problems/unheard-of")).await;
+    assert_eq!((status.as_u16(), &problem["type"]), (404, &"/problems/not-found".into()));
+    system.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_pages_need_nothing_but_this_service() {
+    let mut system = System::new().await;
+    let client = system.serve();
+    for path in ["/docs", "/problems", "/problems/key-reused"] {
+        let page = page(&client, path).await;
+        assert!(!page.contains("://"), "{path} names another server: {page}");
+        let files = page.split(['"', ' ']).filter(|part| part.starts_with("/docs/"));
+        let files: BTreeSet<&str> = files.collect();
+        assert!(!files.is_empty(), "{path} has no style");
+        for file in files {
+            let response = client.get(file).send().await.expect("an answer");
+            assert_eq!(response.status(), 200, "{file}");
+            assert!(response.bytes().await.expect("a body").len() > 100, "{file} is empty");
+        }
+    }
+    system.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_postman_collection_has_every_operation() {
+    let mut system = System::new().await;
+    let client = system.serve();
+    let described = operations(&description(&client).await);
+    let collection =
+        fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/postman_collection.json"));
+    let collection: Value = serde_json::from_str(&collection.expect("a file")).expect("JSON");
+    let mut requested = BTreeSet::new();
+    let mut folders = vec![&collection];
+    while let Some(folder) = folders.pop() {
+        folders.extend(folder["item"].as_array().into_iter().flatten());
+        if let Some(request) = folder.get("request") {
+            let url = text(&request["url"]["raw"]);
+            let path = url.strip_prefix("{{PS_URL}}").expect(&url).split('?').next().expect("a path");
+            requested.insert((text(&request["method"]), path.to_owned()));
+        }
+    }
+    for (method, path) in &described {
+        // What has a parameter in its path is requested with some value of it.
+        let (begin, parameter) =
+            path.split_once('{').map_or((path.as_str(), false), |(begin, _)| (begin, true));
+        let found = requested.iter().any(|(asked, url)| {
+            asked == method
+                && if parameter { url.starts_with(begin) && url.len() > begin.len() } else { url == begin }
+        });
+        assert!(found, "the Postman collection has no {method} {path}");
+    }
+    system.finish().await;
+}
+
+/// A page that keeps to what it may load.
+async fn page(client: &Client, path: &str) -> String {
+    let response = client.get(path).send().await.expect("an answer");
+    assert_eq!(response.status(), 200, "{path}");
+    assert_eq!(response.headers()[CONTENT_TYPE], "text/html; charset=utf-8", "{path}");
+    let policy = response.headers()[CONTENT_SECURITY_POLICY].to_str().expect("a text").to_owned();
+    assert!(policy.starts_with("default-src 'none';") && !policy.contains("unsafe"), "{path}: {policy}");
+    response.text().await.expect("a text")
+}
+
+/// schemathesis, installed once, or nothing where that can't be done.
+async fn schemathesis() -> Option<Command> {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(SCHEMATHESIS);
+    let executable = folder.join("bin/schemathesis");
+    if !executable.exists() {
+        let succeeds =
+            async |command: &mut Command| command.output().await.is_ok_and(|output| output.status.success());
+        let made = succeeds(Command::new("python3").args(["-m", "venv"]).arg(&folder)).await;
+        let pip = ["install", "--quiet", "--disable-pip-version-check", SCHEMATHESIS];
+        if !made || !succeeds(Command::new(folder.join("bin/pip")).args(pip)).await {
+            return None;
+        }
+    }
+    Some(Command::new(executable))
+}
+
+/// The description without its leave to call without a key, so that schemathesis tries that and wants a 401.
+fn keys_needed(mut description: Value) -> Value {
+    let paths = description["paths"].as_object_mut().expect("paths").values_mut();
+    let operations = paths.flat_map(|path| path.as_object_mut().expect("methods").values_mut());
+    let mut guarded = 0;
+    for security in operations.filter_map(|operation| operation.get_mut("security")) {
+        security.as_array_mut().expect("alternatives").retain(|alternative| *alternative != json!({}));
+        guarded += 1;
+    }
+    assert_eq!(guarded, 6, "every operation on points asks for a key");
+    description
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn schemathesis_finds_nothing() {
+    let Some(mut schemathesis) = schemathesis().await else {
+        eprintln!("skipped: python3 can't install {SCHEMATHESIS} here");
+        return;
+    };
+    let mut system = System::new().await;
+    let key = create(&system, "schemathesis", "write").await;
+    let client = system.serve_with(AccessArgs { allow_anonymous: false, rate_limit: None });
+    system.work();
+    // From a file, since the operation that a description is loaded from is left out.
+    let folder = tempfile::tempdir().expect("a folder");
+    let description = folder.path().join("openapi.json");
+    fs::write(&description, keys_needed(self::description(&client).await).to_string()).expect("written");
+    schemathesis
+        .args(["--config-file", concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/schemathesis.toml"), "run"])
+        .arg(&description)
+        .args(["--url", client.base(), "--checks", "all", "--max-examples", EXAMPLES_MAX, "--seed", "1"])
+        .args(["--header", &format!("Authorization: Bearer {key}")])
+        .args(["--continue-on-failure", "--generation-database", "none", "--no-color"])
+        .current_dir(folder.path());
+    let output = schemathesis.output().await.expect("schemathesis");
+    let report = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{report}");
+    let tried = report.lines().find_map(|line| line.trim().split_once(" generated")?.0.parse::<usize>().ok());
+    assert!(tried.is_some_and(|tried| tried >= EXAMPLES_MIN), "too few examples: {report}");
+    let queues = system.queues().await;
+    eventually("all is taken from the queues", async || queues.waiting().await == 0).await;
+    system.finish().await;
+}
