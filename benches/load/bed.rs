@@ -110,15 +110,15 @@ impl Bed {
         applying.await;
         let figure = async |figure: &str| {
             let query = format!(
-                "with entries as (select created_at from log where created_at > to_timestamp({since} / 1000000.0)), \
-                 half as (select percentile_disc(0.5) within group (order by created_at) as way from entries) \
-                 select ({figure})::bigint from entries, half where created_at > way group by way"
+                "with entries as (select created_at from log where created_at > to_timestamp({since} / 1000000.0)) \
+                 select ({figure})::bigint from entries where created_at > \
+                     (select percentile_disc(0.5) within group (order by created_at) from entries)"
             );
             #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
             let figure = self.system.count(&query).await as f64;
             figure
         };
-        let seconds = figure("extract(epoch from max(created_at) - way) * 1000000").await / 1e6;
+        let seconds = figure("extract(epoch from max(created_at) - min(created_at)) * 1000000").await / 1e6;
         let deltas = figure("count(*)").await;
         let transactions = figure("count(distinct created_at)").await;
         Drained { per_second: deltas / seconds, batch: deltas / transactions }
