@@ -53,7 +53,7 @@ struct Options {
     /// Write the figures to a file, as JSON.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
-    /// Write the table into docs/performance.md, and the charts beside it.
+    /// Write the table into docs/performance.md, and the charts beside it; other topics stay as they are.
     #[arg(long)]
     docs: bool,
     /// Given by `cargo bench`.
@@ -146,11 +146,14 @@ async fn main() {
     if options.wants("footprint") {
         show(&mut lines, scenes::footprint::measure(&size, of_message).await);
     }
-    let report = Report { machine: machine().await, lines: &lines };
+    let report = Report { machine: machine().await, lines };
     if let Some(file) = &options.json {
         report.write_json(file);
     }
     if options.docs {
+        let figures = folder.join("figures.json");
+        let report = report.together_with(&figures);
+        report.write_json(&figures);
         report.write_into(&folder.with_extension("md"));
     }
 }

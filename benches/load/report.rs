@@ -2,16 +2,28 @@
 
 use std::{fmt, fs, path::Path};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// Where and when all figures were measured.
-#[derive(Serialize)]
-pub struct Report<'a> {
+#[derive(Serialize, Deserialize)]
+pub struct Report {
     pub machine: String,
-    pub lines: &'a [Line],
+    pub lines: Vec<Line>,
 }
 
-impl Report<'_> {
+impl Report {
+    /// With what an earlier run measured of other topics, if `file` has it.
+    pub fn together_with(mut self, file: &Path) -> Self {
+        let Ok(json) = fs::read_to_string(file) else { return self };
+        let earlier: Self = serde_json::from_str(&json).expect("the figures of an earlier run");
+        let others =
+            earlier.lines.into_iter().filter(|old| self.lines.iter().all(|new| new.topic != old.topic));
+        let others: Vec<Line> = others.collect();
+        self.lines.extend(others);
+        self.lines.sort_by_key(|line| TOPICS.iter().position(|topic| *topic == line.topic));
+        self
+    }
+
     pub fn write_json(&self, file: &Path) {
         let json = serde_json::to_string_pretty(self).expect("figures and names");
         fs::write(file, json).expect("a file that can be written");
@@ -24,7 +36,7 @@ impl Report<'_> {
         let (_, after) = rest.split_once(END).expect("the mark of the end");
         let mut table = format!("{}\n\n", self.machine);
         table += "| | measured | | ceiling | ratio | target | |\n|---|--:|---|--:|--:|--:|---|\n";
-        for line in self.lines {
+        for line in &self.lines {
             table += &line.row();
         }
         fs::write(file, format!("{before}{BEGIN}\n{table}{END}{after}")).expect("the documentation");
@@ -34,27 +46,42 @@ impl Report<'_> {
 const BEGIN: &str = "<!-- figures: written by `just bench --docs` -->";
 const END: &str = "<!-- end of the figures -->";
 
+/// The topics, in the order of the table.
+const TOPICS: [&str; 11] = [
+    "accept",
+    "apply",
+    "sync",
+    "read",
+    "sustained",
+    "latency",
+    "skew",
+    "batch",
+    "concurrency",
+    "growth",
+    "footprint",
+];
+
 /// One figure, each time it was measured, with what limits it from outside.
-#[derive(Serialize)]
+#[derive(Serialize, Deserialize)]
 pub struct Line {
     /// accept, apply, …
-    pub topic: &'static str,
+    pub topic: String,
     pub what: String,
-    pub unit: &'static str,
+    pub unit: String,
     pub measured: Vec<f64>,
     pub ceiling: Option<Ceiling>,
     pub target: Option<Target>,
 }
 
 /// What the figure is measured against, in the same run.
-#[derive(Serialize)]
+#[derive(Serialize, Deserialize)]
 pub struct Ceiling {
     pub what: String,
     pub measured: Vec<f64>,
 }
 
 /// What the figure should come to.
-#[derive(Clone, Copy, Serialize)]
+#[derive(Clone, Copy, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Target {
     /// At least this share of its ceiling.
@@ -64,8 +91,15 @@ pub enum Target {
 }
 
 impl Line {
-    pub fn new(topic: &'static str, what: impl Into<String>, unit: &'static str) -> Self {
-        Self { topic, what: what.into(), unit, measured: Vec::new(), ceiling: None, target: None }
+    pub fn new(topic: &str, what: impl Into<String>, unit: &str) -> Self {
+        Self {
+            topic: topic.to_owned(),
+            what: what.into(),
+            unit: unit.to_owned(),
+            measured: Vec::new(),
+            ceiling: None,
+            target: None,
+        }
     }
 
     pub fn against(mut self, what: impl Into<String>) -> Self {

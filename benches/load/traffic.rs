@@ -7,7 +7,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use fastrand::Rng;
@@ -16,11 +16,7 @@ use hdrhistogram::Histogram;
 use http_body_util::{BodyExt, Full};
 use hyper::{Request, StatusCode, body::Bytes, client::conn::http1, header::HeaderValue};
 use hyper_util::rt::TokioIo;
-use tokio::{
-    net::TcpStream,
-    task::JoinSet,
-    time::{Instant, sleep, sleep_until},
-};
+use tokio::{net::TcpStream, sync::mpsc, task::JoinSet, time::sleep};
 
 /// How long a closed loop runs before it is measured.
 const WARM_UP: Duration = Duration::from_secs(1);
@@ -220,27 +216,37 @@ impl Open {
     }
 
     /// The latencies in microseconds, each from the time at which the request was due: a request that had to
-    /// wait for its connection counts that as well, so that nothing is omitted where the service is slow. The
-    /// timer that sends them has a resolution of 1 ms, which is in the figures.
+    /// wait for its connection counts that as well, so that nothing is omitted where the service is slow. A
+    /// thread of its own keeps the time, which the runtime's timers only do to a millisecond.
     pub async fn run(&self, wires: Vec<Wire>) -> Histogram<u64> {
-        let period = Duration::from_secs_f64(f64::from(self.connections) / self.per_second);
-        let start = Instant::now();
         let mut connections = JoinSet::new();
-        for (connection, mut wire) in (0..self.connections).zip(wires) {
-            let (kind, users, time) = (self.kind, self.users.clone(), self.time);
-            let mut due = start + period.mul_f64(f64::from(connection) / f64::from(self.connections));
+        let mut queues = Vec::new();
+        for (connection, mut wire) in (0..).zip(wires) {
+            let (kind, users) = (self.kind, self.users.clone());
+            let (queue, mut requests) = mpsc::unbounded_channel();
+            queues.push(queue);
             connections.spawn(async move {
                 let mut latencies = histogram();
-                let mut rng = Rng::with_seed(SEED + u64::from(connection));
-                while due < start + time {
-                    sleep_until(due).await;
+                let mut rng = Rng::with_seed(SEED + connection);
+                while let Some(due) = requests.recv().await {
                     wire.send_for(kind, &users, &mut rng).await;
                     record(&mut latencies, due);
-                    due += period;
                 }
                 latencies
             });
         }
+        let (pause, end) = (Duration::from_secs_f64(1.0 / self.per_second), Instant::now() + self.time);
+        std::thread::spawn(move || {
+            let mut due = Instant::now();
+            for queue in queues.iter().cycle() {
+                if due >= end {
+                    break;
+                }
+                std::thread::sleep(due.saturating_duration_since(Instant::now()));
+                queue.send(due).expect("a connection");
+                due += pause;
+            }
+        });
         let mut all = histogram();
         for latencies in connections.join_all().await {
             all.add(latencies).expect("the same bounds");

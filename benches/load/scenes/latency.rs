@@ -1,12 +1,15 @@
 //! Latency at fixed rates: of the 202, and from the 202 to a balance that shows it.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
 
 use hdrhistogram::Histogram;
 use hyper::StatusCode;
-use tokio::time::{Instant, interval};
+use tokio::time::interval;
 
-use super::{FEW, LANES, Size, USERS};
+use super::{FEW, LANES, MANY, Size, USERS};
 use crate::{
     bed::Bed,
     report::{Line, Target},
@@ -65,7 +68,7 @@ async fn one(size: &Size, per_second: f64) -> (Histogram<u64>, Histogram<u64>) {
     let mut bed = Bed::new().await;
     let (serve, address) = bed.serve().await;
     let work = bed.work(LANES).await;
-    let connections = u32::try_from(FEW).expect("a small number");
+    let connections = u32::try_from(if per_second < 5_000.0 { FEW } else { MANY }).expect("a small number");
     let load = |time| Open { kind: Kind::Add, users: Users::Uniform(USERS), connections, per_second, time };
     // Every connection, channel and statement is made once.
     let warm_up = load(Duration::from_secs(2));
