@@ -36,6 +36,9 @@ mod servers;
 #[path = "../../tests/it/system.rs"]
 mod system;
 
+/// The sustained rate, where it was never measured.
+const SUSTAINED: f64 = 4_000.0;
+
 /// Measures what the service does and what it costs, each figure beside what limits it in the same run.
 #[derive(Parser)]
 #[expect(clippy::struct_excessive_bools, reason = "flags")]
@@ -112,7 +115,10 @@ async fn main() {
     if options.wants("sync") {
         show(&mut lines, scenes::waiting::measure(&size).await);
     }
-    let mut sustained = 4_000.0;
+    let earlier = Report::read_json(&folder.join("figures.json"));
+    let of_sustained =
+        |report: &Report| report.lines.iter().find(|line| line.topic == "sustained").map(Line::value);
+    let mut sustained = earlier.as_ref().and_then(of_sustained).unwrap_or(SUSTAINED);
     if options.wants("sustained") {
         let line = scenes::sustained::measure(&size).await;
         sustained = line.value();
@@ -152,7 +158,7 @@ async fn main() {
     }
     if options.docs {
         let figures = folder.join("figures.json");
-        let report = report.together_with(&figures);
+        let report = report.together_with(earlier);
         report.write_json(&figures);
         report.write_into(&folder.with_extension("md"));
     }

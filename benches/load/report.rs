@@ -12,12 +12,16 @@ pub struct Report {
 }
 
 impl Report {
-    /// With what an earlier run measured of other topics, if `file` has it.
-    pub fn together_with(mut self, file: &Path) -> Self {
-        let Ok(json) = fs::read_to_string(file) else { return self };
-        let earlier: Self = serde_json::from_str(&json).expect("the figures of an earlier run");
-        let others =
-            earlier.lines.into_iter().filter(|old| self.lines.iter().all(|new| new.topic != old.topic));
+    /// What an earlier run wrote.
+    pub fn read_json(file: &Path) -> Option<Self> {
+        let json = fs::read_to_string(file).ok()?;
+        Some(serde_json::from_str(&json).expect("the figures of an earlier run"))
+    }
+
+    /// With what an earlier run measured of other topics.
+    pub fn together_with(mut self, earlier: Option<Self>) -> Self {
+        let others = earlier.into_iter().flat_map(|earlier| earlier.lines);
+        let others = others.filter(|old| self.lines.iter().all(|new| new.topic != old.topic));
         let others: Vec<Line> = others.collect();
         self.lines.extend(others);
         self.lines.sort_by_key(|line| TOPICS.iter().position(|topic| *topic == line.topic));
