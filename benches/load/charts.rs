@@ -95,7 +95,13 @@ fn draw(file: &Path, title: &str, axis: &Axis, series: &[Series]) {
         .build_cartesian_2d((least..most(|point| point.0)).log_scale(), 0.0..most(|point| point.1) * 1.1)
         .expect("drawn");
     let mut mesh = chart.configure_mesh();
-    mesh.x_desc(axis.title).x_label_formatter(&axis.label).light_line_style(WHITE).draw().expect("drawn");
+    mesh.x_desc(axis.title)
+        .x_label_formatter(&axis.label)
+        .y_label_formatter(&|value| format!("{value:.0}"))
+        .label_style(("sans-serif", 14))
+        .max_light_lines(0)
+        .draw()
+        .expect("drawn");
     for (series, colour) in series.iter().zip(COLOURS) {
         let line = LineSeries::new(series.points.iter().copied(), colour.stroke_width(2));
         chart
@@ -109,6 +115,7 @@ fn draw(file: &Path, title: &str, axis: &Axis, series: &[Series]) {
     chart
         .configure_series_labels()
         .position(SeriesLabelPosition::UpperLeft)
+        .label_font(("sans-serif", 14))
         .background_style(WHITE.mix(0.8))
         .border_style(BLACK.mix(0.3))
         .draw()

@@ -136,18 +136,12 @@ async fn main() {
     }
     if options.wants("batch") {
         show(&mut lines, scenes::workers::batches(&size).await);
-        if options.docs {
-            charts::batch(&folder, &lines, &scenes::workers::BATCHES);
-        }
     }
     if options.wants("concurrency") {
         show(&mut lines, scenes::workers::concurrency(&size, of_message).await);
     }
     if options.wants("growth") {
         show(&mut lines, scenes::growth::measure(&size, of_message).await);
-        if options.docs {
-            charts::growth(&folder, &lines, &size.log_rows);
-        }
     }
     if options.wants("footprint") {
         show(&mut lines, scenes::footprint::measure(&size, of_message).await);
@@ -160,6 +154,8 @@ async fn main() {
         let figures = folder.join("figures.json");
         let report = report.together_with(earlier);
         report.write_json(&figures);
+        charts::batch(&folder, &report.lines, &scenes::workers::BATCHES);
+        charts::growth(&folder, &report.lines, &size.log_rows);
         report.write_into(&folder.with_extension("md"));
     }
 }
