@@ -43,7 +43,7 @@ const SUSTAINED: f64 = 4_000.0;
 #[derive(Parser)]
 #[expect(clippy::struct_excessive_bools, reason = "flags")]
 struct Options {
-    /// About two minutes: each figure once, and shorter.
+    /// About three minutes: each figure once, and shorter.
     #[arg(long)]
     quick: bool,
     /// Compare with a log of 100 million rows as well, which takes an hour.
