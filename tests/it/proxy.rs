@@ -85,6 +85,13 @@ impl Proxy {
         self.weather.send_replace(weather);
     }
 
+    /// Stalls for so long. As with [`Weather::Slow`], the time is the fault itself: nothing is waited for by it.
+    pub async fn stall(&self, time: Duration) {
+        self.turn(Weather::Stalled);
+        sleep(time).await;
+        self.turn(Weather::Fair);
+    }
+
     /// Closes all connections.
     pub fn cut(&self) {
         self.lives.send_replace(Lives::default()).cut.cancel();

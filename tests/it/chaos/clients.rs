@@ -13,7 +13,10 @@ use futures_util::future::join_all;
 use point_system::domain::{PARTITIONS, UserId};
 use reqwest::RequestBuilder;
 use serde_json::{Value, json};
-use tokio::task::JoinSet;
+use tokio::{
+    task::JoinSet,
+    time::{MissedTickBehavior, interval},
+};
 use tokio_util::sync::CancellationToken;
 
 use super::Chaos;
@@ -25,7 +28,7 @@ use crate::{
 /// How long a client waits for an answer before it sends again.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// The pause before a change is sent again.
+/// The least time between two tries of a change.
 const RETRY_PAUSE: Duration = Duration::from_millis(50);
 
 /// The most operations of a batch.
@@ -177,7 +180,10 @@ impl Sender {
 
     /// Sends a request until it is answered; the body of the answer.
     async fn answered(&self, request: impl Fn() -> RequestBuilder) -> Value {
+        let mut tries = interval(RETRY_PAUSE);
+        tries.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
+            tries.tick().await;
             count(&self.counts.requests);
             match request().timeout(ANSWER_TIMEOUT).send().await {
                 Ok(answer) => match answer.status().as_u16() {
@@ -195,7 +201,6 @@ impl Sender {
                 },
                 Err(_) => count(&self.counts.unanswered),
             }
-            tokio::time::sleep(RETRY_PAUSE).await;
         }
     }
 }

@@ -6,7 +6,7 @@ use tokio::process::Command;
 
 use crate::{
     process::Process,
-    proxy::{Proxy, Weather, detour},
+    proxy::{Proxy, detour},
     servers::OwnServers,
     system::System,
 };
@@ -130,7 +130,7 @@ impl Site {
             }
             Fault::CutBroker => self.to_broker.cut(),
             Fault::HalveBroker => self.to_broker.halve(),
-            Fault::StallBroker => stall(&self.to_broker, pause).await,
+            Fault::StallBroker => self.to_broker.stall(pause).await,
             Fault::RestartPostgres => self.restart_postgres().await,
             Fault::KillPostgres => {
                 kill(&self.servers.folder.join("postgres/data/postmaster.pid")).await;
@@ -138,7 +138,7 @@ impl Site {
             }
             Fault::TerminateBackends => terminate(system).await,
             Fault::CutPostgres => self.to_postgres.cut(),
-            Fault::StallPostgres => stall(&self.to_postgres, pause).await,
+            Fault::StallPostgres => self.to_postgres.stall(pause).await,
         }
     }
 
@@ -167,12 +167,6 @@ async fn kill(pid_file: &std::path::Path) {
     let text = fs::read_to_string(pid_file).expect("a pid file");
     let pid = text.lines().next().expect("a pid").trim();
     assert!(Command::new("kill").args(["-KILL", pid]).status().await.expect("kill").success());
-}
-
-async fn stall(proxy: &Proxy, pause: Duration) {
-    proxy.turn(Weather::Stalled);
-    tokio::time::sleep(pause).await;
-    proxy.turn(Weather::Fair);
 }
 
 async fn terminate(system: &System) {
