@@ -13,6 +13,8 @@ pub(super) struct Account {
     pub point: i64,
     /// The number of entries in the log, which is the `seq` of the last one.
     pub seq: i64,
+    /// When the last entry was written.
+    pub updated_at: Timestamp,
 }
 
 /// Why a delta was refused.
@@ -66,7 +68,8 @@ pub struct Outcome {
 }
 
 /// Decides `deltas` in their order. `accounts` must hold every user of the batch and is moved on;
-/// `logged` holds the entries of request ids that were decided earlier. Returns one outcome per delta.
+/// `logged` holds the entries of request ids that were decided earlier. A user's times never go back, also where
+/// `now` does: a past balance is searched for in the order of `seq`. Returns one outcome per delta.
 pub(super) fn settle(
     accounts: &mut HashMap<UserId, Account>,
     logged: &mut HashMap<(UserId, RequestId), Entry>,
@@ -82,12 +85,13 @@ pub(super) fn settle(
             }
             let account = accounts.entry(delta.user_id).or_default();
             let rejection = move_on(account, delta);
+            account.updated_at = account.updated_at.max(now);
             let entry = Entry {
                 delta: delta.clone(),
                 seq: account.seq,
                 rejection,
                 balance: account.point,
-                created_at: now,
+                created_at: account.updated_at,
             };
             logged.insert(key, entry.clone());
             Outcome { entry, replayed: false }

@@ -11,18 +11,14 @@ use tokio_postgres::{Row, error::SqlState, types::ToSql};
 use uuid::Uuid;
 
 use super::{
-    Balance,
     delta::{Action, Delta, Points, Reason, RequestId, UserId},
     settle::{Account, Entry, Outcome, Rejection, settle},
 };
 
-mod history;
+mod read;
 
 /// The longest that one transaction may take before its connection is given up.
 const APPLY_TIMEOUT_MS: u64 = 6_000;
-
-/// The longest that one read may take before its connection is given up.
-const READ_TIMEOUT_MS: u64 = 2_000;
 
 /// What a failed statement means for the deltas in hand.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -77,11 +73,6 @@ impl Store {
         self.with_client(APPLY_TIMEOUT_MS, async |client| apply(client, deltas).await).await
     }
 
-    /// The balances of those of `users` that have been seen.
-    pub(super) async fn balances(&self, users: &[UserId]) -> Result<HashMap<UserId, Balance>, StoreError> {
-        self.with_client(READ_TIMEOUT_MS, async |client| balances(client, users).await).await
-    }
-
     /// Lends a connection for at most `limit_ms`. One that failed is closed, which ends its transaction;
     /// where the server can't be used, so are the idle ones, which are likely to be dead as well.
     async fn with_client<T>(
@@ -110,7 +101,8 @@ impl Store {
 
 const CREATE: &str = "insert into user_point (user_id) select unnest($1::bigint[]) on conflict do nothing";
 
-const LOCK: &str = "select user_id, point, seq, updated_at from user_point where user_id = any($1) order by user_id for update";
+const LOCK: &str = "select user_id, point, seq, updated_at from user_point where user_id = any($1) \
+     order by user_id for update";
 
 const LOGGED: &str = "select user_id, seq, request_id, action, point, reject_reason, reason, balance, \
      requested_at, created_at \
@@ -119,13 +111,14 @@ const LOGGED: &str = "select user_id, seq, request_id, action, point, reject_rea
 const NOW: &str = "select clock_timestamp()";
 
 const WRITE: &str = "with moved as ( \
-         update user_point set point = new.point, seq = new.seq, updated_at = $4 \
-         from unnest($1::bigint[], $2::bigint[], $3::bigint[]) as new (user_id, point, seq) \
+         update user_point set point = new.point, seq = new.seq, updated_at = new.updated_at \
+         from unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::timestamptz[]) \
+             as new (user_id, point, seq, updated_at) \
          where user_point.user_id = new.user_id) \
-     insert into log (created_at, user_id, seq, request_id, action, point, status, reject_reason, reason, \
-         balance, requested_at) \
-     select $4, entry.* from unnest($5::bigint[], $6::bigint[], $7::uuid[], $8::text[], $9::bigint[], \
-         $10::text[], $11::text[], $12::text[], $13::bigint[], $14::timestamptz[]) as entry";
+     insert into log (user_id, seq, request_id, action, point, status, reject_reason, reason, balance, \
+         requested_at, created_at) \
+     select * from unnest($5::bigint[], $6::bigint[], $7::uuid[], $8::text[], $9::bigint[], $10::text[], \
+         $11::text[], $12::text[], $13::bigint[], $14::timestamptz[], $15::timestamptz[])";
 
 /// Two round trips: locks and what is known, then the decision; each is pipelined on the connection. Users who
 /// are new take one more.
@@ -135,7 +128,7 @@ async fn apply(client: &Client, deltas: &[Delta]) -> Result<Vec<Outcome>, StoreE
             .await?
             .try_into()
             .expect("as many statements as texts");
-    let mut users = ids(deltas.iter().map(|delta| delta.user_id));
+    let mut users: Vec<i64> = deltas.iter().map(|delta| delta.user_id.get()).collect();
     users.sort_unstable();
     users.dedup();
     let (asked_users, asked_requests): (Vec<i64>, Vec<Uuid>) =
@@ -164,36 +157,13 @@ async fn apply(client: &Client, deltas: &[Delta]) -> Result<Vec<Outcome>, StoreE
     let (.., locked, logged, now) = first;
     let mut accounts = locked.iter().map(account).collect::<Result<HashMap<_, _>, _>>()?;
     let mut known = logged.iter().map(entry).collect::<Result<HashMap<_, _>, _>>()?;
-    // A user's times never go back, whatever the clock does: `history` searches them in the order of `seq`.
-    let mut times = locked.iter().map(|row| row.try_get(3));
-    let now = times.try_fold(now.try_get(0)?, |now: Timestamp, last| last.map(|last| now.max(last)))?;
 
-    let outcomes = settle(&mut accounts, &mut known, deltas, now);
+    let outcomes = settle(&mut accounts, &mut known, deltas, now.try_get(0)?);
     let entries: Vec<&Entry> = outcomes.iter().filter(|o| !o.replayed).map(|o| &o.entry).collect();
     let rows = Rows::of(&accounts, &entries);
-    let parameters = rows.parameters(&now);
+    let parameters = rows.parameters();
     try_join!(biased; client.execute(&write, &parameters), client.batch_execute("commit"))?;
     Ok(outcomes)
-}
-
-const BALANCES: &str =
-    "select user_id, point, seq, updated_at from user_point where user_id = any($1) and seq > 0";
-
-async fn balances(client: &Client, users: &[UserId]) -> Result<HashMap<UserId, Balance>, StoreError> {
-    let statement = client.prepare_cached(BALANCES).await?;
-    let rows = client.query(&statement, &[&ids(users.iter().copied())]).await?;
-    rows.iter()
-        .map(|row| {
-            let user_id = user_id(row)?;
-            let balance = Balance {
-                user_id,
-                point: row.try_get(1)?,
-                seq: row.try_get(2)?,
-                updated_at: row.try_get(3)?,
-            };
-            Ok((user_id, balance))
-        })
-        .collect()
 }
 
 /// The columns of a [`WRITE`]: the accounts as they stand now, and the new entries.
@@ -202,6 +172,7 @@ struct Rows<'a> {
     users: Vec<i64>,
     points: Vec<i64>,
     seqs: Vec<i64>,
+    updated_ats: Vec<Timestamp>,
     user_ids: Vec<i64>,
     entry_seqs: Vec<i64>,
     request_ids: Vec<Uuid>,
@@ -212,6 +183,7 @@ struct Rows<'a> {
     reasons: Vec<Option<&'a str>>,
     balances: Vec<i64>,
     requested_ats: Vec<Timestamp>,
+    created_ats: Vec<Timestamp>,
 }
 
 impl<'a> Rows<'a> {
@@ -221,6 +193,7 @@ impl<'a> Rows<'a> {
             rows.users.push(user.get());
             rows.points.push(account.point);
             rows.seqs.push(account.seq);
+            rows.updated_ats.push(account.updated_at);
         }
         for entry in entries {
             rows.user_ids.push(entry.delta.user_id.get());
@@ -233,16 +206,17 @@ impl<'a> Rows<'a> {
             rows.reasons.push(entry.delta.reason.as_ref().map(Reason::as_str));
             rows.balances.push(entry.balance);
             rows.requested_ats.push(entry.delta.requested_at);
+            rows.created_ats.push(entry.created_at);
         }
         rows
     }
 
-    fn parameters<'p>(&'p self, now: &'p Timestamp) -> [&'p (dyn ToSql + Sync); 14] {
+    fn parameters(&self) -> [&(dyn ToSql + Sync); 15] {
         [
             &self.users,
             &self.points,
             &self.seqs,
-            now,
+            &self.updated_ats,
             &self.user_ids,
             &self.entry_seqs,
             &self.request_ids,
@@ -253,12 +227,9 @@ impl<'a> Rows<'a> {
             &self.reasons,
             &self.balances,
             &self.requested_ats,
+            &self.created_ats,
         ]
     }
-}
-
-fn ids(users: impl Iterator<Item = UserId>) -> Vec<i64> {
-    users.map(UserId::get).collect()
 }
 
 fn user_id(row: &Row) -> Result<UserId, StoreError> {
@@ -266,7 +237,8 @@ fn user_id(row: &Row) -> Result<UserId, StoreError> {
 }
 
 fn account(row: &Row) -> Result<(UserId, Account), StoreError> {
-    Ok((user_id(row)?, Account { point: row.try_get(1)?, seq: row.try_get(2)? }))
+    let (point, seq, updated_at) = (row.try_get(1)?, row.try_get(2)?, row.try_get(3)?);
+    Ok((user_id(row)?, Account { point, seq, updated_at }))
 }
 
 fn entry(row: &Row) -> Result<((UserId, RequestId), Entry), StoreError> {

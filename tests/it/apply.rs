@@ -75,8 +75,10 @@ async fn a_duplicate_changes_nothing_within_a_batch_and_across_batches() {
         outcomes.iter().map(|o| (o.entry.seq, o.replayed)).collect::<Vec<_>>(),
         [(1, false), (2, false), (1, true)]
     );
+    let before = service.balance(user(7)).await;
     let again = apply(&service, &once).await;
     assert_eq!((again.entry.seq, again.entry.balance, again.replayed), (1, 10, true));
+    assert_eq!(service.balance(user(7)).await, before, "and its time");
     // Another user's delta with the same id is another delta.
     let elsewhere = Delta { user_id: user(8), ..once };
     assert!(!apply(&service, &elsewhere).await.replayed);

@@ -7,6 +7,7 @@ use reqwest::{StatusCode, header::LINK};
 use serde_json::{Value, json};
 
 use crate::{
+    apply,
     client::{Client, answer, body, text},
     http::refused,
     system::System,
@@ -136,6 +137,12 @@ async fn a_users_times_never_go_back_whatever_the_clock_does() {
     system.execute(&ahead).await;
     let (_, entry) = answer(client.change("add", 7, 1).header("Prefer", "wait")).await;
     assert_eq!(entry["created_at"], "2099-01-01T00:00:00Z");
+    // Nor does one whose times are ahead hold those whose changes share the transaction.
+    let together = vec![apply::add(7, 1), apply::add(8, 1)];
+    let outcomes = system.service(1).apply_deltas(0, together).await.expect("an answer");
+    let times = outcomes.into_iter().map(|outcome| outcome.expect("applied").entry.created_at);
+    let [held, free] = times.collect::<Vec<_>>().try_into().expect("two");
+    assert!(held.to_string().starts_with("2099") && free <= Timestamp::now(), "{held} {free}");
     let at = async |time: &str| answer(client.get(&format!("/v1/point?id=7&at={time}"))).await.1;
     assert_eq!(at("2098-12-31T23:59:59Z").await["seq"], 2);
     assert_eq!(at("2099-01-01T00:00:00Z").await, answer(client.get("/v1/point?id=7")).await.1);

@@ -1,4 +1,4 @@
-//! The statements that read the log. None that writes, and no rule of the ledger may enter.
+//! The statements that read balances and the log. None that writes, and no rule of the ledger may enter.
 
 use std::collections::HashMap;
 
@@ -9,7 +9,7 @@ use tokio::try_join;
 use tokio_postgres::Row;
 use uuid::Uuid;
 
-use super::{LOGGED, READ_TIMEOUT_MS, Store, StoreError, entry};
+use super::{LOGGED, Store, StoreError, entry, user_id};
 use crate::domain::{
     Balance,
     delta::{RequestId, UserId},
@@ -21,7 +21,18 @@ use crate::domain::{
 /// refusals in a row are some 250 blocks of 8 KiB.
 const APPLIED_SCAN_MAX: i64 = 10_000;
 
+/// The longest that one read may take before its connection is given up.
+const READ_TIMEOUT_MS: u64 = 2_000;
+
 impl Store {
+    /// The balances of those of `users` that have been seen.
+    pub(in crate::domain) async fn balances(
+        &self,
+        users: &[UserId],
+    ) -> Result<HashMap<UserId, Balance>, StoreError> {
+        self.with_client(READ_TIMEOUT_MS, async |client| balances(client, users).await).await
+    }
+
     /// The entries of those request ids that are in the log.
     pub(in crate::domain) async fn logged(
         &self,
@@ -59,6 +70,27 @@ impl Store {
         })
         .await
     }
+}
+
+const BALANCES: &str =
+    "select user_id, point, seq, updated_at from user_point where user_id = any($1) and seq > 0";
+
+async fn balances(client: &Client, users: &[UserId]) -> Result<HashMap<UserId, Balance>, StoreError> {
+    let statement = client.prepare_cached(BALANCES).await?;
+    let ids: Vec<i64> = users.iter().map(|user| user.get()).collect();
+    let rows = client.query(&statement, &[&ids]).await?;
+    rows.iter()
+        .map(|row| {
+            let user_id = user_id(row)?;
+            let balance = Balance {
+                user_id,
+                point: row.try_get(1)?,
+                seq: row.try_get(2)?,
+                updated_at: row.try_get(3)?,
+            };
+            Ok((user_id, balance))
+        })
+        .collect()
 }
 
 /// A binary search for the last entry that is not after a time: within a user's log the times never go back,
