@@ -97,6 +97,23 @@ impl Points {
     }
 }
 
+/// What a client names a request by, so that it counts once however often it is sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct IdempotencyKey<'a>(&'a str);
+
+impl<'a> IdempotencyKey<'a> {
+    /// A key of 1 to [`KEY_MAX_BYTES`] visible ASCII characters and inner spaces.
+    ///
+    /// # Errors
+    /// [`Invalid`] where it is anything else.
+    pub fn new(key: &'a str) -> Result<Self, Invalid> {
+        let visible = key.bytes().all(|byte| (b' '..=b'~').contains(&byte));
+        let rule = || format!("must be 1 to {KEY_MAX_BYTES} visible ASCII characters");
+        let valid = !key.is_empty() && key.len() <= KEY_MAX_BYTES && visible;
+        valid.then_some(Self(key)).ok_or_else(|| Invalid { field: "Idempotency-Key", rule: rule() })
+    }
+}
+
 /// What identifies a delta of a user: the same id is applied at most once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RequestId(Uuid);
@@ -110,32 +127,22 @@ impl RequestId {
 
     /// The id of a user's idempotency key, the same on every call: UUID version 5 of the user id's
     /// 8 big-endian bytes and the key.
-    ///
-    /// # Errors
-    /// [`Invalid`] where the key is empty, longer than 255 bytes, or has anything but visible
-    /// ASCII characters and inner spaces.
-    pub fn from_key(user_id: UserId, key: &[u8]) -> Result<Self, Invalid> {
+    #[must_use]
+    pub fn from_key(user_id: UserId, key: IdempotencyKey) -> Self {
         Self::named(user_id, key, &[])
     }
 
     /// The id of an operation of a batch that has a key as a whole: the same for the same user and index, and
     /// never that of another key, as a zero byte comes before the index, 8 big-endian bytes.
-    ///
-    /// # Errors
-    /// As [`RequestId::from_key`].
-    pub fn from_batch_key(user_id: UserId, key: &[u8], index: usize) -> Result<Self, Invalid> {
+    #[must_use]
+    pub fn from_batch_key(user_id: UserId, key: IdempotencyKey, index: usize) -> Self {
         let index = (index as u64).to_be_bytes();
         Self::named(user_id, key, &[&[0], &index[..]].concat())
     }
 
-    fn named(user_id: UserId, key: &[u8], rest: &[u8]) -> Result<Self, Invalid> {
-        let visible = key.iter().all(|byte| (b' '..=b'~').contains(byte));
-        if key.is_empty() || key.len() > KEY_MAX_BYTES || !visible {
-            let rule = format!("must be 1 to {KEY_MAX_BYTES} visible ASCII characters");
-            return Err(Invalid { field: "Idempotency-Key", rule });
-        }
-        let name = [&user_id.get().to_be_bytes(), key, rest].concat();
-        Ok(Self(Uuid::new_v5(&KEY_NAMESPACE, &name)))
+    fn named(user_id: UserId, IdempotencyKey(key): IdempotencyKey, rest: &[u8]) -> Self {
+        let name = [&user_id.get().to_be_bytes(), key.as_bytes(), rest].concat();
+        Self(Uuid::new_v5(&KEY_NAMESPACE, &name))
     }
 
     /// The UUID itself.
@@ -258,14 +265,14 @@ mod tests {
     #[test]
     fn a_key_gives_one_request_id_per_user() {
         let [one, two] = [1, 2].map(|id| UserId::new("user_id", id).expect("valid"));
-        let id = RequestId::from_key(one, b"order-7").expect("valid");
-        assert_eq!(id, RequestId::from_key(one, b"order-7").expect("valid"));
-        assert_ne!(id, RequestId::from_key(two, b"order-7").expect("valid"));
-        let [first, again, second] =
-            [0, 0, 1].map(|index| RequestId::from_batch_key(one, b"order-7", index).expect("valid"));
+        let key = IdempotencyKey::new("order-7").expect("valid");
+        let id = RequestId::from_key(one, key);
+        assert_eq!(id, RequestId::from_key(one, key));
+        assert_ne!(id, RequestId::from_key(two, key));
+        let [first, again, second] = [0, 0, 1].map(|index| RequestId::from_batch_key(one, key, index));
         assert!(first == again && first != second && first != id);
-        for key in [&b""[..], b"\n", &[b'k'; KEY_MAX_BYTES + 1], "é".as_bytes()] {
-            assert!(RequestId::from_key(one, key).is_err(), "{key:?}");
+        for key in ["", "\n", &"k".repeat(KEY_MAX_BYTES + 1), "é"] {
+            assert!(IdempotencyKey::new(key).is_err(), "{key:?}");
         }
     }
 

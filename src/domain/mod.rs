@@ -24,8 +24,8 @@ mod audit;
 
 pub use audit::{AuditError, AuditReport, Finding, audit};
 pub use delta::{
-    Action, Delta, Invalid, KEY_MAX_BYTES, PARTITIONS, POINTS_MAX, Points, REASON_MAX_CHARS, Reason,
-    RequestId, UserId,
+    Action, Delta, IdempotencyKey, Invalid, KEY_MAX_BYTES, PARTITIONS, POINTS_MAX, Points, REASON_MAX_CHARS,
+    Reason, RequestId, UserId,
 };
 pub use read::{HistoryQuery, PAGE_MAX, Page, Status};
 pub use settle::{Entry, Outcome, Rejection};
@@ -154,7 +154,8 @@ impl Trip for ApplyTrip {
 
     async fn carry(&mut self, groups: Vec<Vec<Delta>>) -> Vec<Self::Reply> {
         let sizes: Vec<usize> = groups.iter().map(Vec::len).collect();
-        let mut results = self.apply(&groups.concat()).await.into_iter();
+        let deltas: Vec<Delta> = groups.into_iter().flatten().collect();
+        let mut results = self.apply(&deltas).await.into_iter();
         sizes.into_iter().map(|size| results.by_ref().take(size).collect()).collect()
     }
 }

@@ -20,8 +20,8 @@ use super::{
     schema, traffic,
 };
 use crate::{
-    domain::{Action, Delta, Invalid, Points, Reason, RequestId, UserId},
-    queue::PublishError,
+    domain::{Action, Delta, IdempotencyKey, Invalid, Points, Reason, RequestId, UserId},
+    queue::{PARTITION_CAPACITY, PublishError},
 };
 
 /// The longest body.
@@ -29,6 +29,7 @@ const BODY_MAX_BYTES: usize = 1024 * 1024;
 
 /// The most operations of a batch. A partition of an idle node has room for them, were they all of one user.
 pub(super) const OPERATIONS_MAX: usize = 1_000;
+const _: () = assert!(OPERATIONS_MAX <= PARTITION_CAPACITY);
 
 /// Many changes at once.
 #[derive(Deserialize, ToSchema)]
@@ -127,10 +128,7 @@ fn parse(body: &[u8], batch_key: Option<&str>) -> Result<Vec<Delta>, ApiError> {
     expect_object(body)?;
     let BatchRequest { operations } =
         serde_json::from_slice(body).map_err(|error| ApiError::MalformedBody(error.to_string()))?;
-    if let Some(key) = batch_key {
-        // Whether or not an operation needs it.
-        RequestId::from_key(UserId::new("user_id", 1)?, key.as_bytes())?;
-    }
+    let batch_key = batch_key.map(IdempotencyKey::new).transpose()?;
     let operations = operations.ok_or_else(|| ApiError::invalid("operations", "is required"))?;
     if operations.is_empty() || operations.len() > OPERATIONS_MAX {
         return Err(ApiError::invalid("operations", format!("must be 1 to {OPERATIONS_MAX}")));
@@ -153,7 +151,7 @@ fn parse(body: &[u8], batch_key: Option<&str>) -> Result<Vec<Delta>, ApiError> {
 /// Reads one operation and notes what is wrong with it.
 struct Judge<'a> {
     index: usize,
-    batch_key: Option<&'a str>,
+    batch_key: Option<IdempotencyKey<'a>>,
     faults: Vec<Fault>,
 }
 
@@ -172,32 +170,29 @@ impl Judge<'_> {
         // What is of another type breaks the rule of the field as well.
         let number = |value: &Value| value.as_number().and_then(whole).unwrap_or(0);
         let words = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-        let action = self.required("action", action, |value| {
+        let action = self.required("action", action.as_ref(), |value| {
             let rule = || "must be add or subtract".to_owned();
             Action::parse(&words(value)).ok_or_else(|| Invalid { field: "action", rule: rule() })
         });
-        let user_id = self.required("user_id", user_id, |value| UserId::new("user_id", number(value)));
-        let point = self.required("point", point, |value| Points::new(number(value)));
-        let reason = self.optional("reason", reason, |value| Reason::new(words(value)));
-        let whose = user_id.map_or_else(|| UserId::new("user_id", 1), Ok);
-        let request_id =
-            self.optional("key", key, |value| RequestId::from_key(whose?, words(value).as_bytes()));
-        let request_id = match (request_id, self.batch_key, user_id) {
-            (Some(id), ..) => id,
-            (None, Some(key), Some(user)) => {
-                let id = RequestId::from_batch_key(user, key.as_bytes(), self.index);
-                id.map_err(|invalid| self.fault("", &invalid.to_string())).ok()?
-            }
-            (None, ..) => RequestId::random(),
-        };
+        let user_id =
+            self.required("user_id", user_id.as_ref(), |value| UserId::new("user_id", number(value)));
+        let point = self.required("point", point.as_ref(), |value| Points::new(number(value)));
+        let reason = self.optional("reason", reason.as_ref(), |value| Reason::new(words(value)));
+        let key = key.map(|value| words(&value));
+        let key = self.optional("key", key.as_deref(), IdempotencyKey::new);
         let (action, user_id, point) = (action?, user_id?, point?);
+        let request_id = match (key, self.batch_key) {
+            (Some(key), _) => RequestId::from_key(user_id, key),
+            (None, Some(key)) => RequestId::from_batch_key(user_id, key, self.index),
+            (None, None) => RequestId::random(),
+        };
         Some(Delta { request_id, user_id, action, point, reason, requested_at: now(), traceparent: None })
     }
 
     fn required<T>(
         &mut self,
         field: &str,
-        value: Option<Value>,
+        value: Option<&Value>,
         parse: impl FnOnce(&Value) -> Result<T, Invalid>,
     ) -> Option<T> {
         if value.is_none() {
@@ -206,13 +201,13 @@ impl Judge<'_> {
         self.optional(field, value, parse)
     }
 
-    fn optional<T>(
+    fn optional<V, T>(
         &mut self,
         field: &str,
-        value: Option<Value>,
-        parse: impl FnOnce(&Value) -> Result<T, Invalid>,
+        value: Option<V>,
+        parse: impl FnOnce(V) -> Result<T, Invalid>,
     ) -> Option<T> {
-        parse(&value?).map_err(|invalid| self.fault(&format!("/{field}"), &invalid.rule)).ok()
+        parse(value?).map_err(|invalid| self.fault(&format!("/{field}"), &invalid.rule)).ok()
     }
 
     /// `pointer` is relative to the operation.

@@ -16,7 +16,7 @@ use super::{
     requests::preferred_wait,
     traffic,
 };
-use crate::domain::{Action, Balance, Delta, Outcome, Points, Reason, RequestId, UserId};
+use crate::domain::{Action, Balance, Delta, IdempotencyKey, Outcome, Points, Reason, RequestId, UserId};
 
 /// The longest body.
 pub(super) const BODY_MAX_BYTES: usize = 16 * 1024;
@@ -168,7 +168,7 @@ fn parse(action: Action, request: &HttpRequest, body: &[u8]) -> Result<Delta, Ap
     let point = Points::new(number("point", change.point, Points::RULE)?)?;
     let reason = change.reason.map(Reason::new).transpose()?;
     let request_id = match header_text(request, IDEMPOTENCY_KEY)? {
-        Some(key) => RequestId::from_key(user_id, key.as_bytes())?,
+        Some(key) => RequestId::from_key(user_id, IdempotencyKey::new(key)?),
         None => RequestId::random(),
     };
     let (requested_at, traceparent) = (now(), traffic::trace(request));

@@ -19,7 +19,7 @@ pub use consumer::{Consumer, Delivery, Disposition};
 pub use dead_letters::{DeadLetter, DeadLetters, DeadLettersError, Death};
 pub use depth::{DepthProbe, Depths};
 pub use link::{Link, LinkWatch};
-pub use publisher::{PublishError, Publisher};
+pub use publisher::{PARTITION_CAPACITY, PublishError, Publisher};
 pub use topology::QueueNames;
 
 /// AMQP carries names in a byte of length (AMQP 0-9-1 §4.2.5.3).

@@ -27,7 +27,7 @@ const MESSAGE_MAX_BYTES: usize = 128 * 1024;
 pub(super) const CONFIRM_TIMEOUT_MS: u64 = 5_000;
 
 /// The most deltas that may wait for one partition.
-const PARTITION_CAPACITY: usize = 1_024;
+pub const PARTITION_CAPACITY: usize = 1_024;
 
 /// Why a delta is not known to be in the queue.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -9,32 +9,34 @@ const CONCURRENCY: [u16; 4] = [1, 2, 4, 8];
 /// Deltas in a message.
 pub const BATCHES: [usize; 5] = [1, 4, 16, 64, 256];
 
+/// The concurrency that the others are compared with.
+const USUAL: usize = 2;
+
 pub async fn concurrency(size: &Size, of_message: usize) -> Vec<Line> {
-    let line =
-        |n| Line::new("concurrency", format!("apply, --concurrency {n}"), "/s").against("--concurrency 4");
-    let mut lines = CONCURRENCY.map(line);
     let mut rates = Vec::new();
     for concurrency in CONCURRENCY {
-        rates.push(apply(size, concurrency, of_message).await);
+        rates.push((format!("--concurrency {concurrency}"), apply(size, concurrency, of_message).await));
     }
-    for (line, rate) in lines.iter_mut().zip(&rates) {
-        line.add(*rate, rates[2]);
-    }
-    lines.into()
+    against("concurrency", &rates, USUAL)
 }
 
 pub async fn batches(size: &Size) -> Vec<Line> {
-    let line =
-        |n| Line::new("batch", format!("apply, {n} deltas a message"), "/s").against("1 delta a message");
-    let mut lines = BATCHES.map(line);
     let mut rates = Vec::new();
     for of_message in BATCHES {
-        rates.push(apply(size, LANES, of_message).await);
+        rates.push((format!("{of_message} deltas a message"), apply(size, LANES, of_message).await));
     }
-    for (line, rate) in lines.iter_mut().zip(&rates) {
-        line.add(*rate, rates[0]);
-    }
-    lines.into()
+    against("batch", &rates, 0)
+}
+
+/// A line for each rate, against the one at `base`.
+fn against(topic: &str, rates: &[(String, f64)], base: usize) -> Vec<Line> {
+    let (against, ceiling) = &rates[base];
+    let line = |(what, rate): &(String, f64)| {
+        let mut line = Line::new(topic, format!("apply, {what}"), "/s").against(against);
+        line.add(*rate, *ceiling);
+        line
+    };
+    rates.iter().map(line).collect()
 }
 
 async fn apply(size: &Size, concurrency: u16, of_message: usize) -> f64 {
