@@ -118,17 +118,17 @@ pub async fn serve(
 /// # Errors
 /// Where the database or the broker is not there in time.
 pub async fn work(node: &NodeArgs, stop: CancellationToken) -> anyhow::Result<()> {
-    let lanes = usize::from(node.concurrency);
-    let pool = postgres::pool(&node.database.url, lanes)?;
+    let concurrency = usize::from(node.concurrency);
+    let pool = postgres::pool(&node.database.url, concurrency)?;
     let link = Link::start(node.broker.url.clone(), node.broker.names.clone(), "work");
     let operations = Operations::start(Duty::Work, node, (&pool, &link), &stop)?;
     if let Some(started) = stop.run_until_cancelled(ready(&pool, &link, node)).await {
         started?;
         operations.health.started();
-        let service = Arc::new(PointService::start(pool, lanes, &Patience::Queue(stop.clone())));
+        let service = Arc::new(PointService::start(pool, concurrency, &Patience::Queue(stop.clone())));
         let worker = Uuid::now_v7();
         let consumers = (0..PARTITIONS).map(|p| Consumer::new(p, link.watch(), worker, stop.clone()));
-        log::info!(worker:%; "working on {PARTITIONS} partitions, {lanes} transactions at once");
+        log::info!(worker:%; "working on {PARTITIONS} partitions, up to {concurrency} transactions at once");
         let limit = node.patience.shutdown_timeout;
         let late = async {
             stop.cancelled().await;

@@ -30,11 +30,7 @@ async fn work_partition(mut consumer: Consumer, service: Arc<PointService>) {
             deliveries.iter().filter_map(|delivery| delivery.deltas.as_ref().ok()).flatten().cloned();
         let deltas: Vec<_> = deltas.collect();
         metrics.taken(deltas.iter().map(|delta| delta.requested_at).min());
-        let results = if deltas.is_empty() {
-            Ok(Vec::new())
-        } else {
-            service.apply_deltas(consumer.partition(), deltas).await
-        };
+        let results = if deltas.is_empty() { Ok(Vec::new()) } else { service.apply_deltas(deltas).await };
         let dispositions = match results {
             Ok(results) => dispositions(&deliveries, &results),
             Err(error) => {

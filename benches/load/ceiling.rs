@@ -5,14 +5,13 @@ use std::{
     io,
     net::{SocketAddr, TcpListener},
     process::Stdio,
-    sync::Arc,
     time::{Duration, Instant},
 };
 
 use actix_web::{App, HttpRequest, HttpResponse, HttpServer, web};
 use jiff::Timestamp;
 use point_system::{
-    domain::{Action, Balance, Delta, PARTITIONS, Points, RequestId, UserId},
+    domain::{Action, Balance, Delta, Points, RequestId, UserId},
     http::{ApiError, points},
 };
 use tokio::{
@@ -74,13 +73,12 @@ pub async fn apply(system: &System, users: &Users, deltas: usize, batch: usize, 
         let delta = delta(users.pick(&mut rng));
         of_lane[usize::from(delta.user_id.partition()) % lanes].push(delta);
     }
-    let service = Arc::new(system.service(lanes));
     let mut tasks = JoinSet::new();
-    for (lane, deltas) in (0..PARTITIONS).zip(of_lane) {
-        let service = Arc::clone(&service);
+    for deltas in of_lane {
+        let service = system.service(1);
         tasks.spawn(async move {
             for group in deltas.chunks(batch) {
-                let outcomes = service.apply_deltas(lane, group.to_vec()).await.expect("an answer");
+                let outcomes = service.apply_deltas(group.to_vec()).await.expect("an answer");
                 assert!(outcomes.iter().all(Result::is_ok));
             }
         });
@@ -105,7 +103,7 @@ pub async fn see_all(system: &System, users: i64) -> u64 {
     let service = system.service(1);
     let deltas: Vec<Delta> = (1..=users).map(delta).collect();
     for group in deltas.chunks(1_000) {
-        service.apply_deltas(0, group.to_vec()).await.expect("an answer");
+        service.apply_deltas(group.to_vec()).await.expect("an answer");
     }
     u64::try_from(users).expect("a count")
 }

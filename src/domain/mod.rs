@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    batch::{LaneError, Lanes, Trip},
+    batch::{Lane, LaneError, Trip},
     metrics::StoreMetrics,
 };
 use read::Readers;
@@ -34,8 +34,12 @@ pub use trace::TraceParent;
 /// The most deltas in one transaction; the last group taken may pass it.
 pub const APPLY_BATCH_MAX: usize = 1_000;
 
+/// The deltas, or the ids of a query, that are worth a transaction of their own: what it costs however small it
+/// is, is then a small part.
+const WORTHY_BATCH: usize = 100;
+
 /// The most calls that may wait for one lane.
-const LANE_CAPACITY: usize = 4_096;
+const LANE_CAPACITY: usize = 16_384;
 
 /// The pauses between tries while PostgreSQL can't be used.
 const RETRY_PAUSE_MIN_MS: u64 = 20;
@@ -91,47 +95,45 @@ pub enum Patience {
 
 /// Applies deltas and reads the ledger, batched; cheap to share behind an `Arc`.
 pub struct PointService {
-    apply: Lanes<ApplyTrip>,
+    apply: Lane<ApplyTrip>,
     readers: Readers,
 }
 
 impl PointService {
-    /// Starts `lanes` apply lanes and the read lanes over `pool`, which should have a connection for each
-    /// that is made use of: see [`PointService::connections`].
+    /// For up to `concurrency` transactions at once, and as many reads of balances, over `pool`, which should have
+    /// a connection for each that is made use of: see [`PointService::connections`].
     #[must_use]
-    pub fn start(pool: Pool, lanes: usize, patience: &Patience) -> Self {
+    pub fn start(pool: Pool, concurrency: usize, patience: &Patience) -> Self {
         let (store, metrics) = (Store::new(pool), StoreMetrics::default());
-        let readers = Readers::start(&store, lanes, &metrics);
+        let readers = Readers::start(&store, concurrency, &metrics);
         let trip =
             |_| ApplyTrip { store: store.clone(), patience: patience.clone(), metrics: metrics.clone() };
-        Self { apply: Lanes::start((0..lanes).map(trip), LANE_CAPACITY), readers }
+        Self { apply: Lane::start((0..concurrency).map(trip), LANE_CAPACITY), readers }
     }
 
-    /// Applies one delta, once for its request id however often it is called. Deltas of one user
-    /// that are handed in one after the other are applied in that order.
+    /// Applies one delta, once for its request id however often it is called.
     ///
     /// # Errors
     /// [`ServiceError`]; after `Unavailable` the delta may be applied, and may be sent again.
     pub async fn apply_delta(&self, delta: Delta) -> Result<Outcome, ServiceError> {
-        let partition = delta.user_id.partition();
-        let results = self.apply_deltas(partition, vec![delta]).await?;
+        let results = self.apply_deltas(vec![delta]).await?;
         results.into_iter().next().expect("one result per delta")
     }
 
-    /// The same for deltas of one partition, in their order, with a result for each.
+    /// The same for many in their order, with a result for each. Calls that overlap have no order among them:
+    /// whoever wants one waits for the first answer.
     ///
     /// # Errors
     /// [`ServiceError`] where the group as a whole got no answer.
     pub async fn apply_deltas(
         &self,
-        partition: u16,
         deltas: Vec<Delta>,
     ) -> Result<Vec<Result<Outcome, ServiceError>>, ServiceError> {
-        Ok(self.apply.call(partition, deltas).await?)
+        Ok(self.apply.call(deltas).await?)
     }
 }
 
-/// An apply lane: its batches are transactions.
+/// Its batches are transactions.
 struct ApplyTrip {
     store: Store,
     patience: Patience,
@@ -143,6 +145,7 @@ impl Trip for ApplyTrip {
     type Reply = Vec<Result<Outcome, ServiceError>>;
     const NAME: &'static str = "apply";
     const MAX_WEIGHT: usize = APPLY_BATCH_MAX;
+    const WORTHY_WEIGHT: usize = WORTHY_BATCH;
 
     fn weight(group: &Vec<Delta>) -> usize {
         group.len()

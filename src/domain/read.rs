@@ -10,14 +10,14 @@ use tokio::{
 };
 
 use super::{
-    Balance, LANE_CAPACITY, Patience, PointService, ServiceError,
+    Balance, LANE_CAPACITY, Patience, PointService, ServiceError, WORTHY_BATCH,
     delta::{RequestId, UserId},
     retried,
     settle::Entry,
     store::{Store, StoreError},
 };
 use crate::{
-    batch::{Lanes, Trip},
+    batch::{Lane, Trip},
     metrics::StoreMetrics,
 };
 
@@ -31,7 +31,7 @@ const IDS_MAX: usize = 1_000;
 const PIPELINE_MAX: usize = 16;
 
 /// Connections that read the log at once.
-const LOG_LANES: usize = 2;
+const PAGES_AT_ONCE: usize = 2;
 
 /// The most callers that wait for an outcome to come.
 const WAITERS_MAX: usize = 1_000;
@@ -155,7 +155,7 @@ impl LookUp for HistoryQuery {
     }
 }
 
-/// A read lane: its batches are trips to the database.
+/// Its batches are queries.
 struct ReadTrip<Q> {
     store: Store,
     metrics: StoreMetrics,
@@ -167,6 +167,7 @@ impl<Q: LookUp> Trip for ReadTrip<Q> {
     type Reply = Result<Q::Answer, ServiceError>;
     const NAME: &'static str = Q::NAME;
     const MAX_WEIGHT: usize = Q::TOGETHER_MAX;
+    const WORTHY_WEIGHT: usize = if Q::TOGETHER_MAX < WORTHY_BATCH { Q::TOGETHER_MAX } else { WORTHY_BATCH };
 
     fn weight(_: &Q) -> usize {
         1
@@ -180,24 +181,24 @@ impl<Q: LookUp> Trip for ReadTrip<Q> {
     }
 }
 
-/// The read lanes, and who waits at them.
+/// What is read, and who waits for it.
 pub(super) struct Readers {
-    balances: Lanes<ReadTrip<UserId>>,
-    outcomes: Lanes<ReadTrip<(UserId, RequestId)>>,
-    past_balances: Lanes<ReadTrip<(UserId, Timestamp)>>,
-    pages: Lanes<ReadTrip<HistoryQuery>>,
+    balances: Lane<ReadTrip<UserId>>,
+    outcomes: Lane<ReadTrip<(UserId, RequestId)>>,
+    past_balances: Lane<ReadTrip<(UserId, Timestamp)>>,
+    pages: Lane<ReadTrip<HistoryQuery>>,
     waiters: Semaphore,
     first_round: Instant,
 }
 
 impl Readers {
-    /// Reads balances in `lanes` lanes, and what is rarer in a few.
-    pub(super) fn start(store: &Store, lanes: usize, metrics: &StoreMetrics) -> Self {
+    /// Up to `concurrency` reads of balances at once, and a few of what is rarer.
+    pub(super) fn start(store: &Store, concurrency: usize, metrics: &StoreMetrics) -> Self {
         Self {
-            balances: start(store, lanes, metrics),
+            balances: start(store, concurrency, metrics),
             outcomes: start(store, 1, metrics),
             past_balances: start(store, 1, metrics),
-            pages: start(store, LOG_LANES, metrics),
+            pages: start(store, PAGES_AT_ONCE, metrics),
             waiters: Semaphore::new(WAITERS_MAX),
             first_round: Instant::now(),
         }
@@ -211,17 +212,17 @@ impl Readers {
     }
 }
 
-fn start<Q: LookUp>(store: &Store, lanes: usize, metrics: &StoreMetrics) -> Lanes<ReadTrip<Q>> {
+fn start<Q: LookUp>(store: &Store, at_once: usize, metrics: &StoreMetrics) -> Lane<ReadTrip<Q>> {
     let trip = |_| ReadTrip { store: store.clone(), metrics: metrics.clone(), of: PhantomData };
-    Lanes::start((0..lanes).map(trip), LANE_CAPACITY)
+    Lane::start((0..at_once).map(trip), LANE_CAPACITY)
 }
 
 impl PointService {
-    /// The connections that a service of `lanes` lanes makes use of at once, where it serves reads as well.
+    /// The connections that a service makes use of at once, where it serves reads as well.
     #[must_use]
-    pub const fn connections(lanes: usize) -> usize {
-        // A transaction and a read of balances for each lane, outcomes, past balances, and pages.
-        2 * lanes + 2 + LOG_LANES
+    pub const fn connections(concurrency: usize) -> usize {
+        // Transactions and reads of balances, outcomes, past balances, and pages.
+        2 * concurrency + 2 + PAGES_AT_ONCE
     }
 
     /// The balance of a user, or `None` for one that was never seen.
@@ -229,7 +230,7 @@ impl PointService {
     /// # Errors
     /// [`ServiceError`] within a few seconds where PostgreSQL does not answer.
     pub async fn balance(&self, user_id: UserId) -> Result<Option<Balance>, ServiceError> {
-        self.readers.balances.call(user_id.partition(), user_id).await?
+        self.readers.balances.call(user_id).await?
     }
 
     /// What [`PointService::balance`] was at a time, by the log: the balance after the last entry that was
@@ -239,7 +240,7 @@ impl PointService {
     /// # Errors
     /// As [`PointService::balance`].
     pub async fn balance_at(&self, user_id: UserId, at: Timestamp) -> Result<Option<Balance>, ServiceError> {
-        self.readers.past_balances.call(user_id.partition(), (user_id, at)).await?
+        self.readers.past_balances.call((user_id, at)).await?
     }
 
     /// A page of a user's log; an empty one for a user that was never seen.
@@ -247,7 +248,7 @@ impl PointService {
     /// # Errors
     /// As [`PointService::balance`].
     pub async fn history(&self, query: HistoryQuery) -> Result<Page, ServiceError> {
-        self.readers.pages.call(query.user_id.partition(), query).await?
+        self.readers.pages.call(query).await?
     }
 
     /// The log's entry of a request, or `None` while there is none.
@@ -259,7 +260,7 @@ impl PointService {
         user_id: UserId,
         request_id: RequestId,
     ) -> Result<Option<Entry>, ServiceError> {
-        self.readers.outcomes.call(user_id.partition(), (user_id, request_id)).await?
+        self.readers.outcomes.call((user_id, request_id)).await?
     }
 
     /// The same, as soon as there is an entry, or `None` after `limit`. Where too many wait already it does

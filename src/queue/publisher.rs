@@ -15,7 +15,7 @@ use super::{
     pace::Pace,
 };
 use crate::{
-    batch::{LaneError, Lanes, Trip},
+    batch::{Lane, LaneError, Trip, call_all},
     domain::{Delta, PARTITIONS},
     metrics::PublisherMetrics,
 };
@@ -49,7 +49,7 @@ pub enum PublishError {
 /// Each partition has a channel of its own with one message in flight: its deltas get to the broker in the
 /// order they came in, a confirm can only be that message's, and what comes meanwhile shares the next one.
 pub struct Publisher {
-    partitions: Lanes<PublishTrip>,
+    partitions: Vec<Lane<PublishTrip>>,
     paces: Vec<Arc<Pace>>,
 }
 
@@ -66,7 +66,8 @@ impl Publisher {
             channel: None,
             pace: Arc::clone(pace),
         };
-        Self { partitions: Lanes::start((0..).zip(&paces).map(trip), PARTITION_CAPACITY), paces }
+        let lane = |partition| Lane::start([trip(partition)], PARTITION_CAPACITY);
+        Self { partitions: (0..).zip(&paces).map(lane).collect(), paces }
     }
 
     /// Returns once the broker has the delta on disk. Deltas of one user that are handed in one after
@@ -75,9 +76,9 @@ impl Publisher {
     /// # Errors
     /// [`PublishError`], at the latest after twice the confirm timeout of 5 s.
     pub async fn publish(&self, delta: Delta) -> Result<(), PublishError> {
-        let partition = delta.user_id.partition();
-        let published = self.partitions.call(partition, delta).await;
-        published.unwrap_or_else(|error| Err(self.refused(partition.into(), error)))
+        let partition = usize::from(delta.user_id.partition());
+        let published = self.partitions[partition].call(delta).await;
+        published.unwrap_or_else(|error| Err(self.refused(partition, error)))
     }
 
     /// The same for many at once, with a result for each: they are queued in their order.
@@ -88,8 +89,8 @@ impl Publisher {
         &self,
         deltas: Vec<Delta>,
     ) -> Result<Vec<Result<(), PublishError>>, PublishError> {
-        let deltas = deltas.into_iter().map(|delta| (delta.user_id.partition(), delta)).collect();
-        let published = self.partitions.call_all(deltas).await;
+        let deltas = deltas.into_iter().map(|delta| (delta.user_id.partition().into(), delta)).collect();
+        let published = call_all(&self.partitions, deltas).await;
         let published = published.map_err(|(partition, error)| self.refused(partition, error))?;
         let ended = |error: LaneError| Err(PublishError::Unavailable(error.to_string()));
         Ok(published.into_iter().map(|one| one.unwrap_or_else(ended)).collect())

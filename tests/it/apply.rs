@@ -69,7 +69,7 @@ async fn a_duplicate_changes_nothing_within_a_batch_and_across_batches() {
     let service = system.service(1);
     let (once, other) = (add(7, 10), add(7, 1));
     let group = vec![once.clone(), other.clone(), once.clone()];
-    let results = service.apply_deltas(once.user_id.partition(), group).await.expect("results");
+    let results = service.apply_deltas(group).await.expect("results");
     let outcomes: Vec<Outcome> = results.into_iter().map(|result| result.expect("an outcome")).collect();
     assert_eq!(
         outcomes.iter().map(|o| (o.entry.seq, o.replayed)).collect::<Vec<_>>(),
@@ -105,7 +105,7 @@ async fn new_users_may_be_created_by_many_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn eight_lanes_share_the_same_users_in_order() {
+async fn eight_transactions_at_once_share_the_same_users_in_order() {
     let system = System::new().await;
     let service = Arc::new(system.service(8));
     let mut tasks = JoinSet::new();
@@ -130,7 +130,7 @@ async fn of_a_batch_only_the_guilty_delta_is_refused() {
     system.execute("alter table log add check (point <> 666)").await;
     let service = system.service(1);
     let deltas = vec![add(7, 1), add(7, 666), add(7, 2), add(7, 3)];
-    let results = service.apply_deltas(user(7).partition(), deltas).await.expect("results");
+    let results = service.apply_deltas(deltas).await.expect("results");
     let refused: Vec<bool> = results.iter().map(|r| matches!(r, Err(ServiceError::Refused(_)))).collect();
     assert_eq!(refused, [false, true, false, false]);
     assert_eq!(balance(&service, 7).await, Some((6, 3)));

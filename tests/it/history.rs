@@ -139,7 +139,7 @@ async fn a_users_times_never_go_back_whatever_the_clock_does() {
     assert_eq!(entry["created_at"], "2099-01-01T00:00:00Z");
     // Nor does one whose times are ahead hold those whose changes share the transaction.
     let together = vec![apply::add(7, 1), apply::add(8, 1)];
-    let outcomes = system.service(1).apply_deltas(0, together).await.expect("an answer");
+    let outcomes = system.service(1).apply_deltas(together).await.expect("an answer");
     let times = outcomes.into_iter().map(|outcome| outcome.expect("applied").entry.created_at);
     let [held, free] = times.collect::<Vec<_>>().try_into().expect("two");
     assert!(held.to_string().starts_with("2099") && free <= Timestamp::now(), "{held} {free}");

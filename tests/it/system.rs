@@ -88,8 +88,8 @@ impl System {
         (database_url, self.node_amqp_url.as_ref().unwrap_or(&self.amqp_url))
     }
 
-    pub fn service(&self, lanes: usize) -> PointService {
-        PointService::start(self.database.pool(lanes), lanes, &Patience::Caller)
+    pub fn service(&self, concurrency: usize) -> PointService {
+        PointService::start(self.database.pool(concurrency), concurrency, &Patience::Caller)
     }
 
     /// Starts `serve` on a port of its own.

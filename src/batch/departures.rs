@@ -1,0 +1,79 @@
+//! When a batch departs. What it carries, and where to, may not enter.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::{
+    sync::{Mutex, MutexGuard, Notify, mpsc},
+    time::sleep,
+};
+
+use super::{Trip, Waiting};
+
+/// How long a small batch waits for another, at the most: one that is held up holds up nobody else.
+pub(super) const TURN_MAX: Duration = Duration::from_millis(20);
+
+/// The weight of what waits.
+#[derive(Default)]
+pub(super) struct Load {
+    weight: AtomicUsize,
+    worthy: Notify,
+}
+
+impl Load {
+    pub(super) fn add<T: Trip>(&self, item: &T::Item) {
+        let weight = T::weight(item);
+        let before = self.weight.fetch_add(weight, Ordering::SeqCst);
+        if before < T::WORTHY_WEIGHT && before + weight >= T::WORTHY_WEIGHT {
+            self.worthy.notify_waiters();
+        }
+    }
+
+    /// Returns once there is enough for a trip.
+    async fn is_worthy<T: Trip>(&self) {
+        let worthy = self.worthy.notified();
+        if self.weight.load(Ordering::SeqCst) < T::WORTHY_WEIGHT {
+            worthy.await;
+        }
+    }
+}
+
+/// Where the trips of a lane wait for the next batch, one at a time.
+pub(super) struct Departures<T: Trip> {
+    waiting: Mutex<mpsc::Receiver<Waiting<T>>>,
+    /// Held by the trip whose batch was small.
+    turn: Mutex<()>,
+    load: Arc<Load>,
+}
+
+impl<T: Trip> Departures<T> {
+    pub(super) fn new(waiting: mpsc::Receiver<Waiting<T>>, load: Arc<Load>) -> Self {
+        Self { waiting: Mutex::new(waiting), turn: Mutex::new(()), load }
+    }
+
+    /// The next batch, with the turn if it waited for it.
+    pub(super) async fn next(&self) -> Option<(Vec<Waiting<T>>, Option<MutexGuard<'_, ()>>)> {
+        let mut waiting = self.waiting.lock().await;
+        let mut batch = vec![waiting.recv().await?];
+        let turn = tokio::select! {
+            biased;
+            () = self.load.is_worthy::<T>() => None,
+            turn = self.turn.lock() => Some(turn),
+            () = sleep(TURN_MAX) => None,
+        };
+        let mut weight = T::weight(&batch[0].0);
+        while weight < T::MAX_WEIGHT
+            && let Ok(next) = waiting.try_recv()
+        {
+            weight += T::weight(&next.0);
+            batch.push(next);
+        }
+        self.load.weight.fetch_sub(weight, Ordering::SeqCst);
+        Some((batch, turn))
+    }
+}

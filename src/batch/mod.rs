@@ -1,0 +1,273 @@
+//! Batch by backpressure: whoever waits for a slow resource collects what arrives meanwhile, and the
+//! next trip takes it all. Nothing of points, HTTP, AMQP or SQL may enter.
+
+use std::{sync::Arc, time::Instant};
+
+use tokio::{
+    sync::{mpsc, oneshot},
+    task::JoinHandle,
+};
+
+use crate::metrics::LaneMetrics;
+use departures::{Departures, Load};
+
+mod departures;
+
+/// A trip to a slow resource and back.
+pub trait Trip: Send + 'static {
+    /// What callers hand in.
+    type Item: Send + 'static;
+    /// What each caller gets back.
+    type Reply: Send + 'static;
+    /// What the lane is called in the metrics.
+    const NAME: &'static str;
+    /// A trip takes waiting items until their weights reach this.
+    const MAX_WEIGHT: usize;
+    /// With this weight a batch is worth a trip of its own, whatever else is under way.
+    const WORTHY_WEIGHT: usize = Self::MAX_WEIGHT;
+
+    /// The item's share of [`Trip::MAX_WEIGHT`], in whatever unit limits the resource.
+    fn weight(item: &Self::Item) -> usize;
+
+    /// What the item counts for in the size of a batch, where it is a group of things.
+    #[must_use]
+    fn size(_: &Self::Item) -> usize {
+        1
+    }
+
+    /// Carries a batch, never empty; answers each item, in the order of the items.
+    fn carry(&mut self, batch: Vec<Self::Item>) -> impl Future<Output = Vec<Self::Reply>> + Send;
+}
+
+/// Why a lane did not answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum LaneError {
+    /// The lane's queue is full; nothing happened.
+    #[error("too many requests are waiting")]
+    Full,
+    /// The lane has ended; what became of the item is unknown.
+    #[error("shutting down")]
+    Ended,
+}
+
+/// What was handed in, and who waits for the answer.
+type Waiting<T> = (<T as Trip>::Item, oneshot::Sender<<T as Trip>::Reply>);
+
+/// A queue, and trips that carry what waits in it, side by side where there is enough for more than one: of the
+/// batches that are not worth a trip of their own, one at a time is under way, and what would be the next grows
+/// meanwhile (as in Nagle's algorithm, RFC 896). With one trip, items are carried in the order they were handed in.
+pub struct Lane<T: Trip> {
+    queue: mpsc::Sender<Waiting<T>>,
+    load: Arc<Load>,
+    metrics: LaneMetrics,
+}
+
+impl<T: Trip> Lane<T> {
+    /// Starts a task for each trip; `capacity` items may wait. The tasks end when the `Lane` is dropped and what
+    /// was handed in has been carried.
+    pub fn start(trips: impl IntoIterator<Item = T>, capacity: usize) -> Self {
+        let (queue, waiting) = mpsc::channel(capacity);
+        let (load, metrics) = (Arc::new(Load::default()), LaneMetrics::new(T::NAME));
+        let departures = Arc::new(Departures::new(waiting, Arc::clone(&load)));
+        for trip in trips {
+            tokio::spawn(outlive(tokio::spawn(run(trip, Arc::clone(&departures), metrics.clone()))));
+        }
+        Self { queue, load, metrics }
+    }
+
+    /// Hands `item` in and waits for the answer.
+    ///
+    /// # Errors
+    /// [`LaneError::Full`] at once, rather than a queue that grows; [`LaneError::Ended`].
+    pub async fn call(&self, item: T::Item) -> Result<T::Reply, LaneError> {
+        let (reply, answer) = oneshot::channel();
+        let place = self.queue.try_reserve().map_err(|error| match error {
+            mpsc::error::TrySendError::Full(()) => {
+                self.metrics.refusals.inc();
+                LaneError::Full
+            }
+            mpsc::error::TrySendError::Closed(()) => LaneError::Ended,
+        })?;
+        self.load.add::<T>(&item);
+        place.send((item, reply));
+        answer.await.map_err(|_| LaneError::Ended)
+    }
+}
+
+/// Hands in all of `items`, each to the lane of its index, in their order, or none where a lane has no room for
+/// its share; then waits for the answer to each.
+///
+/// # Errors
+/// As [`Lane::call`], with the lane that is at fault; nothing happened.
+pub async fn call_all<T: Trip>(
+    lanes: &[Lane<T>],
+    items: Vec<(usize, T::Item)>,
+) -> Result<Vec<Result<T::Reply, LaneError>>, (usize, LaneError)> {
+    let mut answers = Vec::with_capacity(items.len());
+    for answer in hand_in(lanes, items)? {
+        answers.push(answer.await.map_err(|_| LaneError::Ended));
+    }
+    Ok(answers)
+}
+
+fn hand_in<T: Trip>(
+    lanes: &[Lane<T>],
+    items: Vec<(usize, T::Item)>,
+) -> Result<Vec<oneshot::Receiver<T::Reply>>, (usize, LaneError)> {
+    let mut shares = vec![0; lanes.len()];
+    for (lane, _) in &items {
+        shares[*lane] += 1;
+    }
+    let places = lanes.iter().zip(shares).enumerate().map(|(index, (lane, share))| {
+        lane.queue.try_reserve_many(share).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(()) => (index, LaneError::Full),
+            mpsc::error::TrySendError::Closed(()) => (index, LaneError::Ended),
+        })
+    });
+    let mut places = places.collect::<Result<Vec<_>, _>>()?;
+    let hand_in = |(lane, item): (usize, T::Item)| {
+        let (reply, answer) = oneshot::channel();
+        lanes[lane].load.add::<T>(&item);
+        places[lane].next().expect("a place for each").send((item, reply));
+        answer
+    };
+    Ok(items.into_iter().map(hand_in).collect())
+}
+
+/// A lane that panics is a defect that would leave its callers waiting or refused for good. It takes the
+/// process with it: what was not settled comes again, to one that works.
+async fn outlive(lane: JoinHandle<()>) {
+    if lane.await.is_err_and(|error| error.is_panic()) {
+        log::error!("a lane has panicked; ending the process");
+        std::process::abort();
+    }
+}
+
+async fn run<T: Trip>(mut trip: T, departures: Arc<Departures<T>>, metrics: LaneMetrics) {
+    while let Some((batch, _turn)) = departures.next().await {
+        let (items, callers): (Vec<_>, Vec<_>) = batch.into_iter().unzip();
+        let (size, departed) = (items.iter().map(T::size).sum(), Instant::now());
+        let replies = trip.carry(items).await;
+        metrics.carried(size, departed.elapsed());
+        for (caller, reply) in callers.into_iter().zip(replies) {
+            // A caller that has gone away, such as a closed HTTP connection, needs no answer.
+            caller.send(reply).ok();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::future::join_all;
+    use tokio::{join, sync::Semaphore, time};
+
+    use super::{departures::TURN_MAX, *};
+
+    /// Each trip tells its batch when it departs, waits for a permit, and answers with the batch.
+    struct Gated {
+        gate: Arc<Semaphore>,
+        departed: mpsc::UnboundedSender<Vec<usize>>,
+    }
+
+    impl Trip for Gated {
+        type Item = usize;
+        type Reply = Vec<usize>;
+        const NAME: &'static str = "gated";
+        const MAX_WEIGHT: usize = 4;
+
+        fn weight(item: &usize) -> usize {
+            *item
+        }
+
+        async fn carry(&mut self, batch: Vec<usize>) -> Vec<Vec<usize>> {
+            self.departed.send(batch.clone()).ok();
+            self.gate.acquire().await.expect("open").forget();
+            vec![batch.clone(); batch.len()]
+        }
+    }
+
+    fn gated(
+        trips: usize,
+        capacity: usize,
+    ) -> (Lane<Gated>, Arc<Semaphore>, mpsc::UnboundedReceiver<Vec<usize>>) {
+        let (departed, departures) = mpsc::unbounded_channel();
+        let gate = Arc::new(Semaphore::new(0));
+        let trip = |_| Gated { gate: Arc::clone(&gate), departed: departed.clone() };
+        (Lane::start((0..trips).map(trip), capacity), gate, departures)
+    }
+
+    #[tokio::test]
+    async fn what_waits_travels_together_up_to_the_limit() {
+        let (lane, gate, _) = gated(1, 5);
+        let calls = [1, 2, 2, 1, 9].map(|item| lane.call(item));
+        let open = async { gate.add_permits(9) };
+        let (carried, full, ()) = join!(join_all(calls), lane.call(1), open);
+        assert_eq!(full, Err(LaneError::Full), "five places");
+        let [first, second] = [vec![1, 2, 2], vec![1, 9]].map(Ok);
+        assert_eq!(carried, [first.clone(), first.clone(), first, second.clone(), second]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_small_batch_waits_for_another_and_a_worthy_one_does_not() {
+        let (lane, gate, mut departures) = gated(3, 9);
+        let started = time::Instant::now();
+        let worthy = async {
+            assert_eq!(departures.recv().await, Some(vec![1]));
+            let beside = async {
+                assert_eq!(departures.recv().await, Some(vec![2, 2]));
+                gate.add_permits(2);
+            };
+            join!(lane.call(2), lane.call(2), beside)
+        };
+        join!(lane.call(1), worthy).0.expect("an answer");
+        let small = async {
+            assert_eq!(departures.recv().await, Some(vec![1]));
+            let later = async {
+                for _ in 0..9 {
+                    tokio::task::yield_now().await;
+                }
+                gate.add_permits(2);
+                lane.call(2).await
+            };
+            let together = Ok(vec![1, 2]);
+            assert_eq!(join!(lane.call(1), later), (together.clone(), together));
+        };
+        join!(lane.call(1), small).0.expect("an answer");
+        assert_eq!(started.elapsed(), time::Duration::ZERO, "nobody waited for the clock");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_held_up_holds_up_nobody_else_for_long() {
+        let (lane, gate, mut departures) = gated(2, 9);
+        let started = time::Instant::now();
+        let others = async {
+            assert_eq!(departures.recv().await, Some(vec![1]));
+            let second = async {
+                assert_eq!(departures.recv().await, Some(vec![3]));
+                gate.add_permits(2);
+            };
+            join!(lane.call(3), second)
+        };
+        join!(lane.call(1), others).0.expect("an answer");
+        assert!((TURN_MAX..2 * TURN_MAX).contains(&started.elapsed()));
+    }
+
+    #[tokio::test]
+    async fn many_are_handed_in_all_or_none() {
+        let lanes = [gated(1, 3), gated(1, 3)];
+        let gates = [&lanes[0].1, &lanes[1].1].map(Arc::clone);
+        let lanes = lanes.map(|(lane, ..)| lane);
+        let many = call_all(&lanes, vec![(0, 1), (1, 2), (0, 1), (1, 2), (0, 1)]);
+        let refused = async {
+            let of_both = call_all(&lanes, vec![(0, 9), (1, 9)]).await;
+            assert_eq!(of_both, Err((0, LaneError::Full)), "one lane has no room");
+            for gate in &gates {
+                gate.add_permits(9);
+            }
+        };
+        let (carried, ()) = join!(many, refused);
+        let [first, second] = [vec![1, 1, 1], vec![2, 2]].map(Ok);
+        let expected = [first.clone(), second.clone(), first.clone(), second, first];
+        assert_eq!(carried, Ok(expected.to_vec()), "nothing of what was refused travelled");
+    }
+}
