@@ -128,11 +128,14 @@ async fn apply(client: &Client, deltas: &[Delta]) -> Result<Vec<Outcome>, StoreE
             .await?
             .try_into()
             .expect("as many statements as texts");
-    let mut users: Vec<i64> = deltas.iter().map(|delta| delta.user_id.get()).collect();
-    users.sort_unstable();
+    // In the order of the indexes, here and where entries are written: then what is on one page is found there while
+    // the page is at hand.
+    let mut asked: Vec<(i64, Uuid)> =
+        deltas.iter().map(|delta| (delta.user_id.get(), delta.request_id.get())).collect();
+    asked.sort_unstable();
+    let (asked_users, asked_requests): (Vec<i64>, Vec<Uuid>) = asked.into_iter().unzip();
+    let mut users = asked_users.clone();
     users.dedup();
-    let (asked_users, asked_requests): (Vec<i64>, Vec<Uuid>) =
-        deltas.iter().map(|delta| (delta.user_id.get(), delta.request_id.get())).unzip();
 
     // Everyone locks in the order of the ids, so nobody waits in a circle: where a user is new, all locks are given
     // up before the next try. In READ COMMITTED a statement sees what was committed before it began: what is
@@ -159,7 +162,8 @@ async fn apply(client: &Client, deltas: &[Delta]) -> Result<Vec<Outcome>, StoreE
     let mut known = logged.iter().map(entry).collect::<Result<HashMap<_, _>, _>>()?;
 
     let outcomes = settle(&mut accounts, &mut known, deltas, now.try_get(0)?);
-    let entries: Vec<&Entry> = outcomes.iter().filter(|o| !o.replayed).map(|o| &o.entry).collect();
+    let mut entries: Vec<&Entry> = outcomes.iter().filter(|o| !o.replayed).map(|o| &o.entry).collect();
+    entries.sort_unstable_by_key(|entry| (entry.delta.user_id, entry.seq));
     let rows = Rows::of(&accounts, &entries);
     let parameters = rows.parameters();
     try_join!(biased; client.execute(&write, &parameters), client.batch_execute("commit"))?;
