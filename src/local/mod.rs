@@ -229,12 +229,9 @@ impl LocalRabbitMq {
             .env("RABBITMQ_LOG_BASE", &self.folder)
             .env("RABBITMQ_LOGS", "-")
             .env("RABBITMQ_PID_FILE", folder("rabbitmq.pid"))
-            // It shares the machine with all of us: no thread of it is to spin while it has nothing to do
-            // (RabbitMQ, Runtime Tuning: Thread Scheduler Busy Waiting).
             .env(
                 "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS",
-                "-start_epmd false -kernel inet_dist_use_interface {127,0,0,1} \
-                 +sbwt none +sbwtdcpu none +sbwtdio none",
+                "-start_epmd false -kernel inet_dist_use_interface {127,0,0,1}",
             )
             // The script then becomes the broker instead of waiting for it as a parent.
             .env("RUNNING_UNDER_SYSTEMD", "true");
