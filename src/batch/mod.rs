@@ -4,7 +4,10 @@
 use std::{sync::Arc, time::Instant};
 
 use tokio::{
-    sync::{mpsc, oneshot},
+    sync::{
+        mpsc::{self, Permit, PermitIterator, error::TrySendError},
+        oneshot,
+    },
     task::JoinHandle,
 };
 
@@ -80,17 +83,25 @@ impl<T: Trip> Lane<T> {
     /// # Errors
     /// [`LaneError::Full`] at once, rather than a queue that grows; [`LaneError::Ended`].
     pub async fn call(&self, item: T::Item) -> Result<T::Reply, LaneError> {
-        let (reply, answer) = oneshot::channel();
-        let place = self.queue.try_reserve().map_err(|error| match error {
-            mpsc::error::TrySendError::Full(()) => {
+        let place = self.places(1)?.next().expect("the one");
+        self.hand_in(place, item).await.map_err(|_| LaneError::Ended)
+    }
+
+    fn places(&self, count: usize) -> Result<PermitIterator<'_, Waiting<T>>, LaneError> {
+        self.queue.try_reserve_many(count).map_err(|error| match error {
+            TrySendError::Full(()) => {
                 self.metrics.refusals.inc();
                 LaneError::Full
             }
-            mpsc::error::TrySendError::Closed(()) => LaneError::Ended,
-        })?;
+            TrySendError::Closed(()) => LaneError::Ended,
+        })
+    }
+
+    fn hand_in(&self, place: Permit<'_, Waiting<T>>, item: T::Item) -> oneshot::Receiver<T::Reply> {
+        let (reply, answer) = oneshot::channel();
         self.load.add::<T>(&item);
         place.send((item, reply));
-        answer.await.map_err(|_| LaneError::Ended)
+        answer
     }
 }
 
@@ -104,13 +115,13 @@ pub async fn call_all<T: Trip>(
     items: Vec<(usize, T::Item)>,
 ) -> Result<Vec<Result<T::Reply, LaneError>>, (usize, LaneError)> {
     let mut answers = Vec::with_capacity(items.len());
-    for answer in hand_in(lanes, items)? {
+    for answer in hand_in_all(lanes, items)? {
         answers.push(answer.await.map_err(|_| LaneError::Ended));
     }
     Ok(answers)
 }
 
-fn hand_in<T: Trip>(
+fn hand_in_all<T: Trip>(
     lanes: &[Lane<T>],
     items: Vec<(usize, T::Item)>,
 ) -> Result<Vec<oneshot::Receiver<T::Reply>>, (usize, LaneError)> {
@@ -118,18 +129,11 @@ fn hand_in<T: Trip>(
     for (lane, _) in &items {
         shares[*lane] += 1;
     }
-    let places = lanes.iter().zip(shares).enumerate().map(|(index, (lane, share))| {
-        lane.queue.try_reserve_many(share).map_err(|error| match error {
-            mpsc::error::TrySendError::Full(()) => (index, LaneError::Full),
-            mpsc::error::TrySendError::Closed(()) => (index, LaneError::Ended),
-        })
-    });
+    let places = lanes.iter().zip(shares).enumerate();
+    let places = places.map(|(index, (lane, share))| lane.places(share).map_err(|error| (index, error)));
     let mut places = places.collect::<Result<Vec<_>, _>>()?;
     let hand_in = |(lane, item): (usize, T::Item)| {
-        let (reply, answer) = oneshot::channel();
-        lanes[lane].load.add::<T>(&item);
-        places[lane].next().expect("a place for each").send((item, reply));
-        answer
+        lanes[lane].hand_in(places[lane].next().expect("a place for each"), item)
     };
     Ok(items.into_iter().map(hand_in).collect())
 }
