@@ -23,7 +23,7 @@ use crate::domain::{APPLY_BATCH_MAX, Delta};
 /// The most messages of a partition that are under way to us or in our hands. Never make it smaller: a quorum
 /// queue puts what a worker returns behind what was returned before it, so the order holds as long as the next
 /// worker takes at once all that the last one held.
-const PREFETCH: u16 = 128;
+const PREFETCH: u16 = 512;
 
 /// The longest that subscribing may take, and handing over an ack.
 const RPC_TIMEOUT_MS: u64 = 5_000;

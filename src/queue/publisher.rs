@@ -20,8 +20,9 @@ use crate::{
     metrics::PublisherMetrics,
 };
 
-/// A message takes waiting deltas until it has about this many bytes.
-const MESSAGE_MAX_BYTES: usize = 128 * 1024;
+/// A message takes waiting deltas until it has about this many bytes: a hundred deltas and more, while all that a
+/// worker has in its hands still fits its memory.
+const MESSAGE_MAX_BYTES: usize = 32 * 1024;
 
 /// The longest wait for a confirm, opening a channel included.
 pub(super) const CONFIRM_TIMEOUT_MS: u64 = 5_000;
