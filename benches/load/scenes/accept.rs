@@ -43,15 +43,13 @@ pub async fn measure(size: &Size) -> Accept {
 
 /// The figures of one run, each with its ceiling, if it has one.
 async fn one(size: &Size) -> [(f64, f64); 8] {
-    let http = HttpCeiling::start().await;
-    let http_few = uniform(Kind::Add, FEW, size.time).run(http.address).await.per_second;
-    let http_many = uniform(Kind::Add, MANY, size.time).run(http.address).await.per_second;
-    drop(http);
     let bare = bare(size).await;
-
-    let mut bed = Bed::new().await;
+    let (http, mut bed) = (HttpCeiling::start().await, Bed::new().await);
     let (serve, address) = bed.serve().await;
+    // Each right after its ceiling: the machine is another one from minute to minute.
+    let http_few = uniform(Kind::Add, FEW, size.time).run(http.address).await.per_second;
     let few = bed.load(address, &uniform(Kind::Add, FEW, size.time)).await;
+    let http_many = uniform(Kind::Add, MANY, size.time).run(http.address).await.per_second;
     let (deltas_before, messages_before) = (bed.expected, bed.messages().await);
     let cpu = || [cpu_s(&serve), cpu_s_of("beam.smp"), cpu_s_of_us()];
     let cpu_before = cpu();
