@@ -105,8 +105,8 @@ pub struct NodeArgs {
     /// Where it tells how it is.
     #[command(flatten)]
     pub metrics: MetricsArgs,
-    /// The most transactions at once, each with a PostgreSQL connection. `serve` has as many again for balances and five for
-    /// other reads and the API keys; the readiness of a node has one more.
+    /// The most transactions at once, each with a PostgreSQL connection. `serve` has as many again for balances
+    /// and five for other reads and the API keys; the readiness of a node has one more.
     #[arg(long, env = "POINT_SYSTEM_CONCURRENCY", default_value_t = 4, value_name = "N",
           value_parser = clap::value_parser!(u16).range(1..=i64::from(PARTITIONS)))]
     pub concurrency: u16,
