@@ -13,7 +13,7 @@ use tokio::{
         tcp::{ReadHalf, WriteHalf},
     },
     sync::watch,
-    time::sleep,
+    time::timeout,
 };
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -21,7 +21,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Weather {
     Fair,
-    /// Every piece takes this much longer.
+    /// Every piece takes this much longer, until the weather turns.
     Slow(Duration),
     /// Nothing passes and nothing is closed; new connections are accepted, and then nothing.
     Stalled,
@@ -85,10 +85,11 @@ impl Proxy {
         self.weather.send_replace(weather);
     }
 
-    /// Stalls for so long. As with [`Weather::Slow`], the time is the fault itself: nothing is waited for by it.
+    /// Stalls until the weather turns, or for so long: as with [`Weather::Slow`], the time is the fault itself.
     pub async fn stall(&self, time: Duration) {
         self.turn(Weather::Stalled);
-        sleep(time).await;
+        let mut forecast = self.weather.subscribe();
+        timeout(time, forecast.wait_for(|weather| *weather != Weather::Stalled)).await.ok();
         self.turn(Weather::Fair);
     }
 
@@ -223,7 +224,9 @@ async fn pump(
         let now = *weather.wait_for(|weather| !stopped(weather)).await.map_err(io::Error::other)?;
         let piece = &buffer[..count];
         match now {
-            Weather::Slow(pause) => sleep(pause).await,
+            Weather::Slow(pause) => {
+                timeout(pause, weather.wait_for(|weather| *weather != now)).await.ok();
+            }
             Weather::Garbled if to_server => to.write_all(&GARBAGE).await?,
             Weather::CutAfter(limit) if passed + count > limit => {
                 to.write_all(&piece[..limit.saturating_sub(passed)]).await?;
