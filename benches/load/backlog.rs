@@ -27,7 +27,7 @@ use crate::{
 
 /// The most messages of a partition that are on their way to the broker, unconfirmed: in all, as many as there
 /// are connections that wait for a 202 each.
-const WINDOW: u64 = MANY / 16;
+const WINDOW: u64 = MANY / PARTITIONS as u64;
 
 /// Publishes `deltas` of one point each, `of_message` in a message; returns the confirmed messages a second.
 pub async fn publish(

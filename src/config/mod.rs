@@ -4,7 +4,7 @@ use std::{ffi::OsStr, marker::PhantomData, net::SocketAddr, path::PathBuf, str::
 
 use clap::{Arg, Args, Command, Error, Parser, Subcommand, builder::TypedValueParser, error::ErrorKind};
 
-use crate::{build, domain::PARTITIONS, postgres::DatabaseUrl, queue::BrokerUrl, queue::QueueNames};
+use crate::{build, postgres::DatabaseUrl, queue::BrokerUrl, queue::QueueNames};
 
 mod access;
 mod operations;
@@ -13,6 +13,9 @@ mod telling;
 pub use access::{AccessArgs, KeyRole};
 pub use operations::{AuditArgs, DeadLettersArgs, DeadLettersRole, MigrateArgs, WhichArgs};
 pub use telling::{CompletionsArgs, LogFormat, ManArgs, MetricsArgs};
+
+/// The most transactions at once that make sense: far fewer keep a PostgreSQL busy.
+const CONCURRENCY_MAX: i64 = 16;
 
 /// Users' points: add and subtract through a queue, exactly once and in order; read at once.
 ///
@@ -105,10 +108,11 @@ pub struct NodeArgs {
     /// Where it tells how it is.
     #[command(flatten)]
     pub metrics: MetricsArgs,
-    /// The most transactions at once, each with a PostgreSQL connection. `serve` has as many again for balances
-    /// and five for other reads and the API keys; the readiness of a node has one more.
+    /// The most transactions at once, each with a PostgreSQL connection; all workers together have one for each of
+    /// the 4 partitions at the most. `serve` has as many again for balances and five for other reads and the API
+    /// keys; the readiness of a node has one more.
     #[arg(long, env = "POINT_SYSTEM_CONCURRENCY", default_value_t = 4, value_name = "N",
-          value_parser = clap::value_parser!(u16).range(1..=i64::from(PARTITIONS)))]
+          value_parser = clap::value_parser!(u16).range(1..=CONCURRENCY_MAX))]
     pub concurrency: u16,
 }
 

@@ -20,15 +20,15 @@ use crate::{
     metrics::PublisherMetrics,
 };
 
-/// A message takes waiting deltas until it has about this many bytes: a hundred deltas and more, while all that a
-/// worker has in its hands still fits its memory.
-const MESSAGE_MAX_BYTES: usize = 32 * 1024;
+/// A message takes waiting deltas until it has about this many bytes: hundreds of deltas, while all that a worker
+/// has in its hands still fits its memory.
+const MESSAGE_MAX_BYTES: usize = 128 * 1024;
 
 /// The longest wait for a confirm, opening a channel included.
 pub(super) const CONFIRM_TIMEOUT_MS: u64 = 5_000;
 
 /// The most deltas that may wait for one partition.
-pub const PARTITION_CAPACITY: usize = 1_024;
+pub const PARTITION_CAPACITY: usize = 4_096;
 
 /// Why a delta is not known to be in the queue.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
