@@ -2,17 +2,22 @@
 
 use std::{fmt, fs, time::Duration};
 
+use point_system::{domain::PARTITIONS, queue::QueueNames};
 use tokio::process::Command;
 
 use crate::{
     process::Process,
     proxy::{Proxy, detour},
     servers::OwnServers,
-    system::System,
+    system::{System, eventually},
 };
 
 /// How long a stall lasts, at the least and at the most. The longest is past every limit of the service.
 const STALL_MS: std::ops::Range<u64> = 500..9_000;
+
+/// Where RabbitMQ lists its quorum queues. It does so up to a second after it has declared them, and loses those
+/// that are not there when it is killed (docs/faults.md).
+const QUORUM_QUEUES: &str = "rabbitmq/data/point_system@localhost/quorum/point_system@localhost/names.dets";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Fault {
@@ -91,6 +96,15 @@ impl Site {
         for _ in 0..2 {
             site.start_worker(system).await;
         }
+        let queues = site.servers.folder.join(QUORUM_QUEUES);
+        let names = QueueNames::new(&system.prefix).expect("a valid name");
+        let names: Vec<_> = (0..PARTITIONS).map(|partition| names.partition(partition)).collect();
+        eventually("RabbitMQ has its queues on disk", async || {
+            let written = fs::read(&queues).expect("RabbitMQ's list");
+            let written = String::from_utf8_lossy(&written);
+            names.iter().all(|name| written.contains(name))
+        })
+        .await;
         site
     }
 
