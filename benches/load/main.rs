@@ -43,7 +43,7 @@ const SUSTAINED: f64 = 4_000.0;
 #[derive(Parser)]
 #[expect(clippy::struct_excessive_bools, reason = "flags")]
 struct Options {
-    /// About three minutes: each figure once, and shorter.
+    /// About two and a half minutes: each figure once, and shorter.
     #[arg(long)]
     quick: bool,
     /// Compare with a log of 100 million rows as well, which takes an hour.
@@ -69,9 +69,9 @@ impl Options {
         let mut size = if self.quick {
             Size {
                 runs: 1,
-                time: Duration::from_secs(2),
-                hold: Duration::from_secs(5),
-                backlog: 100_000,
+                time: Duration::from_secs(1),
+                hold: Duration::from_secs(3),
+                backlog: 60_000,
                 long_backlog: 200_000,
                 log_rows: vec![0, 100_000],
             }
