@@ -108,9 +108,9 @@ pub struct NodeArgs {
     /// Where it tells how it is.
     #[command(flatten)]
     pub metrics: MetricsArgs,
-    /// The most transactions at once, each with a PostgreSQL connection; all workers together have one for each of
-    /// the 4 partitions at the most. `serve` has as many again for balances and five for other reads and the API
-    /// keys; the readiness of a node has one more.
+    /// The most transactions at once, each with a PostgreSQL connection; all workers together use one for each
+    /// partition at the most. `serve` has as many again for balances and five for other reads and the API keys;
+    /// the readiness of a node has one more.
     #[arg(long, env = "POINT_SYSTEM_CONCURRENCY", default_value_t = 4, value_name = "N",
           value_parser = clap::value_parser!(u16).range(1..=CONCURRENCY_MAX))]
     pub concurrency: u16,

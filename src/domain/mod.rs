@@ -31,8 +31,8 @@ pub use read::{HistoryQuery, PAGE_MAX, Page, Status};
 pub use settle::{Entry, Outcome, Rejection};
 pub use trace::TraceParent;
 
-/// The most deltas in one transaction, which the last group taken may pass, by as many at the most. Larger ones
-/// were no faster.
+/// The most deltas in one transaction, which the last group taken may pass: a worker's group has about as many
+/// at the most. Larger ones were no faster.
 pub const APPLY_BATCH_MAX: usize = 4_000;
 
 /// The deltas, or the ids of a query, that are worth a transaction of their own: what it costs however small it
