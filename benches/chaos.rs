@@ -12,6 +12,8 @@ use chaos::{Chaos, Verdict};
 mod chaos;
 #[path = "../tests/it/client.rs"]
 mod client;
+#[path = "../tests/it/frames.rs"]
+mod frames;
 #[path = "../tests/it/leaks.rs"]
 mod leaks;
 #[path = "../tests/it/process.rs"]

@@ -42,7 +42,7 @@ pub enum Condition {
     Starting,
     /// It does all of its work.
     Ready,
-    /// It does the part of its work that is named, since PostgreSQL is down.
+    /// It does a part of its work: PostgreSQL is down, or partitions are silent.
     Degraded,
     /// It can't do its work: what it can't do without is down.
     Unable,
@@ -83,7 +83,7 @@ impl Seen {
 }
 
 /// What a node says when it is asked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Report {
     /// Whose it is.
     pub duty: Duty,
@@ -93,6 +93,8 @@ pub struct Report {
     pub rabbitmq: Seen,
     /// The database.
     pub postgresql: Seen,
+    /// The partitions where changes were accepted and none is taken, though nothing that is known keeps them.
+    pub silent: Vec<u16>,
 }
 
 /// A node's view of what it needs. To ask it costs nothing.
@@ -102,6 +104,7 @@ pub struct Health {
     started: CancellationToken,
     stop: CancellationToken,
     seen: Mutex<(Seen, Seen)>,
+    silent: Mutex<Vec<u16>>,
 }
 
 impl Health {
@@ -109,7 +112,7 @@ impl Health {
     #[must_use]
     pub fn new(duty: Duty, link: LinkWatch, stop: CancellationToken) -> Self {
         let seen = Mutex::new((Seen::now(false), Seen::now(false)));
-        Self { duty, link, started: CancellationToken::new(), stop, seen }
+        Self { duty, link, started: CancellationToken::new(), stop, seen, silent: Mutex::default() }
     }
 
     /// Looks once a second, at PostgreSQL through `probe`, and at `pool`, which is what the node's work has. It
@@ -135,6 +138,11 @@ impl Health {
         }
     }
 
+    /// Notes which partitions have fallen silent.
+    pub fn set_silent(&self, partitions: Vec<u16>) {
+        *self.silent.lock().unwrap_or_else(PoisonError::into_inner) = partitions;
+    }
+
     /// Notes that the node has all that it needed to begin.
     pub fn started(&self) {
         self.started.cancel();
@@ -148,13 +156,15 @@ impl Health {
             seen.0.see(self.link.is_up());
             *seen
         };
+        let silent = self.silent.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let condition = match (self.stop.is_cancelled(), self.started.is_cancelled(), self.duty) {
             (true, _, _) => Condition::Stopping,
             (false, false, _) => Condition::Starting,
-            (false, true, _) if rabbitmq.up && postgresql.up => Condition::Ready,
+            (false, true, _) if rabbitmq.up && postgresql.up && silent.is_empty() => Condition::Ready,
+            (false, true, _) if rabbitmq.up && postgresql.up => Condition::Degraded,
             (false, true, Duty::Serve) if rabbitmq.up => Condition::Degraded,
             (false, true, _) => Condition::Unable,
         };
-        Report { duty: self.duty, condition, rabbitmq, postgresql }
+        Report { duty: self.duty, condition, rabbitmq, postgresql, silent }
     }
 }

@@ -25,6 +25,7 @@ pub mod domain;
 pub mod batch;
 pub mod postgres;
 pub mod health;
+pub mod pulse;
 pub mod metrics;
 pub mod operations;
 pub mod logging;

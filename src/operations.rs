@@ -1,7 +1,7 @@
 //! What a node tells its operators while it runs: started with its role, ended with it. No work of the role may
 //! enter.
 
-use std::{net::TcpListener, sync::Arc, time::Duration};
+use std::{convert::Infallible, net::TcpListener, sync::Arc, time::Duration};
 
 use deadpool_postgres::Pool;
 use tokio::{
@@ -14,6 +14,7 @@ use crate::{
     config::NodeArgs,
     health::{Duty, Health},
     http, metrics, postgres,
+    pulse::Pulse,
     queue::{DepthProbe, Link, LinkWatch},
     roles,
 };
@@ -21,12 +22,18 @@ use crate::{
 /// The pause between two looks at the queues.
 const DEPTHS_PAUSE_S: u64 = 5;
 
+/// Connections to PostgreSQL: for its readiness, and for the pulse.
+const PROBES: usize = 2;
+
 /// The operations of a node.
 pub struct Operations {
     /// Whether it can do its work.
     pub health: Arc<Health>,
+    probe: Pool,
     listening: Option<JoinHandle<()>>,
-    ended: DropGuard,
+    ended: CancellationToken,
+    /// Ends them where the role fails.
+    guard: DropGuard,
 }
 
 impl Operations {
@@ -45,11 +52,11 @@ impl Operations {
         let listener = listener.transpose()?;
         let ended = CancellationToken::new();
         let health = Arc::new(Health::new(duty, link.watch(), stop.clone()));
-        // Without a listener nobody can ask `work`.
-        if listener.is_some() || duty == Duty::Serve {
-            // A connection of its own, so that it never waits behind the work, nor the work behind it.
-            let probe = postgres::pool(&node.database.url, 1)?;
-            let (health, pool, ended) = (Arc::clone(&health), pool.clone(), ended.clone());
+        // Connections of its own, so that it never waits behind the work, nor the work behind it.
+        let probe = postgres::pool(&node.database.url, PROBES)?;
+        {
+            let (health, probe, pool, ended) =
+                (Arc::clone(&health), probe.clone(), pool.clone(), ended.clone());
             tokio::spawn(async move { ended.run_until_cancelled(health.watch(probe, pool)).await });
         }
         let listening = listener.map(|listener| {
@@ -57,12 +64,20 @@ impl Operations {
             tokio::spawn(async move { until.run_until_cancelled(depths).await });
             tokio::spawn(listen(listener, Arc::clone(&health), ended.clone()))
         });
-        Ok(Self { health, listening, ended: ended.drop_guard() })
+        let guard = ended.clone().drop_guard();
+        Ok(Self { health, probe, listening, ended, guard })
+    }
+
+    /// Begins to beat, as `beating` says, until the operations end.
+    pub fn beat<F: Future<Output = Infallible> + Send + 'static>(&self, beating: impl FnOnce(Pulse) -> F) {
+        let pulse = Pulse::new(self.probe.clone(), Arc::clone(&self.health));
+        let (beating, ended) = (beating(pulse), self.ended.clone());
+        tokio::spawn(async move { ended.run_until_cancelled(beating).await });
     }
 
     /// Tells no more.
     pub async fn end(self) {
-        drop(self.ended);
+        drop(self.guard);
         if let Some(listening) = self.listening {
             listening.await.ok();
         }
@@ -81,17 +96,10 @@ async fn watch_depths(link: LinkWatch) {
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         looks.tick().await;
-        match probe.look().await {
-            Ok(depths) => {
-                for (partition, (messages, consumers)) in (0..).zip(depths.partitions) {
-                    metrics::queue_has(partition, messages, consumers);
-                }
-                metrics::dead_letters_have(depths.dead_letters);
-            }
-            Err(error) => {
-                log::debug!("the queues can't be looked at: {error}");
-                metrics::queues_are_unknown();
-            }
+        let depths = probe.look().await;
+        for (partition, depth) in (0..).zip(depths.partitions) {
+            metrics::queue_has(partition, depth);
         }
+        metrics::dead_letters_have(depths.dead_letters);
     }
 }

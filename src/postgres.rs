@@ -27,7 +27,7 @@ const KEEPALIVE_IDLE_MS: u64 = 15_000;
 /// leaves one open for longer has given it up or is gone, and meanwhile its users are locked. Each of our
 /// statements is a look-up in an index, whatever its parameters: a plan is made once and kept, and without the last
 /// line one that was made while a table was small would go on reading the whole of it.
-const SESSION: &str = "set statement_timeout = '5s'; set lock_timeout = '3s'; \
+const SESSION: &str = "set statement_timeout = '5s'; set lock_timeout = '500ms'; \
      set idle_in_transaction_session_timeout = '7s'; \
      set plan_cache_mode = force_generic_plan; \
      set enable_seqscan = off; set enable_hashjoin = off; set enable_mergejoin = off";

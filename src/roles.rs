@@ -68,12 +68,42 @@ pub(crate) fn listen(flag: &str, address: SocketAddr) -> anyhow::Result<TcpListe
     TcpListener::bind(address).with_context(|| format!("{flag} {address}"))
 }
 
-/// Serves HTTP on `listener` until `stop` is cancelled.
+/// Runs a role to its end, which comes `limit` after `stop` is cancelled at the latest.
+async fn ending_within(
+    limit: Duration,
+    stop: CancellationToken,
+    role: impl Future<Output = anyhow::Result<()>>,
+) -> anyhow::Result<()> {
+    let late = async {
+        stop.cancelled().await;
+        sleep(limit).await;
+    };
+    tokio::select! {
+        ended = role => ended?,
+        () = late => {
+            log::warn!("not done within {} ms (--shutdown-timeout); ending all the same", limit.as_millis());
+        }
+    }
+    log::info!("stopped");
+    Ok(())
+}
+
+/// Serves HTTP on `listener` until `stop` is cancelled; then finishes what is in hand, within the shutdown timeout.
 ///
 /// # Errors
 /// Where the database or the broker is not there in time, others could call and nothing says that they may, or
 /// the listener fails.
 pub async fn serve(
+    listener: TcpListener,
+    node: &NodeArgs,
+    access: AccessArgs,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
+    let limit = node.patience.shutdown_timeout;
+    ending_within(limit, stop.clone(), Box::pin(serve_until(listener, node, access, stop))).await
+}
+
+async fn serve_until(
     listener: TcpListener,
     node: &NodeArgs,
     access: AccessArgs,
@@ -99,6 +129,8 @@ pub async fn serve(
             service: PointService::start(pool, usize::from(node.concurrency), &Patience::Caller),
             publisher: Publisher::start(&link.watch()),
         });
+        let published = api.clone();
+        operations.beat(|pulse| pulse.accepting(move || published.publisher.accepted_until()));
         let drain = node.patience.shutdown_timeout;
         tokio::select! {
             served = http::serve(listener, (api.clone(), operations.health.clone()), stop, drain) => served?,
@@ -109,15 +141,19 @@ pub async fn serve(
     }
     link.close().await;
     operations.end().await;
-    log::info!("stopped");
     Ok(())
 }
 
-/// Works on the queue until `stop` is cancelled.
+/// Works on the queue until `stop` is cancelled; then finishes what is in hand, within the shutdown timeout. What is not
+/// finished comes again, here or elsewhere.
 ///
 /// # Errors
 /// Where the database or the broker is not there in time.
 pub async fn work(node: &NodeArgs, stop: CancellationToken) -> anyhow::Result<()> {
+    ending_within(node.patience.shutdown_timeout, stop.clone(), Box::pin(work_until(node, stop))).await
+}
+
+async fn work_until(node: &NodeArgs, stop: CancellationToken) -> anyhow::Result<()> {
     let concurrency = usize::from(node.concurrency);
     let pool = postgres::pool(&node.database.url, concurrency)?;
     let link = Link::start(node.broker.url.clone(), node.broker.names.clone(), "work");
@@ -128,21 +164,18 @@ pub async fn work(node: &NodeArgs, stop: CancellationToken) -> anyhow::Result<()
         let service = Arc::new(PointService::start(pool, concurrency, &Patience::Queue(stop.clone())));
         let worker = Uuid::now_v7();
         let consumers = (0..PARTITIONS).map(|p| Consumer::new(p, link.watch(), worker, stop.clone()));
+        let consumers: Vec<Consumer> = consumers.collect();
+        let (progress, watch) = (consumers.iter().map(Consumer::progress).collect(), link.watch());
+        operations.beat(|pulse| pulse.taking(progress, watch));
         log::info!(worker:%; "working on {PARTITIONS} partitions, up to {concurrency} transactions at once");
-        let limit = node.patience.shutdown_timeout;
-        let late = async {
+        let taking = async {
             stop.cancelled().await;
             log::info!("taking no more from the queue");
-            sleep(limit).await;
         };
-        tokio::select! {
-            () = worker::work(consumers, service) => {}
-            () = late => log::warn!("not done after {} s; what is left comes again", limit.as_secs()),
-        }
+        tokio::join!(worker::work(consumers, service), taking);
     }
     link.close().await;
     operations.end().await;
-    log::info!("stopped");
     Ok(())
 }
 

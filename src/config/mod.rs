@@ -110,7 +110,7 @@ pub struct NodeArgs {
     pub metrics: MetricsArgs,
     /// The most transactions at once, each with a PostgreSQL connection; all workers together use one for each
     /// partition at the most. `serve` has as many again for balances and five for other reads and the API keys;
-    /// the readiness of a node has one more.
+    /// a node has two more for its readiness and its pulse.
     #[arg(long, env = "POINT_SYSTEM_CONCURRENCY", default_value_t = 4, value_name = "N",
           value_parser = clap::value_parser!(u16).range(1..=CONCURRENCY_MAX))]
     pub concurrency: u16,

@@ -1,23 +1,27 @@
 //! The rules of points, and the one service that applies them. No HTTP, no AMQP and no serde may enter.
 
-use std::time::{Duration, Instant};
+use std::{
+    fmt,
+    time::{Duration, Instant},
+};
 
-use backon::{ExponentialBuilder, Retryable};
 use deadpool_postgres::Pool;
-use futures_util::future::FutureExt;
 use jiff::Timestamp;
-use tokio_util::sync::CancellationToken;
+use tokio::time::sleep;
 
 use crate::{
-    batch::{Lane, LaneError, Trip},
+    batch::{Lane, LaneError},
     metrics::StoreMetrics,
 };
+use apply::{ApplyTrip, Pace};
 use read::Readers;
-use store::{Store, StoreError};
+use store::Store;
 
 mod trace;
 mod delta;
 mod settle;
+mod apply;
+mod patience;
 mod read;
 mod store;
 mod audit;
@@ -27,6 +31,7 @@ pub use delta::{
     Action, Delta, IdempotencyKey, Invalid, KEY_MAX_BYTES, PARTITIONS, POINTS_MAX, Points, REASON_MAX_CHARS,
     Reason, RequestId, UserId,
 };
+pub use patience::Patience;
 pub use read::{HistoryQuery, PAGE_MAX, Page, Status};
 pub use settle::{Entry, Outcome, Rejection};
 pub use trace::TraceParent;
@@ -42,12 +47,12 @@ const WORTHY_BATCH: usize = 100;
 /// The most calls that may wait for one lane.
 const LANE_CAPACITY: usize = 16_384;
 
-/// The pauses between tries while PostgreSQL can't be used.
-const RETRY_PAUSE_MIN_MS: u64 = 20;
-const RETRY_PAUSE_MAX_MS: u64 = 1_000;
+/// How long, and at first how often, a caller who waits for the answer waits for a row that is locked elsewhere.
+const LOCK_PATIENCE_MS: u64 = 1_500;
+const LOCK_PAUSE_MIN_MS: u64 = 2;
 
-/// How long we go on trying for a caller who waits for the answer.
-const CALLER_PATIENCE_MS: u64 = 1_500;
+/// The pause between looks for a database that has been away.
+const RETURN_PAUSE_MS: u64 = 500;
 
 /// A user's points.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -74,6 +79,9 @@ pub enum ServiceError {
     /// PostgreSQL refuses this delta, and always will; nothing was done.
     #[error("{0}")]
     Refused(String),
+    /// The database is well, but not for this user now; nothing was done.
+    #[error("{0}")]
+    Blocked(Obstacle),
 }
 
 impl From<LaneError> for ServiceError {
@@ -85,18 +93,44 @@ impl From<LaneError> for ServiceError {
     }
 }
 
-/// What to do about an outage of PostgreSQL.
-#[derive(Clone)]
-pub enum Patience {
-    /// Somebody waits for the answer: try again for a moment, then say so.
-    Caller,
-    /// The queue holds the deltas: try until the database is back or the token is cancelled.
-    Queue(CancellationToken),
+/// Why nothing can be done for a user, while others are served.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Obstacle {
+    /// Another session has the user's row locked.
+    Locked,
+    /// A row of the user breaks the rules of its table, and which.
+    Unreadable(String),
+    /// PostgreSQL takes longer than it may, for this one delta alone.
+    Slow,
+}
+
+impl Obstacle {
+    /// The name in the metrics.
+    #[must_use]
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::Locked => "locked",
+            Self::Unreadable(_) => "unreadable",
+            Self::Slow => "slow",
+        }
+    }
+}
+
+impl fmt::Display for Obstacle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Locked => f.write_str("the user's row is locked by another session"),
+            Self::Unreadable(why) => f.write_str(why),
+            Self::Slow => f.write_str("PostgreSQL takes too long for this change alone"),
+        }
+    }
 }
 
 /// Applies deltas and reads the ledger, batched; cheap to share behind an `Arc`.
 pub struct PointService {
     apply: Lane<ApplyTrip>,
+    store: Store,
+    pace: Pace,
     readers: Readers,
 }
 
@@ -105,24 +139,34 @@ impl PointService {
     /// a connection for each that is made use of: see [`PointService::connections`].
     #[must_use]
     pub fn start(pool: Pool, concurrency: usize, patience: &Patience) -> Self {
-        let (store, metrics) = (Store::new(pool), StoreMetrics::default());
+        let (store, metrics, pace) = (Store::new(pool), StoreMetrics::default(), Pace::default());
         let readers = Readers::start(&store, concurrency, &metrics);
-        let trip =
-            |_| ApplyTrip { store: store.clone(), patience: patience.clone(), metrics: metrics.clone() };
-        Self { apply: Lane::start((0..concurrency).map(trip), LANE_CAPACITY), readers }
+        let trip = |_| ApplyTrip::new(store.clone(), pace.clone(), patience.clone(), metrics.clone());
+        Self { apply: Lane::start((0..concurrency).map(trip), LANE_CAPACITY), store, pace, readers }
     }
 
-    /// Applies one delta, once for its request id however often it is called.
+    /// Applies one delta, once for its request id however often it is called. Waits a moment for a row that is
+    /// locked elsewhere, and holds up nobody else by it.
     ///
     /// # Errors
     /// [`ServiceError`]; after `Unavailable` the delta may be applied, and may be sent again.
     pub async fn apply_delta(&self, delta: Delta) -> Result<Outcome, ServiceError> {
-        let results = self.apply_deltas(vec![delta]).await?;
-        results.into_iter().next().expect("one result per delta")
+        let (started, mut pause) = (Instant::now(), Duration::from_millis(LOCK_PAUSE_MIN_MS));
+        loop {
+            let results = self.apply_deltas(vec![delta.clone()]).await?;
+            let result = results.into_iter().next().expect("one result per delta");
+            let waits = matches!(result, Err(ServiceError::Blocked(Obstacle::Locked)));
+            if !waits || started.elapsed() + pause > Duration::from_millis(LOCK_PATIENCE_MS) {
+                return result;
+            }
+            sleep(pause).await;
+            pause *= 2;
+        }
     }
 
-    /// The same for many in their order, with a result for each. Calls that overlap have no order among them:
-    /// whoever wants one waits for the first answer.
+    /// The same for many in their order, with a result for each, and without a wait for locked rows. A user's deltas
+    /// behind one that has an obstacle have the same, so their order holds. Calls that overlap have no order among
+    /// them: callers that want one wait for the first answer.
     ///
     /// # Errors
     /// [`ServiceError`] where the group as a whole got no answer.
@@ -132,115 +176,17 @@ impl PointService {
     ) -> Result<Vec<Result<Outcome, ServiceError>>, ServiceError> {
         Ok(self.apply.call(deltas).await?)
     }
-}
 
-/// Its batches are transactions.
-struct ApplyTrip {
-    store: Store,
-    patience: Patience,
-    metrics: StoreMetrics,
-}
-
-impl Trip for ApplyTrip {
-    type Item = Vec<Delta>;
-    type Reply = Vec<Result<Outcome, ServiceError>>;
-    const NAME: &'static str = "apply";
-    const MAX_WEIGHT: usize = APPLY_BATCH_MAX;
-    const WORTHY_WEIGHT: usize = WORTHY_BATCH;
-
-    fn weight(group: &Vec<Delta>) -> usize {
-        group.len()
+    /// How many deltas are worth handing in together, at the pace that the database has.
+    #[must_use]
+    pub fn group_max(&self) -> usize {
+        self.pace.batch_max().min(APPLY_BATCH_MAX)
     }
 
-    fn size(group: &Vec<Delta>) -> usize {
-        group.len()
-    }
-
-    async fn carry(&mut self, groups: Vec<Vec<Delta>>) -> Vec<Self::Reply> {
-        let sizes: Vec<usize> = groups.iter().map(Vec::len).collect();
-        let deltas: Vec<Delta> = groups.into_iter().flatten().collect();
-        let mut results = self.apply(&deltas).await.into_iter();
-        sizes.into_iter().map(|size| results.by_ref().take(size).collect()).collect()
-    }
-}
-
-impl ApplyTrip {
-    /// Applies the batch; where the database refuses it, one by one, so that only the guilty is refused.
-    async fn apply(&self, deltas: &[Delta]) -> Vec<Result<Outcome, ServiceError>> {
-        let mut results = self.apply_together(deltas).await;
-        if deltas.len() > 1 && matches!(results[0], Err(ServiceError::Refused(_))) {
-            results.clear();
-            for delta in deltas.chunks(1) {
-                results.extend(self.apply_together(delta).await);
-            }
-        }
-        results
-    }
-
-    async fn apply_together(&self, deltas: &[Delta]) -> Vec<Result<Outcome, ServiceError>> {
-        match retried(|| self.store.apply(deltas), &self.patience, &self.metrics).await {
-            Ok(outcomes) => {
-                self.count(&outcomes);
-                outcomes.into_iter().map(Ok).collect()
-            }
-            Err(error) => vec![Err(error); deltas.len()],
+    /// Waits until changes can be applied.
+    pub async fn can_apply(&self) {
+        while !self.store.can_apply().await {
+            sleep(Duration::from_millis(RETURN_PAUSE_MS)).await;
         }
     }
-
-    fn count(&self, outcomes: &[Outcome]) {
-        let (mut applied, mut rejected, mut duplicate) = (0, 0, 0);
-        for outcome in outcomes {
-            match (outcome.replayed, outcome.entry.rejection) {
-                (true, _) => duplicate += 1,
-                (false, Some(_)) => rejected += 1,
-                (false, None) => applied += 1,
-            }
-        }
-        self.metrics.applied.inc_by(applied);
-        self.metrics.rejected.inc_by(rejected);
-        self.metrics.duplicate.inc_by(duplicate);
-    }
-}
-
-/// Tries again what may succeed later, with growing pauses, for as long as `patience` lasts.
-async fn retried<T, F: Future<Output = Result<T, StoreError>>>(
-    attempt: impl FnMut() -> F,
-    patience: &Patience,
-    metrics: &StoreMetrics,
-) -> Result<T, ServiceError> {
-    let pauses = ExponentialBuilder::new()
-        .with_min_delay(Duration::from_millis(RETRY_PAUSE_MIN_MS))
-        .with_max_delay(Duration::from_millis(RETRY_PAUSE_MAX_MS))
-        .with_jitter()
-        .without_max_times();
-    let started = Instant::now();
-    let (limit, stop) = match patience {
-        Patience::Caller => (Duration::from_millis(CALLER_PATIENCE_MS), CancellationToken::new()),
-        Patience::Queue(stop) => (Duration::MAX, stop.clone()),
-    };
-    let sleeper = stop.clone();
-    let outcome = attempt
-        .retry(pauses)
-        .sleep(move |pause| {
-            let stop = sleeper.clone();
-            async move { stop.run_until_cancelled(tokio::time::sleep(pause)).map(drop).await }
-        })
-        .when(|error| match error {
-            StoreError::Unavailable(_) | StoreError::Conflict(_) => {
-                !stop.is_cancelled() && started.elapsed() < limit
-            }
-            StoreError::Refused(_) => false,
-        })
-        .notify(|error, pause| {
-            match error {
-                StoreError::Conflict(_) => metrics.retries_conflict.inc(),
-                StoreError::Unavailable(_) | StoreError::Refused(_) => metrics.retries_unavailable.inc(),
-            }
-            log::warn!("{error}; trying again in {} ms", pause.as_millis());
-        })
-        .await;
-    outcome.map_err(|error| match error {
-        StoreError::Unavailable(_) | StoreError::Conflict(_) => ServiceError::Unavailable(error.to_string()),
-        StoreError::Refused(_) => ServiceError::Refused(error.to_string()),
-    })
 }

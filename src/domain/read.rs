@@ -12,7 +12,7 @@ use tokio::{
 use super::{
     Balance, LANE_CAPACITY, Patience, PointService, ServiceError, WORTHY_BATCH,
     delta::{RequestId, UserId},
-    retried,
+    patience::retried,
     settle::Entry,
     store::{Store, StoreError},
 };
@@ -176,7 +176,7 @@ impl<Q: LookUp> Trip for ReadTrip<Q> {
     async fn carry(&mut self, asked: Vec<Q>) -> Vec<Self::Reply> {
         match retried(|| Q::look_up(&self.store, &asked), &Patience::Caller, &self.metrics).await {
             Ok(answers) => answers.into_iter().map(Ok).collect(),
-            Err(error) => vec![Err(error); asked.len()],
+            Err(error) => vec![Err(error.into()); asked.len()],
         }
     }
 }

@@ -108,6 +108,12 @@ catalogue! {
         "The queue can't be reached, or did not confirm the change in time. The change may or may not be in it."
         "Wait as long as Retry-After says, then send the same request with the same Idempotency-Key: it counts once."
     }
+    UserBlocked(SERVICE_UNAVAILABLE, "user-blocked", "User blocked") {
+        "The database is up, but nothing can be done for this user now: another session has the user's row locked, or a \
+         row of the user was damaged by hand. Nothing was applied, and other users are served."
+        "Wait as long as Retry-After says, then send the same request again. The operator finds the session that holds \
+         the lock in pg_stat_activity, and damage with `point-system audit`."
+    }
     DatabaseUnavailable(SERVICE_UNAVAILABLE, "database-unavailable", "Database unavailable") {
         "The database can't be reached. A change that was waited for may or may not be applied."
         "Wait as long as Retry-After says, then send the same request with the same Idempotency-Key: it counts once. \

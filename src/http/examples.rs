@@ -10,7 +10,7 @@ use super::{catalogue::Kind, operations, problem::ApiError};
 use crate::{
     access::Scope,
     build,
-    domain::{Action, Delta, Entry, Points, Rejection, UserId},
+    domain::{Action, Delta, Entry, Obstacle, Points, Rejection, UserId},
     health::{Condition, Duty, Report, Seen},
 };
 
@@ -75,6 +75,7 @@ impl Kind {
             Self::BalanceLimit => rejected(Action::Add, crate::domain::POINTS_MAX, Rejection::BalanceLimit),
             Self::QueueUnavailable => ApiError::QueueUnavailable,
             Self::DatabaseUnavailable => ApiError::DatabaseUnavailable,
+            Self::UserBlocked => ApiError::UserBlocked(Obstacle::Locked),
             Self::Overloaded => ApiError::Overloaded { retry_after: Duration::from_secs(3) },
             Self::Refused => ApiError::Refused,
             Self::Unauthorized => ApiError::Unauthorized { key_given: false },
@@ -94,7 +95,13 @@ pub(super) fn readiness() -> Value {
 fn report(condition: Condition) -> Report {
     let since = MOMENT.parse().expect("a moment");
     let rabbitmq = Seen { up: condition == Condition::Ready, since };
-    Report { duty: Duty::Serve, condition, rabbitmq, postgresql: Seen { up: true, since } }
+    Report {
+        duty: Duty::Serve,
+        condition,
+        rabbitmq,
+        postgresql: Seen { up: true, since },
+        silent: Vec::new(),
+    }
 }
 
 /// A change of 900 points that was refused because of `balance`.

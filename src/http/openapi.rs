@@ -147,12 +147,12 @@ problems! {
 
 problems! {
     /// Of a read.
-    BalanceProblems: InvalidField, UnknownUser, DatabaseUnavailable, Overloaded
+    BalanceProblems: InvalidField, UnknownUser, DatabaseUnavailable, UserBlocked, Overloaded
 }
 
 problems! {
     /// Of the log and of the outcome of a request.
-    LogProblems: InvalidField, DatabaseUnavailable, Overloaded
+    LogProblems: InvalidField, DatabaseUnavailable, UserBlocked, Overloaded
 }
 
 problems! {
@@ -164,7 +164,8 @@ problems! {
 problems! {
     /// Of a change.
     ChangeProblems: EmptyBody, MalformedBody, InvalidField, BodyTimeout, InsufficientPoints, BalanceLimit,
-        BodyTooLarge, UnsupportedMediaType, KeyReused, Refused, QueueUnavailable, DatabaseUnavailable, Overloaded
+        BodyTooLarge, UnsupportedMediaType, KeyReused, Refused, QueueUnavailable, DatabaseUnavailable, UserBlocked,
+        Overloaded
 }
 
 /// Every answer to a change.

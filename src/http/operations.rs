@@ -24,7 +24,7 @@ use crate::{
 #[schema(as = Readiness)]
 pub(super) struct ReadinessResponse {
     /// What the state means, for people to read.
-    detail: &'static str,
+    detail: String,
     #[serde(flatten)]
     node: NodeResponse,
 }
@@ -39,6 +39,10 @@ pub struct NodeResponse {
     state: &'static str,
     rabbitmq: DependencyResponse,
     postgresql: DependencyResponse,
+    /// Partitions where changes were accepted and no worker takes them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(required = false)]
+    silent_partitions: Vec<u16>,
 }
 
 /// What a node needs, whether it is there, and since when.
@@ -134,18 +138,30 @@ pub(super) fn not_ready(report: &Report) -> ApiError {
     ApiError::NotReady { detail, node: Box::new(node) }
 }
 
-fn node(report: &Report) -> (NodeResponse, &'static str) {
-    let Report { duty, condition, rabbitmq, postgresql } = *report;
-    let (state, detail) = described(duty, condition);
-    let node =
-        NodeResponse { role: duty.as_str(), state, rabbitmq: rabbitmq.into(), postgresql: postgresql.into() };
+fn node(report: &Report) -> (NodeResponse, String) {
+    let (state, detail) = described(report);
+    let node = NodeResponse {
+        role: report.duty.as_str(),
+        state,
+        rabbitmq: report.rabbitmq.into(),
+        postgresql: report.postgresql.into(),
+        silent_partitions: report.silent.clone(),
+    };
     (node, detail)
 }
 
-fn described(duty: Duty, condition: Condition) -> (&'static str, &'static str) {
-    match (condition, duty) {
+fn described(report: &Report) -> (&'static str, String) {
+    let (state, detail) = match (report.condition, report.duty) {
         (Condition::Starting, _) => ("starting", "waiting for RabbitMQ, PostgreSQL and its migrations"),
         (Condition::Ready, _) => ("ready", "everything is up"),
+        (Condition::Degraded, _) if !report.silent.is_empty() => {
+            let partitions: Vec<String> = report.silent.iter().map(ToString::to_string).collect();
+            let partitions = partitions.join(", ");
+            return (
+                "degraded",
+                format!("changes are accepted, and no worker takes those of partition {partitions}"),
+            );
+        }
         (Condition::Degraded, _) => {
             ("degraded", "changes are queued; reads and changes with Prefer: wait are refused")
         }
@@ -154,7 +170,8 @@ fn described(duty: Duty, condition: Condition) -> (&'static str, &'static str) {
         }
         (Condition::Unable, Duty::Work) => ("unable", "nothing is applied; the queue keeps what comes"),
         (Condition::Stopping, _) => ("stopping", "what is in hand is finished, and no more is taken"),
-    }
+    };
+    (state, detail.to_owned())
 }
 
 async fn exposition() -> HttpResponse {

@@ -19,7 +19,7 @@ use super::{
     schema,
 };
 use crate::{
-    domain::{Entry, Invalid, Rejection, ServiceError},
+    domain::{Entry, Invalid, Obstacle, Rejection, ServiceError},
     queue::PublishError,
 };
 
@@ -68,6 +68,8 @@ pub enum ApiError {
     QueueUnavailable,
     #[error("the database can't be reached now; a change may be sent again with the same Idempotency-Key")]
     DatabaseUnavailable,
+    #[error("{}; the other users are served", .0)]
+    UserBlocked(Obstacle),
     #[error("more requests are waiting than this node holds")]
     Overloaded { retry_after: Duration },
     #[error("the database refuses this change; the log of this node says why")]
@@ -79,7 +81,7 @@ pub enum ApiError {
     #[error("this key or address has sent as many requests as it may")]
     RateLimited { retry_after: Duration },
     #[error("{detail}")]
-    NotReady { detail: &'static str, node: Box<NodeResponse> },
+    NotReady { detail: String, node: Box<NodeResponse> },
 }
 
 fn detail_of(rejection: Rejection) -> &'static str {
@@ -109,6 +111,10 @@ impl From<ServiceError> for ApiError {
         match error {
             ServiceError::Unavailable(_) => Self::DatabaseUnavailable,
             ServiceError::Overloaded => Self::Overloaded { retry_after: RETRY_AFTER },
+            ServiceError::Blocked(obstacle) => {
+                log::warn!("a request can't be served: {obstacle}");
+                Self::UserBlocked(obstacle)
+            }
             ServiceError::Refused(why) => {
                 log::error!("a delta was refused: {why}");
                 Self::Refused
@@ -175,6 +181,7 @@ impl ApiError {
             Self::QueueUnavailable | Self::PartlyQueued(_) => Kind::QueueUnavailable,
             Self::DatabaseUnavailable => Kind::DatabaseUnavailable,
             Self::Overloaded { .. } => Kind::Overloaded,
+            Self::UserBlocked(_) => Kind::UserBlocked,
             Self::Refused => Kind::Refused,
             Self::Unauthorized { .. } => Kind::Unauthorized,
             Self::InsufficientScope { .. } => Kind::InsufficientScope,
@@ -192,7 +199,10 @@ impl ApiError {
     fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Overloaded { retry_after } | Self::RateLimited { retry_after } => Some(*retry_after),
-            Self::QueueUnavailable | Self::PartlyQueued(_) | Self::DatabaseUnavailable => Some(RETRY_AFTER),
+            Self::QueueUnavailable
+            | Self::PartlyQueued(_)
+            | Self::DatabaseUnavailable
+            | Self::UserBlocked(_) => Some(RETRY_AFTER),
             _ => None,
         }
     }

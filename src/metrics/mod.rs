@@ -4,17 +4,22 @@
 //! Each part of a process has its handles, resolved when it starts: to count is an atomic addition, and what a
 //! process never does, it does not export.
 
-use std::{sync::LazyLock, time::Duration};
+use std::{
+    sync::LazyLock,
+    time::{Duration, Instant},
+};
 
 use jiff::Timestamp;
 use prometheus::{
-    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGaugeVec, Opts, TextEncoder,
-    core::Collector, default_registry,
+    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    TextEncoder, core::Collector, default_registry,
 };
 
 mod node;
 
-pub use node::{LinkMetrics, NodeMetrics, dead_letters_have, queue_has, queues_are_unknown};
+pub use node::{
+    LinkMetrics, NodeMetrics, dead_letters_have, partition_is_silent, queue_has, silence_is_unknown,
+};
 
 /// The media type of [`render`] (Prometheus, Exposition Formats).
 pub const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;
@@ -63,12 +68,14 @@ static PUBLISHED: LazyLock<IntCounterVec> = LazyLock::new(|| {
 });
 
 static SETTLED: LazyLock<IntCounterVec> = LazyLock::new(|| {
-    let help = "Deltas that were decided: applied, rejected for the balance, or duplicates of the log's";
+    let help = "Deltas that were decided: applied, rejected for the balance, duplicates of the log's, or in conflict \
+                with it: the request id is there for another change, and this one is not applied";
     counters("point_system_settled_deltas_total", help, &["outcome"])
 });
 
 static RETRIES: LazyLock<IntCounterVec> = LazyLock::new(|| {
-    let help = "Transactions and reads that were tried again, after an outage or a conflict of two";
+    let help = "Transactions and reads that were tried again: PostgreSQL was unavailable, too slow for all of it at \
+                once, or two were in conflict";
     counters("point_system_database_retries_total", help, &["reason"])
 });
 
@@ -80,6 +87,12 @@ static DEAD_LETTERED: LazyLock<IntCounterVec> = LazyLock::new(|| {
 static HELD: LazyLock<IntCounterVec> = LazyLock::new(|| {
     let help = "Messages that were given back to the queue, and come again";
     counters("point_system_held_messages_total", help, &[])
+});
+
+static WAITING_USERS: LazyLock<IntGaugeVec> = LazyLock::new(|| {
+    let help =
+        "Users whose changes wait in a worker, and only theirs: their row is locked, unreadable or slow";
+    gauges("point_system_waiting_users", help, &["partition"])
 });
 
 static LAG: LazyLock<HistogramVec> = LazyLock::new(|| {
@@ -186,6 +199,10 @@ pub struct StoreMetrics {
     pub rejected: IntCounter,
     /// Those that were in the log already.
     pub duplicate: IntCounter,
+    /// Those whose request id is in the log for another change.
+    pub conflict: IntCounter,
+    /// Transactions that took too long, and were tried again in parts.
+    pub retries_slow: IntCounter,
     /// New tries since the database could not be used.
     pub retries_unavailable: IntCounter,
     /// New tries since two transactions met.
@@ -194,11 +211,11 @@ pub struct StoreMetrics {
 
 impl Default for StoreMetrics {
     fn default() -> Self {
-        let [applied, rejected, duplicate] =
-            ["applied", "rejected", "duplicate"].map(|outcome| SETTLED.with_label_values(&[outcome]));
-        let [retries_unavailable, retries_conflict] =
-            ["unavailable", "conflict"].map(|reason| RETRIES.with_label_values(&[reason]));
-        Self { applied, rejected, duplicate, retries_unavailable, retries_conflict }
+        let [applied, rejected, duplicate, conflict] = ["applied", "rejected", "duplicate", "conflict"]
+            .map(|outcome| SETTLED.with_label_values(&[outcome]));
+        let [retries_slow, retries_unavailable, retries_conflict] =
+            ["slow", "unavailable", "conflict"].map(|reason| RETRIES.with_label_values(&[reason]));
+        Self { applied, rejected, duplicate, conflict, retries_slow, retries_unavailable, retries_conflict }
     }
 }
 
@@ -213,6 +230,7 @@ pub struct WorkerMetrics {
     pub held: IntCounter,
     /// The way of each delta.
     lag: Histogram,
+    waiting_users: IntGauge,
     partition: u16,
 }
 
@@ -224,12 +242,19 @@ impl WorkerMetrics {
             ["malformed", "refused"].map(|reason| DEAD_LETTERED.with_label_values(&[reason]));
         let (held, lag) = (HELD.with_label_values(NO_LABELS), LAG.with_label_values(NO_LABELS));
         node::taken(partition, None);
-        Self { malformed, refused, held, lag, partition }
+        let waiting_users = WAITING_USERS.with_label_values(&[partition.to_string()]);
+        Self { malformed, refused, held, lag, waiting_users, partition }
     }
 
     /// Notes when the oldest of the deltas in hand was accepted, or that there are none.
     pub fn taken(&self, oldest: Option<Timestamp>) {
         node::taken(self.partition, oldest);
+    }
+
+    /// Notes the users who have an obstacle: those who have waited for the longest by their ids, with their obstacles.
+    pub fn users_wait(&self, count: usize, longest: Vec<(Instant, String, &'static str)>) {
+        self.waiting_users.set(i64::try_from(count).unwrap_or(i64::MAX));
+        node::users_wait(self.partition, longest);
     }
 
     /// Measures the ways of deltas that were accepted at these times, and are settled now.

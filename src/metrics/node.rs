@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     sync::{LazyLock, Mutex, PoisonError},
+    time::Instant,
 };
 
 use jiff::Timestamp;
@@ -63,6 +64,13 @@ static QUEUE_CONSUMERS: LazyLock<IntGaugeVec> = LazyLock::new(|| {
     gauges("point_system_queue_consumers", help, &["partition"])
 });
 
+static SILENCE: LazyLock<GaugeVec> = LazyLock::new(|| {
+    let name = "point_system_partition_silence_seconds";
+    let help = "For how long nothing was taken from a partition where changes wait, by what all nodes tell PostgreSQL; \
+                0 where none waits";
+    registered(GaugeVec::new(Opts::new(name, help), &["partition"]))
+});
+
 static DEAD_LETTERS: LazyLock<IntGaugeVec> = LazyLock::new(|| {
     gauges("point_system_dead_letter_messages", "Messages that wait in the dead letters", &[])
 });
@@ -77,6 +85,21 @@ static OLDEST_AGE: LazyLock<GaugeVec> = LazyLock::new(|| {
 /// When the oldest delta in hand was accepted, for each partition that a worker of this process subscribes to.
 static OLDEST: Mutex<BTreeMap<u16, Option<Timestamp>>> = Mutex::new(BTreeMap::new());
 
+static WAITING_USER_AGE: LazyLock<GaugeVec> = LazyLock::new(|| {
+    let name = "point_system_waiting_user_seconds";
+    let help = "For how long a user's changes have been waiting in a worker, and why; the ten longest of a partition";
+    registered(GaugeVec::new(Opts::new(name, help), &["partition", "user_id", "obstacle"]))
+});
+
+type WaitingUser = (Instant, String, &'static str);
+
+/// The users who have waited for the longest, for each partition that a worker of this process subscribes to.
+static WAITING: Mutex<BTreeMap<u16, Vec<WaitingUser>>> = Mutex::new(BTreeMap::new());
+
+pub(super) fn users_wait(partition: u16, longest: Vec<WaitingUser>) {
+    WAITING.lock().unwrap_or_else(PoisonError::into_inner).insert(partition, longest);
+}
+
 pub(super) fn taken(partition: u16, oldest: Option<Timestamp>) {
     OLDEST.lock().unwrap_or_else(PoisonError::into_inner).insert(partition, oldest);
 }
@@ -84,6 +107,14 @@ pub(super) fn taken(partition: u16, oldest: Option<Timestamp>) {
 /// Brings up to date what is a matter of the moment.
 pub(super) fn refresh() {
     let now = Timestamp::now();
+    WAITING_USER_AGE.reset();
+    for (partition, users) in &*WAITING.lock().unwrap_or_else(PoisonError::into_inner) {
+        let partition = partition.to_string();
+        for (since, user, obstacle) in users {
+            let labels = [partition.as_str(), user.as_str(), *obstacle];
+            WAITING_USER_AGE.with_label_values(&labels).set(since.elapsed().as_secs_f64());
+        }
+    }
     for (partition, oldest) in &*OLDEST.lock().unwrap_or_else(PoisonError::into_inner) {
         let age = oldest.map_or(0.0, |oldest| now.duration_since(oldest).as_secs_f64().max(0.0));
         OLDEST_AGE.with_label_values(&[partition.to_string()]).set(age);
@@ -146,21 +177,34 @@ impl NodeMetrics {
     }
 }
 
-/// Notes what a partition's queue has, as the broker counts.
-pub fn queue_has(partition: u16, messages: u32, consumers: u32) {
+/// Notes what a partition's queue has, messages and consumers, as the broker counts; where it does not say, no number
+/// is better than an old one.
+pub fn queue_has(partition: u16, depth: Option<(u32, u32)>) {
     let label = [partition.to_string()];
-    QUEUE_MESSAGES.with_label_values(&label).set(messages.into());
-    QUEUE_CONSUMERS.with_label_values(&label).set(consumers.into());
+    if let Some((messages, consumers)) = depth {
+        QUEUE_MESSAGES.with_label_values(&label).set(messages.into());
+        QUEUE_CONSUMERS.with_label_values(&label).set(consumers.into());
+    } else {
+        // Where it was never there, there is nothing to remove.
+        QUEUE_MESSAGES.remove_label_values(&label).ok();
+        QUEUE_CONSUMERS.remove_label_values(&label).ok();
+    }
+}
+
+/// Notes for how many seconds nothing was taken from a partition where changes wait.
+pub fn partition_is_silent(partition: u16, seconds: f64) {
+    SILENCE.with_label_values(&[partition.to_string()]).set(seconds);
+}
+
+/// Forgets all silence: no number is better than an old one.
+pub fn silence_is_unknown() {
+    SILENCE.reset();
 }
 
 /// Notes what the queue of the dead letters has.
-pub fn dead_letters_have(messages: u32) {
-    DEAD_LETTERS.with_label_values(NO_LABELS).set(messages.into());
-}
-
-/// Forgets what the queues have: no number is better than an old one.
-pub fn queues_are_unknown() {
-    QUEUE_MESSAGES.reset();
-    QUEUE_CONSUMERS.reset();
-    DEAD_LETTERS.reset();
+pub fn dead_letters_have(messages: Option<u32>) {
+    match messages {
+        Some(messages) => DEAD_LETTERS.with_label_values(NO_LABELS).set(messages.into()),
+        None => DEAD_LETTERS.reset(),
+    }
 }

@@ -1,6 +1,11 @@
 //! What RabbitMQ says of itself: closes, cancels, confirms, returns. Called on the task that reads the
 //! connection: nothing here may wait.
 
+use std::sync::{
+    Arc,
+    atomic::{AtomicU32, Ordering},
+};
+
 use amqprs::{
     Ack, BasicProperties, Cancel, Close, CloseChannel, Nack, Return,
     callbacks::{ChannelCallback, ConnectionCallback},
@@ -12,9 +17,15 @@ use async_trait::async_trait;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+/// The most channels of a connection that the broker may close: amqprs does not use their numbers again, and panics
+/// when none of the 2,047 is free.
+const CLOSED_CHANNELS_MAX: u32 = 1_000;
+
 /// What the broker says on a channel besides deliveries.
 #[derive(Debug)]
 pub(super) enum ChannelEvent {
+    /// It has closed the channel, with this reply code (AMQP 0-9-1 §1.2) and text.
+    Closed(u16, String),
     /// Every message up to this tag is safe.
     Acked(u64),
     /// Messages up to this tag were refused.
@@ -47,10 +58,13 @@ impl ConnectionCallback for ConnectionWatch {
     async fn secret_updated(&mut self, _: &Connection) {}
 }
 
-/// Tells a channel's events, and ends the session when the broker ends the channel.
+/// Tells a channel's events, and ends the channel when the broker does.
 pub(super) struct ChannelWatch {
     pub(super) over: CancellationToken,
     pub(super) events: mpsc::UnboundedSender<ChannelEvent>,
+    pub(super) session_over: CancellationToken,
+    /// How many channels of the session the broker has closed.
+    pub(super) closed: Arc<AtomicU32>,
 }
 
 impl ChannelWatch {
@@ -62,15 +76,18 @@ impl ChannelWatch {
 
 #[async_trait]
 impl ChannelCallback for ChannelWatch {
-    /// One more publish on a closed channel would take the whole connection down, at a time of its
-    /// choosing: rather now.
     async fn close(&mut self, _: &Channel, close: CloseChannel) -> Result<(), Error> {
         log::warn!("RabbitMQ closes a channel: {close}");
+        self.tell(ChannelEvent::Closed(close.reply_code(), close.reply_text().clone()));
         self.over.cancel();
+        if self.closed.fetch_add(1, Ordering::Relaxed) + 1 >= CLOSED_CHANNELS_MAX {
+            log::warn!("RabbitMQ has closed {CLOSED_CHANNELS_MAX} channels: the connection is replaced");
+            self.session_over.cancel();
+        }
         Ok(())
     }
 
-    /// A queue is gone: the next session declares it again.
+    /// A queue is gone, or has lost its leader: subscribing again finds out which.
     async fn cancel(&mut self, _: &Channel, cancel: Cancel) -> Result<(), Error> {
         log::warn!("RabbitMQ cancels the consumer {}: is its queue deleted?", cancel.consumer_tag());
         self.over.cancel();

@@ -1,6 +1,6 @@
 //! Deliveries in, acks and rejects out, of one partition. What is done with a delta may not enter.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use amqprs::{
     FieldTable, FieldValue,
@@ -9,16 +9,23 @@ use amqprs::{
         ConsumerMessage,
     },
 };
-use tokio::{sync::mpsc, time::timeout};
+use tokio::{
+    sync::mpsc,
+    time::{sleep_until, timeout},
+};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::{
-    link::{LinkWatch, Session, in_own_task},
+    link::LinkWatch,
     message::{self, Malformed},
+    pauses::Pauses,
+    progress::Progress,
+    session::{OpenChannel, Session},
+    topology,
 };
-use crate::domain::{APPLY_BATCH_MAX, Delta};
+use crate::domain::Delta;
 
 /// The most messages of a partition that are under way to us or in our hands. Never make it smaller: a quorum
 /// queue puts what a worker returns behind what was returned before it, so the order holds as long as the next
@@ -28,11 +35,27 @@ const PREFETCH: u16 = 512;
 /// The longest that subscribing may take, and handing over an ack.
 const RPC_TIMEOUT_MS: u64 = 5_000;
 
+/// The longest pause between tries to subscribe.
+const SUBSCRIBE_PAUSE_MAX_MS: u64 = 10_000;
+
 /// A message from the queue.
+#[derive(Debug)]
 pub struct Delivery {
-    tag: u64,
+    /// Its number in the subscription, in the order of the queue.
+    pub tag: u64,
     /// Its deltas, or why it has none.
     pub deltas: Result<Vec<Delta>, String>,
+}
+
+/// What a consumer has to tell.
+#[derive(Debug)]
+pub enum Event {
+    /// Messages, in their order.
+    Messages(Vec<Delivery>),
+    /// The time that was asked for has come.
+    Due,
+    /// The subscription has ended: what was taken in it and not settled comes again.
+    Lost,
 }
 
 /// What becomes of a delivery.
@@ -42,8 +65,6 @@ pub enum Disposition {
     Ack,
     /// It can never be applied.
     DeadLetter,
-    /// Not now: it, and all that follow it, come again.
-    Hold,
 }
 
 /// The consumer of one partition. Of all that subscribe to it, the broker lets one be active.
@@ -56,12 +77,17 @@ pub struct Consumer {
     worker: Uuid,
     stop: CancellationToken,
     subscription: Option<Subscription>,
+    pauses: Pauses,
+    /// When the next subscription may begin.
+    not_before: Instant,
+    progress: Progress,
 }
 
 struct Subscription {
     session: Session,
-    channel: Channel,
+    channel: OpenChannel,
     messages: mpsc::UnboundedReceiver<ConsumerMessage>,
+    began: Instant,
 }
 
 impl Consumer {
@@ -69,7 +95,16 @@ impl Consumer {
     /// that ranks highest for a partition is preferred for it by a broker that knows priorities.
     #[must_use]
     pub fn new(partition: u16, link: LinkWatch, worker: Uuid, stop: CancellationToken) -> Self {
-        Self { partition, link, worker, stop, subscription: None }
+        Self {
+            partition,
+            link,
+            worker,
+            stop,
+            subscription: None,
+            pauses: Pauses::new(SUBSCRIBE_PAUSE_MAX_MS),
+            not_before: Instant::now(),
+            progress: Progress::default(),
+        }
     }
 
     /// The partition it consumes.
@@ -78,52 +113,73 @@ impl Consumer {
         self.partition
     }
 
-    /// Waits for messages and takes all that are there, up to about the size of one transaction, in their
-    /// order. Subscribes again after a failure. `None` once the stop token is cancelled.
-    pub async fn next(&mut self) -> Option<Vec<Delivery>> {
+    /// How far it has come.
+    #[must_use]
+    pub fn progress(&self) -> Progress {
+        self.progress.clone()
+    }
+
+    /// Notes whether it takes no more for now, for a reason that its worker knows.
+    pub fn set_busy(&self, is_busy: bool) {
+        self.progress.update(|standing| standing.is_busy = is_busy);
+    }
+
+    /// Waits for messages and takes those that are there, until they have `deltas_max` deltas, in their order; none where
+    /// that is 0. It waits until `due` at the most. Subscribes again after a failure. `None` once the stop token is
+    /// cancelled.
+    pub async fn next(&mut self, deltas_max: usize, due: Option<Instant>) -> Option<Event> {
         let stop = self.stop.clone();
         stop.run_until_cancelled(async {
-            loop {
-                if let Some(deliveries) = self.receive().await {
-                    return deliveries;
-                }
+            tokio::select! {
+                event = self.receive(deltas_max) => event,
+                () = async { sleep_until(due.expect("only then").into()).await }, if due.is_some() => Event::Due,
             }
         })
         .await
     }
 
-    async fn receive(&mut self) -> Option<Vec<Delivery>> {
-        if self.subscription.is_none() {
-            let session = self.link.session().await;
-            match self.subscribe(session.clone()).await {
-                Ok(subscription) => self.subscription = Some(subscription),
-                Err(error) => {
-                    log::warn!("subscribing to partition {}: {error}", self.partition);
-                    session.over.cancel();
-                    return None;
-                }
-            }
+    /// Waits for something else, without a subscription, or for the stop token.
+    pub async fn wait_for(&self, condition: impl Future<Output = ()>) {
+        self.stop.run_until_cancelled(condition).await;
+    }
+
+    /// Dropped at an await, it has taken no message.
+    async fn receive(&mut self, deltas_max: usize) -> Event {
+        while self.subscription.is_none() {
+            self.subscribe().await;
         }
-        let subscription = self.subscription.as_mut()?;
+        let subscription = self.subscription.as_mut().expect("as was seen");
         let first = tokio::select! {
-            message = subscription.messages.recv() => message,
-            () = subscription.session.over.cancelled() => None,
+            biased;
+            () = subscription.channel.over.cancelled() => None,
+            message = subscription.messages.recv(), if deltas_max > 0 => message,
         };
-        let Some(first) = first else {
-            subscription.session.over.cancel();
-            self.subscription = None;
-            return None;
-        };
-        let mut deliveries = vec![self.delivery(first)?];
+        let first = first.and_then(|message| self.delivery(message));
+        let Some(first) = first else { return self.lost() };
+        let mut deliveries = vec![first];
         let mut deltas = count(&deliveries[0]);
-        while deltas < APPLY_BATCH_MAX
-            && let Ok(next) = self.subscription.as_mut()?.messages.try_recv()
+        while deltas < deltas_max
+            && let Some(Ok(next)) = self.subscription.as_mut().map(|open| open.messages.try_recv())
         {
-            let delivery = self.delivery(next)?;
+            let Some(delivery) = self.delivery(next) else { return self.lost() };
             deltas += count(&delivery);
             deliveries.push(delivery);
         }
-        Some(deliveries)
+        let taken = deliveries.iter().filter_map(|delivery| delivery.deltas.as_ref().ok()).flatten();
+        if let Some(latest) = taken.map(|delta| delta.requested_at).max() {
+            self.progress.update(|standing| standing.taken_until = standing.taken_until.max(Some(latest)));
+        }
+        Event::Messages(deliveries)
+    }
+
+    /// Notes that the subscription has ended. After a short one, the next waits for a while.
+    fn lost(&mut self) -> Event {
+        if let Some(ended) = self.subscription.take() {
+            ended.channel.over.cancel();
+            self.progress.update(|standing| standing.subscribed_at = None);
+            self.not_before = Instant::now() + self.pauses.after(ended.began);
+        }
+        Event::Lost
     }
 
     fn delivery(&self, message: ConsumerMessage) -> Option<Delivery> {
@@ -132,62 +188,79 @@ impl Consumer {
         Some(Delivery { tag, deltas: deltas.map_err(|error: Malformed| error.to_string()) })
     }
 
-    async fn subscribe(&self, session: Session) -> Result<Subscription, String> {
-        let (channel, _) = session.open_channel().await?;
+    async fn subscribe(&mut self) {
+        sleep_until(self.not_before.into()).await;
+        let session = self.link.session().await;
+        match self.subscription(session).await {
+            Ok(subscription) => {
+                self.progress.update(|standing| standing.subscribed_at = Some(subscription.began));
+                self.subscription = Some(subscription);
+            }
+            Err(error) => {
+                let pause = self.pauses.after_failure();
+                let (partition, pause_ms) = (self.partition, pause.as_millis());
+                log::warn!("subscribing to partition {partition}: {error}; trying again in {pause_ms} ms");
+                self.not_before = Instant::now() + pause;
+            }
+        }
+    }
+
+    async fn subscription(&self, session: Session) -> Result<Subscription, String> {
+        let channel = topology::open_partition(&session, &self.link.names, self.partition).await?;
         let mut arguments = FieldTable::new();
         let priority = FieldValue::I(rank(self.worker, self.partition));
         arguments.insert("x-priority".try_into().expect("a short name"), priority);
         let queue = self.link.names.partition(self.partition);
         let consume = BasicConsumeArguments::new(&queue, "").arguments(arguments).finish();
-        let subscribing = channel.clone();
-        let (_, messages) = in_own_task(RPC_TIMEOUT_MS, async move {
-            subscribing.basic_qos(BasicQosArguments::new(0, PREFETCH, false)).await?;
-            subscribing.basic_consume_rx(consume).await
-        })
-        .await?;
-        Ok(Subscription { session, channel, messages })
+        let subscribing = channel.ask(RPC_TIMEOUT_MS, |channel| async move {
+            channel.basic_qos(BasicQosArguments::new(0, PREFETCH, false)).await?;
+            channel.basic_consume_rx(consume).await
+        });
+        let (_, messages) = subscribing.await?;
+        Ok(Subscription { session, channel, messages, began: Instant::now() })
     }
 
-    /// Tells the broker what became of `deliveries`, one disposition each. Where it can't be told, the
-    /// messages come again.
-    pub async fn settle(&mut self, deliveries: &[Delivery], dispositions: &[Disposition]) {
+    /// Tells the broker what became of deliveries, by their tags. `open` is the lowest tag that is taken and not
+    /// settled; what is below it is acked at once. Where the broker can't be told, the messages come again.
+    pub async fn settle(&mut self, settled: &[(u64, Disposition)], open: Option<u64>) {
         let Some(subscription) = &self.subscription else { return };
-        let telling = tell(&subscription.channel, deliveries, dispositions);
+        if settled.is_empty() || subscription.channel.is_over() {
+            return;
+        }
+        let telling = tell(&subscription.channel.channel, settled, open);
         let told = timeout(Duration::from_millis(RPC_TIMEOUT_MS), telling).await;
         if !matches!(told, Ok(Ok(()))) {
-            subscription.session.over.cancel();
-        }
-        if dispositions.contains(&Disposition::Hold) {
-            self.unsubscribe().await;
+            log::warn!("partition {}: the broker can't be told what is done", self.partition);
+            subscription.channel.over.cancel();
+            subscription.session.check();
         }
     }
 
     /// Ends the subscription; what was not settled goes back to its place in the queue.
     pub async fn unsubscribe(&mut self) {
         let Some(subscription) = self.subscription.take() else { return };
-        if !subscription.session.over.is_cancelled()
-            && let Err(error) = Session::close_channel(subscription.channel).await
-        {
+        self.progress.update(|standing| standing.subscribed_at = None);
+        if let Err(error) = subscription.channel.close().await {
             log::warn!("leaving partition {}: {error}", self.partition);
-            subscription.session.over.cancel();
+            subscription.session.check();
         }
     }
 }
 
-/// Rejects what is dead and acks what is done, up to the first that is held.
+/// Rejects what is dead and acks what is done: at once where nothing before it is open, else one by one.
 async fn tell(
     channel: &Channel,
-    deliveries: &[Delivery],
-    dispositions: &[Disposition],
+    settled: &[(u64, Disposition)],
+    open: Option<u64>,
 ) -> Result<(), amqprs::error::Error> {
     let mut last_done = None;
-    for (delivery, disposition) in deliveries.iter().zip(dispositions) {
+    for (tag, disposition) in settled {
         match disposition {
-            Disposition::Ack => last_done = Some(delivery.tag),
+            Disposition::Ack if open.is_none_or(|open| *tag < open) => last_done = last_done.max(Some(*tag)),
+            Disposition::Ack => channel.basic_ack(BasicAckArguments::new(*tag, false)).await?,
             Disposition::DeadLetter => {
-                channel.basic_reject(BasicRejectArguments::new(delivery.tag, false)).await?;
+                channel.basic_reject(BasicRejectArguments::new(*tag, false)).await?;
             }
-            Disposition::Hold => break,
         }
     }
     match last_done {

@@ -5,7 +5,7 @@ use std::{fmt, time::Duration};
 
 use amqprs::{
     BasicProperties, FieldTable, FieldValue,
-    channel::{BasicAckArguments, BasicGetArguments, BasicNackArguments, Channel, QueueDeclareArguments},
+    channel::{BasicAckArguments, BasicGetArguments, BasicNackArguments, QueueDeclareArguments},
     error::Error,
 };
 use jiff::Timestamp;
@@ -13,9 +13,10 @@ use tokio::time::timeout;
 
 use super::{
     QueueNames,
-    link::{LinkWatch, Session, in_own_task},
+    link::LinkWatch,
     message,
     publisher::{CONFIRM_TIMEOUT_MS, Confirm, ConfirmChannel, PublishError},
+    session::{OpenChannel, Session},
 };
 use crate::domain::Delta;
 
@@ -112,7 +113,7 @@ pub struct DeadLetter {
 /// count the positions otherwise.
 pub struct DeadLetters {
     session: Session,
-    channel: Channel,
+    channel: OpenChannel,
     names: QueueNames,
     publisher: Option<ConfirmChannel>,
     /// How many there were at the first look: what comes later, be it redriven in vain, is not looked at.
@@ -128,11 +129,11 @@ impl DeadLetters {
     /// [`DeadLettersError`]: no connection, or another command has them open.
     pub async fn open(link: &LinkWatch) -> Result<Self, DeadLettersError> {
         let session = link.current().map_err(DeadLettersError::Unavailable)?;
-        let (channel, _) = session.open_channel().await.map_err(DeadLettersError::Unavailable)?;
+        let channel = session.open_channel().await.map_err(DeadLettersError::Unavailable)?;
         // Another connection's exclusive queue can't be declared; it goes with its connection.
         let lock = QueueDeclareArguments::new(&link.names.dead_letters_lock()).exclusive(true).finish();
-        let locking = channel.clone();
-        let locked = in_own_task(REQUEST_TIMEOUT_MS, async move { locking.queue_declare(lock).await });
+        let locked =
+            channel.ask(REQUEST_TIMEOUT_MS, |channel| async move { channel.queue_declare(lock).await });
         locked.await.map_err(DeadLettersError::Locked)?;
         let names = link.names.clone();
         Ok(Self { session, channel, names, publisher: None, there: None, taken: 0, settled: 0 })
@@ -147,8 +148,8 @@ impl DeadLetters {
         if self.there.is_some_and(|there| self.taken >= there) || self.is_full() {
             return Ok(None);
         }
-        let (channel, get) = (self.channel.clone(), BasicGetArguments::new(&self.names.dead_letters()));
-        let got = in_own_task(REQUEST_TIMEOUT_MS, async move { channel.basic_get(get).await });
+        let get = BasicGetArguments::new(&self.names.dead_letters());
+        let got = self.channel.ask(REQUEST_TIMEOUT_MS, |channel| async move { channel.basic_get(get).await });
         let Some((found, properties, body)) = got.await.map_err(DeadLettersError::Unavailable)? else {
             self.there = Some(self.taken);
             return Ok(None);
@@ -199,7 +200,7 @@ impl DeadLetters {
             let publisher = match self.publisher.take() {
                 Some(publisher) => publisher,
                 // Not the channel that gets: there a returned message could come between a get and its answer.
-                None => ConfirmChannel::open(session.clone()).await.map_err(PublishError::Unavailable)?,
+                None => ConfirmChannel::open(&session).await.map_err(PublishError::Unavailable)?,
             };
             let publisher = self.publisher.insert(publisher);
             publisher.publish(&queue, letter.message_id.as_deref(), letter.body).await
@@ -224,7 +225,7 @@ impl DeadLetters {
     }
 
     async fn settle(&mut self, tag: u64) -> Result<(), DeadLettersError> {
-        sent("an ack", self.channel.basic_ack(BasicAckArguments::new(tag, false))).await?;
+        sent("an ack", self.channel.channel.basic_ack(BasicAckArguments::new(tag, false))).await?;
         self.settled += 1;
         Ok(())
     }
@@ -240,9 +241,9 @@ impl DeadLetters {
         // Closing the channel would return them as well, but later, and not in their order.
         if self.settled < self.taken {
             let all = BasicNackArguments::new(ALL_TAGS, true, true);
-            sent("what is returned", self.channel.basic_nack(all)).await?;
+            sent("what is returned", self.channel.channel.basic_nack(all)).await?;
         }
-        Session::close_channel(self.channel).await.map_err(DeadLettersError::Unavailable)
+        self.channel.close().await.map_err(DeadLettersError::Unavailable)
     }
 }
 

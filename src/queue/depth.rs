@@ -1,75 +1,82 @@
-//! How much waits in the queues, asked of the broker. What is done with the numbers may not enter.
+//! How much waits in the queues, asked of the broker. Must not contain what is done with the numbers.
+
+use std::collections::HashMap;
 
 use amqprs::channel::{Channel, QueueDeclareArguments};
+use futures_util::future::join_all;
 
-use super::link::{LinkWatch, Session, in_own_task};
+use super::{link::LinkWatch, session::OpenChannel};
 use crate::domain::PARTITIONS;
 
-/// The longest that the broker may take to answer for all queues.
+/// The longest that the broker may take to answer for a queue.
 const ANSWER_TIMEOUT_MS: u64 = 5_000;
 
-/// What is in the queues now.
+/// What is in the queues now; nothing for a queue of which the broker does not say.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Depths {
     /// For each partition: the messages that wait, without those in a worker's hands, and the workers that
     /// subscribe.
-    pub partitions: Vec<(u32, u32)>,
+    pub partitions: Vec<Option<(u32, u32)>>,
     /// The messages that wait in the dead letters.
-    pub dead_letters: u32,
+    pub dead_letters: Option<u32>,
 }
 
-/// Asks the broker, on a channel of its own that it keeps.
+/// Asks the broker, on a channel for each queue that it keeps: a queue that does not answer holds up only itself.
 pub struct DepthProbe {
     link: LinkWatch,
-    channel: Option<(Session, Channel)>,
+    channels: HashMap<String, OpenChannel>,
 }
 
 impl DepthProbe {
-    /// A probe that opens its channel at the first look.
+    /// A probe that opens its channels at the first look.
     #[must_use]
     pub fn new(link: LinkWatch) -> Self {
-        Self { link, channel: None }
+        Self { link, channels: HashMap::new() }
     }
 
     /// What is in the queues.
-    ///
-    /// # Errors
-    /// Why the broker does not say.
-    pub async fn look(&mut self) -> Result<Depths, String> {
-        let usable = self.channel.take().filter(|(session, _)| !session.over.is_cancelled());
-        let (session, channel) = if let Some(open) = usable {
-            open
-        } else {
-            let session = self.link.current()?;
-            let (channel, _) = session.open_channel().await?;
-            (session, channel)
-        };
-        let (asking, names) = (channel.clone(), self.link.names.clone());
-        let asked = in_own_task(ANSWER_TIMEOUT_MS, async move {
-            let mut partitions = Vec::new();
-            for partition in 0..PARTITIONS {
-                partitions.push(look(&asking, &names.partition(partition)).await?);
-            }
-            let (dead_letters, _) = look(&asking, &names.dead_letters()).await?;
-            Ok(Depths { partitions, dead_letters })
+    pub async fn look(&mut self) -> Depths {
+        let names = &self.link.names;
+        let mut queues: Vec<String> = (0..PARTITIONS).map(|partition| names.partition(partition)).collect();
+        queues.push(names.dead_letters());
+        let asked = queues.into_iter().map(|queue| {
+            let channel = self.channels.remove(&queue).filter(|channel| !channel.is_over());
+            ask(&self.link, queue, channel)
         });
-        match asked.await {
-            Ok(depths) => {
-                self.channel = Some((session, channel));
-                Ok(depths)
-            }
-            Err(error) => {
-                // An answer that comes late must not be taken for another's. Closing has an end of its own.
-                tokio::spawn(Session::close_channel(channel));
-                Err(error)
-            }
+        let mut partitions = Vec::new();
+        for (queue, answer) in join_all(asked).await {
+            partitions.push(match answer {
+                Ok((channel, depth)) => {
+                    self.channels.insert(queue, channel);
+                    Some(depth)
+                }
+                Err(error) => {
+                    log::debug!("queue {queue} can't be looked at: {error}");
+                    None
+                }
+            });
         }
+        let dead_letters = partitions.pop().flatten().map(|(messages, _)| messages);
+        Depths { partitions, dead_letters }
     }
 }
 
 /// A declaration that changes nothing; its answer has the numbers (AMQP 0-9-1, queue.declare-ok).
-async fn look(channel: &Channel, queue: &str) -> Result<(u32, u32), amqprs::error::Error> {
-    let passive = QueueDeclareArguments::new(queue).passive(true).finish();
-    let answer = channel.queue_declare(passive).await?;
-    Ok(answer.map_or((0, 0), |(_, messages, consumers)| (messages, consumers)))
+async fn ask(
+    link: &LinkWatch,
+    queue: String,
+    channel: Option<OpenChannel>,
+) -> (String, Result<(OpenChannel, (u32, u32)), String>) {
+    let passive = QueueDeclareArguments::new(&queue).passive(true).finish();
+    let asking = async {
+        let channel = match channel {
+            Some(channel) => channel,
+            None => link.current()?.open_channel().await?,
+        };
+        let declare = |channel: Channel| async move { channel.queue_declare(passive).await };
+        let answer = channel.ask(ANSWER_TIMEOUT_MS, declare).await?;
+        Ok((channel, answer.map_or((0, 0), |(_, messages, consumers)| (messages, consumers))))
+    };
+    let answer = asking.await;
+    (queue, answer)
 }

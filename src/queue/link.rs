@@ -1,24 +1,20 @@
 //! A connection to RabbitMQ that comes back by itself. What travels over it may not enter.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use amqprs::{
-    channel::Channel,
-    connection::{Connection, OpenConnectionArguments},
-    error::Error,
-};
-use backon::{BackoffBuilder, ExponentialBuilder};
+use amqprs::connection::{Connection, OpenConnectionArguments};
 use tokio::{
     net::TcpStream,
-    sync::{mpsc, watch},
+    sync::watch,
     task::JoinHandle,
-    time::timeout,
+    time::{sleep, timeout},
 };
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::{
     BrokerUrl, QueueNames,
-    callbacks::{ChannelEvent, ChannelWatch, ConnectionWatch},
+    pauses::Pauses,
+    session::{Session, in_own_task},
     topology,
 };
 use crate::metrics::LinkMetrics;
@@ -26,23 +22,19 @@ use crate::metrics::LinkMetrics;
 /// The heartbeat asked of the broker. A silent peer is given up after twice this.
 const HEARTBEAT_S: u16 = 5;
 
-/// The longest that opening a connection and declaring the queues may take.
+/// The longest that opening a connection may take.
 const OPEN_TIMEOUT_MS: u64 = 20_000;
 
-/// The longest that opening a channel may take.
-const CHANNEL_TIMEOUT_MS: u64 = 5_000;
+/// The longest that a TCP connection may take, where one of AMQP could not be had.
+const REACH_TIMEOUT_MS: u64 = 5_000;
 
-/// The longest that a clean close may take.
-const CLOSE_TIMEOUT_MS: u64 = 3_000;
-
-/// The pauses between tries to connect.
-const RECONNECT_PAUSE_MIN_MS: u64 = 100;
+/// The longest pause between tries to connect.
 const RECONNECT_PAUSE_MAX_MS: u64 = 1_000;
 
 /// A connection that is replaced when it fails, for as long as the `Link` lives.
 pub struct Link {
     watch: LinkWatch,
-    stop: CancellationToken,
+    stop: DropGuard,
     supervisor: JoinHandle<()>,
 }
 
@@ -54,7 +46,7 @@ impl Link {
         let (state, watch) = watch::channel(State::Down(format!("RabbitMQ at {url}: not connected yet")));
         let stop = CancellationToken::new();
         let supervisor = tokio::spawn(supervise(url, names.clone(), name, state, stop.clone()));
-        Self { watch: LinkWatch { state: watch, names }, stop, supervisor }
+        Self { watch: LinkWatch { state: watch, names }, stop: stop.drop_guard(), supervisor }
     }
 
     /// A view of the link for those who use its sessions.
@@ -65,7 +57,7 @@ impl Link {
 
     /// Closes the connection. What is in flight is lost to its sender: finish first.
     pub async fn close(self) {
-        self.stop.cancel();
+        drop(self.stop);
         if let Err(error) = self.supervisor.await {
             log::error!("the supervisor of the RabbitMQ connection failed: {error}");
         }
@@ -114,55 +106,19 @@ impl LinkWatch {
         }
     }
 
+    /// Gives the connection up, for a new one.
+    pub fn renew(&self) {
+        if let Ok(session) = self.current() {
+            session.over.cancel();
+        }
+    }
+
     /// Waits until there is a connection and the queues are declared.
     ///
     /// # Errors
     /// After `limit`, why there is none.
     pub async fn ready(&mut self, limit: Duration) -> Result<(), String> {
         timeout(limit, self.session()).await.map(drop).or_else(|_| self.current().map(drop))
-    }
-}
-
-/// One connection, and the token that says it is over: whoever sees it fail cancels the token, and
-/// everyone who waits for something on it waits for the token as well.
-#[derive(Clone)]
-pub(super) struct Session {
-    connection: Connection,
-    pub(super) over: CancellationToken,
-}
-
-impl Session {
-    /// A new channel and its events, which end when it does.
-    pub(super) async fn open_channel(
-        &self,
-    ) -> Result<(Channel, mpsc::UnboundedReceiver<ChannelEvent>), String> {
-        let connection = self.connection.clone();
-        let (events, heard) = mpsc::unbounded_channel();
-        let watch = ChannelWatch { over: self.over.clone(), events };
-        let channel = in_own_task(CHANNEL_TIMEOUT_MS, async move {
-            let channel = connection.open_channel(None).await?;
-            channel.register_callback(watch).await?;
-            Ok(channel)
-        });
-        Ok((channel.await?, heard))
-    }
-
-    /// Ends a channel after the broker has read everything that was sent on it.
-    pub(super) async fn close_channel(channel: Channel) -> Result<(), String> {
-        in_own_task(CLOSE_TIMEOUT_MS, channel.close()).await
-    }
-}
-
-/// Runs a request to the broker to its end, however long we wait for it: amqprs panics where the answer
-/// comes to a request that was dropped.
-pub(super) async fn in_own_task<T: Send + 'static>(
-    limit_ms: u64,
-    request: impl Future<Output = Result<T, Error>> + Send + 'static,
-) -> Result<T, String> {
-    match timeout(Duration::from_millis(limit_ms), tokio::spawn(request)).await {
-        Ok(Ok(done)) => done.map_err(|error| error.to_string()),
-        Ok(Err(panic)) => Err(panic.to_string()),
-        Err(_) => Err(format!("no answer within {limit_ms} ms")),
     }
 }
 
@@ -173,50 +129,54 @@ async fn supervise(
     state: watch::Sender<State>,
     stop: CancellationToken,
 ) {
-    let pauses = ExponentialBuilder::new()
-        .with_min_delay(Duration::from_millis(RECONNECT_PAUSE_MIN_MS))
-        .with_max_delay(Duration::from_millis(RECONNECT_PAUSE_MAX_MS))
-        .with_jitter()
-        .without_max_times();
-    let (mut pause, metrics) = (pauses.build(), LinkMetrics::new(name));
-    while !stop.is_cancelled() {
-        match open(&url, &names, name).await {
+    let (mut pauses, metrics) = (Pauses::new(RECONNECT_PAUSE_MAX_MS), LinkMetrics::new(name));
+    let mut was_up = false;
+    while let Some(opened) = stop.run_until_cancelled(open(&url, &names, name, was_up)).await {
+        let pause = match opened {
             Ok(session) => {
+                was_up = true;
                 log::info!("connected to RabbitMQ at {url}");
                 metrics.connections.inc();
-                pause = pauses.build();
+                let began = Instant::now();
                 state.send_replace(State::Up(session.clone()));
-                tokio::select! {
-                    () = stop.cancelled() => {}
-                    () = session.over.cancelled() => {
-                        log::warn!("lost the connection to RabbitMQ at {url}; connecting again");
-                    }
-                }
+                let lost = stop.run_until_cancelled(session.over.cancelled()).await.is_some();
                 state.send_replace(State::Down(format!("RabbitMQ at {url}: the connection was lost")));
-                session.over.cancel();
-                let close = in_own_task(CLOSE_TIMEOUT_MS, session.connection.close());
-                if stop.is_cancelled() {
+                let close = session.close();
+                if !lost {
                     if let Err(error) = close.await {
                         log::warn!("closing the connection to RabbitMQ at {url}: {error}");
                     }
-                } else {
-                    // Of a broker that has gone away there is nothing to wait for.
-                    tokio::spawn(close);
+                    return;
                 }
+                // Of a broker that has gone away there is nothing to wait for.
+                tokio::spawn(close);
+                let pause = pauses.after(began);
+                log::warn!(
+                    "lost the connection to RabbitMQ at {url}; connecting again in {} ms",
+                    pause.as_millis()
+                );
+                pause
             }
             Err(error) => {
                 metrics.failures.inc();
-                let pause = pause.next().expect("the pauses have no end");
+                let pause = pauses.after_failure();
                 log::warn!("RabbitMQ at {url}: {error}; trying again in {} ms", pause.as_millis());
                 state.send_replace(State::Down(format!("RabbitMQ at {url}: {error}")));
-                stop.run_until_cancelled(tokio::time::sleep(pause)).await;
+                pause
             }
-        }
+        };
+        stop.run_until_cancelled(sleep(pause)).await;
     }
 }
 
-/// Connects and declares the queues.
-async fn open(url: &BrokerUrl, names: &QueueNames, name: &'static str) -> Result<Session, String> {
+/// Connects and declares the queues. Where that went well before, a queue that can't be declared is left to those who
+/// use it: the others go on.
+async fn open(
+    url: &BrokerUrl,
+    names: &QueueNames,
+    name: &'static str,
+    was_up: bool,
+) -> Result<Session, String> {
     let mut arguments = OpenConnectionArguments::new(&url.host, url.port, &url.user, &url.password)
         .virtual_host(&url.virtual_host)
         .heartbeat(HEARTBEAT_S)
@@ -227,31 +187,25 @@ async fn open(url: &BrokerUrl, names: &QueueNames, name: &'static str) -> Result
         Ok(connection) => connection,
         Err(error) => return Err(diagnosed(url, error).await),
     };
-    let session = Session { connection, over: CancellationToken::new() };
-    let (listener, over) = (session.connection.clone(), session.over.clone());
-    // Whether it returns true or false, the connection has ended.
-    tokio::spawn(async move {
-        listener.listen_network_io_failure().await;
-        over.cancel();
-    });
-    let watch = ConnectionWatch { over: session.over.clone() };
-    session.connection.register_callback(watch).await.map_err(|error| error.to_string())?;
-    let (channel, _) = session.open_channel().await?;
-    let names = names.clone();
-    in_own_task(OPEN_TIMEOUT_MS, async move {
-        topology::declare(&channel, &names).await?;
-        channel.close().await
-    })
-    .await
-    .map_err(|error| format!("declaring the queues: {error}"))?;
-    Ok(session)
+    let session = Session::new(connection).await?;
+    match topology::declare(&session, names).await {
+        Err(error) if !was_up || session.over.is_cancelled() => {
+            tokio::spawn(session.close());
+            Err(format!("declaring the queues: {error}"))
+        }
+        Err(error) => {
+            log::error!("declaring the queues: {error}");
+            Ok(session)
+        }
+        Ok(()) => Ok(session),
+    }
 }
 
 /// RabbitMQ drops the connection without a word where the user, the password or the virtual host is wrong:
 /// where it can be reached, that is what to look for.
 async fn diagnosed(url: &BrokerUrl, error: String) -> String {
     let reach = TcpStream::connect((url.host.trim_matches(['[', ']']), url.port));
-    match timeout(Duration::from_millis(CHANNEL_TIMEOUT_MS), reach).await {
+    match timeout(Duration::from_millis(REACH_TIMEOUT_MS), reach).await {
         Ok(Ok(_)) => format!("{error}: it can be reached; check the user, the password and the virtual host"),
         Ok(Err(unreachable)) => unreachable.to_string(),
         Err(_) => error,

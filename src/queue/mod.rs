@@ -7,6 +7,9 @@ use url::{Host, Url};
 
 mod callbacks;
 mod link;
+mod session;
+mod pauses;
+mod progress;
 mod message;
 mod pace;
 mod topology;
@@ -15,10 +18,11 @@ pub mod publisher;
 pub mod dead_letters;
 mod depth;
 
-pub use consumer::{Consumer, Delivery, Disposition};
+pub use consumer::{Consumer, Delivery, Disposition, Event};
 pub use dead_letters::{DeadLetter, DeadLetters, DeadLettersError, Death};
 pub use depth::{DepthProbe, Depths};
 pub use link::{Link, LinkWatch};
+pub use progress::{Progress, Standing};
 pub use publisher::{PARTITION_CAPACITY, PublishError, Publisher};
 pub use topology::QueueNames;
 

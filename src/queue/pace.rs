@@ -1,9 +1,13 @@
-//! How fast a partition takes deltas, measured where they are confirmed. Nothing of the connection may enter.
+//! How fast a partition takes deltas, and until when it has taken them, measured where they are confirmed. Must not contain
+//! anything of the connection.
 
 use std::{
+    cmp,
     sync::{Mutex, PoisonError},
     time::{Duration, Instant},
 };
+
+use jiff::Timestamp;
 
 /// How far back the measurement looks, at the most twice this.
 const WINDOW: Duration = Duration::from_secs(5);
@@ -19,16 +23,25 @@ struct Windows {
     began: Instant,
     confirmed: usize,
     before: usize,
+    until: Option<Timestamp>,
 }
 
 impl Pace {
     pub(super) fn new() -> Self {
-        Self(Mutex::new(Windows { began: Instant::now(), confirmed: 0, before: 0 }))
+        Self(Mutex::new(Windows { began: Instant::now(), confirmed: 0, before: 0, until: None }))
     }
 
-    /// Counts deltas that were confirmed now.
-    pub(super) fn confirmed(&self, deltas: usize) {
-        self.with(Instant::now(), |windows| windows.confirmed += deltas);
+    /// Counts deltas that were confirmed now, of which the latest was accepted at `latest`.
+    pub(super) fn confirmed(&self, deltas: usize, latest: Option<Timestamp>) {
+        self.with(Instant::now(), |windows| {
+            windows.confirmed += deltas;
+            windows.until = cmp::max(windows.until, latest);
+        });
+    }
+
+    /// When the latest of the deltas that were ever confirmed was accepted.
+    pub(super) fn until(&self) -> Option<Timestamp> {
+        self.with(Instant::now(), |windows| windows.until)
     }
 
     /// When `waiting` deltas that are before a client's will have been taken, at the pace of late: whole
@@ -52,7 +65,7 @@ impl Pace {
         let age = now.saturating_duration_since(windows.began);
         if age >= WINDOW {
             let before = if age < 2 * WINDOW { windows.confirmed } else { 0 };
-            *windows = Windows { began: now, confirmed: 0, before };
+            *windows = Windows { began: now, confirmed: 0, before, until: windows.until };
         }
         work(&mut windows)
     }

@@ -6,13 +6,16 @@ use amqprs::{
     BasicProperties, DELIVERY_MODE_PERSISTENT,
     channel::{BasicPublishArguments, Channel, ConfirmSelectArguments},
 };
-use tokio::{sync::mpsc, time::timeout};
+use jiff::Timestamp;
+use tokio::time::timeout;
 
 use super::{
     callbacks::ChannelEvent,
-    link::{LinkWatch, Session, in_own_task},
+    link::LinkWatch,
     message,
     pace::Pace,
+    session::{OpenChannel, Session},
+    topology,
 };
 use crate::{
     batch::{Lane, LaneError, Trip, call_all},
@@ -97,6 +100,12 @@ impl Publisher {
         Ok(published.into_iter().map(|one| one.unwrap_or_else(ended)).collect())
     }
 
+    /// For each partition, when the latest of the deltas that are safe in it was accepted.
+    #[must_use]
+    pub fn accepted_until(&self) -> Vec<Option<Timestamp>> {
+        self.paces.iter().map(|pace| pace.until()).collect()
+    }
+
     fn refused(&self, partition: usize, error: LaneError) -> PublishError {
         match error {
             LaneError::Full => {
@@ -140,7 +149,7 @@ impl PublishTrip {
         };
         let result = match confirmed {
             Ok(Ok(Confirm::Ack)) => {
-                self.pace.confirmed(deltas.len());
+                self.pace.confirmed(deltas.len(), deltas.iter().map(|delta| delta.requested_at).max());
                 Ok(())
             }
             Ok(Ok(Confirm::Nack)) => {
@@ -160,22 +169,28 @@ impl PublishTrip {
             log::warn!("{count} deltas for partition {partition} are not confirmed: {error}");
         }
         if matches!(result, Err(PublishError::Unavailable(_))) {
-            // What is in flight is unknown: begin anew, so that no late confirm is taken for another's.
+            // What is in flight is unknown: begin anew, so that no late confirm is taken for another's. The other
+            // partitions go on, unless it is the connection that does not answer.
             self.channel = None;
-            session.over.cancel();
+            session.check();
         }
         result
     }
 
     async fn confirmed(&mut self, session: &Session, deltas: &[Delta]) -> Result<Confirm, PublishError> {
-        let usable = self.channel.take().filter(|open| !open.session.over.is_cancelled());
-        let channel = match usable {
-            Some(channel) => channel,
-            None => ConfirmChannel::open(session.clone()).await.map_err(PublishError::Unavailable)?,
-        };
+        let usable = self.channel.take().filter(|open| !open.channel.is_over());
+        let channel = if let Some(channel) = usable { channel } else { self.open(session).await? };
         let queue = self.link.names.partition(self.partition);
         let id = deltas[0].request_id.to_string();
         self.channel.insert(channel).publish(&queue, Some(&id), message::encode(deltas)).await
+    }
+
+    async fn open(&self, session: &Session) -> Result<ConfirmChannel, PublishError> {
+        let opening = async {
+            let channel = topology::open_partition(session, &self.link.names, self.partition).await?;
+            ConfirmChannel::on(channel).await
+        };
+        opening.await.map_err(PublishError::Unavailable)
     }
 }
 
@@ -187,20 +202,21 @@ pub(super) enum Confirm {
 
 /// A channel in confirm mode with at most one message in flight.
 pub(super) struct ConfirmChannel {
-    session: Session,
-    channel: Channel,
-    events: mpsc::UnboundedReceiver<ChannelEvent>,
+    channel: OpenChannel,
     /// The broker numbers the messages of a channel from 1.
     last_tag: u64,
 }
 
 impl ConfirmChannel {
-    pub(super) async fn open(session: Session) -> Result<Self, String> {
-        let (channel, events) = session.open_channel().await?;
-        let confirming = channel.clone();
-        let select = async move { confirming.confirm_select(ConfirmSelectArguments::default()).await };
-        in_own_task(CONFIRM_TIMEOUT_MS, select).await?;
-        Ok(Self { session, channel, events, last_tag: 0 })
+    pub(super) async fn open(session: &Session) -> Result<Self, String> {
+        Self::on(session.open_channel().await?).await
+    }
+
+    async fn on(channel: OpenChannel) -> Result<Self, String> {
+        let select =
+            |channel: Channel| async move { channel.confirm_select(ConfirmSelectArguments::default()).await };
+        channel.ask(CONFIRM_TIMEOUT_MS, select).await?;
+        Ok(Self { channel, last_tag: 0 })
     }
 
     /// Returns once the broker has the message on disk or refuses it. `id` is of 255 bytes at the most.
@@ -235,10 +251,10 @@ impl ConfirmChannel {
             properties.with_message_id(id);
         }
         let arguments = BasicPublishArguments::new("", queue).mandatory(true).finish();
-        let published = self.channel.basic_publish(properties, body, arguments).await;
+        let published = self.channel.channel.basic_publish(properties, body, arguments).await;
         published.map_err(|error| lost(&error.to_string()))?;
         let mut returned = None;
-        while let Some(event) = self.events.recv().await {
+        while let Some(event) = self.channel.events.recv().await {
             match event {
                 ChannelEvent::Returned(why) => returned = Some(why),
                 ChannelEvent::Acked(tag) if tag >= self.last_tag => {
@@ -248,6 +264,7 @@ impl ConfirmChannel {
                 ChannelEvent::Nacked(tag) if tag >= self.last_tag => {
                     return Ok(Confirm::Nack);
                 }
+                ChannelEvent::Closed(_, why) => return Err(lost(&why)),
                 ChannelEvent::Acked(_) | ChannelEvent::Nacked(_) => {}
             }
         }

@@ -1,12 +1,26 @@
 //! The queues: partitions and dead letters, declared here once, for both sides. No message may enter.
 
-use amqprs::{
-    FieldTable, FieldValue,
-    channel::{Channel, QueueDeclareArguments},
-    error::Error,
-};
+use std::time::Duration;
 
+use amqprs::{FieldTable, FieldValue, channel::QueueDeclareArguments};
+use tokio::time::sleep;
+
+use super::{
+    callbacks::ChannelEvent,
+    session::{OpenChannel, Session},
+};
 use crate::domain::PARTITIONS;
+
+/// How long a queue must have been missing before it is declared. A quorum queue that comes back within 30 ms keeps the
+/// consumer of the one that was deleted, which then neither hears of messages nor hands over (seen on RabbitMQ
+/// 3.10.8; after 200 ms the broker cancels the consumer).
+const MISSING_PAUSE_MS: u64 = 1_000;
+
+/// The longest that the broker may take to declare a queue, or to say whether it is there.
+const DECLARE_TIMEOUT_MS: u64 = 5_000;
+
+/// The reply code of a channel that asked for a queue that is not there (AMQP 0-9-1 §1.2).
+const NOT_FOUND: u16 = 404;
 
 /// The most bytes that wait in a partition's queue; beyond, publishes are refused.
 const PARTITION_MAX_BYTES: i64 = 1 << 30;
@@ -58,31 +72,111 @@ impl QueueNames {
     }
 }
 
-/// Declares every queue; where they exist with these arguments, nothing changes.
-pub(super) async fn declare(channel: &Channel, names: &QueueNames) -> Result<(), Error> {
-    let delivery_limit = ("x-delivery-limit", FieldValue::l(DELIVERY_LIMIT));
-    // Whoever looks at a dead letter returns it.
-    declare_queue(channel, &names.dead_letters(), std::slice::from_ref(&delivery_limit)).await?;
-    for partition in 0..PARTITIONS {
-        let arguments = [
+/// A queue, as we declare it.
+struct Queue {
+    name: String,
+    arguments: FieldTable,
+}
+
+impl Queue {
+    fn new(name: String, more: Vec<(&str, FieldValue)>) -> Self {
+        let mut arguments = FieldTable::new();
+        let common = [("x-queue-type", "quorum".into()), ("x-delivery-limit", FieldValue::l(DELIVERY_LIMIT))];
+        for (key, value) in common.into_iter().chain(more) {
+            arguments.insert(key.try_into().expect("a short name"), value);
+        }
+        Self { name, arguments }
+    }
+
+    fn partition(names: &QueueNames, partition: u16) -> Self {
+        let arguments = vec![
             ("x-single-active-consumer", true.into()),
             ("x-dead-letter-exchange", "".into()),
             ("x-dead-letter-routing-key", names.dead_letters().into()),
             ("x-dead-letter-strategy", "at-least-once".into()),
             ("x-overflow", "reject-publish".into()),
             ("x-max-length-bytes", FieldValue::l(PARTITION_MAX_BYTES)),
-            delivery_limit.clone(),
         ];
-        declare_queue(channel, &names.partition(partition), &arguments).await?;
+        Self::new(names.partition(partition), arguments)
     }
-    Ok(())
+
+    fn dead_letters(names: &QueueNames) -> Self {
+        Self::new(names.dead_letters(), Vec::new())
+    }
+
+    /// Whether there is a queue of this name. Where there is none, the channel is over.
+    async fn is_there(&self, channel: &mut OpenChannel) -> Result<bool, String> {
+        let passive = QueueDeclareArguments::new(&self.name).passive(true).finish();
+        match self.declared(channel, passive).await {
+            Ok(()) => Ok(true),
+            Err((NOT_FOUND, _)) => Ok(false),
+            Err((_, why)) => Err(why),
+        }
+    }
+
+    /// Declares it; one that is there with other arguments is an error.
+    async fn declare(&self, channel: &mut OpenChannel) -> Result<(), String> {
+        let declaration = QueueDeclareArguments::durable_client_named(&self.name)
+            .arguments(self.arguments.clone())
+            .finish();
+        self.declared(channel, declaration).await.map_err(|(_, why)| why)
+    }
+
+    /// The reply code, 0 without one, and why not.
+    async fn declared(
+        &self,
+        channel: &mut OpenChannel,
+        declaration: QueueDeclareArguments,
+    ) -> Result<(), (u16, String)> {
+        let declaring = channel.ask(DECLARE_TIMEOUT_MS, |channel| async move {
+            channel.queue_declare(declaration).await.map(drop)
+        });
+        declaring.await.map_err(|error| match channel.events.try_recv() {
+            Ok(ChannelEvent::Closed(code, text)) => (code, text),
+            _ => (0, format!("queue {}: {error}", self.name)),
+        })
+    }
 }
 
-async fn declare_queue(channel: &Channel, name: &str, more: &[(&str, FieldValue)]) -> Result<(), Error> {
-    let mut arguments = FieldTable::new();
-    for (key, value) in [("x-queue-type", "quorum".into())].iter().chain(more) {
-        arguments.insert((*key).try_into().expect("a short name"), value.clone());
+/// Declares every queue; where they exist with these arguments, nothing changes.
+///
+/// # Errors
+/// Why the first that could not be declared was not.
+pub(super) async fn declare(session: &Session, names: &QueueNames) -> Result<(), String> {
+    // The partitions name the dead letters as their target.
+    let mut queues = vec![Queue::dead_letters(names)];
+    queues.extend((0..PARTITIONS).map(|partition| Queue::partition(names, partition)));
+    ensure(session, queues).await?.close().await
+}
+
+/// A channel for the use of a partition's queue, which is there, as we declare it.
+pub(super) async fn open_partition(
+    session: &Session,
+    names: &QueueNames,
+    partition: u16,
+) -> Result<OpenChannel, String> {
+    ensure(session, vec![Queue::partition(names, partition)]).await
+}
+
+/// Sees that `queues` are there with their arguments, and returns the channel on which that was seen. What is missing is
+/// declared after a pause.
+async fn ensure(session: &Session, queues: Vec<Queue>) -> Result<OpenChannel, String> {
+    let mut channel = session.open_channel().await?;
+    let mut missing = Vec::new();
+    for queue in queues {
+        if queue.is_there(&mut channel).await? {
+            queue.declare(&mut channel).await?;
+        } else {
+            log::info!("queue {} is missing; declaring it in {MISSING_PAUSE_MS} ms", queue.name);
+            missing.push(queue);
+            channel = session.open_channel().await?;
+        }
     }
-    let declaration = QueueDeclareArguments::durable_client_named(name).arguments(arguments).finish();
-    channel.queue_declare(declaration).await.map(drop)
+    if !missing.is_empty() {
+        sleep(Duration::from_millis(MISSING_PAUSE_MS)).await;
+    }
+    for queue in missing {
+        queue.declare(&mut channel).await?;
+    }
+    Ok(channel)
 }

@@ -4,11 +4,13 @@ use std::{collections::HashSet, sync::Arc};
 
 use jiff::Timestamp;
 use point_system::domain::{
-    Action, Delta, Outcome, POINTS_MAX, PointService, Points, Rejection, RequestId, ServiceError, UserId,
+    Action, Delta, Outcome, POINTS_MAX, Patience, PointService, Points, Rejection, RequestId, ServiceError,
+    UserId,
 };
 use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
 
-use crate::system::System;
+use crate::system::{System, eventually};
 
 fn user(id: i64) -> UserId {
     UserId::new("user_id", id).expect("positive")
@@ -134,6 +136,50 @@ async fn of_a_batch_only_the_guilty_delta_is_refused() {
     let refused: Vec<bool> = results.iter().map(|r| matches!(r, Err(ServiceError::Refused(_)))).collect();
     assert_eq!(refused, [false, true, false, false]);
     assert_eq!(balance(&service, 7).await, Some((6, 3)));
+    system.finish_without_queues().await;
+}
+
+/// After a refusal the deltas are applied one by one: one that fails for now may not be overtaken.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_delta_that_fails_while_its_worker_stops_is_not_overtaken() {
+    let system = System::new().await;
+    system
+        .execute(
+            "alter table log add check (point <> 666);
+             create sequence failures;
+             create function fail() returns trigger language plpgsql as $$ begin
+                 if new.point = 777 then
+                     perform nextval('failures');
+                     raise exception 'disk full' using errcode = '53100';
+                 end if;
+                 return new;
+             end $$;
+             create trigger fail before insert on log for each row execute function fail()",
+        )
+        .await;
+    let stop = CancellationToken::new();
+    let patience = Patience::Queue(stop.clone());
+    let service = PointService::start(system.database.pool(1), 1, &patience);
+    let deltas = vec![add(7, 666), add(7, 777), add(7, 1)];
+    let stopping = async {
+        let tries = "select case when is_called then last_value else 0 end from failures";
+        eventually("it is tried again", async || system.count(tries).await >= 2).await;
+        stop.cancel();
+    };
+    let (results, ()) = tokio::join!(service.apply_deltas(deltas), stopping);
+    let results = results.expect("results");
+    assert!(
+        matches!(
+            results[..],
+            [
+                Err(ServiceError::Refused(_)),
+                Err(ServiceError::Unavailable(_)),
+                Err(ServiceError::Unavailable(_))
+            ]
+        ),
+        "{results:?}"
+    );
+    assert_eq!(system.count("select count(*) from log").await, 0);
     system.finish_without_queues().await;
 }
 

@@ -9,6 +9,7 @@ mod queues;
 mod process;
 mod leaks;
 mod load;
+mod frames;
 mod proxy;
 
 mod http;
@@ -26,6 +27,7 @@ mod processes;
 mod outages;
 mod backpressure;
 mod faults;
+mod stalls;
 mod chaos;
 mod migrate;
 mod audit;

@@ -109,7 +109,17 @@ async fn the_dashboard_and_the_alerts_ask_for_metrics_that_there_are() {
         value(&metrics(&serving).await, "point_system_queue_messages{partition=\"0\"}").is_some()
     })
     .await;
+    // A user who waits, who is then named.
+    let session = system.database.pool(1).get().await.expect("a connection");
+    session
+        .batch_execute("reset all; begin; select from user_point where user_id = 7 for update")
+        .await
+        .expect("locked");
+    client.queue("add", 7, 100).await;
+    eventually("the user is named", async || metrics(&working).await.contains("waiting_user_seconds{")).await;
     let exported = [metrics(&serving).await, metrics(&working).await].concat();
+    session.batch_execute("rollback").await.expect("unlocked");
+    system.drain(2).await;
     let exported = names(&exported);
     for file in ["grafana.json", "alerts.yml", "alerts_test.yml"] {
         let text = fs::read_to_string(operations_folder().join(file)).expect(file);

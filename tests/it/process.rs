@@ -10,7 +10,7 @@ use tokio::{
     process::{Child, Command},
 };
 
-use crate::{leaks, system::eventually};
+use crate::{client::Client, leaks, system::eventually};
 
 /// A running `point-system`. It is killed when it is dropped.
 pub struct Process {
@@ -50,6 +50,13 @@ impl Process {
         })
         .await;
         found.expect("found")
+    }
+
+    /// Its metrics; it was started with --metrics-listen.
+    pub async fn metrics(&self) -> String {
+        let address = self.says("operations listen at ").await;
+        let answer = Client::new(&format!("http://{address}")).get("/metrics").send().await;
+        answer.expect("an answer").text().await.expect("text")
     }
 
     /// Waits for its end; how it ended, and all that it printed.

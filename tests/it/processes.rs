@@ -94,9 +94,19 @@ async fn a_worker_that_is_killed_before_its_commit_has_acked_nothing() {
     let only = system.process("work", &[]);
     let mut promises = vec![client.queue("add", 7, 1).await];
     system.drain(1).await;
+    // Its next transaction has written its entries, and waits for us before it may commit.
+    system
+        .execute(
+            "create function wait() returns trigger language plpgsql as $$ begin
+                 perform pg_advisory_xact_lock(1);
+                 return null;
+             end $$;
+             create trigger wait after insert on log for each statement execute function wait()",
+        )
+        .await;
     let mut session = system.pool.get().await.expect("a connection");
     let transaction = session.transaction().await.expect("begun");
-    transaction.execute("select from user_point where user_id = 7 for update", &[]).await.expect("locked");
+    transaction.execute("select pg_advisory_xact_lock(1)", &[]).await.expect("locked");
     for point in 2..5 {
         promises.push(client.queue("add", 7, point).await);
     }

@@ -17,6 +17,8 @@ use tokio::{
 };
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+use crate::frames::Frames;
+
 /// What becomes of the bytes that pass.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Weather {
@@ -31,6 +33,8 @@ pub enum Weather {
     CutAfter(usize),
     /// What clients send is preceded by bytes that are no protocol's.
     Garbled,
+    /// Connections that begin now never get an AMQP delivery, whatever the weather turns to.
+    Swallowing,
     /// Nobody listens.
     Refusing,
 }
@@ -214,6 +218,7 @@ async fn pump(
 ) -> io::Result<()> {
     const GARBAGE: [u8; 16] = [0xff; 16];
     let (mut buffer, mut passed) = (vec![0; 16 * 1024], 0);
+    let mut swallowing = (*weather.borrow() == Weather::Swallowing && !to_server).then(Frames::default);
     loop {
         let count = from.read(&mut buffer).await?;
         let stopped = |weather: &Weather| match weather {
@@ -237,7 +242,10 @@ async fn pump(
         if piece.is_empty() {
             return to.shutdown().await;
         }
-        to.write_all(piece).await?;
+        match &mut swallowing {
+            Some(frames) => to.write_all(&frames.without_deliveries(piece)).await?,
+            None => to.write_all(piece).await?,
+        }
         passed += count;
     }
 }

@@ -1,7 +1,7 @@
 //! The queues of one test, seen from outside: with the bare client, not with our own code.
 
 use amqprs::{
-    BasicProperties,
+    BasicProperties, FieldTable, FieldValue,
     callbacks::DefaultChannelCallback,
     channel::{
         BasicGetArguments, BasicPublishArguments, Channel, ConfirmSelectArguments, QueueDeclareArguments,
@@ -84,8 +84,32 @@ impl Queues {
     /// Deletes the queues of the partitions, with what is in them.
     pub async fn delete_partitions(&self) {
         for partition in 0..PARTITIONS {
-            self.delete_queue(&self.names.partition(partition)).await;
+            self.delete_partition(partition).await;
         }
+    }
+
+    /// Deletes the queue of a partition, with what is in it.
+    pub async fn delete_partition(&self, partition: u16) {
+        self.delete_queue(&self.names.partition(partition)).await;
+    }
+
+    /// Declares the queue of a partition as the service does.
+    pub async fn declare_partition(&self, partition: u16) {
+        let mut arguments = FieldTable::new();
+        for (name, value) in [
+            ("x-queue-type", "quorum".into()),
+            ("x-delivery-limit", FieldValue::l(2_000_000_000)),
+            ("x-single-active-consumer", true.into()),
+            ("x-dead-letter-exchange", "".into()),
+            ("x-dead-letter-routing-key", self.names.dead_letters().into()),
+            ("x-dead-letter-strategy", "at-least-once".into()),
+            ("x-overflow", "reject-publish".into()),
+            ("x-max-length-bytes", FieldValue::l(1 << 30)),
+        ] {
+            arguments.insert(name.try_into().expect("a short name"), value);
+        }
+        let mut queue = QueueDeclareArguments::durable_client_named(&self.names.partition(partition));
+        self.channel.queue_declare(queue.arguments(arguments).finish()).await.expect("declared");
     }
 
     async fn delete_queue(&self, queue: &str) {

@@ -191,3 +191,31 @@ async fn a_key_that_is_queued_and_waited_for_counts_once() {
     );
     system.finish_drained().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_behind_a_reused_key_is_told_to_its_sender_and_to_the_operator() {
+    let mut system = System::new().await;
+    let client = system.serve();
+    let keyed = |point| client.change("add", 7, point).header("Idempotency-Key", "order-7");
+    let response = keyed(100).send().await.expect("an answer");
+    assert_eq!(response.status(), 202);
+    let location = response.headers()[LOCATION].to_str().expect("text").to_owned();
+    assert_eq!(answer(keyed(7).header("Prefer", "wait")).await.0, 200, "it passes the one in the queue");
+    let work = system.process("work", &["--metrics-listen", "127.0.0.1:0"]);
+    let line = work.says("its request id was used before for another change").await;
+    for pair in ["user_id=7", "action=add", "point=100", "first_action=add", "first_point=7"] {
+        assert!(line.contains(pair), "{pair}: {line}");
+    }
+    let conflict = r#"point_system_settled_deltas_total{outcome="conflict"} 1"#;
+    eventually("it is counted", async || work.metrics().await.contains(conflict)).await;
+    let (_, outcome) = answer(client.get(&location)).await;
+    assert_eq!((&outcome["status"], &outcome["point"]), (&json!("applied"), &json!(7)), "{outcome}");
+    assert!(line.contains(&text(&outcome["request_id"])), "{line}");
+    // The same change again is a duplicate, and no conflict.
+    assert_eq!(answer(keyed(7)).await.0, 202);
+    let duplicate = r#"point_system_settled_deltas_total{outcome="duplicate"} 1"#;
+    eventually("it is counted", async || work.metrics().await.contains(duplicate)).await;
+    assert!(work.metrics().await.contains(conflict));
+    assert!(work.end("-TERM").await.success());
+    system.finish().await;
+}

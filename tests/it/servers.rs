@@ -39,10 +39,14 @@ impl OwnServers {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         sweep();
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
-        let folder = env::temp_dir().join(format!("{FOLDER_PREFIX}{}-{count}", std::process::id()));
-        fs::create_dir_all(&folder).expect("a temporary folder");
-        let lock = File::create(folder.join("lock")).expect("a lock file");
+        let name = format!("{FOLDER_PREFIX}{}-{count}", std::process::id());
+        // Under another name until it is locked, so that no other run takes it for one that was left.
+        let unlocked = env::temp_dir().join(format!("new-{name}"));
+        fs::create_dir_all(&unlocked).expect("a temporary folder");
+        let lock = File::create(unlocked.join("lock")).expect("a lock file");
         lock.try_lock().expect("a folder of our own");
+        let folder = env::temp_dir().join(name);
+        fs::rename(unlocked, &folder).expect("a name of our own");
         let (in_postgres, in_rabbitmq) = (folder.join("postgres"), folder.join("rabbitmq"));
         let started =
             tokio::try_join!(LocalPostgres::start(&in_postgres), LocalRabbitMq::start(&in_rabbitmq));

@@ -14,6 +14,7 @@ use point_system::domain::{PARTITIONS, UserId};
 use reqwest::RequestBuilder;
 use serde_json::{Value, json};
 use tokio::{
+    sync::{OwnedRwLockWriteGuard, RwLock},
     task::JoinSet,
     time::{MissedTickBehavior, interval},
 };
@@ -53,6 +54,8 @@ pub struct Counts {
 pub struct Clients {
     tasks: JoinSet<Promises>,
     prober: Sender,
+    /// Closed while the clients stand still.
+    gate: Arc<RwLock<()>>,
     probes: i64,
     promises: Promises,
 }
@@ -60,15 +63,22 @@ pub struct Clients {
 impl Clients {
     pub fn start(chaos: Chaos, port: u16, ended: &CancellationToken) -> Self {
         let client = Client::new(&format!("http://127.0.0.1:{port}"));
-        let prober = Sender { client, counts: Arc::default(), accepted: Arc::default() };
+        let (counts, accepted, gate) = (Arc::default(), Arc::default(), Arc::<RwLock<()>>::default());
+        let prober = Sender { client, counts, accepted, gate: Arc::default() };
         let mut tasks = JoinSet::new();
         for connection in 0..chaos.connections {
-            let (sender, ended) = (prober.clone(), ended.clone());
+            let (sender, ended) = (Sender { gate: Arc::clone(&gate), ..prober.clone() }, ended.clone());
             let users: Vec<i64> =
                 (1..=chaos.users).filter(|user| user % chaos.connections == connection).collect();
             tasks.spawn(async move { sender.run(&users, &ended).await });
         }
-        Self { tasks, prober, probes: 0, promises: Promises::new() }
+        Self { tasks, prober, gate, probes: 0, promises: Promises::new() }
+    }
+
+    /// Waits until no client but the prober has a request under way, and keeps them from the next until what is
+    /// returned is dropped.
+    pub async fn stand_still(&self) -> OwnedRwLockWriteGuard<()> {
+        Arc::clone(&self.gate).write_owned().await
     }
 
     /// How long it takes from now until a new change is accepted in every partition, and until each of these
@@ -120,6 +130,7 @@ struct Sender {
     client: Client,
     counts: Arc<Counts>,
     accepted: Arc<Mutex<Vec<Instant>>>,
+    gate: Arc<RwLock<()>>,
 }
 
 impl Sender {
@@ -184,6 +195,7 @@ impl Sender {
         tries.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tries.tick().await;
+            let _open = self.gate.read().await;
             count(&self.counts.requests);
             match request().timeout(ANSWER_TIMEOUT).send().await {
                 Ok(answer) => match answer.status().as_u16() {

@@ -1,10 +1,14 @@
 //! The faults of the chaos, and the site they strike: processes, servers, and the networks between.
 
-use std::{fmt, fs, time::Duration};
+use std::{
+    fmt, fs,
+    time::{Duration, Instant, SystemTime},
+};
 
 use point_system::{domain::PARTITIONS, queue::QueueNames};
 use tokio::process::Command;
 
+use super::{Chaos, clients::Clients, neighbours::any_partition, progress::Progress};
 use crate::{
     process::Process,
     proxy::{Proxy, detour},
@@ -34,10 +38,14 @@ pub enum Fault {
     TerminateBackends,
     CutPostgres,
     StallPostgres,
+    RedeclareQueue,
+    LockRow,
+    SlowDatabase,
+    ForbidQueue,
 }
 
 impl Fault {
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 17] = [
         Self::KillServe,
         Self::KillWork,
         Self::DeployWork,
@@ -51,6 +59,10 @@ impl Fault {
         Self::TerminateBackends,
         Self::CutPostgres,
         Self::StallPostgres,
+        Self::RedeclareQueue,
+        Self::LockRow,
+        Self::SlowDatabase,
+        Self::ForbidQueue,
     ];
 }
 
@@ -70,14 +82,37 @@ impl fmt::Display for Fault {
             Self::TerminateBackends => "PostgreSQL sessions terminated",
             Self::CutPostgres => "connections to PostgreSQL cut",
             Self::StallPostgres => "network to PostgreSQL stalled",
+            Self::RedeclareQueue => "a queue deleted and declared again by an operator",
+            Self::LockRow => "a user's row locked for 20 s",
+            Self::SlowDatabase => "PostgreSQL too slow for its batches for 15 s",
+            Self::ForbidQueue => "one queue without permission for 8 s",
+        })
+    }
+}
+
+/// Whom a fault concerns.
+#[derive(Clone, Copy, Debug)]
+pub enum Concern {
+    Everybody,
+    Partition(u16),
+    OneUser,
+}
+
+impl Concern {
+    /// The partitions that have users whom it does not concern.
+    pub fn others(self) -> impl Iterator<Item = u16> {
+        (0..PARTITIONS).filter(move |partition| match self {
+            Self::Everybody => false,
+            Self::Partition(concerned) => *partition != concerned,
+            Self::OneUser => true,
         })
     }
 }
 
 /// What there is to strike. The nodes reach the servers through the proxies.
 pub struct Site {
-    servers: OwnServers,
-    to_broker: Proxy,
+    pub(super) servers: OwnServers,
+    pub(super) to_broker: Proxy,
     to_postgres: Proxy,
     listen: String,
     serve: Option<Process>,
@@ -96,16 +131,23 @@ impl Site {
         for _ in 0..2 {
             site.start_worker(system).await;
         }
-        let queues = site.servers.folder.join(QUORUM_QUEUES);
         let names = QueueNames::new(&system.prefix).expect("a valid name");
         let names: Vec<_> = (0..PARTITIONS).map(|partition| names.partition(partition)).collect();
+        let file = site.servers.folder.join(QUORUM_QUEUES);
         eventually("RabbitMQ has its queues on disk", async || {
-            let written = fs::read(&queues).expect("RabbitMQ's list");
+            let written = fs::read(&file).expect("RabbitMQ's list");
             let written = String::from_utf8_lossy(&written);
             names.iter().all(|name| written.contains(name))
         })
         .await;
         site
+    }
+
+    /// Waits until RabbitMQ has written its list of queues, as it was at a time.
+    pub(super) async fn has_queues_on_disk(&self, since: SystemTime) {
+        let listed = self.servers.folder.join(QUORUM_QUEUES);
+        let written = || fs::metadata(&listed).and_then(|file| file.modified()).expect("RabbitMQ's list");
+        eventually("RabbitMQ has its queues on disk", async || written() > since).await;
     }
 
     async fn start_serve(&mut self, system: &System) {
@@ -120,8 +162,37 @@ impl Site {
         self.workers.push(worker);
     }
 
-    /// Lets a fault strike and pass.
-    pub async fn strike(&mut self, fault: Fault, system: &System, rng: &mut fastrand::Rng) {
+    /// Lets a fault strike and pass; whom it concerns, and when it struck.
+    pub async fn strike(
+        &mut self,
+        fault: Fault,
+        (system, chaos): (&System, &Chaos),
+        (clients, progress): (&mut Clients, &Progress),
+        rng: &mut fastrand::Rng,
+    ) -> (Concern, Instant) {
+        let struck = Instant::now();
+        match fault {
+            Fault::RedeclareQueue => {
+                let partition = any_partition(rng);
+                self.redeclare_queue(partition, system, clients).await;
+                return (Concern::Partition(partition), Instant::now());
+            }
+            Fault::LockRow => {
+                self.lock_row(rng.i64(1..=chaos.users), system, progress).await;
+                return (Concern::OneUser, struck);
+            }
+            Fault::ForbidQueue => {
+                let partition = any_partition(rng);
+                self.forbid_queue(partition, system).await;
+                return (Concern::Partition(partition), struck);
+            }
+            Fault::SlowDatabase => self.slow_database(system).await,
+            other => self.strike_all(other, system, rng).await,
+        }
+        (Concern::Everybody, struck)
+    }
+
+    async fn strike_all(&mut self, fault: Fault, system: &System, rng: &mut fastrand::Rng) {
         let pause = Duration::from_millis(rng.u64(STALL_MS));
         match fault {
             Fault::KillServe => {
@@ -153,6 +224,9 @@ impl Site {
             Fault::TerminateBackends => terminate(system).await,
             Fault::CutPostgres => self.to_postgres.cut(),
             Fault::StallPostgres => self.to_postgres.stall(pause).await,
+            Fault::RedeclareQueue | Fault::LockRow | Fault::SlowDatabase | Fault::ForbidQueue => {
+                unreachable!("{fault} does not concern everybody alike")
+            }
         }
     }
 

@@ -11,10 +11,13 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{client::Promises, servers::OwnServers, system::System};
 use clients::Clients;
-use faults::{Fault, Site};
+use faults::{Concern, Fault, Site};
+use progress::Progress;
 
 mod clients;
 mod faults;
+mod neighbours;
+mod progress;
 mod report;
 
 pub use report::Report;
@@ -40,6 +43,8 @@ struct Strike {
     /// From then on, until every partition accepts, and until what it accepted is applied.
     accepted_after: Duration,
     applied_after: Duration,
+    /// The longest without an applied change, of those whom it does not concern, if there are any.
+    others_waited: Option<Duration>,
 }
 
 /// Runs on servers of its own and leaves nothing behind.
@@ -51,6 +56,7 @@ pub async fn run(chaos: Chaos) -> Report {
     let mut site = Site::start(&mut system, servers, port).await;
     let ended = CancellationToken::new();
     let mut clients = Clients::start(chaos, port, &ended);
+    let progress = Progress::watch(system.database.pool(1), chaos.users);
 
     let mut rng = fastrand::Rng::with_seed(chaos.seed);
     let mut strikes = Vec::new();
@@ -60,11 +66,15 @@ pub async fn run(chaos: Chaos) -> Report {
         let mut round = Fault::ALL.to_vec();
         rng.shuffle(&mut round);
         for fault in round.into_iter().take_while(|_| Instant::now() < until) {
-            let struck = Instant::now();
-            site.strike(fault, &system, &mut rng).await;
+            let striking = site.strike(fault, (&system, &chaos), (&mut clients, &progress), &mut rng);
+            let (concern, struck): (Concern, _) = striking.await;
             let healed = Instant::now();
             let (accepted_after, applied_after) = clients.probe(&system).await;
-            strikes.push(Strike { fault, struck, healed, accepted_after, applied_after });
+            progress.leave_out(0);
+            let mut others = concern.others().peekable();
+            let others_waited =
+                others.peek().is_some().then(|| progress.longest_gap(others, struck, healed + applied_after));
+            strikes.push(Strike { fault, struck, healed, accepted_after, applied_after, others_waited });
         }
     }
     ended.cancel();

@@ -27,6 +27,7 @@ struct Kind {
     longest_gap: Duration,
     until_accepted: Duration,
     until_applied: Duration,
+    others_waited: Option<Duration>,
 }
 
 impl Report {
@@ -45,6 +46,7 @@ impl Report {
             kind.strikes += 1;
             kind.until_accepted = kind.until_accepted.max(strike.accepted_after);
             kind.until_applied = kind.until_applied.max(strike.applied_after);
+            kind.others_waited = kind.others_waited.max(strike.others_waited);
             kind.longest_gap = kind.longest_gap.max(longest_gap(accepted, strike.struck, recovered));
         }
         let (promises, ledger) = record;
@@ -83,14 +85,16 @@ impl fmt::Display for Report {
         )?;
         writeln!(
             f,
-            "| fault | strikes | longest without any 202 | until every partition accepts | until that is applied |"
+            "| fault | strikes | longest without any 202 | until every partition accepts | until that is applied | longest \
+             without an applied change, of those it does not concern |"
         )?;
-        writeln!(f, "|---|--:|--:|--:|--:|")?;
+        writeln!(f, "|---|--:|--:|--:|--:|--:|")?;
         for (fault, kind) in kinds {
             let seconds = |time: Duration| format!("{:.2} s", time.as_secs_f64());
             let [gap, accepted, applied] =
                 [kind.longest_gap, kind.until_accepted, kind.until_applied].map(seconds);
-            writeln!(f, "| {fault} | {} | {gap} | {accepted} | {applied} |", kind.strikes)?;
+            let others = kind.others_waited.map_or_else(|| "all are concerned".to_owned(), seconds);
+            writeln!(f, "| {fault} | {} | {gap} | {accepted} | {applied} | {others} |", kind.strikes)?;
         }
         Ok(())
     }

@@ -1,6 +1,12 @@
 //! Queues that somebody deletes. What is in a queue goes with it, so each is empty by then.
 
+use std::{future::pending, time::Duration};
+
+use point_system::domain::PARTITIONS;
+use tokio::time::timeout;
+
 use crate::{
+    client::answer,
     load::Load,
     system::{System, eventually},
 };
@@ -23,6 +29,34 @@ async fn queues_that_are_deleted_under_their_consumers_are_declared_again() {
     ledger.remove(&1_000);
     assert_eq!(ledger, promises);
     system.finish().await;
+}
+
+/// RabbitMQ hands a queue that is declared again within 30 ms of its deletion to the consumer of the old one, which is then
+/// never served.
+#[tokio::test(flavor = "multi_thread")]
+async fn queues_that_are_deleted_at_any_moment_come_back_with_consumers_that_hear() {
+    const ROUNDS: usize = 5;
+    const USERS: i64 = 40;
+    let mut system = System::new().await;
+    let client = system.serve();
+    system.work();
+    let queues = system.queues().await;
+    for round in 0..=ROUNDS {
+        if round > 0 {
+            for partition in 0..PARTITIONS {
+                queues.delete_partition(partition).await;
+                let pause = Duration::from_millis(fastrand::u64(..=50));
+                timeout(pause, pending::<()>()).await.ok();
+            }
+        }
+        for user in 1..=USERS {
+            let key = format!("{round}-{user}");
+            let keyed = || client.change("add", user, 1).header("Idempotency-Key", &key);
+            eventually("a 202", async || answer(keyed()).await.0 == 202).await;
+        }
+        system.drain((round + 1) * 40).await;
+    }
+    system.finish_drained().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

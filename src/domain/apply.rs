@@ -1,0 +1,208 @@
+//! Groups of deltas → transactions, as large as the database can take. Must not contain SQL or a rule of the ledger.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use log::{Level, kv::Value};
+
+use super::{
+    APPLY_BATCH_MAX, Delta, Obstacle, Outcome, Patience, ServiceError, UserId, WORTHY_BATCH,
+    patience::retried,
+    store::{Decision, Store, StoreError},
+};
+use crate::{batch::Trip, logging, metrics::StoreMetrics};
+
+/// A transaction that took no longer may be followed by one of twice its size.
+const QUICK_MS: u64 = 500;
+
+/// The most users that are taken to be slow by themselves, one after the other: where more are, it is the database.
+const SLOW_USERS_MAX: usize = 8;
+
+/// The most deltas in one transaction, at the pace that the database has. All trips share it.
+#[derive(Clone, Debug)]
+pub(super) struct Pace(Arc<AtomicUsize>);
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self(Arc::new(AtomicUsize::new(Self::MAX)))
+    }
+}
+
+impl Pace {
+    /// A trip may pass [`APPLY_BATCH_MAX`] by the last of its groups.
+    const MAX: usize = 4 * APPLY_BATCH_MAX;
+
+    pub(super) fn batch_max(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// A transaction of `size` deltas was too slow.
+    fn too_slow(&self, size: usize) {
+        self.0.fetch_min((size / 2).max(1), Ordering::Relaxed);
+    }
+
+    /// A transaction of `size` deltas, and no fewer than were allowed, took so long.
+    fn took(&self, size: usize, time: Duration) {
+        let max = self.batch_max();
+        if max < Self::MAX && size >= max && time <= Duration::from_millis(QUICK_MS) {
+            self.0.fetch_max((2 * size).min(Self::MAX), Ordering::Relaxed);
+        }
+    }
+}
+
+/// Its batches are transactions.
+pub(super) struct ApplyTrip {
+    store: Store,
+    pace: Pace,
+    patience: Patience,
+    metrics: StoreMetrics,
+}
+
+impl Trip for ApplyTrip {
+    type Item = Vec<Delta>;
+    type Reply = Vec<Result<Outcome, ServiceError>>;
+    const NAME: &'static str = "apply";
+    const MAX_WEIGHT: usize = APPLY_BATCH_MAX;
+    const WORTHY_WEIGHT: usize = WORTHY_BATCH;
+
+    fn weight(group: &Vec<Delta>) -> usize {
+        group.len()
+    }
+
+    fn size(group: &Vec<Delta>) -> usize {
+        group.len()
+    }
+
+    async fn carry(&mut self, groups: Vec<Vec<Delta>>) -> Vec<Self::Reply> {
+        let sizes: Vec<usize> = groups.iter().map(Vec::len).collect();
+        let deltas: Vec<Delta> = groups.into_iter().flatten().collect();
+        let mut results = self.apply(&deltas).await.into_iter();
+        sizes.into_iter().map(|size| results.by_ref().take(size).collect()).collect()
+    }
+}
+
+impl ApplyTrip {
+    pub(super) fn new(store: Store, pace: Pace, patience: Patience, metrics: StoreMetrics) -> Self {
+        Self { store, pace, patience, metrics }
+    }
+
+    /// Applies the deltas in their order: at once, or in parts where that takes the database too long, or one by one
+    /// where it refuses, so that only the guilty is refused. The first result that is neither final nor a user's own
+    /// ends the group: what follows may be of the same user.
+    async fn apply(&self, deltas: &[Delta]) -> Vec<Result<Outcome, ServiceError>> {
+        let mut results = Vec::with_capacity(deltas.len());
+        let mut obstacles = HashMap::new();
+        let (mut one_by_one_until, mut slow_users) = (0, 0);
+        let began = Instant::now();
+        while results.len() < deltas.len() {
+            let rest = &deltas[results.len()..];
+            let max = if results.len() < one_by_one_until { 1 } else { self.pace.batch_max() };
+            let part = &rest[..max.min(rest.len())];
+            match self.transact(part, &mut obstacles).await {
+                Ok(decided) => {
+                    slow_users = 0;
+                    results.extend(decided);
+                }
+                Err(StoreError::TooSlow { .. }) if part.len() > 1 => self.pace.too_slow(part.len()),
+                Err(StoreError::TooSlow { obstacle, .. }) if slow_users < SLOW_USERS_MAX => {
+                    slow_users += 1;
+                    obstacles.insert(part[0].user_id, obstacle);
+                    results.push(Err(ServiceError::Blocked(obstacles[&part[0].user_id].clone())));
+                }
+                Err(StoreError::Refused(_)) if part.len() > 1 => {
+                    one_by_one_until = results.len() + part.len();
+                }
+                Err(refused @ StoreError::Refused(_)) => results.push(Err(refused.into())),
+                Err(other) => results.resize(deltas.len(), Err(other.into())),
+            }
+            if results.len() < deltas.len() && self.patience.has_ended(began) {
+                let ended = ServiceError::Unavailable("PostgreSQL is too slow for all of it".to_owned());
+                results.resize(deltas.len(), Err(ended));
+            }
+        }
+        results
+    }
+
+    /// One transaction for those of `part` whose users have no obstacle; those who turn out to have one are added.
+    async fn transact(
+        &self,
+        part: &[Delta],
+        obstacles: &mut HashMap<UserId, Obstacle>,
+    ) -> Result<Vec<Result<Outcome, ServiceError>>, StoreError> {
+        let free: Vec<Delta>;
+        let asked = if obstacles.is_empty() {
+            part
+        } else {
+            free = part.iter().filter(|delta| !obstacles.contains_key(&delta.user_id)).cloned().collect();
+            &free
+        };
+        let mut decided = Vec::new();
+        if !asked.is_empty() {
+            let began = Instant::now();
+            let applied = retried(|| self.store.apply(asked), &self.patience, &self.metrics).await;
+            decided = applied.inspect_err(|error| self.tell(error, asked.len()))?;
+            self.pace.took(part.len(), began.elapsed());
+        }
+        self.count(asked, &decided);
+        for (delta, decision) in asked.iter().zip(&decided) {
+            if let Err(obstacle) = decision {
+                obstacles.insert(delta.user_id, obstacle.clone());
+            }
+        }
+        let mut decided = decided.into_iter().flatten();
+        let result = |delta: &Delta| match obstacles.get(&delta.user_id) {
+            Some(obstacle) => Err(ServiceError::Blocked(obstacle.clone())),
+            None => Ok(decided.next().expect("an outcome for each")),
+        };
+        Ok(part.iter().map(result).collect())
+    }
+
+    fn tell(&self, error: &StoreError, size: usize) {
+        if matches!(error, StoreError::TooSlow { .. }) {
+            self.metrics.retries_slow.inc();
+            log::warn!("{error}; it was a transaction of {size} deltas");
+        }
+    }
+
+    fn count(&self, deltas: &[Delta], decided: &[Decision]) {
+        let (mut applied, mut rejected, mut duplicate, mut conflict) = (0, 0, 0, 0);
+        for (delta, decision) in deltas.iter().zip(decided) {
+            let Ok(outcome) = decision else { continue };
+            match (outcome.replayed, outcome.entry.rejection) {
+                (true, _) if !delta.same_change(&outcome.entry.delta) => {
+                    conflict += 1;
+                    warn_of_conflict(delta, outcome);
+                }
+                (true, _) => duplicate += 1,
+                (false, Some(_)) => rejected += 1,
+                (false, None) => applied += 1,
+            }
+        }
+        self.metrics.applied.inc_by(applied);
+        self.metrics.rejected.inc_by(rejected);
+        self.metrics.duplicate.inc_by(duplicate);
+        self.metrics.conflict.inc_by(conflict);
+    }
+}
+
+/// A request id that stands for another change: this one is not applied, and its sender may not know.
+fn warn_of_conflict(delta: &Delta, outcome: &Outcome) {
+    let first = &outcome.entry.delta;
+    let pairs = [
+        ("request_id", Value::from_display(&delta.request_id)),
+        ("user_id", Value::from_display(&delta.user_id)),
+        ("action", delta.action.as_str().into()),
+        ("point", delta.point.get().into()),
+        ("first_action", first.action.as_str().into()),
+        ("first_point", first.point.get().into()),
+        ("first_seq", outcome.entry.seq.into()),
+    ];
+    let what = format_args!("not applied: its request id was used before for another change");
+    logging::write(Level::Warn, module_path!(), what, &pairs);
+}

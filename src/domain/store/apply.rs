@@ -1,0 +1,241 @@
+//! The apply transaction: locks, look-ups, and the statement that writes. Must not contain a rule of the ledger: `settle`
+//! decides, this writes it down.
+
+use std::{
+    collections::HashMap,
+    time::{Duration, Instant},
+};
+
+use deadpool_postgres::Client;
+use futures_util::future::try_join_all;
+use jiff::Timestamp;
+use tokio::try_join;
+use tokio_postgres::{Row, types::ToSql};
+use uuid::Uuid;
+
+use super::{LOGGED, Store, StoreError, account, entry, user_id};
+use crate::domain::{
+    Obstacle,
+    delta::{Delta, Reason, RequestId, UserId},
+    settle::{Account, Entry, Outcome, Rejection, settle},
+};
+
+/// The longest that one transaction may take before its connection is given up: a second more than the session's
+/// limit for a statement, so that PostgreSQL says first that it is slow.
+const APPLY_TIMEOUT_MS: u64 = 6_000;
+
+/// What became of a delta in a transaction that was committed: it was decided, or left out for its user's obstacle.
+pub(in crate::domain) type Decision = Result<Outcome, Obstacle>;
+
+impl Store {
+    /// Decides and writes a batch in one transaction; all of it or nothing, but for the deltas of users whose rows
+    /// are locked elsewhere or can't be read.
+    pub(in crate::domain) async fn apply(&self, deltas: &[Delta]) -> Result<Vec<Decision>, StoreError> {
+        let began = Instant::now();
+        let applied = self.with_client(APPLY_TIMEOUT_MS, async |client| apply(client, deltas).await).await;
+        match applied {
+            // Our own limit can't tell a slow server from one that has gone away.
+            Err(StoreError::Unavailable(why))
+                if began.elapsed() >= Duration::from_millis(APPLY_TIMEOUT_MS) && self.can_apply().await =>
+            {
+                Err(StoreError::TooSlow { obstacle: Obstacle::Slow, why })
+            }
+            other => other,
+        }
+    }
+}
+
+/// Only users who are not there at all: for others it would wait until their rows are unlocked.
+const CREATE: &str = "insert into user_point (user_id) select asked.user_id \
+     from unnest($1::bigint[]) as asked (user_id) \
+     where not exists (select from user_point where user_point.user_id = asked.user_id) \
+     on conflict do nothing";
+
+/// Rows that are locked elsewhere are left out: one user who is locked for long holds up nobody else.
+const LOCK: &str = "select user_id, point, seq, updated_at from user_point where user_id = any($1) \
+     order by user_id for update skip locked";
+
+const NOW: &str = "select clock_timestamp()";
+
+const WRITE: &str = "with moved as ( \
+         update user_point set point = new.point, seq = new.seq, updated_at = new.updated_at \
+         from unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::timestamptz[]) \
+             as new (user_id, point, seq, updated_at) \
+         where user_point.user_id = new.user_id) \
+     insert into log (user_id, seq, request_id, action, point, status, reject_reason, reason, balance, \
+         requested_at, created_at) \
+     select * from unnest($5::bigint[], $6::bigint[], $7::uuid[], $8::text[], $9::bigint[], $10::text[], \
+         $11::text[], $12::text[], $13::bigint[], $14::timestamptz[], $15::timestamptz[])";
+
+/// Two round trips: locks and what is known, then the decision; each is pipelined on the connection. Users who
+/// are new, or locked elsewhere, take one more.
+async fn apply(client: &Client, deltas: &[Delta]) -> Result<Vec<Decision>, StoreError> {
+    let [create, lock, logged, now, write]: [_; 5] =
+        try_join_all([CREATE, LOCK, LOGGED, NOW, WRITE].map(|sql| client.prepare_cached(sql)))
+            .await?
+            .try_into()
+            .expect("as many statements as texts");
+    // In the order of the indexes, here and where entries are written: then what is on one page is found there while
+    // the page is at hand.
+    let mut asked: Vec<(i64, Uuid)> =
+        deltas.iter().map(|delta| (delta.user_id.get(), delta.request_id.get())).collect();
+    asked.sort_unstable();
+    let (asked_users, asked_requests): (Vec<i64>, Vec<Uuid>) = asked.into_iter().unzip();
+    let mut users = asked_users.clone();
+    users.dedup();
+
+    // Everyone locks in the order of the ids, so nobody waits in a circle: where a user is new, all locks are given
+    // up before the next try. In READ COMMITTED a statement sees what was committed before it began: what is
+    // logged is asked once the locks are held. `biased` polls in the order of the lines, which is then the order
+    // on the wire.
+    let of_users: [&(dyn ToSql + Sync); 1] = [&users];
+    let of_requests: [&(dyn ToSql + Sync); 2] = [&asked_users, &asked_requests];
+    let hold = async |begin, new_users: bool| {
+        try_join!(
+            biased;
+            client.batch_execute(begin),
+            async { if new_users { client.execute(&create, &of_users).await } else { Ok(0) } },
+            client.query(&lock, &of_users),
+            client.query(&logged, &of_requests),
+            client.query_one(&now, &[]),
+        )
+    };
+    let mut first = hold("begin", false).await?;
+    if first.2.len() < users.len() {
+        first = hold("rollback; begin", true).await?;
+    }
+    let (.., locked, logged, now) = first;
+    let mut state = State::of(&users, &locked, &logged)?;
+    let decisions = state.decide(deltas, now.try_get(0)?);
+    let outcomes = decisions.iter().flatten();
+    let mut entries: Vec<&Entry> = outcomes.filter(|o| !o.replayed).map(|o| &o.entry).collect();
+    entries.sort_unstable_by_key(|entry| (entry.delta.user_id, entry.seq));
+    let rows = Rows::of(&state.accounts, &entries);
+    let parameters = rows.parameters();
+    try_join!(biased; client.execute(&write, &parameters), client.batch_execute("commit"))?;
+    Ok(decisions)
+}
+
+/// What the transaction holds, and for whom it can't decide.
+struct State {
+    accounts: HashMap<UserId, Account>,
+    known: HashMap<(UserId, RequestId), Entry>,
+    obstacles: HashMap<UserId, Obstacle>,
+}
+
+impl State {
+    /// Every one of `users` is there by now: whose row was not locked is locked elsewhere.
+    fn of(users: &[i64], locked: &[Row], logged: &[Row]) -> Result<Self, StoreError> {
+        let mut state = Self { accounts: HashMap::new(), known: HashMap::new(), obstacles: HashMap::new() };
+        for row in locked {
+            let user = user_id(row)?;
+            match account(row) {
+                Ok(account) => drop(state.accounts.insert(user, account)),
+                Err(why) => state.can_not_read(user, &why),
+            }
+        }
+        for row in logged {
+            match entry(row) {
+                Ok((key, entry)) => drop(state.known.insert(key, entry)),
+                Err(why) => state.can_not_read(user_id(row)?, &why),
+            }
+        }
+        if locked.len() < users.len() {
+            for user in users {
+                let user = UserId::new("user_id", *user).expect("from a delta");
+                if !state.accounts.contains_key(&user) {
+                    state.obstacles.entry(user).or_insert(Obstacle::Locked);
+                }
+            }
+        }
+        Ok(state)
+    }
+
+    fn can_not_read(&mut self, user: UserId, why: &StoreError) {
+        self.accounts.remove(&user);
+        self.obstacles.insert(user, Obstacle::Unreadable(why.to_string()));
+    }
+
+    /// Decides the deltas of those without an obstacle.
+    fn decide(&mut self, deltas: &[Delta], now: Timestamp) -> Vec<Decision> {
+        let outcomes = if self.obstacles.is_empty() {
+            settle(&mut self.accounts, &mut self.known, deltas, now)
+        } else {
+            let free = deltas.iter().filter(|delta| !self.obstacles.contains_key(&delta.user_id));
+            let free: Vec<Delta> = free.cloned().collect();
+            settle(&mut self.accounts, &mut self.known, &free, now)
+        };
+        let mut outcomes = outcomes.into_iter();
+        let decisions = deltas.iter().map(|delta| match self.obstacles.get(&delta.user_id) {
+            Some(obstacle) => Err(obstacle.clone()),
+            None => Ok(outcomes.next().expect("an outcome for each")),
+        });
+        decisions.collect()
+    }
+}
+
+/// The columns of a [`WRITE`]: the accounts as they stand now, and the new entries.
+#[derive(Default)]
+struct Rows<'a> {
+    users: Vec<i64>,
+    points: Vec<i64>,
+    seqs: Vec<i64>,
+    updated_ats: Vec<Timestamp>,
+    user_ids: Vec<i64>,
+    entry_seqs: Vec<i64>,
+    request_ids: Vec<Uuid>,
+    actions: Vec<&'a str>,
+    deltas: Vec<i64>,
+    statuses: Vec<&'a str>,
+    reject_reasons: Vec<Option<&'a str>>,
+    reasons: Vec<Option<&'a str>>,
+    balances: Vec<i64>,
+    requested_ats: Vec<Timestamp>,
+    created_ats: Vec<Timestamp>,
+}
+
+impl<'a> Rows<'a> {
+    fn of(accounts: &HashMap<UserId, Account>, entries: &[&'a Entry]) -> Self {
+        let mut rows = Self::default();
+        for (user, account) in accounts {
+            rows.users.push(user.get());
+            rows.points.push(account.point);
+            rows.seqs.push(account.seq);
+            rows.updated_ats.push(account.updated_at);
+        }
+        for entry in entries {
+            rows.user_ids.push(entry.delta.user_id.get());
+            rows.entry_seqs.push(entry.seq);
+            rows.request_ids.push(entry.delta.request_id.get());
+            rows.actions.push(entry.delta.action.as_str());
+            rows.deltas.push(entry.delta.point.get());
+            rows.statuses.push(entry.status().as_str());
+            rows.reject_reasons.push(entry.rejection.map(Rejection::as_str));
+            rows.reasons.push(entry.delta.reason.as_ref().map(Reason::as_str));
+            rows.balances.push(entry.balance);
+            rows.requested_ats.push(entry.delta.requested_at);
+            rows.created_ats.push(entry.created_at);
+        }
+        rows
+    }
+
+    fn parameters(&self) -> [&(dyn ToSql + Sync); 15] {
+        [
+            &self.users,
+            &self.points,
+            &self.seqs,
+            &self.updated_ats,
+            &self.user_ids,
+            &self.entry_seqs,
+            &self.request_ids,
+            &self.actions,
+            &self.deltas,
+            &self.statuses,
+            &self.reject_reasons,
+            &self.reasons,
+            &self.balances,
+            &self.requested_ats,
+            &self.created_ats,
+        ]
+    }
+}

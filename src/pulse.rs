@@ -1,0 +1,168 @@
+//! Whether every partition moves: nodes that accept changes and nodes that take them tell PostgreSQL how far they are,
+//! and see whether a partition has fallen silent. Must not contain the ledger, or how it is told to operators.
+
+use std::{
+    convert::Infallible,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use deadpool_postgres::{Client, Object, Pool};
+use jiff::Timestamp;
+use tokio::{
+    time::{Interval, MissedTickBehavior, interval, timeout},
+    try_join,
+};
+
+use crate::{
+    health::Health,
+    metrics,
+    queue::{LinkWatch, Progress, Standing},
+};
+
+/// The pause between two beats.
+const BEAT_PAUSE_S: u64 = 5;
+
+/// The longest that a beat may take.
+const BEAT_TIMEOUT_MS: u64 = 2_000;
+
+/// A partition where something was accepted and nobody has taken anything for as long has fallen silent. The broker says
+/// so by no number: a message that it believes to be with a consumer is not waiting.
+const SILENCE_S: u64 = 30;
+
+/// The least time between two connections that a worker gives up because of silence.
+const RENEW_PAUSE_S: u64 = 60;
+
+/// The pulse of a node.
+pub struct Pulse {
+    pool: Pool,
+    health: Arc<Health>,
+}
+
+/// Until when a node has accepted, or taken, the deltas of some partitions. A time that is not known changes nothing.
+type News = (Vec<i16>, Vec<Option<Timestamp>>);
+
+impl Pulse {
+    /// Over `pool`, of which it uses one connection at a time; silence is told to `health`.
+    #[must_use]
+    pub fn new(pool: Pool, health: Arc<Health>) -> Self {
+        Self { pool, health }
+    }
+
+    /// Beats for a node that accepts changes. `accepted_until` says of each partition when the latest of the deltas that
+    /// are safe in its queue was accepted.
+    pub async fn accepting(self, accepted_until: impl Fn() -> Vec<Option<Timestamp>>) -> Infallible {
+        let (mut beats, mut told) = (beats(), Vec::new());
+        loop {
+            beats.tick().await;
+            let now = accepted_until();
+            let news = (0..).zip(&now).filter(|(partition, until)| told.get(*partition) != Some(*until));
+            let news = news.filter(|(_, until)| until.is_some());
+            let news = news.map(|(partition, until)| (number(partition), *until)).unzip();
+            if self.beat(ACCEPTED, &news).await.is_some() {
+                told = now;
+            }
+        }
+    }
+
+    /// Beats for a node that takes changes from the queue. Where a partition has fallen silent that it is subscribed to,
+    /// its connection is given up: what the broker believes to be in its hands goes back to the queue.
+    pub async fn taking(self, partitions: Vec<Progress>, link: LinkWatch) -> Infallible {
+        let (mut beats, mut told, mut renewed) = (beats(), Vec::new(), None::<Instant>);
+        loop {
+            beats.tick().await;
+            let now: Vec<Standing> = partitions.iter().map(Progress::standing).collect();
+            let untils: Vec<_> = now.iter().map(|standing| standing.taken_until).collect();
+            let is_news =
+                |partition: usize| now[partition].is_busy || told.get(partition) != Some(&untils[partition]);
+            let news = (0..now.len()).filter(|partition| is_news(*partition));
+            let news = news.map(|partition| (number(partition), untils[partition])).unzip();
+            let Some(silent) = self.beat(TAKEN, &news).await else { continue };
+            told = untils;
+            let is_recent = |then: Instant| then.elapsed() < Duration::from_secs(RENEW_PAUSE_S);
+            let ours = silent.iter().find(|partition| should_hear(&now[usize::from(**partition)]));
+            if let Some(partition) = ours.filter(|_| !renewed.is_some_and(is_recent)) {
+                log::warn!(
+                    "partition {partition} is silent: changes were accepted, and none is delivered; connecting anew"
+                );
+                link.renew();
+                renewed = Some(Instant::now());
+            }
+        }
+    }
+
+    /// Tells what there is to tell; the silent partitions, or nothing where PostgreSQL does not say.
+    async fn beat(&self, tell: &'static str, news: &News) -> Option<Vec<u16>> {
+        let looking = async {
+            let client = self.pool.get().await.ok()?;
+            let seen = told_and_seen(&client, tell, news).await;
+            // One that has failed is closed rather than kept.
+            seen.map_err(|error| (log::debug!("no pulse: {error}"), Object::take(client))).ok()
+        };
+        let seen = timeout(Duration::from_millis(BEAT_TIMEOUT_MS), looking).await.ok().flatten();
+        let known = seen.is_some();
+        let mut silent = Vec::new();
+        metrics::silence_is_unknown();
+        for (partition, seconds) in seen.into_iter().flatten() {
+            metrics::partition_is_silent(partition, seconds);
+            if seconds >= Duration::from_secs(SILENCE_S).as_secs_f64() {
+                silent.push(partition);
+            }
+        }
+        self.health.set_silent(silent.clone());
+        known.then_some(silent)
+    }
+}
+
+fn beats() -> Interval {
+    let mut beats = interval(Duration::from_secs(BEAT_PAUSE_S));
+    beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    beats
+}
+
+fn number(partition: usize) -> i16 {
+    i16::try_from(partition).expect("a few partitions")
+}
+
+/// Whether a consumer would have heard of messages by now, and knows no reason not to.
+fn should_hear(standing: &Standing) -> bool {
+    let is_old = |since: Instant| since.elapsed() >= Duration::from_secs(SILENCE_S);
+    !standing.is_busy && standing.subscribed_at.is_some_and(is_old)
+}
+
+/// While nothing waits, silence does not count: it begins with the first that is accepted.
+const ACCEPTED: &str = "insert into partition_pulse as known (partition, accepted_until, moved_at) \
+     select partition, accepted_until, clock_timestamp() \
+     from unnest($1::smallint[], $2::timestamptz[]) as news (partition, accepted_until) \
+     on conflict (partition) do update set \
+         accepted_until = greatest(known.accepted_until, excluded.accepted_until), \
+         moved_at = case when known.accepted_until <= known.taken_until then excluded.moved_at \
+             else known.moved_at end";
+
+const TAKEN: &str = "insert into partition_pulse as known (partition, taken_until, moved_at) \
+     select partition, coalesce(taken_until, '-infinity'), clock_timestamp() \
+     from unnest($1::smallint[], $2::timestamptz[]) as news (partition, taken_until) \
+     on conflict (partition) do update set \
+         taken_until = greatest(known.taken_until, excluded.taken_until), moved_at = excluded.moved_at";
+
+const SILENCE: &str = "select partition, case when accepted_until > taken_until \
+         then extract(epoch from clock_timestamp() - moved_at)::float8 else 0 end as seconds \
+     from partition_pulse";
+
+/// For how long nothing was taken from each partition where something waits; 0 where nothing does.
+async fn told_and_seen(
+    client: &Client,
+    tell: &'static str,
+    (partitions, untils): &News,
+) -> Result<Vec<(u16, f64)>, tokio_postgres::Error> {
+    let (tell, silence) = try_join!(client.prepare_cached(tell), client.prepare_cached(SILENCE))?;
+    if !partitions.is_empty() {
+        client.execute(&tell, &[partitions, untils]).await?;
+    }
+    let rows = client.query(&silence, &[]).await?;
+    let read = |row: &tokio_postgres::Row| {
+        let partition: i16 = row.try_get("partition")?;
+        Ok((partition.unsigned_abs(), row.try_get("seconds")?))
+    };
+    rows.iter().map(read).collect()
+}

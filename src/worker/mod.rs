@@ -1,0 +1,199 @@
+//! Consumer → `apply_delta` → ack. Must not contain HTTP, AMQP frames or SQL.
+
+use std::{
+    fmt,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use log::{Level, kv::Value};
+use tokio_util::task::TaskTracker;
+
+use crate::{
+    domain::{Delta, Outcome, PointService, ServiceError, TraceParent},
+    logging,
+    metrics::WorkerMetrics,
+    queue::{Consumer, Delivery, Disposition, Event},
+};
+use hand::{Hand, Taken};
+
+mod hand;
+
+/// The most messages in hand that have deltas of users with an obstacle. Beyond, the partition waits: half of what the
+/// broker sends ahead is left for the others until then.
+const WAITING_MESSAGES_MAX: usize = 256;
+
+/// The longest that a message stays in hand. What has been there for longer goes back to the queue and comes again,
+/// well before the broker's `consumer_timeout` of 30 minutes (RabbitMQ, Delivery Acknowledgement Timeout).
+const HOLD_TIME_MAX_S: u64 = 600;
+
+/// After this, a user who has an obstacle is named in the log and in the metrics.
+const TELL_AFTER_MS: u64 = 1_000;
+
+/// The most users with an obstacle who are named in the metrics of a partition.
+const NAMED_USERS_MAX: usize = 10;
+
+/// Works on the partitions of `consumers` until each has stopped and what was in hand is settled.
+pub async fn work(consumers: impl IntoIterator<Item = Consumer>, service: Arc<PointService>) {
+    let tasks = TaskTracker::new();
+    for consumer in consumers {
+        let metrics = WorkerMetrics::new(consumer.partition());
+        let partition = Partition { consumer, service: Arc::clone(&service), hand: Hand::default(), metrics };
+        tasks.spawn(partition.work());
+    }
+    tasks.close();
+    tasks.wait().await;
+}
+
+/// One partition, as far as this worker has it.
+struct Partition {
+    consumer: Consumer,
+    service: Arc<PointService>,
+    hand: Hand,
+    metrics: WorkerMetrics,
+}
+
+impl Partition {
+    /// One group at a time: what comes next is not applied before this is settled, so a user's order holds.
+    async fn work(mut self) {
+        loop {
+            let room = self.hand.len() < WAITING_MESSAGES_MAX;
+            self.consumer.set_busy(!room);
+            let deltas_max = if room { self.service.group_max() } else { 0 };
+            let Some(event) = self.consumer.next(deltas_max, self.hand.due()).await else { break };
+            let deliveries = match event {
+                Event::Messages(deliveries) => deliveries,
+                Event::Due => Vec::new(),
+                Event::Lost => {
+                    self.hand.clear();
+                    self.tell();
+                    continue;
+                }
+            };
+            let malformed = self.count_malformed(&deliveries);
+            let taken = self.hand.take(deliveries, Instant::now());
+            self.metrics.taken(self.hand.oldest());
+            self.apply(taken, malformed).await;
+            if let Some(slow) = self.hand.take_slow(Instant::now()) {
+                self.apply(vec![slow], 0).await;
+            }
+            self.tell();
+            let is_old = |since: Instant| since.elapsed() > Duration::from_secs(HOLD_TIME_MAX_S);
+            if self.hand.since().is_some_and(is_old) {
+                log::warn!("partition {}: messages have been in hand for long", self.consumer.partition());
+                self.give_back().await;
+            }
+        }
+        self.give_back().await;
+    }
+
+    async fn apply(&mut self, taken: Vec<Taken>, malformed: u64) {
+        self.consumer.set_busy(true);
+        let deltas: Vec<Delta> = taken.iter().map(|taken| taken.delta.clone()).collect();
+        let results =
+            if deltas.is_empty() { Ok(Vec::new()) } else { self.service.apply_deltas(deltas).await };
+        let (results, failure) = match results {
+            Ok(results) => {
+                let failed = |result: &&Result<_, _>| {
+                    matches!(result, Err(ServiceError::Unavailable(_) | ServiceError::Overloaded))
+                };
+                let failure = results.iter().find(failed).and_then(|result| result.as_ref().err().cloned());
+                (results, failure)
+            }
+            Err(failure) => (Vec::new(), Some(failure)),
+        };
+        for (taken, result) in taken.iter().zip(&results) {
+            log_result(&taken.delta, result);
+        }
+        let decided = taken.iter().zip(&results).filter(|(_, result)| result.is_ok());
+        self.metrics.settled(decided.map(|(taken, _)| taken.delta.requested_at));
+        for (user, waited) in self.hand.note(taken, &results, Instant::now()) {
+            if waited.told {
+                log::info!(user_id:% = user; "the user's changes are applied again, after {} s", waited.since.elapsed().as_secs());
+            }
+        }
+        let settled = self.hand.settled();
+        let dead = settled.iter().filter(|(_, disposition)| *disposition == Disposition::DeadLetter).count();
+        self.metrics.refused.inc_by(dead as u64 - malformed);
+        self.consumer.settle(&settled, self.hand.first_open()).await;
+        if let Some(failure) = failure {
+            log::warn!("partition {}: {failure}; its messages go back", self.consumer.partition());
+            self.give_back().await;
+            // Another worker's database may answer: until ours does, the partition is free for it.
+            self.consumer.wait_for(self.service.can_apply()).await;
+        }
+    }
+
+    /// Ends the subscription: what is not settled goes back to its place in the queue, and comes again.
+    async fn give_back(&mut self) {
+        self.metrics.held.inc_by(self.hand.len() as u64);
+        self.hand.clear();
+        self.tell();
+        self.consumer.unsubscribe().await;
+    }
+
+    /// Names the users who have had an obstacle for a while.
+    fn tell(&mut self) {
+        self.metrics.taken(self.hand.oldest());
+        let mut named = Vec::new();
+        for (user, waiting) in self.hand.waiting() {
+            if waiting.since.elapsed() < Duration::from_millis(TELL_AFTER_MS) {
+                continue;
+            }
+            if !waiting.told {
+                waiting.told = true;
+                log::warn!(user_id:% = user; "the user's changes wait, and only they: {}", waiting.obstacle);
+            }
+            named.push((waiting.since, user.to_string(), waiting.obstacle.as_str()));
+        }
+        let count = named.len();
+        named.sort_unstable();
+        named.truncate(NAMED_USERS_MAX);
+        self.metrics.users_wait(count, named);
+    }
+
+    fn count_malformed(&self, deliveries: &[Delivery]) -> u64 {
+        let mut count = 0;
+        for why in deliveries.iter().filter_map(|delivery| delivery.deltas.as_ref().err()) {
+            log::error!("a message goes to the dead letters: {why}");
+            count += 1;
+        }
+        self.metrics.malformed.inc_by(count);
+        count
+    }
+}
+
+fn log_result(delta: &Delta, result: &Result<Outcome, ServiceError>) {
+    match result {
+        Ok(outcome) => log_outcome(delta, outcome),
+        Err(ServiceError::Refused(why)) => {
+            log_delta(Level::Error, delta, None, format_args!("its message goes to the dead letters: {why}"));
+        }
+        Err(ServiceError::Blocked(_) | ServiceError::Unavailable(_) | ServiceError::Overloaded) => {}
+    }
+}
+
+/// What a customer is likely to ask for is told, and what is traced; the rest is for those who look closer.
+fn log_outcome(delta: &Delta, outcome: &Outcome) {
+    let rejection = outcome.entry.rejection.filter(|_| !outcome.replayed);
+    let is_traced = delta.traceparent.as_ref().is_some_and(TraceParent::is_sampled);
+    let level = if rejection.is_some() || is_traced { Level::Info } else { Level::Debug };
+    if log::log_enabled!(level) {
+        let seq = Some(outcome.entry.seq);
+        match rejection {
+            Some(why) => log_delta(level, delta, seq, format_args!("rejected: {}", why.as_str())),
+            None if outcome.replayed => log_delta(level, delta, seq, format_args!("already in the log")),
+            None => log_delta(level, delta, seq, format_args!("applied")),
+        }
+    }
+}
+
+fn log_delta(level: Level, delta: &Delta, seq: Option<i64>, what: fmt::Arguments) {
+    let mut pairs = vec![
+        ("request_id", Value::from_display(&delta.request_id)),
+        ("user_id", Value::from_display(&delta.user_id)),
+    ];
+    pairs.extend(seq.map(|seq| ("seq", seq.into())));
+    pairs.extend(delta.traceparent.iter().map(|trace| ("traceparent", trace.as_str().into())));
+    logging::write(level, module_path!(), what, &pairs);
+}

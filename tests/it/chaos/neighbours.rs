@@ -1,0 +1,87 @@
+//! Faults that concern some users only: a queue, a row, a permission, and a database that is slow for all.
+
+use std::{
+    future::pending,
+    time::{Duration, SystemTime},
+};
+
+use point_system::domain::PARTITIONS;
+use tokio::time::timeout;
+
+use super::{clients::Clients, faults::Site, progress::Progress};
+use crate::system::System;
+
+/// How long a user's row is locked.
+const LOCK: Duration = Duration::from_secs(20);
+
+/// How long the database is slow, and how much longer each entry then takes: a transaction of a thousand takes as long as
+/// a statement may.
+const SLOWNESS: Duration = Duration::from_secs(15);
+const PER_ENTRY_S: f64 = 0.005;
+
+/// How long the permission is missing.
+const FORBIDDEN: Duration = Duration::from_secs(8);
+
+/// As with a stall, the time is the fault itself.
+async fn for_a_time(time: Duration) {
+    timeout(time, pending::<()>()).await.ok();
+}
+
+impl Site {
+    /// An operator deletes a queue and declares it again at once. What is in a queue goes with it, so the clients stand
+    /// still until it is empty.
+    pub async fn redeclare_queue(&mut self, partition: u16, system: &System, clients: &mut Clients) {
+        let _stillness = clients.stand_still().await;
+        clients.probe(system).await;
+        let queues = system.queues().await;
+        queues.delete_partition(partition).await;
+        queues.declare_partition(partition).await;
+        self.has_queues_on_disk(SystemTime::now()).await;
+    }
+
+    /// A session locks a user's row.
+    pub async fn lock_row(&mut self, user: i64, system: &System, progress: &Progress) {
+        progress.leave_out(user);
+        let session = system.database.pool(1).get().await.expect("a connection");
+        let lock = format!("reset all; begin; select from user_point where user_id = {user} for update");
+        session.batch_execute(&lock).await.expect("locked");
+        for_a_time(LOCK).await;
+        session.batch_execute("rollback").await.expect("unlocked");
+    }
+
+    /// Each entry takes the database much longer.
+    pub async fn slow_database(&mut self, system: &System) {
+        let trigger = format!(
+            "create or replace function crawl() returns trigger language plpgsql as $$ begin
+                 perform pg_sleep({PER_ENTRY_S});
+                 return new;
+             end $$;
+             create trigger crawl before insert on log for each row execute function crawl()"
+        );
+        system.execute(&trigger).await;
+        for_a_time(SLOWNESS).await;
+        system.execute("drop trigger crawl on log").await;
+    }
+
+    /// The permission to read from one queue is missing while the workers subscribe anew.
+    pub async fn forbid_queue(&mut self, partition: u16, system: &System) {
+        let names =
+            (0..PARTITIONS).filter(|other| *other != partition).map(|other| format!("deltas\\.{other}"));
+        let readable = names.chain(["dead-letters.*".to_owned()]).collect::<Vec<_>>().join("|");
+        let readable = format!("^{}\\.({readable})$", system.prefix);
+        self.permit_reading(&readable).await;
+        self.to_broker.cut();
+        for_a_time(FORBIDDEN).await;
+        self.permit_reading(".*").await;
+    }
+
+    async fn permit_reading(&mut self, queues: &str) {
+        let permissions = ["set_permissions", "guest", ".*", ".*", queues];
+        self.servers.broker.control(&permissions).await.expect("permissions");
+    }
+}
+
+/// A partition by chance.
+pub fn any_partition(rng: &mut fastrand::Rng) -> u16 {
+    rng.u16(..PARTITIONS)
+}

@@ -1,0 +1,87 @@
+//! What is applied, moment by moment, seen in the database: how long users wait whom a fault does not concern.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicI64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use deadpool_postgres::Pool;
+use point_system::domain::{PARTITIONS, UserId};
+use tokio::{
+    task::JoinHandle,
+    time::{MissedTickBehavior, interval},
+};
+
+/// The time between two looks.
+const LOOK_PAUSE: Duration = Duration::from_millis(100);
+
+/// Of each partition, when a look found that more was applied.
+type Times = Vec<Vec<Instant>>;
+
+/// Looks until it is dropped.
+pub struct Progress {
+    times: Arc<Mutex<Times>>,
+    left_out: Arc<AtomicI64>,
+    looking: JoinHandle<()>,
+}
+
+impl Progress {
+    /// Over `pool`, which leads past the proxies, at the users from 1 to `users`.
+    pub fn watch(pool: Pool, users: i64) -> Self {
+        let times = Arc::new(Mutex::new(vec![Vec::new(); usize::from(PARTITIONS)]));
+        let left_out = Arc::new(AtomicI64::new(0));
+        let looking = tokio::spawn(look(pool, users, Arc::clone(&times), Arc::clone(&left_out)));
+        Self { times, left_out, looking }
+    }
+
+    /// What is applied for this user counts for nothing until another is named, or 0.
+    pub fn leave_out(&self, user: i64) {
+        self.left_out.store(user, Ordering::Relaxed);
+    }
+
+    /// The longest time in which nothing was applied in one of `partitions`, between two moments.
+    pub fn longest_gap(&self, partitions: impl Iterator<Item = u16>, from: Instant, to: Instant) -> Duration {
+        let times = self.times.lock().unwrap_or_else(PoisonError::into_inner);
+        let gap = |partition: u16| {
+            let within = times[usize::from(partition)].iter().filter(|time| (from..=to).contains(*time));
+            let all: Vec<Instant> = [from].into_iter().chain(within.copied()).chain([to]).collect();
+            all.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap_or_default()
+        };
+        partitions.map(gap).max().unwrap_or_default()
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        self.looking.abort();
+    }
+}
+
+async fn look(pool: Pool, users: i64, times: Arc<Mutex<Times>>, left_out: Arc<AtomicI64>) {
+    let mut looks = interval(LOOK_PAUSE);
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut known: HashMap<i64, i64> = HashMap::new();
+    loop {
+        looks.tick().await;
+        // While the database is away there is nothing to see.
+        let Ok(client) = pool.get().await else { continue };
+        let query = "select user_id, seq from user_point where user_id between 1 and $1";
+        let Ok(rows) = client.query(query, &[&users]).await else { continue };
+        let now = Instant::now();
+        let mut times = times.lock().unwrap_or_else(PoisonError::into_inner);
+        for row in rows {
+            let (user, seq): (i64, i64) = (row.get(0), row.get(1));
+            if known.insert(user, seq) != Some(seq) && left_out.load(Ordering::Relaxed) != user {
+                let partition = UserId::new("user_id", user).expect("positive").partition();
+                let times = &mut times[usize::from(partition)];
+                if times.last() != Some(&now) {
+                    times.push(now);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,167 @@
+//! Users whose rows are locked by another session, or damaged by hand: only they wait, and they are named.
+
+use std::time::Duration;
+
+use deadpool_postgres::Object;
+use point_system::domain::PARTITIONS;
+use tokio::time::interval;
+
+use super::{entries_of, queue_adds, users_of};
+use crate::{
+    client::{Promises, answer},
+    queues::partition,
+    system::{System, eventually},
+};
+
+/// The user whose row is locked.
+const STUCK: i64 = 1;
+
+/// A session that holds the stuck user's row until it is dropped or rolls back.
+async fn lock_stuck(system: &System) -> Object {
+    let session = system.database.pool(1).get().await.expect("a connection");
+    let lock = "reset all; begin; select from user_point where user_id = 1 for update";
+    session.batch_execute(lock).await.expect("locked");
+    session
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_locked_user_holds_up_nobody_else() {
+    let mut system = System::new().await;
+    let client = system.serve();
+    let mut promises = vec![client.queue("add", STUCK, 1).await];
+    let work = system.process("work", &["--metrics-listen", "127.0.0.1:0"]);
+    system.drain(1).await;
+    let session = lock_stuck(&system).await;
+    for point in 2..5 {
+        promises.push(client.queue("add", STUCK, point).await);
+    }
+    queue_adds(&client, 2..=201).await;
+    let others = "user_id between 2 and 201";
+    eventually("all others are applied", async || entries_of(&system, others).await == 200).await;
+    assert_eq!(entries_of(&system, "user_id = 1").await, 1, "the row is locked");
+    work.says("the user's changes wait, and only they").await;
+    let metrics = work.metrics().await;
+    let named = metrics.lines().any(|line| {
+        line.starts_with("point_system_waiting_user_seconds")
+            && line.contains(r#"user_id="1""#)
+            && line.contains(r#"obstacle="locked""#)
+    });
+    assert!(named, "{metrics}");
+    // Behind the lock, and past it in the same partition.
+    promises.push(client.queue("subtract", STUCK, 1).await);
+    let neighbour = users_of(partition(STUCK), 1_000).next().expect("a neighbour");
+    queue_adds(&client, [neighbour]).await;
+    eventually("a neighbour is applied", async || client.balance(neighbour).await == 1).await;
+    let waited = client.change("add", STUCK, 1).header("Prefer", "wait");
+    let (status, problem) = answer(waited).await;
+    assert_eq!(
+        (status.as_u16(), problem["type"].as_str()),
+        (503, Some("/problems/user-blocked")),
+        "{problem}"
+    );
+    session.batch_execute("rollback").await.expect("unlocked");
+    eventually("the user goes on", async || client.balance(STUCK).await == 1 + 2 + 3 + 4 - 1).await;
+    let ledger = system.ledger().await;
+    assert_eq!(ledger[&STUCK], promises, "in the order of their 202s");
+    eventually("nobody is named any more", async || !work.metrics().await.contains("waiting_user_seconds{"))
+        .await;
+    assert!(work.end("-TERM").await.success());
+    system.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_locked_user_in_a_tenth_of_the_messages_holds_up_nobody_else() {
+    const MESSAGES: i64 = 2_500;
+    let mut system = System::new().await;
+    let client = system.serve();
+    let mut promises = Promises::new();
+    promises.insert(STUCK, vec![client.queue("add", STUCK, 1).await]);
+    system.work();
+    system.drain(1).await;
+    let session = lock_stuck(&system).await;
+    // A hundred a second.
+    let mut due = interval(Duration::from_millis(10));
+    for message in 0..MESSAGES {
+        due.tick().await;
+        let user = if message % 10 == 0 { STUCK } else { 2 + message % 100 };
+        let id = client.queue("add", user, 1).await;
+        promises.entry(user).or_default().push(id);
+    }
+    let others = "user_id > 1";
+    eventually("all others are applied", async || entries_of(&system, others).await == MESSAGES * 9 / 10)
+        .await;
+    assert_eq!(entries_of(&system, "user_id = 1").await, 1, "the row is locked");
+    session.batch_execute("rollback").await.expect("unlocked");
+    system.drain(usize::try_from(1 + MESSAGES).expect("a small number")).await;
+    assert_eq!(system.ledger().await, promises);
+    system.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_more_messages_have_stuck_users_than_a_worker_holds_their_partition_waits_and_no_other() {
+    const MESSAGES: usize = 600;
+    let mut system = System::new().await;
+    let client = system.serve();
+    let mut stuck = vec![client.queue("add", STUCK, 1).await];
+    let stop = system.work();
+    system.drain(1).await;
+    let session = lock_stuck(&system).await;
+    for _ in 0..MESSAGES {
+        stuck.push(client.queue("add", STUCK, 1).await);
+    }
+    let neighbour = users_of(partition(STUCK), 1_000).next().expect("a neighbour");
+    queue_adds(&client, [neighbour]).await;
+    let elsewhere = (0..PARTITIONS).find(|other| *other != partition(STUCK)).expect("another");
+    let elsewhere = users_of(elsewhere, 1_000).next().expect("a user");
+    queue_adds(&client, [elsewhere]).await;
+    eventually("another partition goes on", async || client.balance(elsewhere).await == 1).await;
+    // More than the broker sends ahead are not even delivered.
+    let queues = system.queues().await;
+    let ahead = |waiting: u32| usize::try_from(waiting).is_ok_and(|waiting| waiting > 0);
+    eventually("messages are left in the queue", async || ahead(queues.waiting().await)).await;
+    // A worker that comes next has everything in its order.
+    stop.cancel();
+    system.work();
+    session.batch_execute("rollback").await.expect("unlocked");
+    system.drain(MESSAGES + 3).await;
+    let ledger = system.ledger().await;
+    assert_eq!(ledger[&STUCK], stuck);
+    assert_eq!(client.balance(neighbour).await, 1);
+    system.finish_drained().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_user_whose_rows_are_damaged_waits_alone_and_is_named() {
+    let mut system = System::new().await;
+    let client = system.serve();
+    let key = |user| client.change("add", user, 1).header("Idempotency-Key", "order-7");
+    for user in [STUCK, 2] {
+        assert_eq!(answer(key(user)).await.0, 202);
+    }
+    let work = system.process("work", &[]);
+    system.drain(2).await;
+    system
+        .execute(
+            "alter table log drop constraint log_action_check;
+             update log set action = 'multiply' where user_id = 1",
+        )
+        .await;
+    // Sent again, so that the damaged entry is looked up.
+    for user in [STUCK, 2] {
+        assert_eq!(answer(key(user)).await.0, 202);
+    }
+    queue_adds(&client, (2..=201).chain([STUCK])).await;
+    eventually("all others are applied", async || entries_of(&system, "user_id > 1").await == 201).await;
+    let line = work.says("the user's changes wait, and only they").await;
+    assert!(line.contains("a row breaks the rules of its table"), "{line}");
+    let (status, problem) = answer(key(STUCK).header("Prefer", "wait")).await;
+    assert_eq!(
+        (status.as_u16(), problem["type"].as_str()),
+        (503, Some("/problems/user-blocked")),
+        "{problem}"
+    );
+    system.execute("update log set action = 'add' where user_id = 1").await;
+    eventually("the user goes on", async || client.balance(STUCK).await == 2).await;
+    assert!(work.end("-TERM").await.success());
+    system.finish().await;
+}

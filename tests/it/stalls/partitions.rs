@@ -1,0 +1,97 @@
+//! One partition that can't be used: what is wrong with its queue is its own, and the others go on untouched. On servers
+//! of their own, since users and permissions belong to a broker.
+
+use super::{queue_adds, users_of};
+use crate::{
+    client::{Client, answer},
+    proxy::detour,
+    servers::OwnServers,
+    system::{System, eventually},
+};
+
+/// The partition that is disturbed.
+const BAD: u16 = 0;
+
+/// Queues adds for users of the other partitions, one by one, and waits until they are applied.
+async fn the_others_go_on(system: &System, client: &Client, first: i64) {
+    let users = || (first..first + 200).filter(|user| crate::queues::partition(*user) != BAD);
+    for user in users() {
+        client.queue("add", user, 1).await;
+    }
+    let applied = format!("select count(*) from log where user_id between {first} and {}", first + 199);
+    let expected = i64::try_from(users().count()).expect("a small number");
+    eventually("the other partitions are applied", async || system.count(&applied).await >= expected).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_queue_that_may_not_be_read_disturbs_no_other() {
+    let servers = OwnServers::start().await;
+    let mut system = System::on_own(&servers).await;
+    let client = system.serve();
+    client.queue("add", 1, 1).await;
+    let control = async |arguments: &[&str]| servers.broker.control(arguments).await.expect("done");
+    control(&["add_user", "worker", "secret"]).await;
+    // Everything but to read from the queue of one partition.
+    let readable = format!(r"^{}\.(deltas\.[1-9]|dead-letters)$", system.prefix.replace('.', r"\."));
+    control(&["set_permissions", "worker", ".*", ".*", &readable]).await;
+    let (broker, mut amqp_url) = detour(&system.amqp_url).await;
+    amqp_url.set_username("worker").expect("a user");
+    amqp_url.set_password(Some("secret")).expect("a password");
+    system.node_amqp_url = Some(amqp_url.into());
+    let work = system.process("work", &[]);
+    for round in 1..=5 {
+        the_others_go_on(&system, &client, round * 1_000).await;
+    }
+    let bad = users_of(BAD, 1).next().expect("a user");
+    queue_adds(&client, [bad]).await;
+    work.says("subscribing to partition 0").await;
+    eventually("it is tried again, and then later", async || {
+        work.printed().matches("subscribing to partition 0").count() >= 4
+    })
+    .await;
+    assert_eq!(broker.accepted(), 1, "the connection lasts: {}", work.printed());
+    control(&["set_permissions", "worker", ".*", ".*", ".*"]).await;
+    eventually("the partition is applied", async || client.balance(bad).await >= 1).await;
+    assert_eq!(broker.accepted(), 1);
+    assert!(work.end("-TERM").await.success());
+    system.finish().await;
+    servers.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_queue_that_does_not_answer_disturbs_no_other() {
+    let servers = OwnServers::start().await;
+    let mut system = System::on_own(&servers).await;
+    let (broker, amqp_url) = detour(&system.amqp_url).await;
+    system.node_amqp_url = Some(amqp_url.into());
+    let client = system.serve();
+    system.work();
+    let bad = users_of(BAD, 1).next().expect("a user");
+    queue_adds(&client, 1..=40).await;
+    system.drain(40).await;
+    let connections = broker.accepted();
+    let queue = async |verb: &str| {
+        let name = format!("'%2F_{}.deltas.{BAD}'", system.prefix);
+        servers.broker.control(&["eval", &format!("sys:{verb}({name}).")]).await.expect("done");
+    };
+    queue("suspend").await;
+    // Until the bad one has been refused twice; every other change gets its 202 at once.
+    let refused = async |key: &str| {
+        let change = client.change("add", bad, 1).header("Idempotency-Key", key);
+        let (status, problem) = answer(change).await;
+        assert_eq!(status, 503, "{problem}");
+    };
+    for round in [1, 2] {
+        let key = format!("refused-{round}");
+        tokio::join!(refused(&key), the_others_go_on(&system, &client, round * 1_000));
+    }
+    assert_eq!(broker.accepted(), connections, "no connection was given up");
+    queue("resume").await;
+    let keyed = || client.change("add", bad, 1).header("Idempotency-Key", "accepted");
+    eventually("it takes changes again", async || answer(keyed()).await.0 == 202).await;
+    let entries = format!("select count(*) from log where user_id = {bad}");
+    eventually("they are applied", async || system.count(&entries).await >= 2).await;
+    the_others_go_on(&system, &client, 3_000).await;
+    system.finish_drained().await;
+    servers.stop().await;
+}

@@ -1,0 +1,47 @@
+//! A partition whose deliveries never arrive, though the broker believes that they did: it is noticed, told, and healed.
+
+use serde_json::Value;
+
+use super::queue_adds;
+use crate::{
+    client::{Client, answer},
+    proxy::{Weather, detour},
+    system::{System, eventually},
+};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn swallowed_deliveries_are_noticed_told_and_delivered_again() {
+    let mut system = System::new().await;
+    let client = system.serve();
+    let (broker, amqp_url) = detour(&system.amqp_url).await;
+    system.node_amqp_url = Some(amqp_url.into());
+    broker.turn(Weather::Swallowing);
+    let work = system.process("work", &["--metrics-listen", "127.0.0.1:0"]);
+    work.says("working on").await;
+    queue_adds(&client, 1..=40).await;
+    let queues = system.queues().await;
+    eventually("the broker has sent everything", async || queues.waiting().await == 0).await;
+    // The connection that swallows them goes on to; the next one will not.
+    broker.turn(Weather::Fair);
+    let operations = Client::new(&format!("http://{}", work.says("operations listen at ").await));
+    for node in [&operations, &client] {
+        let mut state = Value::Null;
+        eventually("it is told", async || {
+            state = answer(node.get("/readyz")).await.1;
+            state["state"] == "degraded"
+        })
+        .await;
+        assert!(state["silent_partitions"].as_array().is_some_and(|silent| !silent.is_empty()), "{state}");
+    }
+    work.says("is silent").await;
+    system.drain(40).await;
+    for node in [&operations, &client] {
+        eventually("all is well", async || answer(node.get("/readyz")).await.1["state"] == "ready").await;
+    }
+    let metrics = work.metrics().await;
+    let silence: Vec<_> =
+        metrics.lines().filter(|line| line.contains("partition_silence_seconds{")).collect();
+    assert!(!silence.is_empty() && silence.iter().all(|line| line.ends_with(" 0")), "{silence:?}");
+    assert!(work.end("-TERM").await.success());
+    system.finish().await;
+}

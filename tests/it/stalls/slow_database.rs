@@ -1,0 +1,58 @@
+//! A database that is slow is used at the pace it has.
+
+use super::queue_adds;
+use crate::system::{System, eventually};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_is_too_slow_for_a_batch_gets_smaller_ones() {
+    const ADDS: i64 = 8_000;
+    let mut system = System::new().await;
+    // A transaction of a thousand takes as long as a statement may.
+    system
+        .execute(
+            "create function crawl() returns trigger language plpgsql as $$ begin
+                 perform pg_sleep(0.005);
+                 return new;
+             end $$;
+             create trigger crawl before insert on log for each row execute function crawl()",
+        )
+        .await;
+    let client = system.serve();
+    queue_adds(&client, 1..=ADDS).await;
+    let work = system.process("work", &[]);
+    system.drain(usize::try_from(ADDS).expect("a small number")).await;
+    work.says("PostgreSQL takes too long").await;
+    // And with the time it has again, they grow again.
+    system.execute("drop trigger crawl on log").await;
+    queue_adds(&client, 1..=ADDS).await;
+    system.drain(usize::try_from(2 * ADDS).expect("a small number")).await;
+    assert!(work.end("-TERM").await.success());
+    assert_eq!(system.queues().await.dead().await, 0, "a slow database makes no dead letters");
+    system.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_that_is_slow_by_itself_holds_up_nobody_else() {
+    let mut system = System::new().await;
+    system
+        .execute(
+            "create function crawl() returns trigger language plpgsql as $$ begin
+                 if new.user_id = 1 and exists (select from pg_class where relname = 'slow') then
+                     perform pg_sleep(60);
+                 end if;
+                 return new;
+             end $$;
+             create table slow ();
+             create trigger crawl before insert on log for each row execute function crawl()",
+        )
+        .await;
+    let client = system.serve();
+    queue_adds(&client, 1..=40).await;
+    system.work();
+    let others = "select count(*) from log where user_id > 1";
+    eventually("all others are applied", async || system.count(others).await == 39).await;
+    assert_eq!(client.balance(1).await, 0);
+    system.execute("drop table slow").await;
+    eventually("the slow one is applied", async || client.balance(1).await == 1).await;
+    system.finish().await;
+}
