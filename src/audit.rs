@@ -36,7 +36,8 @@ struct ReportResponse {
 /// # Errors
 /// Where the audit can't be finished, and where something is broken.
 pub async fn run(args: &AuditArgs) -> anyhow::Result<()> {
-    let pool = postgres::pool(&args.database.url, 1)?;
+    postgres::check(&args.database.url).await?;
+    let pool = postgres::reading_pool(&args.database.url, 1)?;
     let bar = if std::io::stderr().is_terminal() { ProgressBar::no_length() } else { ProgressBar::hidden() };
     bar.set_style(ProgressStyle::with_template("{wide_bar} {percent}% of the log, {eta} to go")?);
     let started = Instant::now();

@@ -10,7 +10,11 @@ use jiff::{Timestamp, Unit};
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
-use crate::{metrics::NodeMetrics, postgres, queue::LinkWatch};
+use crate::{
+    metrics::NodeMetrics,
+    postgres::{self, Answer},
+    queue::LinkWatch,
+};
 
 /// The pause between two looks at PostgreSQL, however often somebody asks.
 const LOOK_PAUSE_MS: u64 = 1_000;
@@ -66,18 +70,20 @@ impl Condition {
 pub struct Seen {
     /// Whether it can be used.
     pub up: bool,
+    /// Whether it can be reached but not written to, as a standby.
+    pub read_only: bool,
     /// When it was first seen so, to the second.
     pub since: Timestamp,
 }
 
 impl Seen {
-    fn now(up: bool) -> Self {
-        Self { up, since: Timestamp::now().round(Unit::Second).unwrap_or_default() }
+    fn now(up: bool, read_only: bool) -> Self {
+        Self { up, read_only, since: Timestamp::now().round(Unit::Second).unwrap_or_default() }
     }
 
-    fn see(&mut self, up: bool) {
-        if self.up != up {
-            *self = Self::now(up);
+    fn see(&mut self, up: bool, read_only: bool) {
+        if (self.up, self.read_only) != (up, read_only) {
+            *self = Self::now(up, read_only);
         }
     }
 }
@@ -111,7 +117,7 @@ impl Health {
     /// The view of a node that nobody has looked at yet. `stop` says that it is to end.
     #[must_use]
     pub fn new(duty: Duty, link: LinkWatch, stop: CancellationToken) -> Self {
-        let seen = Mutex::new((Seen::now(false), Seen::now(false)));
+        let seen = Mutex::new((Seen::now(false, false), Seen::now(false, false)));
         Self { duty, link, started: CancellationToken::new(), stop, seen, silent: Mutex::default() }
     }
 
@@ -123,8 +129,13 @@ impl Health {
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             looks.tick().await;
-            let up = postgres::answers(&probe).await;
-            self.seen.lock().unwrap_or_else(PoisonError::into_inner).1.see(up);
+            let answer = postgres::ask(&probe).await;
+            let (up, read_only) = (answer == Answer::Writable, answer == Answer::ReadOnly);
+            self.seen.lock().unwrap_or_else(PoisonError::into_inner).1.see(up, read_only);
+            if read_only {
+                // A session that only reads would never notice.
+                pool.retain(|_, _| false);
+            }
             let report = self.report();
             metrics.rabbitmq.set(report.rabbitmq.up.into());
             metrics.postgresql.set(report.postgresql.up.into());
@@ -153,7 +164,7 @@ impl Health {
     pub fn report(&self) -> Report {
         let (rabbitmq, postgresql) = {
             let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-            seen.0.see(self.link.is_up());
+            seen.0.see(self.link.is_up(), false);
             *seen
         };
         let silent = self.silent.lock().unwrap_or_else(PoisonError::into_inner).clone();

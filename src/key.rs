@@ -10,7 +10,8 @@ use serde::Serialize;
 use crate::{
     access::{self, KeyName, KeyRecord, Scope, WhichKey},
     config::{DatabaseArgs, KeyRole},
-    postgres, roles,
+    postgres::{self, DatabaseUrl},
+    roles,
 };
 
 /// A line of `list --json`.
@@ -30,15 +31,21 @@ struct KeyResponse<'a> {
 /// Where the database can't be used or has not our tables, and where what was asked for could not be done.
 pub async fn run(role: KeyRole) -> anyhow::Result<()> {
     match role {
-        KeyRole::Create { database, name, scope } => create(&open(&database).await?, &name, scope).await,
-        KeyRole::List { database, json } => list(&open(&database).await?, json).await,
-        KeyRole::Revoke { database, key } => revoke(&open(&database).await?, &key).await,
+        KeyRole::Create { database, name, scope } => {
+            create(&open(&database, postgres::pool).await?, &name, scope).await
+        }
+        KeyRole::List { database, json } => list(&open(&database, postgres::reading_pool).await?, json).await,
+        KeyRole::Revoke { database, key } => revoke(&open(&database, postgres::pool).await?, &key).await,
     }
 }
 
-async fn open(database: &DatabaseArgs) -> anyhow::Result<Pool> {
-    let pool = postgres::pool(&database.url, 1)?;
-    roles::has_schema(&pool).await.with_context(|| format!("PostgreSQL at {}", database.url))?;
+async fn open(
+    database: &DatabaseArgs,
+    pool: impl FnOnce(&DatabaseUrl, usize) -> anyhow::Result<Pool>,
+) -> anyhow::Result<Pool> {
+    let pool = pool(&database.url, 1)?;
+    let ready = roles::has_schema(&database.url, &pool).await;
+    ready.with_context(|| format!("PostgreSQL at {}", database.url))?;
     Ok(pool)
 }
 

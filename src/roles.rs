@@ -28,7 +28,7 @@ use crate::{
     http::{self, Api},
     key, manual, migrate,
     operations::Operations,
-    postgres,
+    postgres::{self, DatabaseUrl, Unfit},
     queue::{Consumer, Link, Publisher},
     worker,
 };
@@ -57,7 +57,7 @@ pub async fn run(role: Role) -> anyhow::Result<()> {
         Role::Key { role } => {
             stop.run_until_cancelled(key::run(role)).await.unwrap_or_else(|| bail!("interrupted"))
         }
-        Role::Dev(args) => dev::run(args, stop).await,
+        Role::Dev(args) => Box::pin(dev::run(args, stop)).await,
         Role::Completions(args) => manual::completions(&args),
         Role::Man(args) => manual::man(&args),
     }
@@ -181,9 +181,13 @@ async fn work_until(node: &NodeArgs, stop: CancellationToken) -> anyhow::Result<
 
 /// Brings the schema up to date, or tells what is pending.
 async fn migrate(args: &MigrateArgs, stop: CancellationToken) -> anyhow::Result<()> {
-    let pool = postgres::pool(&args.database.url, 1)?;
+    let url = &args.database.url;
+    let pool = if args.check { postgres::reading_pool(url, 1)? } else { postgres::pool(url, 1)? };
     let migrating = async {
-        let reach = || async { Ok(pool.get().await.map(drop)?) };
+        let reach = || async {
+            postgres::check(url).await?;
+            Ok(pool.get().await.map(drop)?)
+        };
         patiently(&args.database, args.startup_timeout, reach).await?;
         if args.check {
             let pending = migrate::pending(&pool).await?;
@@ -211,10 +215,12 @@ async fn ready(pool: &Pool, link: &Link, node: &NodeArgs) -> anyhow::Result<()> 
     let mut queue = link.watch();
     let broker =
         async { queue.ready(limit).await.map_err(anyhow::Error::msg).with_context(|| gave_up(limit)) };
-    tokio::try_join!(patiently(&node.database, limit, || has_schema(pool)), broker).map(drop)
+    tokio::try_join!(patiently(&node.database, limit, || has_schema(&node.database.url, pool)), broker)
+        .map(drop)
 }
 
-pub(crate) async fn has_schema(pool: &Pool) -> anyhow::Result<()> {
+pub(crate) async fn has_schema(url: &DatabaseUrl, pool: &Pool) -> anyhow::Result<()> {
+    postgres::check(url).await?;
     let pending = migrate::pending(pool).await?;
     if !pending.is_empty() {
         bail!("migrations are pending ({}): run `point-system migrate`", pending.join(", "));
@@ -222,7 +228,7 @@ pub(crate) async fn has_schema(pool: &Pool) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Tries until `limit` has passed, and says so at each try.
+/// Tries until `limit` has passed, and says so at each try. What no wait changes is an error at once.
 async fn patiently<T, F: Future<Output = anyhow::Result<T>>>(
     database: &DatabaseArgs,
     limit: Duration,
@@ -233,11 +239,11 @@ async fn patiently<T, F: Future<Output = anyhow::Result<T>>>(
     attempt
         .retry(ConstantBuilder::new().with_delay(pause).without_max_times())
         .sleep(sleep)
-        .when(|_| started.elapsed() + pause < limit)
+        .when(|error| !error.is::<Unfit>() && started.elapsed() + pause < limit)
         .notify(|error, _| log::warn!("PostgreSQL at {}: {error:#}; trying again", database.url))
         .await
+        .map_err(|error| if error.is::<Unfit>() { error } else { error.context(gave_up(limit)) })
         .with_context(|| format!("PostgreSQL at {}", database.url))
-        .with_context(|| gave_up(limit))
 }
 
 pub(crate) fn gave_up(limit: Duration) -> String {

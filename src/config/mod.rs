@@ -120,7 +120,7 @@ pub struct NodeArgs {
 #[derive(Args, Clone, Debug)]
 pub struct DatabaseArgs {
     /// postgres://USER:PASSWORD@HOST:PORT/DATABASE, with ?sslmode=verify-full and perhaps &sslrootcert=FILE
-    /// for TLS; without an sslmode the connection is not encrypted.
+    /// for TLS; without an sslmode the connection is not encrypted. Behind PgBouncer: session pooling.
     #[arg(id = "database-url", long, env = "DATABASE_URL", hide_env_values = true, value_name = "URL",
           value_parser = Discreet::<DatabaseUrl>(PhantomData))]
     pub url: DatabaseUrl,

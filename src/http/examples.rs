@@ -94,12 +94,12 @@ pub(super) fn readiness() -> Value {
 /// A node that serves and sees the database, and the broker unless it is `Unable`.
 fn report(condition: Condition) -> Report {
     let since = MOMENT.parse().expect("a moment");
-    let rabbitmq = Seen { up: condition == Condition::Ready, since };
+    let rabbitmq = Seen { up: condition == Condition::Ready, read_only: false, since };
     Report {
         duty: Duty::Serve,
         condition,
         rabbitmq,
-        postgresql: Seen { up: true, since },
+        postgresql: Seen { up: true, read_only: false, since },
         silent: Vec::new(),
     }
 }

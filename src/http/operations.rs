@@ -49,7 +49,7 @@ pub struct NodeResponse {
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Dependency)]
 struct DependencyResponse {
-    #[schema(schema_with = schema::up_or_down)]
+    #[schema(schema_with = schema::dependency_state)]
     state: &'static str,
     #[schema(schema_with = schema::time)]
     since: jiff::Timestamp,
@@ -57,7 +57,12 @@ struct DependencyResponse {
 
 impl From<Seen> for DependencyResponse {
     fn from(seen: Seen) -> Self {
-        Self { state: if seen.up { "up" } else { "down" }, since: seen.since }
+        let state = match (seen.up, seen.read_only) {
+            (true, _) => "up",
+            (false, true) => "read_only",
+            (false, false) => "down",
+        };
+        Self { state, since: seen.since }
     }
 }
 

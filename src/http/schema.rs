@@ -127,8 +127,9 @@ pub(super) fn node_state() -> Object {
     one_of(["starting", "ready", "degraded", "unable", "stopping"])
 }
 
-pub(super) fn up_or_down() -> Object {
-    one_of(["up", "down"])
+/// PostgreSQL is `read_only` where it answers but can't be written to, as a standby.
+pub(super) fn dependency_state() -> Object {
+    one_of(["up", "down", "read_only"])
 }
 
 /// The entries of a page.

@@ -84,7 +84,7 @@ impl LocalPostgres {
         }
         let log = self.folder.join("postgres.log");
         let url = self.url_of("postgres").parse().map_err(anyhow::Error::msg)?;
-        let pool = postgres::pool(&url, 1)?;
+        let pool = postgres::reading_pool(&url, 1)?;
         let answers = async || pool.get().await.is_ok();
         self.process = Some(Process::start("PostgreSQL", &command, "INT", log, self.owner, answers).await?);
         Ok(())

@@ -30,6 +30,8 @@ mod faults;
 mod stalls;
 mod chaos;
 mod migrate;
+mod sessions;
+mod pgbouncer;
 mod audit;
 mod local;
 mod tls;

@@ -8,9 +8,25 @@ use std::{
 use tokio::{
     io::{AsyncBufReadExt, AsyncRead, BufReader},
     process::{Child, Command},
+    time::timeout,
 };
 
-use crate::{client::Client, leaks, system::eventually};
+use crate::{
+    client::Client,
+    leaks,
+    servers::servers,
+    system::{PATIENCE, eventually},
+};
+
+/// Runs a role on a database to its end; the exit code, and all that it printed.
+pub async fn run(role: &str, arguments: &[&str], database_url: &str) -> (Option<i32>, String) {
+    let amqp_url = &servers().await.amqp_url;
+    let process = Process::start(role, arguments, |command| {
+        command.env("DATABASE_URL", database_url).env("AMQP_URL", amqp_url);
+    });
+    let (status, printed) = timeout(PATIENCE, process.ends()).await.expect("an end");
+    (status.code(), printed)
+}
 
 /// A running `point-system`. It is killed when it is dropped.
 pub struct Process {
