@@ -1,12 +1,17 @@
-//! The database's schema: refinery's embedded migrations, one process at a time. No statement on our tables
-//! may enter.
+//! The database's schema: refinery's embedded migrations, one process at a time. Must not contain statements on our
+//! tables.
 
-use std::time::{Duration, Instant};
+use std::{
+    convert::Infallible,
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
+};
 
-use anyhow::{Context, bail};
-use deadpool_postgres::Pool;
-use refinery::{Migration, Runner};
-use tokio_postgres::Client;
+use anyhow::bail;
+use deadpool_postgres::{ClientWrapper, Object, Pool};
+use refinery::{Migration, Report, Runner};
+use tokio::time::{MissedTickBehavior, interval, sleep};
+use tokio_postgres::{Client, error::SqlState};
 
 mod embedded {
     refinery::embed_migrations!("migrations");
@@ -20,7 +25,19 @@ const LOCK_KEY: i64 = 0x70_6f69_6e74;
 /// a snapshot, and with `create index concurrently` both would wait for ever.
 const LOCK_POLL_MS: u64 = 100;
 
-/// The migrations that this executable has and the database has not, as `V1__name`, oldest first.
+/// The pause between tries for a locked table: statements that waited behind the last one are done by then.
+const TABLE_PAUSE_MS: u64 = 2_000;
+
+/// The pause between two looks at what locks a table, shorter than a wait for it.
+const BLOCKERS_PAUSE_MS: u64 = 250;
+
+/// What a migration needs of its session. It may take longer than the service's statements may, and is planned as
+/// the server likes. But it never waits long for a table: every statement that comes later waits behind it.
+const SESSION: &str = "set statement_timeout = 0; set lock_timeout = '1s'; reset plan_cache_mode; \
+     reset enable_seqscan; reset enable_hashjoin; reset enable_mergejoin";
+
+/// The migrations that this executable has and the database has not, as `V1__name`, oldest first. It reads alone,
+/// on a replica as well.
 ///
 /// # Errors
 /// Where the database can't be reached or read.
@@ -28,8 +45,8 @@ pub async fn pending(pool: &Pool) -> anyhow::Result<Vec<String>> {
     let mut client = pool.get().await?;
     let table = "select 1 from pg_catalog.pg_tables \
          where schemaname = current_schema() and tablename = 'refinery_schema_history'";
-    let runner = runner();
-    // Where nothing was ever applied, asking refinery would create its table.
+    let runner = runner(&migrations());
+    // Where nothing was ever applied, refinery has no table.
     let applied = if client.query_opt(table, &[]).await?.is_some() {
         runner.get_applied_migrations_async(&mut **client).await?
     } else {
@@ -40,24 +57,44 @@ pub async fn pending(pool: &Pool) -> anyhow::Result<Vec<String>> {
     Ok(runner.get_migrations().iter().filter(is_pending).map(Migration::to_string).collect())
 }
 
+/// The migrations of this executable.
+#[must_use]
+pub fn migrations() -> Vec<Migration> {
+    embedded::migrations::runner().get_migrations().clone()
+}
+
 /// Applies what is pending and returns its names. Safe when several run at once: each waits for its turn, at
 /// most `patience`.
 ///
 /// # Errors
-/// Where the database can't be reached, the lock does not come free, or a migration fails. A failed
-/// migration changes nothing.
+/// As [`apply`].
 pub async fn run(pool: &Pool, patience: Duration) -> anyhow::Result<Vec<String>> {
-    let mut client = pool.get().await?;
-    // A migration may take longer than the sessions of the service are allowed to.
-    client.batch_execute("reset all").await?;
-    lock(&client, patience).await?;
-    let report = runner().run_async(&mut **client).await;
-    client.execute("select pg_advisory_unlock($1)", &[&LOCK_KEY]).await?;
-    Ok(report.context("migrating")?.applied_migrations().iter().map(Migration::to_string).collect())
+    apply(pool, &migrations(), patience).await
 }
 
-fn runner() -> Runner {
-    embedded::migrations::runner().set_abort_divergent(true).set_abort_missing(true)
+/// The same for any migrations, of which those that were applied before are the first. Where a table is locked, a
+/// migration is given up within a moment and tried again, at most for `patience`.
+///
+/// # Errors
+/// Where the database can't be reached, the lock or a table does not come free, or a migration fails. A failed
+/// migration changes nothing.
+pub async fn apply(pool: &Pool, migrations: &[Migration], patience: Duration) -> anyhow::Result<Vec<String>> {
+    // It never goes back to the pool: however this ends, even in the middle, the lock ends with the connection.
+    let mut client = Object::take(pool.get().await?);
+    client.batch_execute(SESSION).await?;
+    let started = Instant::now();
+    lock(&client, patience).await?;
+    let applied = applied_patiently(pool, &mut client, &runner(migrations), (started, patience)).await;
+    // The next process need not wait until the server has noticed the connection's end.
+    let unlocked = client.execute("select pg_advisory_unlock($1)", &[&LOCK_KEY]).await;
+    if let Err(error) = unlocked {
+        log::warn!("the lock ends with its connection: {error}");
+    }
+    applied
+}
+
+fn runner(migrations: &[Migration]) -> Runner {
+    Runner::new(migrations).set_abort_divergent(true).set_abort_missing(true)
 }
 
 async fn lock(client: &Client, patience: Duration) -> anyhow::Result<()> {
@@ -70,6 +107,91 @@ async fn lock(client: &Client, patience: Duration) -> anyhow::Result<()> {
         if started.elapsed() > patience {
             bail!("another process has been migrating for {} s", patience.as_secs());
         }
-        tokio::time::sleep(Duration::from_millis(LOCK_POLL_MS)).await;
+        sleep(Duration::from_millis(LOCK_POLL_MS)).await;
     }
+}
+
+/// Each migration is a transaction: one that waited too long for a table has changed nothing, and can be run again.
+async fn applied_patiently(
+    pool: &Pool,
+    client: &mut ClientWrapper,
+    runner: &Runner,
+    (started, patience): (Instant, Duration),
+) -> anyhow::Result<Vec<String>> {
+    let session: i32 = client.query_one("select pg_backend_pid()", &[]).await?.try_get(0)?;
+    let pause = Duration::from_millis(TABLE_PAUSE_MS);
+    let mut names = Vec::new();
+    let mut note =
+        |report: &Report| names.extend(report.applied_migrations().iter().map(Migration::to_string));
+    loop {
+        let blockers = Mutex::default();
+        let attempt = tokio::select! {
+            attempt = runner.run_async(&mut **client) => attempt,
+            never = watch_blockers(pool, session, &blockers) => match never {},
+        };
+        let error = match attempt {
+            Ok(report) => {
+                note(&report);
+                return Ok(names);
+            }
+            Err(error) => error,
+        };
+        error.report().into_iter().for_each(&mut note);
+        let error = anyhow::Error::from(error);
+        if !waited_for_a_lock(&error) {
+            return Err(error.context("migrating"));
+        }
+        let locked = locked_by(&blockers.into_inner().unwrap_or_else(PoisonError::into_inner));
+        if started.elapsed() + pause > patience {
+            let waited = format!("gave up after {} s (--startup-timeout): {locked}", patience.as_secs());
+            return Err(error.context(waited));
+        }
+        log::warn!("{locked}; trying again in {} s", pause.as_secs());
+        sleep(pause).await;
+    }
+}
+
+fn waited_for_a_lock(error: &anyhow::Error) -> bool {
+    let refusal = error.chain().find_map(|cause| cause.downcast_ref::<tokio_postgres::Error>());
+    refusal.and_then(tokio_postgres::Error::code) == Some(&SqlState::LOCK_NOT_AVAILABLE)
+}
+
+fn locked_by(blockers: &[String]) -> String {
+    if blockers.is_empty() {
+        return "a table is locked by another session".to_owned();
+    }
+    format!("a table is locked by {}", blockers.join(", "))
+}
+
+/// A prepared transaction has no session: its number is 0.
+const BLOCKERS: &str = "select distinct pid, coalesce(application_name, ''), \
+         coalesce(extract(epoch from clock_timestamp() - xact_start)::bigint, 0) \
+     from unnest(pg_blocking_pids($1)) as blocker (pid) left join pg_stat_activity using (pid) order by pid";
+
+/// Keeps in `blockers` who was last seen to hold what `session` waits for. It never ends; where it can't look, the
+/// names are missing.
+async fn watch_blockers(pool: &Pool, session: i32, blockers: &Mutex<Vec<String>>) -> Infallible {
+    let mut looks = interval(Duration::from_millis(BLOCKERS_PAUSE_MS));
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        looks.tick().await;
+        match look_for_blockers(pool, session).await {
+            Ok(found) if !found.is_empty() => {
+                *blockers.lock().unwrap_or_else(PoisonError::into_inner) = found;
+            }
+            Ok(_) => {}
+            Err(error) => log::debug!("what locks a table can't be looked at: {error:#}"),
+        }
+    }
+}
+
+async fn look_for_blockers(pool: &Pool, session: i32) -> anyhow::Result<Vec<String>> {
+    let rows = pool.get().await?.query(BLOCKERS, &[&session]).await?;
+    let named = rows.iter().map(|row| {
+        let (pid, application, seconds): (i32, &str, i64) =
+            (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
+        let application = application.escape_debug();
+        Ok(format!("session {pid} ({application}, in its transaction for {seconds} s)"))
+    });
+    named.collect()
 }

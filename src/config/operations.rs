@@ -16,7 +16,7 @@ pub struct MigrateArgs {
     /// Change nothing: name what is pending, and exit with 1 where something is.
     #[arg(long)]
     pub check: bool,
-    /// How long to wait for the database, and for another process that is migrating.
+    /// How long to wait for the database, for another process that is migrating, and for tables that are locked.
     #[arg(long, env = "POINT_SYSTEM_STARTUP_TIMEOUT", default_value = "60s", value_name = "TIME",
           value_parser = parse_time)]
     pub startup_timeout: Duration,

@@ -118,6 +118,12 @@ impl Database {
         database(&servers().await.database_url, &fresh_name(), TEMPLATE).await
     }
 
+    /// A fresh database whose texts are not UTF-8.
+    pub async fn encoded(encoding: &str) -> Self {
+        let template = format!("template0 encoding '{encoding}' locale 'C'");
+        database(&servers().await.database_url, &fresh_name(), &template).await
+    }
+
     pub fn pool(&self, size: usize) -> Pool {
         postgres::pool(&self.url.parse().expect("a valid URL"), size).expect("a pool")
     }
