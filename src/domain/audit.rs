@@ -1,27 +1,49 @@
 //! The proof that every balance is what its log comes to. It reads one snapshot, writes nothing and locks
 //! nothing, so it may run beside the service, or on a replica.
 
-use std::{fmt, pin::pin};
+use std::fmt;
 
 use deadpool_postgres::{Client, Pool};
-use futures_util::TryStreamExt;
-use tokio_postgres::{Row, types::ToSql};
 
-/// How much of the log is summed between two reports of progress: 128 MiB of 8 KiB blocks.
-const STEP_BLOCKS: i64 = 16_384;
+use chains::{Chains, Standing};
 
-/// How many broken users are fetched at a time.
-const FETCH_USERS: i32 = 1_000;
+mod chains;
+mod examine;
+mod moment;
+mod scan;
+mod uniqueness;
 
-/// What was checked, and how many users are broken.
+/// The most users whose entries are followed at the same time: some 180 MB of memory. With more users the
+/// log is read several times, for some of the users each time.
+const USERS_AT_A_TIME: usize = 3_600_000;
+
+/// The most entries that are kept because they lie in the table before their predecessors: some 50 MB.
+const EARLY_MAX: usize = 900_000;
+
+/// What was checked, and what is broken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AuditReport {
     /// Entries in the log.
     pub entries: i64,
     /// Rows of balances.
     pub users: i64,
-    /// Findings, at most a few for each broken user.
+    /// Findings, at most a few for each broken entry.
     pub findings: u64,
+}
+
+/// How much an audit keeps in memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AuditLimits {
+    /// The most users whose entries are followed at the same time, at least 2.
+    pub users: usize,
+    /// The most entries that are kept because they lie in the table before their predecessors.
+    pub early: usize,
+}
+
+impl Default for AuditLimits {
+    fn default() -> Self {
+        Self { users: USERS_AT_A_TIME, early: EARLY_MAX }
+    }
 }
 
 /// One thing that is not as it should be.
@@ -33,7 +55,7 @@ pub struct Finding {
     pub seq: Option<i64>,
     /// The column at fault.
     pub column: &'static str,
-    /// What the entries before it come to.
+    /// The rule, or what the entries before it come to.
     pub expected: String,
     /// What is there.
     pub found: String,
@@ -60,20 +82,39 @@ pub enum AuditError {
     /// A query failed.
     #[error(transparent)]
     Query(#[from] tokio_postgres::Error),
+    /// The table and its index have different entries.
+    #[error(
+        "user {0}: the tables hold damage that a look at this user alone does not show: \
+         an index is corrupt, or the id is null (try `reindex table log` and `reindex table user_point`)"
+    )]
+    Hidden(i64),
 }
 
 /// Audits everything: `progress` hears how many of how many blocks of the log are read, `find` hears each
 /// finding.
 ///
-/// An entry takes its user from (`seq` − 1, balance before) to (`seq`, `balance`). The sum over all entries of
-/// hash(after) − hash(before) telescopes: what is left of an intact log is hash(last) − hash(nothing) of each
-/// user, which is what the balances themselves must add up to. One pass of plain addition so checks every
-/// chain, gap and balance at once, in constant memory; the hash has 64 bits, so damage goes unseen with a
-/// chance of 2^-64. Only where the sums differ are the users looked at one by one.
+/// The log is read in the order of the table, which is nearly the order in which it was written. Of each user
+/// the number, the balance and the time of the last entry so far are kept: the next entry must go on from
+/// there. An entry that lies before its predecessor waits for it. So every chain, gap, time and balance is
+/// compared, and none is only summed up. Where something does not fit, the user's entries are read once more,
+/// in their order, to name it.
 ///
 /// # Errors
 /// [`AuditError`]; on a replica also where recovery cancels a long query.
 pub async fn audit(
+    pool: &Pool,
+    progress: impl FnMut(i64, i64),
+    find: impl FnMut(Finding),
+) -> Result<AuditReport, AuditError> {
+    audit_within(AuditLimits::default(), pool, progress, find).await
+}
+
+/// The same with other limits on what is kept in memory.
+///
+/// # Errors
+/// As [`audit`].
+pub async fn audit_within(
+    limits: AuditLimits,
     pool: &Pool,
     mut progress: impl FnMut(i64, i64),
     mut find: impl FnMut(Finding),
@@ -86,191 +127,65 @@ pub async fn audit(
         findings += 1;
         find(finding);
     };
-    let log = sum_log(&client, &mut progress).await?;
-    let balances = client.query_one(SUM_BALANCES, &[]).await?;
-    if log.sum != sum(&balances, 0)? || log.negative {
-        examine_broken(&client, &mut count).await?;
-    }
-    if client.query_opt(UNIQUE_REQUEST_ID, &[]).await?.is_none() {
-        examine_request_ids(&client, &mut count).await?;
-    }
-    client.batch_execute("rollback").await?;
-    Ok(AuditReport { entries: log.entries, users: balances.try_get(1)?, findings })
-}
-
-/// The hash of where a user's ledger stands. Only ever compared within one run.
-macro_rules! hash {
-    ($point:literal, $seq:literal) => {
-        concat!("hashint8extended(", $point, ", hashint8extended(", $seq, ", user_id))")
-    };
-}
-
-/// What an entry changes.
-macro_rules! change {
-    () => {
-        "(case when status = 'rejected' then 0 when action = 'add' then point else -point end)"
-    };
-}
-
-/// The telescoping sum of entries. Two sums, as a difference of two hashes may not fit in a bigint.
-macro_rules! sum_entries {
-    () => {
-        concat!(
-            "sum(",
-            hash!("balance", "seq"),
-            ") \
-             - sum(hashint8extended(balance - ",
-            change!(),
-            ", hashint8extended(seq - 1, user_id)))"
-        )
-    };
-}
-
-const LOG_BLOCKS: &str = "select pg_relation_size('log') / current_setting('block_size')::bigint";
-
-const SUM_LOG: &str = concat!(
-    "select (",
-    sum_entries!(),
-    ")::text, count(*), coalesce(min(balance) < 0, false) \
-     from log where ctid >= format('(%s,0)', $1::bigint)::tid and ctid < format('(%s,0)', $2::bigint)::tid"
-);
-
-const SUM_BALANCES: &str = concat!(
-    "select (sum(",
-    hash!("point", "seq"),
-    ") - sum(",
-    hash!("0", "0"),
-    "))::text, count(*) from user_point"
-);
-
-struct LogSum {
-    sum: i128,
-    entries: i64,
-    negative: bool,
-}
-
-async fn sum_log(client: &Client, progress: &mut impl FnMut(i64, i64)) -> Result<LogSum, AuditError> {
-    let blocks: i64 = client.query_one(LOG_BLOCKS, &[]).await?.try_get(0)?;
-    let mut total = LogSum { sum: 0, entries: 0, negative: false };
-    let mut first = 0;
-    // The last step has no end: entries that are written meanwhile are not of our snapshot.
-    while first <= blocks {
-        let next = if first + STEP_BLOCKS > blocks { i64::from(u32::MAX) } else { first + STEP_BLOCKS };
-        let row = client.query_one(SUM_LOG, &[&first, &next]).await?;
-        total.sum += sum(&row, 0)?;
-        total.entries += row.try_get::<_, i64>(1)?;
-        total.negative |= row.try_get::<_, bool>(2)?;
-        progress(next.min(blocks), blocks);
-        first = next;
-    }
-    Ok(total)
-}
-
-/// A numeric that SQL gives as text; nothing, for no rows, is 0. 10^18 entries of 64 bits fit.
-fn sum(row: &Row, column: usize) -> Result<i128, AuditError> {
-    let text: Option<&str> = row.try_get(column)?;
-    Ok(text.map_or(0, |digits| digits.parse().expect("a sum of whole numbers")))
-}
-
-const BROKEN: &str = concat!(
-    "declare broken no scroll cursor for \
-     select user_id, u.point, u.seq from user_point u full join ( \
-         select user_id, ",
-    sum_entries!(),
-    " as entries, min(balance) as least from log group by user_id \
-     ) l using (user_id) \
-     where coalesce(least < 0, false) or coalesce(entries, 0) \
-         is distinct from ",
-    hash!("u.point", "u.seq"),
-    "::numeric - ",
-    hash!("0", "0")
-);
-
-const ENTRIES: &str =
-    concat!("select seq, ", change!(), ", balance from log where user_id = $1 order by seq");
-
-/// Names what is broken, user by user.
-async fn examine_broken(client: &Client, find: &mut impl FnMut(Finding)) -> Result<(), AuditError> {
-    client.batch_execute(BROKEN).await?;
-    let fetch = format!("fetch {FETCH_USERS} from broken");
+    let (mut users, mut passes, mut chains) = (0, 0, Chains::new(limits));
     loop {
-        let users = client.query(&fetch, &[]).await?;
-        if users.is_empty() {
-            return Ok(());
+        scan::read_log(&client, &mut chains, passes, &mut progress).await?;
+        users += compare_balances(&client, &mut chains, &mut count).await?;
+        passes += 1;
+        match chains.next() {
+            Some(next) => chains = next,
+            None => break,
         }
-        for user in users {
-            examine_user(client, &user, find).await?;
+    }
+    uniqueness::examine(&client, &mut count).await?;
+    let entries = scan::count_log(&client).await?;
+    client.batch_execute("rollback").await?;
+    Ok(AuditReport { entries, users, findings })
+}
+
+/// Compares each balance with where the user's entries end, and names what is broken; how many there are.
+async fn compare_balances(
+    client: &Client,
+    chains: &mut Chains,
+    find: &mut impl FnMut(Finding),
+) -> Result<i64, AuditError> {
+    let mut balances = scan::Balances::open(client, chains.users()).await?;
+    let mut users = 0;
+    loop {
+        let some = balances.next().await?;
+        if some.is_empty() {
+            break;
+        }
+        for balance in some {
+            users += 1;
+            let standing = chains.compare(&balance);
+            name(client, balance.user_id, standing, find).await?;
         }
     }
-}
-
-async fn examine_user(client: &Client, user: &Row, find: &mut impl FnMut(Finding)) -> Result<(), AuditError> {
-    let user_id: i64 = user.try_get(0)?;
-    let mut chain = Chain { user_id, seq: 0, balance: 0 };
-    let parameters: [&(dyn ToSql + Sync); 1] = [&user_id];
-    let mut entries = pin!(client.query_raw(ENTRIES, parameters).await?);
-    while let Some(entry) = entries.try_next().await? {
-        chain.entry(entry.try_get(0)?, entry.try_get(1)?, entry.try_get(2)?, find);
+    balances.close().await?;
+    for (user_id, standing) in chains.left() {
+        name(client, user_id, standing, find).await?;
     }
-    chain.end(user.try_get(1)?, user.try_get(2)?, find);
-    Ok(())
+    Ok(users)
 }
 
-const UNIQUE_REQUEST_ID: &str = "select 1 from pg_constraint \
-     where conrelid = 'log'::regclass and contype = 'u' and convalidated \
-         and pg_get_constraintdef(oid) = 'UNIQUE (user_id, request_id)'";
-
-const REPEATED: &str = "select user_id, request_id::text, max(seq), count(*) from log \
-     group by user_id, request_id having count(*) > 1";
-
-/// The constraint is the proof that a request id is there once; without it, they are counted.
-async fn examine_request_ids(client: &Client, find: &mut impl FnMut(Finding)) -> Result<(), AuditError> {
-    let no_parameters: [&(dyn ToSql + Sync); 0] = [];
-    let mut repeated = pin!(client.query_raw(REPEATED, no_parameters).await?);
-    while let Some(row) = repeated.try_next().await? {
-        let (request_id, times): (&str, i64) = (row.try_get(1)?, row.try_get(3)?);
-        find(Finding {
-            user_id: row.try_get(0)?,
-            seq: Some(row.try_get(2)?),
-            column: "request_id",
-            expected: "one entry of its id".to_owned(),
-            found: format!("{request_id}, in {times} entries"),
-        });
-    }
-    Ok(())
-}
-
-/// One user's entries, followed in their order. After a finding it goes on from what is there.
-struct Chain {
+/// Names what is wrong with a user, if anything is.
+async fn name(
+    client: &Client,
     user_id: i64,
-    seq: i64,
-    balance: i64,
-}
-
-impl Chain {
-    fn entry(&mut self, seq: i64, change: i64, balance: i64, find: &mut impl FnMut(Finding)) {
-        let mut check = |column, expected: i64, found: i64| {
-            if expected != found {
-                let (expected, found) = (expected.to_string(), found.to_string());
-                find(Finding { user_id: self.user_id, seq: Some(seq), column, expected, found });
-            }
-        };
-        check("seq", self.seq + 1, seq);
-        check("balance", self.balance + change, balance);
-        if balance < 0 {
-            let (expected, found) = ("0 or more".to_owned(), balance.to_string());
-            find(Finding { user_id: self.user_id, seq: Some(seq), column: "balance", expected, found });
+    standing: Standing,
+    find: &mut impl FnMut(Finding),
+) -> Result<(), AuditError> {
+    match standing {
+        Standing::Sound | Standing::Told => {}
+        Standing::Unread => {
+            examine::user(client, user_id, find).await?;
         }
-        (self.seq, self.balance) = (seq, balance);
-    }
-
-    fn end(self, point: Option<i64>, seq: Option<i64>, find: &mut impl FnMut(Finding)) {
-        for (column, expected, found) in [("point", self.balance, point), ("seq", self.seq, seq)] {
-            if found != Some(expected) {
-                let found = found.map_or("missing".to_owned(), |number| number.to_string());
-                let expected = expected.to_string();
-                find(Finding { user_id: self.user_id, seq: None, column, expected, found });
+        Standing::Broken => {
+            if examine::user(client, user_id, find).await? == 0 {
+                return Err(AuditError::Hidden(user_id));
             }
         }
     }
+    Ok(())
 }

@@ -26,7 +26,7 @@ mod read;
 mod store;
 mod audit;
 
-pub use audit::{AuditError, AuditReport, Finding, audit};
+pub use audit::{AuditError, AuditLimits, AuditReport, Finding, audit, audit_within};
 pub use delta::{
     Action, Delta, IdempotencyKey, Invalid, KEY_MAX_BYTES, PARTITIONS, POINTS_MAX, Points, REASON_MAX_CHARS,
     Reason, RequestId, UserId,

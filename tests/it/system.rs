@@ -14,6 +14,7 @@ use point_system::{
     roles,
 };
 use tokio::task::JoinHandle;
+use tokio_postgres::Row;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -161,6 +162,11 @@ impl System {
     pub async fn count(&self, query: &str) -> i64 {
         let client = self.client().await;
         client.query_one(query, &[]).await.expect(query).get(0)
+    }
+
+    /// The rows that a query gives.
+    pub async fn rows(&self, query: &str) -> Vec<Row> {
+        self.client().await.query(query, &[]).await.expect(query)
     }
 
     /// Runs a statement.

@@ -51,7 +51,7 @@ fn each_library_stays_in_its_room() {
         (
             &["insert into log", "into user_point", "update user_point", "from user_point", "from log"][..],
             "src/domain/store",
-            &["src/domain/audit.rs"][..],
+            &["src/domain/audit/scan.rs", "src/domain/audit/examine.rs", "src/domain/audit/uniqueness.rs"][..],
         ),
         (&["api_key "][..], "src/access/store.rs", &[][..]),
         (&["sha2", "subtle", "getrandom", "governor", "arc_swap"][..], "src/access/", &[][..]),

@@ -1,0 +1,191 @@
+//! Whether every entry goes on from the one before it, in bounded memory, whatever order they come in.
+//! No I/O and no SQL may enter.
+
+use std::{
+    collections::{HashMap, hash_map},
+    mem,
+    ops::RangeInclusive,
+};
+
+use super::AuditLimits;
+
+/// What an entry of the log says of its user's balance.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Step {
+    /// The balance before it.
+    pub before: i64,
+    /// The balance after it.
+    pub after: i64,
+    /// When it was written, as PostgreSQL counts.
+    pub time: i64,
+}
+
+/// What a user's row says: `None` where a column is null.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct BalanceRow {
+    pub user_id: i64,
+    pub seq: Option<i64>,
+    pub point: Option<i64>,
+    pub updated_at: Option<i64>,
+}
+
+/// What is known of a user.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// Each entry so far goes on from the one before it.
+    Sound,
+    /// Too many entries lay before their predecessors: what they say is not known.
+    Unread,
+    /// Something does not fit.
+    Broken,
+    /// It was broken or unread, and that was told before.
+    Told,
+}
+
+/// A user's entries, as far as they are known from the first one on.
+#[derive(Clone, Copy, Debug)]
+struct Chain {
+    seq: i64,
+    balance: i64,
+    time: i64,
+    /// How many of the user's entries wait for their predecessors.
+    early: u32,
+    standing: Standing,
+    has_balance: bool,
+}
+
+impl Chain {
+    const NEW: Self =
+        Self { seq: 0, balance: 0, time: i64::MIN, early: 0, standing: Standing::Sound, has_balance: false };
+
+    /// Goes on to the next entry, if that goes on from here.
+    fn follow(&mut self, seq: i64, step: Step) {
+        if step.before != self.balance || step.time < self.time {
+            self.standing = Standing::Broken;
+        }
+        (self.seq, self.balance, self.time) = (seq, step.after, step.time);
+    }
+
+    fn ends_at(&self, row: &BalanceRow) -> bool {
+        let time_fits = self.seq == 0 || row.updated_at == Some(self.time);
+        self.early == 0 && (row.seq, row.point) == (Some(self.seq), Some(self.balance)) && time_fits
+    }
+
+    fn standing_with(&self, fits: bool) -> Standing {
+        if self.standing == Standing::Sound && !fits { Standing::Broken } else { self.standing }
+    }
+}
+
+/// The users of a range of ids. Where there are more than the limit, the range is made smaller.
+pub(super) struct Chains {
+    limits: AuditLimits,
+    users: RangeInclusive<i64>,
+    chains: HashMap<i64, Chain>,
+    early: HashMap<(i64, i64), Step>,
+}
+
+impl Chains {
+    pub(super) fn new(limits: AuditLimits) -> Self {
+        Self { limits, users: i64::MIN..=i64::MAX, chains: HashMap::new(), early: HashMap::new() }
+    }
+
+    /// The users of whom every entry is wanted.
+    pub(super) fn users(&self) -> RangeInclusive<i64> {
+        self.users.clone()
+    }
+
+    /// Those after them, if there are any.
+    pub(super) fn next(self) -> Option<Self> {
+        let first = self.users.end().checked_add(1)?;
+        Some(Self { users: first..=i64::MAX, ..Self::new(self.limits) })
+    }
+
+    /// Takes an entry in; `step` is `None` where it breaks a rule by itself.
+    pub(super) fn entry(&mut self, user_id: i64, seq: i64, step: Option<Step>) {
+        if !self.users.contains(&user_id) {
+            return;
+        }
+        let full = self.chains.len() >= self.limits.users;
+        let chain = match self.chains.entry(user_id) {
+            hash_map::Entry::Vacant(_) if full => {
+                self.narrow();
+                return self.entry(user_id, seq, step);
+            }
+            entry => entry.or_insert(Chain::NEW),
+        };
+        let Some(step) = step.filter(|_| user_id >= 1) else {
+            chain.standing = Standing::Broken;
+            return;
+        };
+        if chain.standing != Standing::Sound {
+            return;
+        }
+        if seq <= chain.seq {
+            chain.standing = Standing::Broken;
+        } else if seq == chain.seq + 1 {
+            chain.follow(seq, step);
+            while chain.early > 0
+                && let Some(next) = chain.seq.checked_add(1)
+                && let Some(step) = self.early.remove(&(user_id, next))
+            {
+                chain.early -= 1;
+                chain.follow(next, step);
+            }
+        } else if self.early.insert((user_id, seq), step).is_some() {
+            chain.standing = Standing::Broken;
+        } else {
+            chain.early += 1;
+            if self.early.len() >= self.limits.early {
+                self.forget_early();
+            }
+        }
+    }
+
+    /// Leaves the larger half of the users for later.
+    fn narrow(&mut self) {
+        let mut ids: Vec<i64> = self.chains.keys().copied().collect();
+        let middle = ids.len() / 2;
+        let (_, &mut first_left_out, _) = ids.select_nth_unstable(middle);
+        self.users = *self.users.start()..=first_left_out - 1;
+        self.chains.retain(|user_id, _| *user_id < first_left_out);
+        self.early.retain(|(user_id, _), _| *user_id < first_left_out);
+    }
+
+    /// The users of the entries that wait are looked at one by one instead.
+    fn forget_early(&mut self) {
+        for (user_id, _) in mem::take(&mut self.early).into_keys() {
+            if let Some(chain) = self.chains.get_mut(&user_id)
+                && chain.standing == Standing::Sound
+            {
+                chain.standing = Standing::Unread;
+            }
+        }
+    }
+
+    /// Compares a user's row with the user's entries; every entry is in by now. A user is told of once.
+    pub(super) fn compare(&mut self, row: &BalanceRow) -> Standing {
+        let has_room = self.chains.len() < self.limits.users;
+        if let Some(chain) = self.chains.get_mut(&row.user_id) {
+            chain.has_balance = true;
+            let standing = chain.standing_with(chain.ends_at(row));
+            if standing != Standing::Sound {
+                chain.standing = Standing::Told;
+            }
+            return standing;
+        }
+        if row.user_id >= 1 && Chain::NEW.ends_at(row) {
+            return Standing::Sound;
+        }
+        if has_room {
+            let told = Chain { standing: Standing::Told, has_balance: true, ..Chain::NEW };
+            self.chains.insert(row.user_id, told);
+        }
+        Standing::Broken
+    }
+
+    /// The users who have entries and no row.
+    pub(super) fn left(&self) -> impl Iterator<Item = (i64, Standing)> {
+        let left = self.chains.iter().filter(|(_, chain)| !chain.has_balance);
+        left.map(|(user_id, chain)| (*user_id, chain.standing_with(false)))
+    }
+}

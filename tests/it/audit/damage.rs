@@ -1,0 +1,172 @@
+//! Damage at random, by hand of nobody: statements that no service sends, for a database without constraints.
+
+use fastrand::Rng;
+
+/// The users that a damage may hit.
+const USERS: i64 = 12;
+
+/// The entries of each at the most.
+const ENTRIES: i64 = 7;
+
+/// The constraints and the guards against nulls, but for the ids; the indexes of the constraints go as well.
+pub const DROP_CONSTRAINTS: &str = "do $$
+    declare found record;
+    begin
+        for found in select conrelid::regclass as owner, conname from pg_constraint
+            where conrelid in ('log'::regclass, 'user_point'::regclass)
+        loop
+            execute format('alter table %s drop constraint %I', found.owner, found.conname);
+        end loop;
+        for found in select attrelid::regclass as owner, attname from pg_attribute
+            where attrelid in ('log'::regclass, 'user_point'::regclass) and attnum > 0 and attnotnull
+                and attname not in ('user_id', 'request_id') and (attrelid, attname) <> ('log'::regclass, 'seq')
+        loop
+            execute format('alter table %s alter %I drop not null', found.owner, found.attname);
+        end loop;
+    end $$";
+
+fn pick<'a>(rng: &mut Rng, of: &[&'a str]) -> &'a str {
+    of[rng.usize(..of.len())]
+}
+
+/// An amount that a careless eye or a weak hash may take for nothing.
+fn amount(rng: &mut Rng) -> i64 {
+    let sign = if rng.bool() { 1 } else { -1 };
+    sign * match rng.u8(..5) {
+        0 => 1,
+        1 => rng.i64(1..10),
+        2 => 1 << rng.u32(0..53),
+        3 => rng.i64(1..1 << 20) << 32,
+        _ => rng.i64(1..1 << 53),
+    }
+}
+
+fn number(rng: &mut Rng, column: &str) -> String {
+    match rng.u8(..8) {
+        0 => pick(rng, &["0", "-1", "1", "9007199254740992", "9223372036854775807", "-9223372036854775808"])
+            .to_owned(),
+        1 => amount(rng).to_string(),
+        // A number that may be too large for its column wraps around.
+        _ => {
+            let sum = format!("{column}::numeric + {}", amount(rng));
+            format!("(mod({sum} + 27670116110564327424, 18446744073709551616) - 9223372036854775808)::bigint")
+        }
+    }
+}
+
+fn moved(rng: &mut Rng, column: &str) -> String {
+    match rng.u8(..8) {
+        0 => pick(rng, &["'infinity'", "'-infinity'", "'12000-01-01Z'", "'0100-01-01Z'", "null"]).to_owned(),
+        1..=3 => format!("{column} + interval '{} microseconds'", pick(rng, &["1", "-1", "400", "-400"])),
+        _ => format!("{column} + interval '{} seconds'", pick(rng, &["1", "-1", "100000", "-100000"])),
+    }
+}
+
+/// A new value for a column of the log.
+fn value(rng: &mut Rng, column: &str) -> String {
+    match column {
+        "action" => pick(rng, &["'add'", "'subtract'", "'Add'", "''", "'hold'", "null"]).to_owned(),
+        "status" => pick(rng, &["'applied'", "'rejected'", "'pending'", "''", "null"]).to_owned(),
+        "reject_reason" => {
+            pick(rng, &["'insufficient_points'", "'balance_limit'", "'because'", "''", "null"]).to_owned()
+        }
+        "reason" => pick(rng, &["''", "repeat('é', 201)", "E'a\\u0085b'", "E'a\\tb'", "'é'"]).to_owned(),
+        "requested_at" | "created_at" => moved(rng, column),
+        "user_id" => pick(rng, &["0", "-1", "99", "1", "2", "user_id + 4294967296"]).to_owned(),
+        "request_id" => {
+            format!("(select request_id from log where user_id = {} limit 1)", rng.i64(1..=USERS))
+        }
+        column => number(rng, column),
+    }
+}
+
+const COLUMNS: [&str; 10] = [
+    "user_id",
+    "seq",
+    "request_id",
+    "action",
+    "point",
+    "status",
+    "reject_reason",
+    "reason",
+    "balance",
+    "created_at",
+];
+
+fn entry(rng: &mut Rng) -> String {
+    format!("user_id = {} and seq = {}", rng.i64(1..=USERS), rng.i64(1..=ENTRIES))
+}
+
+/// A statement that damages something, or nothing.
+pub fn statement(rng: &mut Rng) -> String {
+    let (user, at) = (rng.i64(1..=USERS), entry(rng));
+    let later = format!("user_id = {user} and seq >= {}", rng.i64(1..=ENTRIES));
+    match rng.u8(..13) {
+        0 | 1 => {
+            let column = pick(rng, &COLUMNS);
+            format!("update log set {column} = {} where {at}", value(rng, column))
+        }
+        2 => format!("update log set requested_at = {} where {at}", moved(rng, "requested_at")),
+        3 => {
+            let column = pick(rng, &["point", "balance", "seq", "created_at", "action"]);
+            format!("update log set {column} = {} where {later}", value(rng, column))
+        }
+        4 => {
+            let column = pick(rng, &["point", "seq"]);
+            format!("update user_point set {column} = {} where user_id = {user}", number(rng, column))
+        }
+        5 => {
+            format!("update user_point set updated_at = {} where user_id = {user}", moved(rng, "updated_at"))
+        }
+        6 => {
+            let column = pick(rng, &COLUMNS);
+            let of = if rng.bool() {
+                entry(rng)
+            } else {
+                format!("user_id = {user} and seq = {}", rng.i64(1..=ENTRIES))
+            };
+            format!(
+                "with pair as (select ctid as place, {column} as old,
+                     lead({column}) over w as next, lag({column}) over w as last
+                     from log where {at} or {of} window w as (order by ctid))
+                 update log set {column} = coalesce(next, last, old) from pair where log.ctid = place"
+            )
+        }
+        7 => {
+            let by = amount(rng);
+            format!(
+                "update log set balance = balance + {by} where user_id = {user};
+                 update user_point set point = point + {by} where user_id = {user}"
+            )
+        }
+        8 => format!(
+            "delete from {}",
+            pick(
+                rng,
+                &[
+                    &format!("log where {at}"),
+                    &format!("log where {later}"),
+                    &format!("user_point where user_id = {user}")
+                ]
+            )
+        ),
+        9 => {
+            let table = pick(rng, &["log", "user_point"]);
+            let rows = if table == "log" { at } else { format!("user_id = {user}") };
+            format!("insert into {table} select * from {table} where {rows}")
+        }
+        10 => format!(
+            "update log set seq = seq + {by} where {later};
+             update user_point set seq = seq + {by} where user_id = {user}",
+            by = rng.i64(-2..=2)
+        ),
+        11 => format!(
+            "insert into user_point (user_id, point, seq) values ({}, {}, {})",
+            pick(rng, &["98", "97", "-5", "0"]),
+            rng.i64(0..2),
+            rng.i64(0..2)
+        ),
+        // The row moves to the end of the table: that is no damage.
+        _ => format!("update log set reason = 'another' where {later}"),
+    }
+}

@@ -1,0 +1,223 @@
+//! The rules of the ledger once more, told the slow way: every row is read, every rule is looked at by itself.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use point_system::domain::POINTS_MAX;
+use tokio_postgres::Row;
+
+use crate::system::System;
+
+/// Whose, at which entry, and the column at fault.
+pub type Fault = (i64, Option<i64>, String);
+
+/// The latest second that the service can read, in microseconds since 1970.
+const TIME_MAX_US: i128 = 253_402_207_200_999_999;
+
+struct Entry {
+    user: i64,
+    seq: i64,
+    request: String,
+    action: Option<String>,
+    point: Option<i128>,
+    status: Option<String>,
+    reject_reason: Option<String>,
+    reason: Option<String>,
+    balance: Option<i128>,
+    requested_at: Option<i128>,
+    created_at: Option<i128>,
+}
+
+struct Account {
+    user: i64,
+    point: Option<i128>,
+    seq: Option<i128>,
+    updated_at: Option<i128>,
+}
+
+/// A time in seconds as SQL writes it, in microseconds.
+fn time(row: &Row, column: &str) -> Option<i128> {
+    Some(match row.get::<_, Option<&str>>(column)? {
+        "Infinity" => i128::MAX,
+        "-Infinity" => i128::MIN,
+        seconds => {
+            let (whole, part) = seconds.split_once('.').expect("six digits behind the point");
+            assert_eq!(part.len(), 6);
+            format!("{whole}{part}").parse().expect("a number")
+        }
+    })
+}
+
+fn number(row: &Row, column: &str) -> Option<i128> {
+    row.get::<_, Option<i64>>(column).map(i128::from)
+}
+
+async fn entries(system: &System) -> BTreeMap<i64, Vec<Entry>> {
+    let rows = system.rows(
+        "select user_id, seq, request_id::text, action, point, status, reject_reason, reason, balance,
+             extract(epoch from requested_at)::text as requested_at,
+             extract(epoch from created_at)::text as created_at
+         from log order by ctid",
+    );
+    let mut users: BTreeMap<i64, Vec<Entry>> = BTreeMap::new();
+    for row in rows.await {
+        let entry = Entry {
+            user: row.get("user_id"),
+            seq: row.get("seq"),
+            request: row.get("request_id"),
+            action: row.get("action"),
+            point: number(&row, "point"),
+            status: row.get("status"),
+            reject_reason: row.get("reject_reason"),
+            reason: row.get("reason"),
+            balance: number(&row, "balance"),
+            requested_at: time(&row, "requested_at"),
+            created_at: time(&row, "created_at"),
+        };
+        users.entry(entry.user).or_default().push(entry);
+    }
+    for log in users.values_mut() {
+        log.sort_by_key(|entry| entry.seq);
+    }
+    users
+}
+
+async fn accounts(system: &System) -> Vec<Account> {
+    let sql =
+        "select user_id, point, seq, extract(epoch from updated_at)::text as updated_at from user_point";
+    let account = |row: &Row| Account {
+        user: row.get("user_id"),
+        point: number(row, "point"),
+        seq: number(row, "seq"),
+        updated_at: time(row, "updated_at"),
+    };
+    system.rows(sql).await.iter().map(account).collect()
+}
+
+/// Everything that is wrong, in order.
+pub async fn faults(system: &System) -> Vec<Fault> {
+    let (users, accounts) = (entries(system).await, accounts(system).await);
+    let mut faults = Vec::new();
+    for log in users.values() {
+        for (index, entry) in log.iter().enumerate() {
+            let columns = alone(entry).into_iter().chain(after(&log[..index], entry));
+            faults.extend(columns.map(|column| (entry.user, Some(entry.seq), column.to_owned())));
+        }
+        faults.extend(repeated(log));
+    }
+    for account in &accounts {
+        let log = users.get(&account.user).map_or(&[][..], Vec::as_slice);
+        faults.extend(account_faults(account, log));
+    }
+    let with_account: BTreeSet<i64> = accounts.iter().map(|account| account.user).collect();
+    for (user, log) in users.iter().filter(|(user, _)| !with_account.contains(user)) {
+        let none = Account { user: *user, point: None, seq: None, updated_at: None };
+        faults.extend(account_faults(&none, log));
+    }
+    for user in with_account {
+        if accounts.iter().filter(|account| account.user == user).count() > 1 {
+            faults.push((user, None, "user_id".to_owned()));
+        }
+    }
+    faults.sort();
+    faults
+}
+
+/// What is wrong with an entry whatever comes before it.
+fn alone(entry: &Entry) -> Vec<&'static str> {
+    let maximum = i128::from(POINTS_MAX);
+    let is_one_of = |text: &Option<String>, names: &[&str]| {
+        text.as_ref().is_some_and(|text| names.iter().any(|name| name == text))
+    };
+    let is_time = |time: Option<i128>| time.is_some_and(|time| time > i128::MIN && time <= TIME_MAX_US);
+    let mut columns = Vec::new();
+    let mut must = |column, holds: bool| {
+        if !holds {
+            columns.push(column);
+        }
+    };
+    must("user_id", entry.user > 0);
+    must("action", is_one_of(&entry.action, &["add", "subtract"]));
+    must("point", entry.point.is_some_and(|point| point >= 1 && point <= maximum));
+    must("status", is_one_of(&entry.status, &["applied", "rejected"]));
+    must("balance", entry.balance.is_none_or(|balance| balance >= 0 && balance <= maximum));
+    must("requested_at", is_time(entry.requested_at));
+    must("created_at", is_time(entry.created_at));
+    if let Some(reason) = &entry.reason {
+        let length = reason.chars().count();
+        must("reason", length > 0 && length < 201);
+        must("reason", !reason.chars().any(|c| c < ' ' || ('\u{7f}'..='\u{9f}').contains(&c)));
+    }
+    match (entry.status.as_deref(), entry.action.as_deref()) {
+        (Some("applied"), _) => must("reject_reason", entry.reject_reason.is_none()),
+        (Some("rejected"), Some("add")) => {
+            must("reject_reason", is_one_of(&entry.reject_reason, &["balance_limit"]));
+        }
+        (Some("rejected"), Some("subtract")) => {
+            must("reject_reason", is_one_of(&entry.reject_reason, &["insufficient_points"]));
+        }
+        (Some("rejected"), _) => {
+            let names = ["balance_limit", "insufficient_points"];
+            must("reject_reason", is_one_of(&entry.reject_reason, &names));
+        }
+        _ => {}
+    }
+    columns
+}
+
+/// What is wrong with an entry behind those before it.
+fn after(before: &[Entry], entry: &Entry) -> Vec<&'static str> {
+    let mut columns = Vec::new();
+    let balance = before.iter().rev().find_map(|entry| entry.balance).unwrap_or(0);
+    let last_seq = before.last().map_or(0, |entry| i128::from(entry.seq));
+    if i128::from(entry.seq) - last_seq != 1 {
+        columns.push("seq");
+    }
+    let last_time = before.iter().rev().find_map(|entry| entry.created_at);
+    if entry.created_at.is_some_and(|time| last_time.is_some_and(|last| time < last)) {
+        columns.push("created_at");
+    }
+    let if_applied = match (entry.action.as_deref(), entry.point) {
+        (Some("add"), Some(point)) => Some(balance + point),
+        (Some("subtract"), Some(point)) => Some(balance - point),
+        _ => None,
+    };
+    match entry.status.as_deref() {
+        Some("applied") if if_applied.is_some() && entry.balance != if_applied => columns.push("balance"),
+        Some("rejected") => {
+            if entry.balance != Some(balance) {
+                columns.push("balance");
+            }
+            let points = entry.point.is_some_and(|point| (1..=i128::from(POINTS_MAX)).contains(&point));
+            let fits = if_applied.is_some_and(|after| (0..=i128::from(POINTS_MAX)).contains(&after));
+            if points && fits {
+                columns.push("status");
+            }
+        }
+        _ => {}
+    }
+    columns
+}
+
+/// The request ids that a user has more than once, at the last entry of each.
+fn repeated(log: &[Entry]) -> Vec<Fault> {
+    let mut requests: BTreeMap<&str, Vec<i64>> = BTreeMap::new();
+    for entry in log {
+        requests.entry(&entry.request).or_default().push(entry.seq);
+    }
+    let twice = requests.into_values().filter(|seqs| seqs.len() > 1);
+    twice.map(|seqs| (log[0].user, seqs.into_iter().max(), "request_id".to_owned())).collect()
+}
+
+fn account_faults(account: &Account, log: &[Entry]) -> Vec<Fault> {
+    let balance = log.iter().rev().find_map(|entry| entry.balance).unwrap_or(0);
+    let seq = log.last().map_or(0, |entry| i128::from(entry.seq));
+    let time = log.iter().rev().find_map(|entry| entry.created_at);
+    let faults = [
+        ("user_id", account.user > 0),
+        ("point", account.point == Some(balance)),
+        ("seq", account.seq == Some(seq)),
+        ("updated_at", time.is_none() || account.updated_at == time),
+    ];
+    let wrong = faults.into_iter().filter(|(_, holds)| !holds);
+    wrong.map(|(column, _)| (account.user, None, column.to_owned())).collect()
+}
