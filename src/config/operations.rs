@@ -53,8 +53,8 @@ pub enum DeadLettersRole {
         /// Its number in the list of now, or its message id.
         name: LetterName,
     },
-    /// Put them back into the queue of their partition. What was applied already changes nothing; what can't
-    /// be read stays. Exits with 1 where something stays or was not found.
+    /// Put each delta back into the queue of its user's partition. What was applied already changes nothing; what
+    /// can't be read stays. Exits with 1 where something stays or was not found.
     Redrive {
         /// Where they are.
         #[command(flatten)]

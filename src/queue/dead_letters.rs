@@ -1,10 +1,10 @@
-//! The dead letters: looked at one by one, put back into their partition, or removed. Nothing that is printed
+//! The dead letters: looked at one by one, put back into the queue, or removed. Nothing that is printed
 //! may enter.
 
-use std::{fmt, time::Duration};
+use std::{collections::BTreeMap, time::Duration};
 
 use amqprs::{
-    BasicProperties, FieldTable, FieldValue,
+    BasicProperties,
     channel::{BasicAckArguments, BasicGetArguments, BasicNackArguments, QueueDeclareArguments},
     error::Error,
 };
@@ -13,6 +13,7 @@ use tokio::time::timeout;
 
 use super::{
     QueueNames,
+    death::{self, Death},
     link::LinkWatch,
     message,
     publisher::{CONFIRM_TIMEOUT_MS, Confirm, ConfirmChannel, PublishError},
@@ -26,7 +27,8 @@ const REQUEST_TIMEOUT_MS: u64 = 10_000;
 /// The tag that stands for every message not yet settled (AMQP 0-9-1, basic.nack).
 const ALL_TAGS: u64 = 0;
 
-/// The most dead letters that are taken from the queue at a time and neither redriven nor removed.
+/// The most dead letters that are taken from the queue at a time and neither redriven nor removed, and the most
+/// that the queue holds.
 pub const KEPT_MAX: u32 = 10_000;
 
 /// Why the dead letters can't be looked at, or one of them not be settled. It stays where it is, or is there
@@ -50,42 +52,6 @@ pub enum DeadLettersError {
     Publish(#[from] PublishError),
 }
 
-/// Why a message is a dead letter.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Death {
-    /// It can't be read, and how.
-    Malformed(String),
-    /// It can be read: what a worker rejects nevertheless, the database refused.
-    Refused,
-    /// It can be read, and the broker moved it without a worker's word; its own term for why, such as
-    /// `expired`, which only a policy can bring about.
-    GivenUp(String),
-    /// It did not come from one of our partitions.
-    Stray,
-}
-
-impl Death {
-    /// Whether it may be applied when it is tried again.
-    #[must_use]
-    pub fn is_redrivable(&self) -> bool {
-        match self {
-            Self::Refused | Self::GivenUp(_) => true,
-            Self::Malformed(_) | Self::Stray => false,
-        }
-    }
-}
-
-impl fmt::Display for Death {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Malformed(how) => write!(f, "malformed: {how}"),
-            Self::Refused => f.write_str("refused by the database"),
-            Self::GivenUp(why) => write!(f, "given up by the broker: {why}"),
-            Self::Stray => f.write_str("not from a partition"),
-        }
-    }
-}
-
 /// A message in the dead letters.
 #[derive(Clone, Debug)]
 pub struct DeadLetter {
@@ -94,7 +60,7 @@ pub struct DeadLetter {
     pub position: u32,
     /// The id it was published with: that of its first delta, where it is ours.
     pub message_id: Option<String>,
-    /// Where it came from.
+    /// Where it came from, which need not be a partition of today.
     pub partition: Option<u16>,
     /// When it came here, by the broker's clock, to the second.
     pub died_at: Option<Timestamp>,
@@ -171,30 +137,37 @@ impl DeadLetters {
 
     fn read(&self, tag: u64, properties: &BasicProperties, body: Vec<u8>) -> DeadLetter {
         let partition =
-            header(properties, "x-first-death-queue").and_then(|queue| self.names.partition_of(queue));
-        let decoded = partition.map(|partition| message::decode(&body, partition));
-        let (death, deltas) = match decoded {
-            None => (Death::Stray, Vec::new()),
-            Some(Err(error)) => (Death::Malformed(error.to_string()), Vec::new()),
-            Some(Ok(deltas)) => match header(properties, "x-first-death-reason") {
-                None | Some("rejected") => (Death::Refused, deltas),
-                Some(why) => (Death::GivenUp(why.to_owned()), deltas),
-            },
+            death::header(properties, "x-first-death-queue").and_then(|queue| self.names.partition_of(queue));
+        let (death, deltas) = match message::decode_any(&body) {
+            Err(error) => (Death::Malformed(error.to_string()), Vec::new()),
+            Ok(deltas) => (death::of(properties, partition, &deltas), deltas),
         };
         let message_id = properties.message_id().cloned();
-        let died_at = died_at(properties);
+        let died_at = death::died_at(properties);
         DeadLetter { tag, position: self.taken, message_id, partition, died_at, death, deltas, body }
     }
 
-    /// Puts it back into the queue of its partition, and takes it from here once it is safe there.
+    /// Puts each delta back into the queue of its user's partition, wherever the message came from, and takes the
+    /// message from here once all are safe there.
     ///
     /// # Errors
-    /// [`DeadLettersError`]; it is still here then, and may be there as well.
+    /// [`DeadLettersError`]; it is still here then, and all or a part of it may be there as well.
     pub async fn redrive(&mut self, letter: DeadLetter) -> Result<(), DeadLettersError> {
-        let queue = match letter.partition {
-            Some(partition) if letter.death.is_redrivable() => self.names.partition(partition),
-            _ => return Err(DeadLettersError::Unredrivable(letter.death)),
-        };
+        if !letter.death.is_redrivable() {
+            return Err(DeadLettersError::Unredrivable(letter.death));
+        }
+        let mut partitions: BTreeMap<u16, Vec<Delta>> = BTreeMap::new();
+        for delta in letter.deltas {
+            partitions.entry(delta.user_id.partition()).or_default().push(delta);
+        }
+        for (partition, deltas) in partitions {
+            self.publish(&self.names.partition(partition), &deltas).await?;
+        }
+        self.settle(letter.tag).await
+    }
+
+    /// Returns once the broker has the deltas on disk.
+    async fn publish(&mut self, queue: &str, deltas: &[Delta]) -> Result<(), DeadLettersError> {
         let session = self.session.clone();
         let publishing = async {
             let publisher = match self.publisher.take() {
@@ -203,7 +176,8 @@ impl DeadLetters {
                 None => ConfirmChannel::open(&session).await.map_err(PublishError::Unavailable)?,
             };
             let publisher = self.publisher.insert(publisher);
-            publisher.publish(&queue, letter.message_id.as_deref(), letter.body).await
+            let id = deltas[0].request_id.to_string();
+            publisher.publish(queue, Some(&id), message::encode(deltas)).await
         };
         let confirmed = tokio::select! {
             confirmed = timeout(Duration::from_millis(CONFIRM_TIMEOUT_MS), publishing) => confirmed
@@ -211,8 +185,8 @@ impl DeadLetters {
             () = session.over.cancelled() => return Err(lost("the connection was lost".to_owned())),
         };
         match confirmed? {
-            Confirm::Ack => self.settle(letter.tag).await,
-            Confirm::Nack => Err(DeadLettersError::Full(queue)),
+            Confirm::Ack => Ok(()),
+            Confirm::Nack => Err(DeadLettersError::Full(queue.to_owned())),
         }
     }
 
@@ -257,22 +231,4 @@ async fn sent(what: &str, sending: impl Future<Output = Result<(), Error>>) -> R
 
 fn lost(why: String) -> DeadLettersError {
     DeadLettersError::Unavailable(why)
-}
-
-fn field<'a>(table: &'a FieldTable, name: &str) -> Option<&'a FieldValue> {
-    table.get(&name.try_into().expect("a short name"))
-}
-
-/// A text in a message's headers.
-fn header<'a>(properties: &'a BasicProperties, name: &str) -> Option<&'a str> {
-    field(properties.headers()?, name)?.try_into().ok()
-}
-
-/// The time in the first entry of `x-death`, which is the latest death (RabbitMQ, Dead Letter Exchanges).
-fn died_at(properties: &BasicProperties) -> Option<Timestamp> {
-    let Some(FieldValue::A(deaths)) = field(properties.headers()?, "x-death") else { return None };
-    let deaths: Vec<FieldValue> = deaths.clone().into();
-    let Some(FieldValue::F(latest)) = deaths.first() else { return None };
-    let Some(FieldValue::T(second)) = field(latest, "time") else { return None };
-    Timestamp::from_second(i64::try_from(*second).ok()?).ok()
 }

@@ -94,18 +94,28 @@ pub(super) fn encode(deltas: &[Delta]) -> Vec<u8> {
 /// The deltas of a message that came from the queue of `partition`. A delta of another partition's user
 /// would lose its place in that user's order, so it makes the message malformed.
 pub(super) fn decode(body: &[u8], partition: u16) -> Result<Vec<Delta>, Malformed> {
+    let deltas = decode_any(body)?;
+    match stranger(&deltas, partition) {
+        Some(user) => Err(Malformed::WrongPartition { user, partition: user.partition() }),
+        None => Ok(deltas),
+    }
+}
+
+/// The first user who does not belong to `partition`.
+pub(super) fn stranger(deltas: &[Delta], partition: u16) -> Option<UserId> {
+    deltas.iter().map(|delta| delta.user_id).find(|user| user.partition() != partition)
+}
+
+/// The deltas of a message, whichever queue it came from.
+pub(super) fn decode_any(body: &[u8]) -> Result<Vec<Delta>, Malformed> {
     let message: DeltasMessage = serde_json::from_slice(body)?;
     if message.version != VERSION {
         return Err(Malformed::Version(message.version));
     }
     let delta = |wire: DeltaMessage| {
-        let user = UserId::new("user_id", wire.user_id)?;
-        if user.partition() != partition {
-            return Err(Malformed::WrongPartition { user, partition: user.partition() });
-        }
         Ok(Delta {
             request_id: wire.request_id.into(),
-            user_id: user,
+            user_id: UserId::new("user_id", wire.user_id)?,
             action: match wire.action {
                 ActionMessage::Add => Action::Add,
                 ActionMessage::Subtract => Action::Subtract,

@@ -16,10 +16,12 @@ mod topology;
 pub mod consumer;
 pub mod publisher;
 pub mod dead_letters;
+mod death;
 mod depth;
 
 pub use consumer::{Consumer, Delivery, Disposition, Event};
-pub use dead_letters::{DeadLetter, DeadLetters, DeadLettersError, Death};
+pub use dead_letters::{DeadLetter, DeadLetters, DeadLettersError};
+pub use death::Death;
 pub use depth::{DepthProbe, Depths};
 pub use link::{Link, LinkWatch};
 pub use progress::{Progress, Standing};

@@ -7,6 +7,7 @@ use tokio::time::sleep;
 
 use super::{
     callbacks::ChannelEvent,
+    dead_letters::KEPT_MAX,
     session::{OpenChannel, Session},
 };
 use crate::domain::PARTITIONS;
@@ -61,9 +62,11 @@ impl QueueNames {
         format!("{}.dead-letters", self.prefix)
     }
 
-    /// The partition of a queue's name, if it is one.
+    /// The partition of a queue's name, if it is one, whether there is such a partition today or not: which queue
+    /// a delta belongs to is its user's to say.
     pub(super) fn partition_of(&self, queue: &str) -> Option<u16> {
-        (0..PARTITIONS).find(|partition| self.partition(*partition) == queue)
+        let number = queue.rsplit('.').next()?.parse().ok()?;
+        (self.partition(number) == queue).then_some(number)
     }
 
     /// The queue that the one who looks at the dead letters holds.
@@ -101,7 +104,10 @@ impl Queue {
     }
 
     fn dead_letters(names: &QueueNames) -> Self {
-        Self::new(names.dead_letters(), Vec::new())
+        // Beyond it the partitions keep what is dead, and offer it again: nothing is lost.
+        let arguments =
+            vec![("x-max-length", FieldValue::l(KEPT_MAX.into())), ("x-overflow", "reject-publish".into())];
+        Self::new(names.dead_letters(), arguments)
     }
 
     /// Whether there is a queue of this name. Where there is none, the channel is over.

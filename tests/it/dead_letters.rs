@@ -20,32 +20,32 @@ const LOOKS: usize = 30;
 const MANY: usize = 500;
 
 /// Runs the role to its end; how it ended, and all that it printed.
-async fn dead_letters(system: &System, arguments: &[&str]) -> (ExitStatus, String) {
+pub async fn dead_letters(system: &System, arguments: &[&str]) -> (ExitStatus, String) {
     system.process("dead-letters", arguments).ends().await
 }
 
 /// The queues, declared: what was published before would have gone nowhere.
-async fn declared(system: &System) -> Queues {
+pub async fn declared(system: &System) -> Queues {
     assert!(list(system).await.is_empty());
     system.queues().await
 }
 
-async fn list(system: &System) -> Vec<Value> {
+pub async fn list(system: &System) -> Vec<Value> {
     let (status, printed) = dead_letters(system, &["list", "--json"]).await;
     assert!(status.success(), "{printed}");
     printed.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
 }
 
 /// From now on the database refuses a delta of 666 points.
-async fn refuse(system: &System) {
+pub async fn refuse(system: &System) {
     system.execute("alter table log add constraint beast check (point <> 666)").await;
 }
 
-async fn accept(system: &System) {
+pub async fn accept(system: &System) {
     system.execute("alter table log drop constraint beast").await;
 }
 
-async fn has_dead(queues: &Queues, count: usize) {
+pub async fn has_dead(queues: &Queues, count: usize) {
     let what = format!("{count} dead letters");
     eventually(&what, async || queues.dead().await as usize == count).await;
 }
@@ -66,6 +66,7 @@ async fn each_is_listed_with_its_reason_however_often_one_looks() {
     let refused = client.queue("add", 7, 666).await;
     has_dead(&queues, 6).await;
     queues.publish_dead("from elsewhere").await;
+    queues.publish_dead(&message(ID, 7, 1)).await;
     let first = list(&system).await;
     let reasons: Vec<String> = first.iter().map(|letter| text(&letter["reason"])).collect();
     let partition_of_stranger = partition(stranger);
@@ -76,8 +77,9 @@ async fn each_is_listed_with_its_reason_however_often_one_looks() {
             "malformed: not a message of deltas: Eof error at line 1 column 0",
             "malformed: point must be a whole number from 1 to 9007199254740991",
             "malformed: version 9, where only 1 is known",
-            &format!("malformed: user {stranger} belongs to partition {partition_of_stranger}"),
+            &format!("in the wrong partition: user {stranger} belongs to partition {partition_of_stranger}"),
             "refused by the database",
+            "malformed: not a message of deltas: Syntax error at line 1 column 2",
             "not from a partition",
         ]
     );

@@ -23,6 +23,7 @@ mod batches;
 mod apply;
 mod worker;
 mod dead_letters;
+mod redrive;
 mod processes;
 mod outages;
 mod backpressure;

@@ -4,8 +4,8 @@ use amqprs::{
     BasicProperties, FieldTable, FieldValue,
     callbacks::DefaultChannelCallback,
     channel::{
-        BasicGetArguments, BasicPublishArguments, Channel, ConfirmSelectArguments, QueueDeclareArguments,
-        QueueDeleteArguments,
+        BasicGetArguments, BasicPublishArguments, BasicRejectArguments, Channel, ConfirmSelectArguments,
+        QueueDeclareArguments, QueueDeleteArguments,
     },
     connection::{Connection, OpenConnectionArguments},
 };
@@ -45,6 +45,29 @@ impl Queues {
     /// Puts a message into the dead letters that never was in a partition.
     pub async fn publish_dead(&self, body: &str) {
         self.publish_to(&self.names.dead_letters(), body).await;
+    }
+
+    /// Lets a message die in a queue that is none of ours, and removes the queue; `name` comes behind our prefix.
+    pub async fn die_in(&self, name: &str, body: &str) {
+        let dead_letters = self.names.dead_letters();
+        let queue = format!("{}.{name}", dead_letters.trim_end_matches(".dead-letters"));
+        let mut arguments = FieldTable::new();
+        for (key, value) in [("x-dead-letter-exchange", ""), ("x-dead-letter-routing-key", &*dead_letters)] {
+            arguments.insert(key.try_into().expect("a short name"), value.into());
+        }
+        let declaration = QueueDeclareArguments::new(&queue).arguments(arguments).finish();
+        self.channel.queue_declare(declaration).await.expect("declared");
+        self.publish_to(&queue, body).await;
+        let (deliver, ..) = loop {
+            if let Some(got) =
+                self.channel.basic_get(BasicGetArguments::new(&queue)).await.expect("an answer")
+            {
+                break got;
+            }
+        };
+        let reject = BasicRejectArguments::new(deliver.delivery_tag(), false);
+        self.channel.basic_reject(reject).await.expect("rejected");
+        self.delete_queue(&queue).await;
     }
 
     async fn publish_to(&self, queue: &str, body: &str) {

@@ -4,11 +4,11 @@ use std::{ops::RangeInclusive, pin::pin};
 
 use deadpool_postgres::Client;
 use futures_util::TryStreamExt;
-use tokio_postgres::types::ToSql;
 
 use super::{
     AuditError,
     chains::{BalanceRow, Chains, Step},
+    copy::Rows,
     moment::Moment,
 };
 
@@ -20,24 +20,6 @@ const FETCH_ROWS: u32 = 10_000;
 
 const LOG_BLOCKS: &str = "select pg_relation_size('log') / current_setting('block_size')::bigint";
 
-/// An entry, with what it changes: null where the entry breaks a rule by itself, whatever comes before it.
-const LOG: &str = "select coalesce(user_id, 0), coalesce(seq, 0), balance, \
-         case when point between 1 and 9007199254740991 and balance between 0 and 9007199254740991 \
-             and requested_at > '-infinity' and requested_at < '9999-12-30T22:00:01Z' \
-             and created_at > '-infinity' and created_at < '9999-12-30T22:00:01Z' \
-             and (reason is null \
-                 or char_length(reason) between 1 and 200 and reason !~ '[\\x01-\\x1f\\x7f-\\x9f]') \
-         then case \
-             when status = 'applied' and reject_reason is null \
-                 then case action when 'add' then point when 'subtract' then -point end \
-             when status = 'rejected' and action = 'subtract' and reject_reason = 'insufficient_points' \
-                 and balance < point then 0 \
-             when status = 'rejected' and action = 'add' and reject_reason = 'balance_limit' \
-                 and balance + point > 9007199254740991 then 0 \
-         end end, created_at \
-     from log where ctid >= format('(%s,0)', $1::bigint)::tid and ctid < format('(%s,0)', $2::bigint)::tid \
-         and (user_id between $3 and $4) is not false";
-
 /// Reads the entries of the users that are wanted. Nobody else's are sent where it can be helped.
 pub(super) async fn read_log(
     client: &Client,
@@ -46,28 +28,49 @@ pub(super) async fn read_log(
     progress: &mut impl FnMut(i64, i64),
 ) -> Result<(), AuditError> {
     let blocks: i64 = client.query_one(LOG_BLOCKS, &[]).await?.try_get(0)?;
-    let statement = client.prepare(LOG).await?;
     let mut first = 0;
     // The last step has no end: entries that are written meanwhile are not of our snapshot.
     while first <= blocks {
         let next = if first + STEP_BLOCKS > blocks { i64::from(u32::MAX) } else { first + STEP_BLOCKS };
-        let (from, to) = chains.users().into_inner();
-        let parameters: [&(dyn ToSql + Sync); 4] = [&first, &next, &from, &to];
-        let mut entries = pin!(client.query_raw(&statement, parameters).await?);
-        while let Some(entry) = entries.try_next().await? {
-            let balance: Option<i64> = entry.try_get(2)?;
-            let change: Option<i64> = entry.try_get(3)?;
-            let time: Option<Moment> = entry.try_get(4)?;
-            let step = match (balance, change, time) {
-                (Some(after), Some(change), Some(Moment(time))) => {
-                    Some(Step { before: after - change, after, time })
-                }
-                _ => None,
-            };
-            chains.entry(entry.try_get(0)?, entry.try_get(1)?, step);
-        }
+        read_blocks(client, chains, first, next).await?;
         progress(passes * blocks + next.min(blocks), (passes + 1) * blocks);
         first = next;
+    }
+    Ok(())
+}
+
+/// A copy, as it costs the client a third of what a query does; it takes no parameters. Of each entry there is
+/// what it changes: null where it breaks a rule by itself, whatever comes before it.
+async fn read_blocks(client: &Client, chains: &mut Chains, first: i64, next: i64) -> Result<(), AuditError> {
+    let (from, to) = chains.users().into_inner();
+    let copy = format!(
+        "copy (select user_id, seq, balance, \
+             case when point between 1 and 9007199254740991 and balance between 0 and 9007199254740991 \
+                 and requested_at > '-infinity' and requested_at < '9999-12-30T22:00:01Z' \
+                 and created_at > '-infinity' and created_at < '9999-12-30T22:00:01Z' \
+                 and (reason is null \
+                     or char_length(reason) between 1 and 200 and reason !~ '[\\x01-\\x1f\\x7f-\\x9f]') \
+             then case \
+                 when status = 'applied' and reject_reason is null \
+                     then case action when 'add' then point when 'subtract' then -point end \
+                 when status = 'rejected' and action = 'subtract' and balance < point \
+                     and reject_reason = 'insufficient_points' then 0 \
+                 when status = 'rejected' and action = 'add' and balance + point > 9007199254740991 \
+                     and reject_reason = 'balance_limit' then 0 \
+             end end, created_at \
+         from log where ctid >= '({first},0)' and ctid < '({next},0)' \
+             and (user_id between {from} and {to}) is not false) to stdout with (format binary)"
+    );
+    let mut pieces = pin!(client.copy_out(&copy).await?);
+    let mut rows = Rows::default();
+    while let Some(piece) = pieces.try_next().await? {
+        rows.read(&piece, |[user_id, seq, balance, change, time]| {
+            let step = match (balance, change, time) {
+                (Some(after), Some(change), Some(time)) => Some(Step { before: after - change, after, time }),
+                _ => None,
+            };
+            chains.entry(user_id.unwrap_or(0), seq.unwrap_or(0), step);
+        })?;
     }
     Ok(())
 }

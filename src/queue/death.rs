@@ -1,0 +1,80 @@
+//! Why a message is a dead letter, and since when: what the broker noted on it. No channel may enter.
+
+use std::fmt;
+
+use amqprs::{BasicProperties, FieldTable, FieldValue};
+use jiff::Timestamp;
+
+use super::message;
+use crate::domain::{Delta, PARTITIONS, UserId};
+
+/// Why a message is a dead letter.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Death {
+    /// It can't be read, and how.
+    Malformed(String),
+    /// It can be read: what a worker rejects nevertheless, the database refused.
+    Refused,
+    /// It can be read, and was in another partition than this user's.
+    Misplaced(UserId),
+    /// It can be read, and the broker moved it without a worker's word; its own term for why, such as
+    /// `expired`, which only a policy can bring about.
+    GivenUp(String),
+    /// It can be read, and did not come from a queue of a partition.
+    Stray,
+}
+
+impl Death {
+    /// Whether it may be applied when it is tried again.
+    #[must_use]
+    pub fn is_redrivable(&self) -> bool {
+        match self {
+            Self::Refused | Self::Misplaced(_) | Self::GivenUp(_) | Self::Stray => true,
+            Self::Malformed(_) => false,
+        }
+    }
+}
+
+impl fmt::Display for Death {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Malformed(how) => write!(f, "malformed: {how}"),
+            Self::Refused => f.write_str("refused by the database"),
+            Self::Misplaced(user) => {
+                write!(f, "in the wrong partition: user {user} belongs to partition {}", user.partition())
+            }
+            Self::GivenUp(why) => write!(f, "given up by the broker: {why}"),
+            Self::Stray => f.write_str("not from a partition"),
+        }
+    }
+}
+
+/// Why a message that can be read is here.
+pub(super) fn of(properties: &BasicProperties, partition: Option<u16>, deltas: &[Delta]) -> Death {
+    let Some(partition) = partition else { return Death::Stray };
+    match header(properties, "x-first-death-reason") {
+        None | Some("rejected") if partition < PARTITIONS => {
+            message::stranger(deltas, partition).map_or(Death::Refused, Death::Misplaced)
+        }
+        None | Some("rejected") => Death::Refused,
+        Some(why) => Death::GivenUp(why.to_owned()),
+    }
+}
+
+fn field<'a>(table: &'a FieldTable, name: &str) -> Option<&'a FieldValue> {
+    table.get(&name.try_into().expect("a short name"))
+}
+
+/// A text in a message's headers.
+pub(super) fn header<'a>(properties: &'a BasicProperties, name: &str) -> Option<&'a str> {
+    field(properties.headers()?, name)?.try_into().ok()
+}
+
+/// The time in the first entry of `x-death`, which is the latest death (RabbitMQ, Dead Letter Exchanges).
+pub(super) fn died_at(properties: &BasicProperties) -> Option<Timestamp> {
+    let Some(FieldValue::A(deaths)) = field(properties.headers()?, "x-death") else { return None };
+    let deaths: Vec<FieldValue> = deaths.clone().into();
+    let Some(FieldValue::F(latest)) = deaths.first() else { return None };
+    let Some(FieldValue::T(second)) = field(latest, "time") else { return None };
+    Timestamp::from_second(i64::try_from(*second).ok()?).ok()
+}

@@ -1,0 +1,148 @@
+//! Where a redriven message goes, and what becomes of dead letters for which there is no room. On servers whose
+//! queues a policy makes small.
+
+use std::collections::BTreeSet;
+
+use serde_json::{Value, json};
+
+use crate::{
+    dead_letters::{accept, dead_letters, declared, has_dead, list, refuse},
+    queues::{message, partition},
+    servers::OwnServers,
+    system::{System, eventually},
+};
+
+/// How many messages die where there is room for [`ROOM`].
+const MANY: usize = 20;
+
+/// The room in a queue that a policy makes small.
+const ROOM: usize = 3;
+
+/// How soon the broker offers a dead letter again that found no room; its default is 180,000.
+const OFFERED_AGAIN_MS: usize = 500;
+
+fn id(number: usize) -> String {
+    format!("01890a5d-ac96-774b-bcce-{number:012}")
+}
+
+/// A message of an add of 1 for each of `users`.
+fn of_users(users: &[i64]) -> String {
+    let delta = |(number, user): (usize, &i64)| {
+        let message: Value = serde_json::from_str(&message(&id(number), *user, 1)).expect("JSON");
+        message["deltas"][0].clone()
+    };
+    let deltas: Vec<Value> = users.iter().enumerate().map(delta).collect();
+    json!({"version": 1, "deltas": deltas}).to_string()
+}
+
+/// Two users of one partition, and two of another.
+fn two_partitions() -> [i64; 4] {
+    let of = |wanted: u16| (1..100).filter(move |user| partition(*user) == wanted);
+    let (mut ours, mut others) = (of(0), of(1));
+    let mut next = || [ours.next(), others.next()].map(|user| user.expect("among a hundred"));
+    let ([a, b], [c, d]) = (next(), next());
+    [a, b, c, d]
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_delta_goes_to_the_partition_of_its_user_wherever_its_message_died() {
+    let mut system = System::new().await;
+    system.work();
+    let queues = declared(&system).await;
+    let users = two_partitions();
+    // As a partition of an installation that has more of them.
+    queues.die_in("deltas.13", &message(&id(10), users[0], 1)).await;
+    queues.publish(partition(users[0]), &of_users(&users)).await;
+    queues.publish_dead(&message(&id(11), users[1], 1)).await;
+    has_dead(&queues, 3).await;
+    let letters = list(&system).await;
+    assert!(letters.iter().all(|letter| letter["redrivable"] == true), "{letters:?}");
+    let mut partitions: Vec<_> = letters.iter().map(|letter| letter["partition"].clone()).collect();
+    partitions.sort_by_key(Value::as_u64);
+    assert_eq!(partitions, [json!(null), json!(partition(users[0])), json!(13)]);
+
+    let (status, printed) = dead_letters(&system, &["redrive", "--all"]).await;
+    assert!(status.success() && printed.contains("3 redriven, 0 left"), "{printed}");
+    system.drain(6).await;
+    assert_eq!(queues.dead().await, 0);
+    let ledger: BTreeSet<String> = system.ledger().await.into_values().flatten().collect();
+    assert_eq!(ledger, [0, 1, 2, 3, 10, 11].map(id).into());
+    system.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_that_is_redriven_in_part_is_still_a_dead_letter() {
+    let servers = OwnServers::start().await;
+    let mut system = System::on_own(&servers).await;
+    let queues = declared(&system).await;
+    let users = two_partitions();
+    queues.publish_dead(&of_users(&users)).await;
+    has_dead(&queues, 1).await;
+    let full = format!("^{}\\.deltas\\.{}$", system.prefix, partition(users[1]));
+    let policy = ["set_policy", "--apply-to", "queues", "full", &full, r#"{"max-length":1}"#];
+    servers.broker.control(&policy).await.expect("a policy");
+    for number in [10, 11] {
+        queues.publish(partition(users[1]), &message(&id(number), users[1], 1)).await;
+    }
+    eventually("the second partition is full", async || queues.waiting().await == 2).await;
+    let (status, printed) = dead_letters(&system, &["redrive", "--all"]).await;
+    assert_eq!(status.code(), Some(1), "{printed}");
+    assert!(printed.contains("takes no more now"), "{printed}");
+    has_dead(&queues, 1).await;
+    assert_eq!(queues.waiting().await, 3, "the first partition has its deltas, in a message");
+    servers.broker.control(&["clear_policy", "full"]).await.expect("no policy");
+    system.work();
+    eventually("the second partition takes deltas again", async || {
+        dead_letters(&system, &["redrive", "--all"]).await.0.success()
+    })
+    .await;
+    system.drain(6).await;
+    assert_eq!(queues.dead().await, 0);
+    assert_eq!(system.count("select count(*) from log").await, 6);
+    system.finish_drained().await;
+    servers.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dead_letter_that_finds_no_room_waits_in_its_partition_and_is_not_lost() {
+    let servers = OwnServers::start().await;
+    let again = format!(
+        "application:set_env(rabbit, dead_letter_worker_publisher_confirm_timeout, {OFFERED_AGAIN_MS})."
+    );
+    servers.broker.control(&["eval", &again]).await.expect("a setting");
+    let mut system = System::on_own(&servers).await;
+    let small = format!("^{}\\.dead-letters$", system.prefix);
+    let limit = json!({"max-length": ROOM}).to_string();
+    let policy = ["set_policy", "--apply-to", "queues", "small", &small, &limit];
+    servers.broker.control(&policy).await.expect("a policy");
+    refuse(&system).await;
+    let worker = system.work();
+    let queues = declared(&system).await;
+    for number in 0..MANY {
+        queues.publish(partition(7), &message(&id(number), 7, 666)).await;
+    }
+    queues.publish(partition(7), &message(&id(MANY), 7, 1)).await;
+    // What is behind them is not held up.
+    system.drain(1).await;
+    eventually("the dead letters are full", async || queues.dead().await as usize >= ROOM).await;
+    assert!((queues.dead().await as usize) < MANY, "the limit is not held");
+    worker.cancel();
+    system.stop().await;
+
+    accept(&system).await;
+    system.work();
+    let mut commands = 0;
+    eventually("all are redriven", async || {
+        commands += 1;
+        let (status, printed) = dead_letters(&system, &["redrive", "--all"]).await;
+        assert!(status.success(), "{printed}");
+        system.count("select count(*) from log").await as usize > MANY
+    })
+    .await;
+    assert!(commands > 1, "all were in the dead letters at once");
+    let ledger: Vec<String> = system.ledger().await.into_values().flatten().collect();
+    assert_eq!(ledger.len(), MANY + 1);
+    assert_eq!(ledger.into_iter().collect::<BTreeSet<_>>(), (0..=MANY).map(id).collect());
+    system.finish_drained().await;
+    servers.stop().await;
+}
