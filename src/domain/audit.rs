@@ -8,7 +8,6 @@ use deadpool_postgres::{Client, Pool};
 use chains::{Chains, Standing};
 
 mod chains;
-mod copy;
 mod examine;
 mod moment;
 mod scan;
@@ -83,9 +82,6 @@ pub enum AuditError {
     /// A query failed.
     #[error(transparent)]
     Query(#[from] tokio_postgres::Error),
-    /// PostgreSQL answered in a form that we do not know.
-    #[error(transparent)]
-    NotNumbers(#[from] copy::NotNumbers),
     /// The table and its index have different entries.
     #[error(
         "user {0}: the tables hold damage that a look at this user alone does not show: \

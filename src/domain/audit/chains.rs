@@ -189,3 +189,80 @@ impl Chains {
         left.map(|(user_id, chain)| (*user_id, chain.standing_with(false)))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// The entries of some users, each adding 1, in any order.
+    fn entries() -> impl Strategy<Value = Vec<(i64, i64)>> {
+        let lengths = prop::collection::vec(1..30i64, 1..12);
+        lengths
+            .prop_map(|lengths| {
+                let of_user = |(user, length)| (1..=length).map(move |seq| (user, seq));
+                (1..).zip(lengths).flat_map(of_user).collect::<Vec<_>>()
+            })
+            .prop_shuffle()
+    }
+
+    fn row(user_id: i64, seq: i64) -> BalanceRow {
+        BalanceRow { user_id, seq: Some(seq), point: Some(seq), updated_at: Some(seq) }
+    }
+
+    /// What is told of each user in the end, over as many passes as it takes.
+    fn standings(limits: AuditLimits, entries: &[(i64, i64)]) -> Vec<(i64, Standing)> {
+        let last = |user: i64| entries.iter().filter(|entry| entry.0 == user).map(|entry| entry.1).max();
+        let (mut told, mut chains) = (Vec::new(), Chains::new(limits));
+        loop {
+            for (user, seq) in entries {
+                chains.entry(*user, *seq, Some(Step { before: seq - 1, after: *seq, time: *seq }));
+                assert!(chains.chains.len() <= limits.users && chains.early.len() < limits.early);
+            }
+            let users = (1..12).filter(|user| chains.users().contains(user)).collect::<Vec<_>>();
+            for user in users {
+                if let Some(seq) = last(user) {
+                    told.push((user, chains.compare(&row(user, seq))));
+                }
+            }
+            assert_eq!(chains.left().count(), 0);
+            match chains.next() {
+                Some(next) => chains = next,
+                None => return told,
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_sound_log_is_never_called_broken_whatever_its_order(
+            entries in entries(), users in 2..6usize, early in 1..200usize
+        ) {
+            let told = standings(AuditLimits { users, early }, &entries);
+            let everyone: Vec<i64> = (1..=entries.iter().map(|entry| entry.0).max().unwrap_or(0)).collect();
+            prop_assert_eq!(told.iter().map(|(user, _)| *user).collect::<Vec<_>>(), everyone);
+            prop_assert!(told.iter().all(|(_, standing)| *standing != Standing::Broken), "{told:?}");
+            if early > entries.len() {
+                prop_assert!(told.iter().all(|(_, standing)| *standing == Standing::Sound), "{told:?}");
+            }
+        }
+
+        #[test]
+        fn an_entry_that_is_lost_or_there_twice_is_never_called_sound(
+            entries in entries(), at in any::<prop::sample::Index>(), twice: bool, users in 2..6usize
+        ) {
+            let (mut entries, at) = (entries.clone(), at.index(entries.len()));
+            let (user, seq) = entries[at];
+            if twice {
+                entries.push((user, seq));
+            } else if entries.contains(&(user, seq + 1)) {
+                entries.remove(at);
+            } else {
+                return Ok(());
+            }
+            let told = standings(AuditLimits { users, early: 1_000 }, &entries);
+            prop_assert!(told.iter().all(|(u, standing)| (*standing == Standing::Broken) == (*u == user)));
+        }
+    }
+}

@@ -16,7 +16,7 @@ mod damage;
 mod oracle;
 
 /// How often the database is damaged at random.
-const ROUNDS: usize = 150;
+const ROUNDS: usize = 40;
 
 /// Twelve users with 1 + 2 + 4 − 3, and a refused 100: four applied entries and a rejected one each.
 async fn filled() -> System {
