@@ -17,6 +17,7 @@ use apply::{ApplyTrip, Pace};
 use read::Readers;
 use store::Store;
 
+mod number;
 mod trace;
 mod delta;
 mod settle;
@@ -31,6 +32,7 @@ pub use delta::{
     Action, Delta, IdempotencyKey, Invalid, KEY_MAX_BYTES, PARTITIONS, POINTS_MAX, Points, REASON_MAX_CHARS,
     Reason, RequestId, UserId,
 };
+pub use number::whole_number;
 pub use patience::Patience;
 pub use read::{HistoryQuery, PAGE_MAX, Page, Status};
 pub use settle::{Entry, Outcome, Rejection};

@@ -1,26 +1,24 @@
 //! The handler of many changes at once, and the bodies it reads and writes. No rule of the ledger may enter.
 
-use std::collections::HashSet;
+use std::{borrow::Cow, collections::HashSet, fmt};
 
 use actix_web::{HttpRequest, HttpResponse, web};
-use serde::{Deserialize, Serialize};
-use serde_json::{
-    Map,
-    value::{RawValue, Value},
+use serde::{
+    Deserialize, Deserializer, Serialize,
+    de::{Error, MapAccess, Visitor},
 };
+use serde_json::value::RawValue;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::{
-    Api,
-    bodies::whole,
-    examples, openapi, parameters,
+    Api, examples, openapi, parameters,
     points::{IDEMPOTENCY_KEY, expect_object, header_text, now, read},
     problem::ApiError,
     schema, traffic,
 };
 use crate::{
-    domain::{Action, Delta, IdempotencyKey, Invalid, Points, Reason, RequestId, UserId},
+    domain::{Action, Delta, IdempotencyKey, Invalid, Points, Reason, RequestId, UserId, whole_number},
     queue::{PARTITION_CAPACITY, PublishError},
 };
 
@@ -41,16 +39,54 @@ struct BatchRequest<'a> {
     operations: Option<Vec<&'a RawValue>>,
 }
 
-/// Of any type, so that each field is judged for itself.
+/// The fields of an operation as they were sent, so that each is judged for itself and on its own digits.
+#[derive(Default)]
+struct OperationRequest<'a> {
+    action: Option<&'a RawValue>,
+    user_id: Option<&'a RawValue>,
+    point: Option<&'a RawValue>,
+    reason: Option<&'a RawValue>,
+    key: Option<&'a RawValue>,
+    unknown: Option<String>,
+}
+
 #[derive(Deserialize)]
-struct OperationRequest {
-    action: Option<Value>,
-    user_id: Option<Value>,
-    point: Option<Value>,
-    reason: Option<Value>,
-    key: Option<Value>,
-    #[serde(flatten)]
-    unknown: Map<String, Value>,
+struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
+
+impl<'de> Deserialize<'de> for OperationRequest<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(Self::default())
+    }
+}
+
+impl<'de> Visitor<'de> for OperationRequest<'de> {
+    type Value = Self;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an operation")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(mut self, mut fields: A) -> Result<Self, A::Error> {
+        while let Some((Name(name), value)) = fields.next_entry::<Name<'de>, &RawValue>()? {
+            let field = match &*name {
+                "action" => &mut self.action,
+                "user_id" => &mut self.user_id,
+                "point" => &mut self.point,
+                "reason" => &mut self.reason,
+                "key" => &mut self.key,
+                _ => {
+                    // The first by name, so that the answer does not depend on the order.
+                    self.unknown =
+                        Some(self.unknown.map_or(name.to_string(), |known| known.min(name.into())));
+                    continue;
+                }
+            };
+            if field.replace(value).is_some() {
+                return Err(A::Error::custom(format_args!("duplicate field `{name}`")));
+            }
+        }
+        Ok(self)
+    }
 }
 
 /// What became of a batch: of each operation, in their order.
@@ -162,23 +198,22 @@ impl Judge<'_> {
         let read = read.and_then(|()| serde_json::from_str(text).map_err(|error| error.to_string()));
         let OperationRequest { action, user_id, point, reason, key, unknown } =
             read.map_err(|why| self.fault("", &format!("is not valid: {why}"))).ok()?;
-        if let Some(name) = unknown.keys().min() {
+        if let Some(name) = unknown {
             let pointer = format!("/{}", name.replace('~', "~0").replace('/', "~1"));
             let known = "action, user_id, point, reason and key are";
             self.fault(&pointer, &format!("is not a field of an operation: {known}"));
         }
         // What is of another type breaks the rule of the field as well.
-        let number = |value: &Value| value.as_number().and_then(whole).unwrap_or(0);
-        let words = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-        let action = self.required("action", action.as_ref(), |value| {
+        let number = |value: &RawValue| whole_number(value.get()).unwrap_or(0);
+        let words = |value: &RawValue| serde_json::from_str::<String>(value.get()).unwrap_or_default();
+        let action = self.required("action", action, |value| {
             let rule = || "must be add or subtract".to_owned();
             Action::parse(&words(value)).ok_or_else(|| Invalid { field: "action", rule: rule() })
         });
-        let user_id =
-            self.required("user_id", user_id.as_ref(), |value| UserId::new("user_id", number(value)));
-        let point = self.required("point", point.as_ref(), |value| Points::new(number(value)));
-        let reason = self.optional("reason", reason.as_ref(), |value| Reason::new(words(value)));
-        let key = key.map(|value| words(&value));
+        let user_id = self.required("user_id", user_id, |value| UserId::new("user_id", number(value)));
+        let point = self.required("point", point, |value| Points::new(number(value)));
+        let reason = self.optional("reason", present(reason), |value| Reason::new(words(value)));
+        let key = present(key).map(words);
         let key = self.optional("key", key.as_deref(), IdempotencyKey::new);
         let (action, user_id, point) = (action?, user_id?, point?);
         let request_id = match (key, self.batch_key) {
@@ -192,9 +227,10 @@ impl Judge<'_> {
     fn required<T>(
         &mut self,
         field: &str,
-        value: Option<&Value>,
-        parse: impl FnOnce(&Value) -> Result<T, Invalid>,
+        value: Option<&RawValue>,
+        parse: impl FnOnce(&RawValue) -> Result<T, Invalid>,
     ) -> Option<T> {
+        let value = present(value);
         if value.is_none() {
             self.fault(&format!("/{field}"), "is required");
         }
@@ -215,4 +251,9 @@ impl Judge<'_> {
         let pointer = format!("/operations/{}{pointer}", self.index);
         self.faults.push(Fault { pointer, detail: detail.to_owned() });
     }
+}
+
+/// A field that is null is not there.
+fn present(value: Option<&RawValue>) -> Option<&RawValue> {
+    value.filter(|value| value.get() != "null")
 }

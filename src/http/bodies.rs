@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use serde_json::Number;
+use serde_json::value::RawValue;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
@@ -13,11 +13,14 @@ use crate::domain::{Entry, Reason, Rejection, RequestId};
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = Change)]
-pub(super) struct ChangeRequest {
+pub(super) struct ChangeRequest<'a> {
+    // As they were sent: a number that was read as a double may have lost its fraction.
+    #[serde(borrow)]
     #[schema(schema_with = schema::user_id, required)]
-    pub(super) user_id: Option<Number>,
+    pub(super) user_id: Option<&'a RawValue>,
+    #[serde(borrow)]
     #[schema(schema_with = schema::point, required)]
-    pub(super) point: Option<Number>,
+    pub(super) point: Option<&'a RawValue>,
     #[schema(schema_with = schema::optional_reason)]
     pub(super) reason: Option<String>,
 }
@@ -100,16 +103,4 @@ pub(super) struct BalanceResponse {
     pub(super) seq: i64,
     /// When the last entry was written, by the database's clock.
     pub(super) updated_at: Timestamp,
-}
-
-/// The number, if it is whole. JSON Schema calls 5.0 an integer too (2020-12 Validation §6.1.1); in that notation
-/// only what a double has exactly is taken, which needs `serde_json` to read doubles exactly (`float_roundtrip`).
-pub(super) fn whole(number: &Number) -> Option<i64> {
-    const EXACT_MAX: f64 = 9_007_199_254_740_991.0;
-    number.as_i64().or_else(|| {
-        let double = number.as_f64()?;
-        let exact = double.fract() == 0.0 && double.abs() <= EXACT_MAX;
-        #[expect(clippy::cast_possible_truncation, reason = "whole and in range")]
-        exact.then_some(double as i64)
-    })
 }

@@ -4,19 +4,21 @@ use std::time::Duration;
 
 use actix_web::{HttpRequest, HttpResponse, http::header, web};
 use jiff::{Timestamp, Unit};
-use serde_json::Number;
+use serde_json::value::RawValue;
 use tokio::time::timeout;
 
 use super::{
     Api,
-    bodies::{BalanceResponse, ChangeRequest, EntryResponse, PendingResponse, whole},
+    bodies::{BalanceResponse, ChangeRequest, EntryResponse, PendingResponse},
     examples, openapi, parameters,
     problem::ApiError,
     query::Query,
     requests::preferred_wait,
     traffic,
 };
-use crate::domain::{Action, Balance, Delta, IdempotencyKey, Outcome, Points, Reason, RequestId, UserId};
+use crate::domain::{
+    Action, Balance, Delta, IdempotencyKey, Outcome, Points, Reason, RequestId, UserId, whole_number,
+};
 
 /// The longest body.
 pub(super) const BODY_MAX_BYTES: usize = 16 * 1024;
@@ -160,9 +162,9 @@ pub(super) async fn read(
 
 fn parse(action: Action, request: &HttpRequest, body: &[u8]) -> Result<Delta, ApiError> {
     let change = parse_json(body)?;
-    let number = |field, value: Option<Number>, rule| {
+    let number = |field, value: Option<&RawValue>, rule| {
         let value = value.ok_or_else(|| ApiError::invalid(field, "is required"))?;
-        whole(&value).ok_or_else(|| ApiError::invalid(field, rule))
+        whole_number(value.get()).ok_or_else(|| ApiError::invalid(field, rule))
     };
     let user_id = UserId::new("user_id", number("user_id", change.user_id, UserId::RULE)?)?;
     let point = Points::new(number("point", change.point, Points::RULE)?)?;
@@ -188,14 +190,12 @@ pub(super) fn expect_object(body: &[u8]) -> Result<(), ApiError> {
     Err(ApiError::MalformedBody("a JSON object was expected".to_owned()))
 }
 
-fn parse_json(body: &[u8]) -> Result<ChangeRequest, ApiError> {
+fn parse_json(body: &[u8]) -> Result<ChangeRequest<'_>, ApiError> {
     expect_object(body)?;
     let mut json = serde_json::Deserializer::from_slice(body);
     let change = serde_path_to_error::deserialize(&mut json).map_err(|error| {
         let field = error.path().to_string();
         match (error.inner().classify(), field.as_str()) {
-            (serde_json::error::Category::Data, "user_id") => ApiError::invalid("user_id", UserId::RULE),
-            (serde_json::error::Category::Data, "point") => ApiError::invalid("point", Points::RULE),
             (serde_json::error::Category::Data, "reason") => ApiError::invalid("reason", Reason::RULE),
             (serde_json::error::Category::Data, field) if field != "." => {
                 ApiError::invalid(field, "is not a field of this request: user_id, point and reason are")

@@ -6,7 +6,7 @@ use actix_web::HttpRequest;
 use jiff::Timestamp;
 
 use super::problem::ApiError;
-use crate::domain::UserId;
+use crate::domain::{UserId, whole_number};
 
 /// What a time must be.
 const TIME_RULE: &str =
@@ -35,14 +35,14 @@ impl<'a> Query<'a> {
     /// The parameter `id`, which each request about a user has.
     pub(super) fn user_id(&self) -> Result<UserId, ApiError> {
         let id = self.get("id").ok_or_else(|| ApiError::invalid("id", "is required, once"))?;
-        let id: i64 = id.parse().map_err(|_| ApiError::invalid("id", UserId::RULE))?;
+        let id = whole_number(id).ok_or_else(|| ApiError::invalid("id", UserId::RULE))?;
         Ok(UserId::new("id", id)?)
     }
 
     /// A whole number from 1 to `most`.
     pub(super) fn number(&self, name: &'static str, most: i64) -> Result<Option<i64>, ApiError> {
         self.parsed(name, &format!("must be a whole number from 1 to {most}"), |text| {
-            text.parse().ok().filter(|number| (1..=most).contains(number))
+            whole_number(text).filter(|number| (1..=most).contains(number))
         })
     }
 

@@ -3,10 +3,11 @@
 use std::borrow::Cow;
 
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, de::Error};
+use serde_json::value::RawValue;
 use uuid::Uuid;
 
-use crate::domain::{Action, Delta, Invalid, Points, Reason, TraceParent, UserId};
+use crate::domain::{Action, Delta, Invalid, Points, Reason, TraceParent, UserId, whole_number};
 
 /// The version of the format. A consumer refuses any other.
 const VERSION: u8 = 1;
@@ -47,8 +48,10 @@ struct DeltasMessage<'a> {
 #[serde(deny_unknown_fields)]
 struct DeltaMessage<'a> {
     request_id: Uuid,
+    #[serde(deserialize_with = "whole")]
     user_id: i64,
     action: ActionMessage,
+    #[serde(deserialize_with = "whole")]
     point: i64,
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     reason: Option<Cow<'a, str>>,
@@ -63,6 +66,12 @@ struct DeltaMessage<'a> {
 enum ActionMessage {
     Add,
     Subtract,
+}
+
+/// Judged on its digits, as in a request.
+fn whole<'de, D: Deserializer<'de>>(deserializer: D) -> Result<i64, D::Error> {
+    let number = <&RawValue>::deserialize(deserializer)?;
+    whole_number(number.get()).ok_or_else(|| D::Error::custom("not a whole number"))
 }
 
 /// The most bytes that `delta` takes in a message. A reason has no control characters, so JSON escapes a

@@ -99,7 +99,6 @@ async fn a_wrong_request_is_refused_by_the_name_of_its_fault() {
         (r#"{"user_id":1,"point":-5}"#, "point"),
         (r#"{"user_id":1,"point":1.5}"#, "point"),
         (r#"{"user_id":1,"point":9007199254740992}"#, "point"),
-        (r#"{"user_id":9007199254740993.0,"point":1}"#, "user_id"),
         (r#"{"user_id":1,"point":1,"reason":""}"#, "reason"),
         (r#"{"user_id":1,"point":1,"reason":7}"#, "reason"),
         (r#"{"user_id":1,"point":1,"reason":"a\u0000b"}"#, "reason"),

@@ -14,6 +14,7 @@ mod proxy;
 
 mod http;
 mod input;
+mod numbers;
 mod keys;
 mod access;
 mod rate_limit;

@@ -1,0 +1,109 @@
+//! Numbers are judged on the digits that were sent, wherever one is read.
+
+use reqwest::header::CONTENT_TYPE;
+use serde_json::json;
+
+use crate::{
+    client::{Client, answer, text},
+    http::refused,
+    queues::{message, partition},
+    system::{System, eventually},
+};
+
+/// With a remainder, however small, or out of every range. The last ones cost nothing to judge.
+const WRONG: [&str; 14] = [
+    "0.99999999999999999999",
+    "1.00000000000000000001",
+    "4503599627370497.5",
+    "9007199254740990.9999",
+    "9007199254740991.00000000000000001",
+    "1e-1",
+    "-5.0",
+    "0e5",
+    "0.0",
+    "1e400",
+    "1e-400",
+    "1e999999999",
+    "1e-99999999999999999999",
+    "9223372036854775808",
+];
+
+/// Five, as JSON Schema allows it (2020-12 Validation §6.1.1: a fraction of zero is none).
+const FIVE: [&str; 6] = ["5", "5.0", "0.5e1", "50E-1", "500e-2", "5.000000000000000000000000000e+0"];
+
+fn add(client: &Client, user: &str, point: &str) -> reqwest::RequestBuilder {
+    let body = format!(r#"{{"user_id":{user},"point":{point}}}"#);
+    client.post("/v1/point/add").header(CONTENT_TYPE, "application/json").body(body)
+}
+
+fn batch(client: &Client, user: &str, point: &str) -> reqwest::RequestBuilder {
+    let body = format!(r#"{{"operations":[{{"action":"add","user_id":{user},"point":{point}}}]}}"#);
+    client.post("/v1/point/batch").header(CONTENT_TYPE, "application/json").body(body)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_remainder_is_refused_however_small_it_is() {
+    let mut system = System::new().await;
+    let client = system.serve();
+    for wrong in WRONG {
+        for (request, field) in [(add(&client, "7", wrong), "point"), (add(&client, wrong, "1"), "user_id")] {
+            refused(request, 400, "invalid-field", Some(field)).await;
+        }
+        for (request, field) in
+            [(batch(&client, "7", wrong), "point"), (batch(&client, wrong, "1"), "user_id")]
+        {
+            let problem = refused(request, 400, "invalid-field", Some("operations")).await;
+            assert_eq!(text(&problem["errors"][0]["pointer"]), format!("/operations/0/{field}"), "{problem}");
+        }
+        let id = wrong.replace('+', "%2B");
+        refused(client.get(&format!("/v1/point?id={id}")), 400, "invalid-field", Some("id")).await;
+        for parameter in ["limit", "before"] {
+            let page = client.get(&format!("/v1/point/log?id=7&{parameter}={id}"));
+            refused(page, 400, "invalid-field", Some(parameter)).await;
+        }
+    }
+    assert_eq!(system.queues().await.waiting().await, 0, "a refused request reached the queue");
+    system.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_whole_number_counts_however_it_is_written() {
+    let mut system = System::new().await;
+    let client = system.serve();
+    for point in FIVE {
+        let (status, entry) = answer(add(&client, "7.0", point).header("Prefer", "wait")).await;
+        assert_eq!((status.as_u16(), &entry["point"]), (200, &json!(5)), "{point}: {entry}");
+        let (status, body) = answer(batch(&client, "70e-1", point)).await;
+        assert_eq!(status, 202, "{point}: {body}");
+    }
+    system.work();
+    eventually("all is applied", async || client.balance(7).await == 60).await;
+    let largest = "9007199254740991.0";
+    let (status, entry) =
+        answer(add(&client, "9223372036854775807.0", largest).header("Prefer", "wait")).await;
+    assert_eq!((status.as_u16(), &entry["user_id"]), (200, &json!(i64::MAX)), "{entry}");
+    assert_eq!(answer(client.get("/v1/point?id=7.0")).await.1["point"], 60);
+    let (status, page) = answer(client.get("/v1/point/log?id=7&limit=2e0&before=300e-2")).await;
+    assert_eq!((status.as_u16(), page["entries"].as_array().map(Vec::len)), (200, Some(2)), "{page}");
+    system.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_with_a_remainder_is_malformed_and_one_without_is_applied() {
+    let mut system = System::new().await;
+    let client = system.serve();
+    client.queue("add", 7, 1).await;
+    let queues = system.queues().await;
+    let send = async |id: &str, point: &str| {
+        let message = message(id, 7, 1).replace(r#""point":1"#, &format!(r#""point":{point}"#));
+        assert!(message.contains(point), "{message}");
+        queues.publish(partition(7), &message).await;
+    };
+    send("01890a5d-ac96-774b-bcce-b302099a8057", "0.99999999999999999999").await;
+    send("01890a5d-ac96-774b-bcce-b302099a8058", "50e-1").await;
+    system.work();
+    eventually("one is dead", async || queues.dead().await == 1).await;
+    system.drain(2).await;
+    assert_eq!(client.balance(7).await, 6);
+    system.finish().await;
+}
