@@ -58,7 +58,7 @@ pub async fn run(args: DevArgs, stop: CancellationToken) -> anyhow::Result<()> {
         // A role that fails ends the other.
         let fail = |_: &anyhow::Error| stop.cancel();
         let serve =
-            async { roles::serve(listener, &serving, args.access, stop.clone()).await.inspect_err(fail) };
+            async { roles::serve(listener, &serving, args.http, stop.clone()).await.inspect_err(fail) };
         let work = async { roles::work(&node, stop.clone()).await.inspect_err(fail) };
         let (served, worked) = tokio::join!(serve, work);
         served.and(worked)

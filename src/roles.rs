@@ -21,11 +21,11 @@ use uuid::Uuid;
 use crate::{
     access::Access,
     audit,
-    config::{AccessArgs, DatabaseArgs, MigrateArgs, NodeArgs, Role},
+    config::{DatabaseArgs, HttpArgs, MigrateArgs, NodeArgs, Role},
     dead_letters, dev,
     domain::{PARTITIONS, Patience, PointService},
     health::Duty,
-    http::{self, Api},
+    http::{self, Api, HttpLimits},
     key, manual, migrate,
     operations::Operations,
     postgres::{self, DatabaseUrl, Unfit},
@@ -47,7 +47,7 @@ pub async fn run(role: Role) -> anyhow::Result<()> {
     let stop = CancellationToken::new();
     tokio::spawn(stop_on_signal(stop.clone())?);
     match role {
-        Role::Serve(args) => serve(listen("--listen", args.listen)?, &args.node, args.access, stop).await,
+        Role::Serve(args) => serve(listen("--listen", args.listen)?, &args.node, args.http, stop).await,
         Role::Work(args) => work(&args.node, stop).await,
         Role::Migrate(args) => migrate(&args, stop).await,
         Role::Audit(args) => {
@@ -96,19 +96,20 @@ async fn ending_within(
 pub async fn serve(
     listener: TcpListener,
     node: &NodeArgs,
-    access: AccessArgs,
+    http: HttpArgs,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
     let limit = node.patience.shutdown_timeout;
-    ending_within(limit, stop.clone(), Box::pin(serve_until(listener, node, access, stop))).await
+    ending_within(limit, stop.clone(), Box::pin(serve_until(listener, node, http, stop))).await
 }
 
 async fn serve_until(
     listener: TcpListener,
     node: &NodeArgs,
-    access: AccessArgs,
+    http: HttpArgs,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
+    let limits = HttpLimits::for_api(http.keep_alive)?;
     // One more than the service may use at once, for the keys.
     let connections = PointService::connections(usize::from(node.concurrency)) + 1;
     let pool = postgres::pool(&node.database.url, connections)?;
@@ -117,7 +118,7 @@ async fn serve_until(
     let (listen, limit) = (listener.local_addr()?, node.patience.startup_timeout);
     let starting = async {
         ready(&pool, &link, node).await?;
-        let open = || async { Ok(Access::open(pool.clone(), access.into(), listen).await?) };
+        let open = || async { Ok(Access::open(pool.clone(), http.access.into(), listen).await?) };
         patiently(&node.database, limit, open).await
     };
     if let Some(started) = stop.run_until_cancelled(starting).await {
@@ -133,7 +134,7 @@ async fn serve_until(
         operations.beat(|pulse| pulse.accepting(move || published.publisher.accepted_until()));
         let drain = node.patience.shutdown_timeout;
         tokio::select! {
-            served = http::serve(listener, (api.clone(), operations.health.clone()), stop, drain) => served?,
+            served = http::serve(listener, (api.clone(), operations.health.clone()), limits, (stop, drain)) => served?,
             never = api.access.keep_up() => match never {},
         }
         // The last uses of the keys; without the database they are lost with the process.

@@ -7,10 +7,12 @@ use clap::{Arg, Args, Command, Error, Parser, Subcommand, builder::TypedValuePar
 use crate::{build, postgres::DatabaseUrl, queue::BrokerUrl, queue::QueueNames};
 
 mod access;
+mod http;
 mod operations;
 mod telling;
 
 pub use access::{AccessArgs, KeyRole};
+pub use http::HttpArgs;
 pub use operations::{AuditArgs, DeadLettersArgs, DeadLettersRole, MigrateArgs, WhichArgs};
 pub use telling::{CompletionsArgs, LogFormat, ManArgs, MetricsArgs};
 
@@ -77,9 +79,9 @@ pub struct ServeArgs {
     /// Address and port to serve HTTP on.
     #[arg(long, env = "POINT_SYSTEM_LISTEN", default_value = "127.0.0.1:31001", value_name = "IP:PORT")]
     pub listen: SocketAddr,
-    /// Who may call, and how often.
+    /// How it is served, and to whom.
     #[command(flatten)]
-    pub access: AccessArgs,
+    pub http: HttpArgs,
     /// Where the database is, and the waits.
     #[command(flatten)]
     pub node: NodeArgs,
@@ -158,9 +160,9 @@ pub struct DevArgs {
     /// Address and port to serve HTTP on.
     #[arg(long, env = "POINT_SYSTEM_LISTEN", default_value = "127.0.0.1:31001", value_name = "IP:PORT")]
     pub listen: SocketAddr,
-    /// Who may call, and how often.
+    /// How it is served, and to whom.
     #[command(flatten)]
-    pub access: AccessArgs,
+    pub http: HttpArgs,
     /// Where the private servers keep their data. By default point-system in `$XDG_DATA_HOME` or
     /// ~/.local/share, or for root /var/lib/point-system: the servers then run as another user.
     #[arg(long, env = "POINT_SYSTEM_DATA_DIR", value_name = "FOLDER")]

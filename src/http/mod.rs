@@ -3,8 +3,7 @@
 use std::{io, net::TcpListener, sync::Arc, time::Duration};
 
 use actix_web::{
-    App, FromRequest, Handler, HttpResponse, HttpServer, Resource, Responder, dev::HttpServiceFactory, guard,
-    web,
+    App, FromRequest, Handler, HttpResponse, Resource, Responder, dev::HttpServiceFactory, guard, web,
 };
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
@@ -20,6 +19,8 @@ use crate::{
 use auth::Needs::{self, Nothing, Right};
 pub use problem::ApiError;
 
+mod server;
+mod connection;
 mod auth;
 pub mod points;
 mod bodies;
@@ -39,9 +40,7 @@ mod operations;
 mod traffic;
 
 pub use operations::serve_operations;
-
-/// The longest that a client may take to send the head of a request.
-const REQUEST_HEAD_TIMEOUT_S: u64 = 10;
+pub use server::{HttpLimits, KEEP_ALIVE_S};
 
 /// What the handlers need.
 pub struct Api {
@@ -69,13 +68,13 @@ struct AboutResponse {
 pub async fn serve(
     listener: TcpListener,
     (api, health): (web::Data<Api>, Arc<Health>),
-    stop: CancellationToken,
-    drain: Duration,
+    limits: HttpLimits,
+    (stop, drain): (CancellationToken, Duration),
 ) -> io::Result<()> {
     let port = listener.local_addr()?.port();
     let health = web::Data::from(health);
     let stopping = web::Data::new(stop.clone());
-    let server = HttpServer::new(move || {
+    let server = server::start(listener, limits, drain, move || {
         let routes = traffic::Routes::new();
         App::new()
             .app_data(api.clone())
@@ -98,12 +97,7 @@ pub async fn serve(
             .default_service(web::to(not_found))
             // Outermost, since it counts what the others refuse.
             .wrap_fn(move |request, next| traffic::observe(&routes, request, next))
-    })
-    .client_request_timeout(Duration::from_secs(REQUEST_HEAD_TIMEOUT_S))
-    .shutdown_timeout(drain.as_secs())
-    .disable_signals()
-    .listen(listener)?
-    .run();
+    })?;
     let handle = server.handle();
     tokio::spawn(async move {
         stop.cancelled().await;

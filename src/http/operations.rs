@@ -3,7 +3,7 @@
 use std::{io, net::TcpListener, sync::Arc, time::Duration};
 
 use actix_web::{
-    App, HttpResponse, HttpServer, ResponseError,
+    App, HttpResponse, ResponseError,
     http::header::{self, CacheControl, CacheDirective, HeaderValue},
     web::{self, ServiceConfig},
 };
@@ -12,7 +12,11 @@ use tokio_util::sync::CancellationToken;
 use utoipa::ToSchema;
 
 use super::{
-    REQUEST_HEAD_TIMEOUT_S, auth::Needs::Nothing, get, not_found, openapi, problem::ApiError, schema,
+    auth::Needs::Nothing,
+    get, not_found, openapi,
+    problem::ApiError,
+    schema,
+    server::{self, HttpLimits},
 };
 use crate::{
     health::{Condition, Duty, Health, Report, Seen},
@@ -77,18 +81,13 @@ pub async fn serve_operations(
 ) -> io::Result<()> {
     let address = listener.local_addr()?;
     let health = web::Data::from(health);
-    let server = HttpServer::new(move || {
+    let server = server::start(listener, HttpLimits::for_operations(), Duration::ZERO, move || {
         App::new()
             .app_data(health.clone())
             .configure(probes)
             .service(get("/metrics", Nothing, exposition))
             .default_service(web::to(not_found))
-    })
-    .workers(1)
-    .client_request_timeout(Duration::from_secs(REQUEST_HEAD_TIMEOUT_S))
-    .disable_signals()
-    .listen(listener)?
-    .run();
+    })?;
     let handle = server.handle();
     tokio::spawn(async move {
         ended.cancelled().await;

@@ -15,8 +15,10 @@ use prometheus::{
     TextEncoder, core::Collector, default_registry,
 };
 
+mod connections;
 mod node;
 
+pub use connections::ConnectionMetrics;
 pub use node::{
     LinkMetrics, NodeMetrics, dead_letters_have, partition_is_silent, queue_has, silence_is_unknown,
 };

@@ -15,6 +15,7 @@ mod proxy;
 mod http;
 mod input;
 mod numbers;
+mod connections;
 mod keys;
 mod access;
 mod rate_limit;

@@ -28,6 +28,8 @@ pub async fn run(role: &str, arguments: &[&str], database_url: &str) -> (Option<
     (status.code(), printed)
 }
 
+const EXECUTABLE: &str = env!("CARGO_BIN_EXE_point-system");
+
 /// A running `point-system`. It is killed when it is dropped.
 pub struct Process {
     child: Child,
@@ -37,7 +39,27 @@ pub struct Process {
 impl Process {
     /// Starts a role; what it needs from its environment is set by `set_up`.
     pub fn start(role: &str, arguments: &[&str], set_up: impl FnOnce(&mut Command)) -> Self {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_point-system"));
+        Self::spawn(Command::new(EXECUTABLE), role, arguments, set_up)
+    }
+
+    /// The same, with a limit of open files.
+    pub fn start_limited(
+        descriptors: usize,
+        role: &str,
+        arguments: &[&str],
+        set_up: impl FnOnce(&mut Command),
+    ) -> Self {
+        let mut shell = Command::new("sh");
+        shell.args(["-c", &format!("ulimit -n {descriptors}; exec \"$0\" \"$@\""), EXECUTABLE]);
+        Self::spawn(shell, role, arguments, set_up)
+    }
+
+    fn spawn(
+        mut command: Command,
+        role: &str,
+        arguments: &[&str],
+        set_up: impl FnOnce(&mut Command),
+    ) -> Self {
         command.arg(role).args(arguments).kill_on_drop(true);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         set_up(&mut command);

@@ -7,13 +7,13 @@ use std::{
 
 use deadpool_postgres::{Object, Pool};
 use point_system::{
-    config::{AccessArgs, BrokerArgs, DatabaseArgs, MetricsArgs, NodeArgs, PatienceArgs},
+    config::{AccessArgs, BrokerArgs, DatabaseArgs, HttpArgs, MetricsArgs, NodeArgs, PatienceArgs},
     domain::{Patience, PointService, audit},
     migrate,
     queue::QueueNames,
     roles,
 };
-use tokio::task::JoinHandle;
+use tokio::{process::Command, task::JoinHandle};
 use tokio_postgres::Row;
 use tokio_util::sync::CancellationToken;
 
@@ -103,9 +103,10 @@ impl System {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let client = Client::new(&format!("http://{}", listener.local_addr().expect("bound")));
         let (node, stop) = (self.node(), CancellationToken::new());
+        let http = HttpArgs { access, ..HttpArgs::default() };
         let role = {
             let stop = stop.clone();
-            async move { roles::serve(listener, &node, access, stop).await }
+            async move { roles::serve(listener, &node, http, stop).await }
         };
         self.roles.push((stop, tokio::spawn(role)));
         client
@@ -129,14 +130,21 @@ impl System {
 
     /// The same, with a level of the log as `RUST_LOG` has it.
     pub fn process_with_log(&self, role: &str, arguments: &[&str], log: &str) -> Process {
+        Process::start(role, arguments, |command| self.set_up(command, log))
+    }
+
+    /// The same, with a limit of open files.
+    pub fn process_with_descriptors(&self, role: &str, arguments: &[&str], descriptors: usize) -> Process {
+        Process::start_limited(descriptors, role, arguments, |command| self.set_up(command, "info"))
+    }
+
+    fn set_up(&self, command: &mut Command, log: &str) {
         let (database_url, amqp_url) = self.node_urls();
-        Process::start(role, arguments, |command| {
-            command
-                .env("DATABASE_URL", database_url)
-                .env("AMQP_URL", amqp_url)
-                .env("POINT_SYSTEM_QUEUE_PREFIX", &self.prefix)
-                .env("RUST_LOG", log);
-        })
+        command
+            .env("DATABASE_URL", database_url)
+            .env("AMQP_URL", amqp_url)
+            .env("POINT_SYSTEM_QUEUE_PREFIX", &self.prefix)
+            .env("RUST_LOG", log);
     }
 
     pub async fn queues(&self) -> Queues {

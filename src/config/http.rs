@@ -1,0 +1,66 @@
+//! The flags of how HTTP is served. Must not contain I/O.
+
+use std::time::Duration;
+
+use clap::Args;
+
+use super::{AccessArgs, parse_time};
+use crate::http::KEEP_ALIVE_S;
+
+/// The shortest time for which a connection may be kept idle.
+const KEEP_ALIVE_MIN: Duration = Duration::from_millis(100);
+
+/// How HTTP is served, and to whom.
+#[derive(Args, Clone, Copy, Debug)]
+pub struct HttpArgs {
+    /// Who may call, and how often.
+    #[command(flatten)]
+    pub access: AccessArgs,
+    /// How long to keep an idle connection open. Make it longer than the load balancer's own idle timeout (60s for
+    /// an AWS ALB and for nginx), or requests meet connections that are just being closed.
+    #[arg(long, env = "POINT_SYSTEM_KEEP_ALIVE", default_value = "75s", value_name = "TIME",
+          value_parser = parse_keep_alive)]
+    pub keep_alive: Duration,
+}
+
+impl Default for HttpArgs {
+    fn default() -> Self {
+        Self { access: AccessArgs::default(), keep_alive: Duration::from_secs(KEEP_ALIVE_S) }
+    }
+}
+
+fn parse_keep_alive(text: &str) -> Result<Duration, String> {
+    let time = parse_time(text)?;
+    let rule = || format!("must be at least {} ms", KEEP_ALIVE_MIN.as_millis());
+    (time >= KEEP_ALIVE_MIN).then_some(time).ok_or_else(rule)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        http: HttpArgs,
+    }
+
+    #[test]
+    fn a_keep_alive_is_a_time_of_which_no_part_is_lost() {
+        let parse = |text: &str| {
+            Line::try_parse_from(["serve", &format!("--keep-alive={text}")]).map(|line| line.http.keep_alive)
+        };
+        for (text, ms) in [("75s", 75_000), ("900ms", 900), ("1.5s", 1_500), ("100ms", 100), ("2m", 120_000)]
+        {
+            assert_eq!(parse(text).expect(text), Duration::from_millis(ms));
+        }
+        for wrong in ["0s", "0", "99ms", "-1s", "75", "for ever"] {
+            let error = parse(wrong).expect_err(wrong).to_string();
+            assert!(error.contains("--keep-alive"), "{error}");
+        }
+        let default = Line::try_parse_from(["serve"]).expect("defaults").http.keep_alive;
+        assert_eq!(default, HttpArgs::default().keep_alive);
+    }
+}

@@ -1,0 +1,40 @@
+//! The connections of a listener. Must not contain sockets.
+
+use std::sync::LazyLock;
+
+use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
+
+use super::{counters, gauges};
+
+static OPEN: LazyLock<IntGaugeVec> = LazyLock::new(|| {
+    let help = "Connections of HTTP clients that are open, by the listener: api or operations";
+    gauges("point_system_http_connections", help, &["listener"])
+});
+
+static MAX: LazyLock<IntGaugeVec> = LazyLock::new(|| {
+    let help = "The most connections of HTTP clients that a listener keeps open";
+    gauges("point_system_http_connections_max", help, &["listener"])
+});
+
+static REFUSED: LazyLock<IntCounterVec> = LazyLock::new(|| {
+    let help =
+        "Connections of HTTP clients that were closed at once: the listener had as many as it keeps open";
+    counters("point_system_http_connections_refused_total", help, &["listener"])
+});
+
+/// The connections of one listener.
+pub struct ConnectionMetrics {
+    /// Those that are open.
+    pub open: IntGauge,
+    /// Those that were closed at once.
+    pub refused: IntCounter,
+}
+
+impl ConnectionMetrics {
+    /// The handles of a listener that keeps up to `limit` connections open.
+    #[must_use]
+    pub fn new(listener: &str, limit: usize) -> Self {
+        MAX.with_label_values(&[listener]).set(i64::try_from(limit).unwrap_or(i64::MAX));
+        Self { open: OPEN.with_label_values(&[listener]), refused: REFUSED.with_label_values(&[listener]) }
+    }
+}
