@@ -141,7 +141,11 @@ pub(super) async fn batch(
         }
     }
     let ids: Vec<Uuid> = deltas.iter().map(|delta| delta.request_id.get()).collect();
-    let results = api.publisher.publish_all(deltas).await?;
+    let results = match api.publisher.publish_all(deltas).await {
+        Ok(results) => results,
+        Err(PublishError::Full { retry_after }) => return Err(ApiError::Overloaded { retry_after }),
+        Err(error @ PublishError::Unavailable(_)) => vec![Err(error); ids.len()],
+    };
     let status = |result: &Result<(), PublishError>| match result {
         Ok(()) => "pending",
         Err(PublishError::Full { .. }) => "refused",

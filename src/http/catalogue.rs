@@ -105,8 +105,11 @@ catalogue! {
         "Add fewer points, with a new Idempotency-Key: a refused key stays refused."
     }
     QueueUnavailable(SERVICE_UNAVAILABLE, "queue-unavailable", "Queue unavailable") {
-        "The queue can't be reached, or did not confirm the change in time. The change may or may not be in it."
-        "Wait as long as Retry-After says, then send the same request with the same Idempotency-Key: it counts once."
+        "The queue can't be reached, or did not confirm the change in time. The change may or may not be in it; the \
+         members request_id, or operations for a batch, name it."
+        "Wait as long as Retry-After says, then send the same request with the same Idempotency-Key: it counts once. \
+         Without a key, ask at the response's Location what became of the change before you send another: it stays \
+         pending where it was never queued."
     }
     UserBlocked(SERVICE_UNAVAILABLE, "user-blocked", "User blocked") {
         "The database is up, but nothing can be done for this user now: another session has the user's row locked, or a \
@@ -115,12 +118,15 @@ catalogue! {
          the lock in pg_stat_activity, and damage with `point-system audit`."
     }
     DatabaseUnavailable(SERVICE_UNAVAILABLE, "database-unavailable", "Database unavailable") {
-        "The database can't be reached. A change that was waited for may or may not be applied."
+        "The database can't be reached. A change that was waited for may or may not be applied; the member \
+         request_id names it."
         "Wait as long as Retry-After says, then send the same request with the same Idempotency-Key: it counts once. \
+         Without a key, ask at the response's Location what became of the change before you send another. \
          Changes that are queued, without Prefer: wait, need no database."
     }
     Overloaded(SERVICE_UNAVAILABLE, "overloaded", "Overloaded") {
-        "More requests wait than the service holds at once, so this one was turned away. Nothing was done."
+        "More requests wait than the service holds at once, so this one was rejected. Nothing was queued and nothing \
+         was changed."
         "Wait as long as Retry-After says, then send it again, and send fewer at once while this goes on."
     }
     Refused(INTERNAL_SERVER_ERROR, "refused", "Refused by the database") {

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::{catalogue::Kind, operations, problem::ApiError};
+use super::{catalogue::Kind, operations, problem::ApiError, sent::Sent};
 use crate::{
     access::Scope,
     build,
@@ -73,8 +73,8 @@ impl Kind {
             Self::KeyReused => ApiError::KeyReused,
             Self::InsufficientPoints => rejected(Action::Subtract, 700, Rejection::InsufficientPoints),
             Self::BalanceLimit => rejected(Action::Add, crate::domain::POINTS_MAX, Rejection::BalanceLimit),
-            Self::QueueUnavailable => ApiError::QueueUnavailable,
-            Self::DatabaseUnavailable => ApiError::DatabaseUnavailable,
+            Self::QueueUnavailable => ApiError::QueueUnavailable(sent()),
+            Self::DatabaseUnavailable => ApiError::DatabaseUnavailable(Some(sent())),
             Self::UserBlocked => ApiError::UserBlocked(Obstacle::Locked),
             Self::Overloaded => ApiError::Overloaded { retry_after: Duration::from_secs(3) },
             Self::Refused => ApiError::Refused,
@@ -84,6 +84,11 @@ impl Kind {
             Self::NotReady => operations::not_ready(&report(Condition::Unable)),
         }
     }
+}
+
+/// The change of the examples.
+fn sent() -> Sent {
+    Sent { user_id: UserId::new("user_id", 1).expect("valid"), request_id: REQUEST_ID.into() }
 }
 
 /// What a node that is ready says of itself.

@@ -29,6 +29,7 @@ mod history;
 mod requests;
 mod query;
 mod problem;
+mod sent;
 mod catalogue;
 mod examples;
 mod openapi;

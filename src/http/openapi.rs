@@ -116,6 +116,11 @@ fn response(kinds: &[Kind]) -> Response {
                     let challenge = Object::with_type(Type::String);
                     response.header("WWW-Authenticate", header_of(challenge, "What is needed (RFC 6750 §3)."))
                 }
+                &header::LOCATION => {
+                    let description =
+                        "Where a change may count all the same: where to ask what became of it.";
+                    response.header("Location", header_of(schema::location(), description))
+                }
                 &header::RETRY_AFTER => {
                     response.header("Retry-After", header_of(schema::seconds(), "How long to wait."))
                 }

@@ -14,6 +14,7 @@ use super::{
     problem::ApiError,
     query::Query,
     requests::preferred_wait,
+    sent::Sent,
     traffic,
 };
 use crate::domain::{
@@ -112,13 +113,14 @@ async fn change(
 ) -> Result<HttpResponse, ApiError> {
     let delta = requested_change(action, request, body).await?;
     traffic::identify(request, &delta);
+    let sent = Sent { user_id: delta.user_id, request_id: delta.request_id };
     if preferred_wait(request).is_some() {
-        let outcome = api.service.apply_delta(delta.clone()).await?;
+        let applying = api.service.apply_delta(delta.clone());
+        let outcome = applying.await.map_err(|error| sent.not_applied(error))?;
         return applied(&delta, &outcome);
     }
-    let (request_id, user_id) = (delta.request_id, delta.user_id);
-    api.publisher.publish(delta).await?;
-    Ok(queued(user_id, request_id))
+    api.publisher.publish(delta).await.map_err(|error| sent.not_queued(&error))?;
+    Ok(queued(sent.user_id, sent.request_id))
 }
 
 /// The change that a request asks for, valid.
@@ -136,8 +138,9 @@ pub async fn requested_change(
 /// The answer to a change that is in the queue, and where its outcome will be.
 #[must_use]
 pub fn queued(user_id: UserId, request_id: RequestId) -> HttpResponse {
+    let sent = Sent { user_id, request_id };
     HttpResponse::Accepted()
-        .insert_header((header::LOCATION, format!("/v1/point/request/{request_id}?id={user_id}")))
+        .insert_header((header::LOCATION, sent.location()))
         .json(PendingResponse::from(request_id))
 }
 

@@ -17,11 +17,9 @@ use super::{
     catalogue::Kind,
     operations::NodeResponse,
     schema,
+    sent::Sent,
 };
-use crate::{
-    domain::{Entry, Invalid, Obstacle, Rejection, ServiceError},
-    queue::PublishError,
-};
+use crate::domain::{Entry, Invalid, Obstacle, Rejection, ServiceError};
 
 /// The media type of every problem (RFC 9457 §6.1).
 pub(super) const MEDIA_TYPE: &str = "application/problem+json";
@@ -64,13 +62,16 @@ pub enum ApiError {
     KeyReused,
     #[error("{}", detail_of(*.1))]
     Rejected(Box<Entry>, Rejection),
-    #[error("the request can't be queued now; send it again with the same Idempotency-Key")]
-    QueueUnavailable,
-    #[error("the database can't be reached now; a change may be sent again with the same Idempotency-Key")]
-    DatabaseUnavailable,
+    #[error(
+        "the queue did not confirm the change, which may be queued: ask for its outcome at the Location, or send it \
+         again with the same Idempotency-Key"
+    )]
+    QueueUnavailable(Sent),
+    #[error("{}", unreached(.0.as_ref()))]
+    DatabaseUnavailable(Option<Sent>),
     #[error("{}; the other users are served", .0)]
     UserBlocked(Obstacle),
-    #[error("more requests are waiting than this node holds")]
+    #[error("more requests are waiting than the service holds; nothing was queued and nothing was changed")]
     Overloaded { retry_after: Duration },
     #[error("the database refuses this change; the log of this node says why")]
     Refused,
@@ -82,6 +83,16 @@ pub enum ApiError {
     RateLimited { retry_after: Duration },
     #[error("{detail}")]
     NotReady { detail: String, node: Box<NodeResponse> },
+}
+
+fn unreached(sent: Option<&Sent>) -> &'static str {
+    match sent {
+        Some(_) => {
+            "the database can't be reached now, and the change may be applied: ask for its outcome at the Location, \
+             or send it again with the same Idempotency-Key"
+        }
+        None => "the database can't be reached now",
+    }
 }
 
 fn detail_of(rejection: Rejection) -> &'static str {
@@ -97,19 +108,10 @@ impl From<Invalid> for ApiError {
     }
 }
 
-impl From<PublishError> for ApiError {
-    fn from(error: PublishError) -> Self {
-        match error {
-            PublishError::Unavailable(_) => Self::QueueUnavailable,
-            PublishError::Full { retry_after } => Self::Overloaded { retry_after },
-        }
-    }
-}
-
 impl From<ServiceError> for ApiError {
     fn from(error: ServiceError) -> Self {
         match error {
-            ServiceError::Unavailable(_) => Self::DatabaseUnavailable,
+            ServiceError::Unavailable(_) => Self::DatabaseUnavailable(None),
             ServiceError::Overloaded => Self::Overloaded { retry_after: RETRY_AFTER },
             ServiceError::Blocked(obstacle) => {
                 log::warn!("a request can't be served: {obstacle}");
@@ -141,7 +143,7 @@ pub(super) struct ProblemResponse<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     field: Option<&'a str>,
-    /// The rejected request.
+    /// The request that was rejected, or that may count all the same.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false, format = "uuid")]
     request_id: Option<String>,
@@ -178,8 +180,8 @@ impl ApiError {
             Self::KeyReused => Kind::KeyReused,
             Self::Rejected(_, Rejection::InsufficientPoints) => Kind::InsufficientPoints,
             Self::Rejected(_, Rejection::BalanceLimit) => Kind::BalanceLimit,
-            Self::QueueUnavailable | Self::PartlyQueued(_) => Kind::QueueUnavailable,
-            Self::DatabaseUnavailable => Kind::DatabaseUnavailable,
+            Self::QueueUnavailable(_) | Self::PartlyQueued(_) => Kind::QueueUnavailable,
+            Self::DatabaseUnavailable(_) => Kind::DatabaseUnavailable,
             Self::Overloaded { .. } => Kind::Overloaded,
             Self::UserBlocked(_) => Kind::UserBlocked,
             Self::Refused => Kind::Refused,
@@ -199,10 +201,18 @@ impl ApiError {
     fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Overloaded { retry_after } | Self::RateLimited { retry_after } => Some(*retry_after),
-            Self::QueueUnavailable
-            | Self::PartlyQueued(_)
-            | Self::DatabaseUnavailable
-            | Self::UserBlocked(_) => Some(RETRY_AFTER),
+            Self::QueueUnavailable(_) | Self::PartlyQueued(_) | Self::DatabaseUnavailable(_) | Self::UserBlocked(_) => {
+                Some(RETRY_AFTER)
+            }
+            _ => None,
+        }
+    }
+
+    /// The change that may count.
+    fn sent(&self) -> Option<Sent> {
+        match self {
+            Self::QueueUnavailable(sent) => Some(*sent),
+            Self::DatabaseUnavailable(sent) => *sent,
             _ => None,
         }
     }
@@ -228,7 +238,7 @@ impl ApiError {
             status: about.status.as_u16(),
             detail: self.to_string(),
             field: None,
-            request_id: None,
+            request_id: self.sent().map(|sent| sent.request_id.to_string()),
             balance: None,
             errors: None,
             operations: None,
@@ -266,6 +276,9 @@ impl ResponseError for ApiError {
         }
         if let Some(challenge) = self.challenge() {
             response.insert_header((header::WWW_AUTHENTICATE, challenge));
+        }
+        if let Some(sent) = self.sent() {
+            response.insert_header((header::LOCATION, sent.location()));
         }
         if let Some(retry_after) = self.retry_after() {
             response.insert_header((header::RETRY_AFTER, retry_after.as_secs().to_string()));

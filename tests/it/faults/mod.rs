@@ -15,6 +15,7 @@ use crate::{
 
 mod amqp;
 mod broken_queues;
+mod fate;
 mod postgres;
 mod refusals;
 mod shutdown;
