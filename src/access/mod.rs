@@ -20,10 +20,12 @@ use key::KeyHash;
 use limit::{Client, Limits};
 use store::Snapshot;
 
+mod anonymous;
 mod key;
 mod limit;
 mod store;
 
+pub use anonymous::Anonymous;
 pub use key::{ApiKey, KeyName, Scope, WhichKey};
 pub use limit::{Allowance, RateLimit};
 pub use store::KeyRecord;
@@ -86,8 +88,8 @@ pub async fn revoke(pool: &Pool, which: &WhichKey) -> Result<Option<KeyRecord>, 
 /// What is asked of callers.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Policy {
-    /// Serve those without a key, whether there are keys or not.
-    pub allow_anonymous: bool,
+    /// Which of those without a key are served.
+    pub allow_anonymous: Anonymous,
     /// How often each may call; without it as often as they like.
     pub rate_limit: Option<RateLimit>,
 }
@@ -104,6 +106,8 @@ pub enum Caller {
     },
     /// Somebody without a key, who is served all the same.
     Anonymous,
+    /// Somebody without a key, who is served where the request comes straight from a client on this machine.
+    OnThisMachine,
 }
 
 impl Caller {
@@ -112,7 +116,7 @@ impl Caller {
     pub fn may(self, needed: Scope) -> bool {
         match self {
             Self::Key { scope, .. } => scope >= needed,
-            Self::Anonymous => true,
+            Self::Anonymous | Self::OnThisMachine => true,
         }
     }
 }
@@ -168,10 +172,19 @@ impl Access {
         let ring = self.ring.load();
         let keys = ring.keys.len();
         match (self.policy.allow_anonymous, ring.unused, self.is_local()) {
-            (true, ..) => log::info!("{keys} API keys; requests without one are served"),
-            (false, false, _) => log::info!("{keys} API keys; requests without one are refused"),
-            (false, true, true) => log::info!("no API key yet: requests from this machine need none"),
-            (false, true, false) => return Err(AccessError::Unprotected { listen: self.listen }),
+            (Anonymous::Everyone, ..) => log::info!("{keys} API keys; requests without one are served"),
+            (Anonymous::Loopback, ..) => {
+                log::info!("{keys} API keys; requests without one are served to a loopback host name");
+            }
+            (Anonymous::UntilTheFirstKey, false, _) => {
+                log::info!("{keys} API keys; requests without one are refused");
+            }
+            (Anonymous::UntilTheFirstKey, true, true) => {
+                log::info!("no API key yet: requests from this machine need none");
+            }
+            (Anonymous::UntilTheFirstKey, true, false) => {
+                return Err(AccessError::Unprotected { listen: self.listen });
+            }
         }
         if let Some(limit) = self.policy.rate_limit {
             log::info!("each key, and each address without one, may send {limit}");
@@ -191,8 +204,14 @@ impl Access {
     /// [`Stranger`].
     pub fn caller(&self, key: Option<&[u8]>) -> Result<Caller, Stranger> {
         let Some(key) = key else {
-            let served = self.policy.allow_anonymous || (self.is_local() && self.ring.load().unused);
-            return if served { Ok(Caller::Anonymous) } else { Err(Stranger::NoKey) };
+            return match self.policy.allow_anonymous {
+                Anonymous::Everyone => Ok(Caller::Anonymous),
+                Anonymous::Loopback => Ok(Caller::OnThisMachine),
+                Anonymous::UntilTheFirstKey if self.is_local() && self.ring.load().unused => {
+                    Ok(Caller::OnThisMachine)
+                }
+                Anonymous::UntilTheFirstKey => Err(Stranger::NoKey),
+            };
         };
         let hash = KeyHash::of(key).ok_or(Stranger::WrongKey)?;
         let ring = self.ring.load();
@@ -209,7 +228,7 @@ impl Access {
         let limits = self.limits.as_ref()?;
         Some(limits.take(match caller {
             Caller::Key { id, .. } => Client::Key(id),
-            Caller::Anonymous => Client::at(address),
+            Caller::Anonymous | Caller::OnThisMachine => Client::at(address),
         }))
     }
 

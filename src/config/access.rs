@@ -1,17 +1,20 @@
 //! The flags of who may call, and those of the role `key`. No I/O may enter.
 
-use clap::{Args, Subcommand, builder::BoolishValueParser};
+use clap::{Args, Subcommand};
 
 use super::DatabaseArgs;
-use crate::access::{KeyName, Policy, RateLimit, Scope, WhichKey};
+use crate::access::{Anonymous, KeyName, Policy, RateLimit, Scope, WhichKey};
 
 /// Who may call, and how often.
 #[derive(Args, Clone, Copy, Debug, Default)]
 pub struct AccessArgs {
-    /// Serve requests without an API key. By default that is done only while no key was ever created, and
-    /// then only on a loopback address.
-    #[arg(long, env = "POINT_SYSTEM_ALLOW_ANONYMOUS", value_parser = BoolishValueParser::new())]
-    pub allow_anonymous: bool,
+    /// Serve requests without an API key: "true" (or the flag alone) serves everybody; "loopback" serves requests
+    /// whose Host is a loopback name or address, without a foreign Origin or a forwarding header. By default
+    /// ("false") requests are served as with "loopback", but only while no key was ever created and --listen is a
+    /// loopback address.
+    #[arg(long, env = "POINT_SYSTEM_ALLOW_ANONYMOUS", value_name = "WHO", num_args = 0..=1, require_equals = true,
+          default_value_t, default_missing_value = "true")]
+    pub allow_anonymous: Anonymous,
     /// How often each key, and each address without one, may call this node, such as "100/s" or "600/m": that
     /// many at once, and as many again in that time. By default as often as they like.
     #[arg(long, env = "POINT_SYSTEM_RATE_LIMIT", value_name = "N/TIME")]

@@ -47,7 +47,7 @@ fn guard(operation: &mut Operation, scope: Scope) {
     // The empty one: a service may allow anonymous callers.
     operation.security =
         Some(vec![SecurityRequirement::new(BEARER, [scope.as_str()]), SecurityRequirement::default()]);
-    let refusals = [Kind::Unauthorized, Kind::InsufficientScope, Kind::RateLimited];
+    let refusals = [Kind::Unauthorized, Kind::InsufficientScope, Kind::LoopbackOnly, Kind::RateLimited];
     operation.responses.responses.append(&mut problems(&refusals));
     for (status, response) in &mut operation.responses.responses {
         // A stranger has no limit of its own to be told.

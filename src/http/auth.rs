@@ -14,8 +14,8 @@ use actix_web::{
 };
 use futures_util::future::{Either, TryFutureExt};
 
-use super::{Api, problem::ApiError};
-use crate::access::{Allowance, Scope, Stranger};
+use super::{Api, loopback, problem::ApiError};
+use crate::access::{Allowance, Caller, Scope, Stranger};
 
 /// The scheme of our keys (RFC 6750 §2.1), in any case (RFC 9110 §11.1).
 const SCHEME: &str = "Bearer";
@@ -67,6 +67,11 @@ fn admit(scope: Scope, request: &ServiceRequest) -> (Option<Allowance>, Result<(
             return (None, Err(ApiError::Unauthorized { key_given: stranger == Stranger::WrongKey }));
         }
     };
+    if caller == Caller::OnThisMachine
+        && let Some(header) = loopback::foreign_header(request)
+    {
+        return (None, Err(ApiError::LoopbackOnly { header }));
+    }
     let address = request.peer_addr().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.ip());
     let allowance = api.access.count(caller, address);
     let admitted = match allowance {

@@ -142,6 +142,13 @@ catalogue! {
         "The API key is valid, but it may not do this: the detail names the scope that it lacks. Nothing was done."
         "Use a key that has the scope. A key with the scope read can't make changes."
     }
+    LoopbackOnly(FORBIDDEN, "loopback-only", "Loopback only") {
+        "Without an API key, the service serves clients on its own machine only. The request names another host, comes \
+         from a web page of another site, or came through a proxy; the member field names the header. Nothing was \
+         done."
+        "To let others in, create a key: point-system key create --name NAME --scope write. Then send the header \
+         Authorization: Bearer KEY. On the machine itself, call localhost or 127.0.0.1 without a proxy."
+    }
     RateLimited(TOO_MANY_REQUESTS, "rate-limited", "Too many requests") {
         "This key, or this address where no key was sent, has sent as many requests as it may. Nothing was done."
         "Wait as long as Retry-After says. The headers RateLimit and RateLimit-Policy of every answer say what is left."

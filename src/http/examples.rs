@@ -80,6 +80,7 @@ impl Kind {
             Self::Refused => ApiError::Refused,
             Self::Unauthorized => ApiError::Unauthorized { key_given: false },
             Self::InsufficientScope => ApiError::InsufficientScope { scope: Scope::Write.as_str() },
+            Self::LoopbackOnly => ApiError::LoopbackOnly { header: "Host".to_owned() },
             Self::RateLimited => ApiError::RateLimited { retry_after: Duration::from_secs(3) },
             Self::NotReady => operations::not_ready(&report(Condition::Unable)),
         }

@@ -22,6 +22,7 @@ pub use problem::ApiError;
 mod server;
 mod connection;
 mod auth;
+mod loopback;
 pub mod points;
 mod bodies;
 mod batch;

@@ -79,6 +79,11 @@ pub enum ApiError {
     Unauthorized { key_given: bool },
     #[error("the API key has not the scope {scope}, which this needs")]
     InsufficientScope { scope: &'static str },
+    #[error(
+        "{header} shows that the request is not from a client on this machine; to serve others, create a key with \
+         `point-system key create` and send it: Authorization: Bearer KEY"
+    )]
+    LoopbackOnly { header: String },
     #[error("this key or address has sent as many requests as it may")]
     RateLimited { retry_after: Duration },
     #[error("{detail}")]
@@ -187,6 +192,7 @@ impl ApiError {
             Self::Refused => Kind::Refused,
             Self::Unauthorized { .. } => Kind::Unauthorized,
             Self::InsufficientScope { .. } => Kind::InsufficientScope,
+            Self::LoopbackOnly { .. } => Kind::LoopbackOnly,
             Self::RateLimited { .. } => Kind::RateLimited,
             Self::NotReady { .. } => Kind::NotReady,
         }
@@ -220,7 +226,7 @@ impl ApiError {
     /// What a client would need to be let in (RFC 6750 §3).
     fn challenge(&self) -> Option<String> {
         match self {
-            Self::Unauthorized { key_given: false } => Some(REALM.to_owned()),
+            Self::Unauthorized { key_given: false } | Self::LoopbackOnly { .. } => Some(REALM.to_owned()),
             Self::Unauthorized { key_given: true } => Some(format!(r#"{REALM}, error="invalid_token""#)),
             Self::InsufficientScope { scope } => {
                 Some(format!(r#"{REALM}, error="insufficient_scope", scope="{scope}""#))
@@ -245,7 +251,9 @@ impl ApiError {
             node: None,
         };
         match self {
-            Self::InvalidField { field, .. } => problem.field = Some(field),
+            Self::InvalidField { field, .. } | Self::LoopbackOnly { header: field } => {
+                problem.field = Some(field);
+            }
             Self::UnsupportedMediaType => problem.field = Some("Content-Type"),
             Self::InvalidOperations(faults) => {
                 problem.field = Some("operations");

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use point_system::config::AccessArgs;
+use point_system::{access::Anonymous, config::AccessArgs};
 use reqwest::{
     RequestBuilder, Response, StatusCode,
     header::{DATE, HeaderMap, WWW_AUTHENTICATE},
@@ -221,7 +221,7 @@ async fn the_last_use_of_a_key_is_kept() {
     let mut system = System::new().await;
     let (used, unused) = (create(&system, "used", "read").await, create(&system, "unused", "read").await);
     assert_ne!(used, unused);
-    let client = system.serve_with(AccessArgs { allow_anonymous: true, rate_limit: None });
+    let client = system.serve_with(AccessArgs { allow_anonymous: Anonymous::Everyone, rate_limit: None });
     assert_eq!(status(client.get("/v1/point?id=1")).await, 404);
     assert_eq!(status(read(&client, &used)).await, 404);
     eventually("it is written down", async || list(&system).await[0]["last_used_at"].is_string()).await;

@@ -16,6 +16,7 @@ mod http;
 mod input;
 mod numbers;
 mod connections;
+mod loopback;
 mod keys;
 mod access;
 mod rate_limit;

@@ -229,7 +229,7 @@ async fn schemathesis_finds_nothing() {
     };
     let mut system = System::new().await;
     let key = create(&system, "schemathesis", "write").await;
-    let client = system.serve_with(AccessArgs { allow_anonymous: false, rate_limit: None });
+    let client = system.serve_with(AccessArgs::default());
     system.work();
     // From a file, since the operation that a description is loaded from is left out.
     let folder = tempfile::tempdir().expect("a folder");

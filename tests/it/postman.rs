@@ -1,6 +1,6 @@
 //! The Postman collection, run by newman where node is present.
 
-use point_system::config::AccessArgs;
+use point_system::{access::Anonymous, config::AccessArgs};
 use tokio::process::Command;
 
 use crate::{keys::create, system::System};
@@ -18,8 +18,8 @@ async fn the_postman_collection_passes() {
     }
     let mut system = System::new().await;
     let key = create(&system, "postman", "write").await;
-    let [anyone, somebody] =
-        [true, false].map(|allow_anonymous| AccessArgs { allow_anonymous, rate_limit: None });
+    let [anyone, somebody] = [Anonymous::Everyone, Anonymous::default()]
+        .map(|allow_anonymous| AccessArgs { allow_anonymous, rate_limit: None });
     let (open, closed) = (system.serve_with(anyone), system.serve_with(somebody));
     system.work();
     let collection = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/postman_collection.json");

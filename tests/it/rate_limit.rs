@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use point_system::config::AccessArgs;
+use point_system::{access::Anonymous, config::AccessArgs};
 use reqwest::{RequestBuilder, Response, header::RETRY_AFTER};
 
 use crate::{
@@ -12,7 +12,7 @@ use crate::{
 };
 
 fn limited(rate: &str) -> AccessArgs {
-    AccessArgs { allow_anonymous: true, rate_limit: Some(rate.parse().expect("valid")) }
+    AccessArgs { allow_anonymous: Anonymous::Everyone, rate_limit: Some(rate.parse().expect("valid")) }
 }
 
 async fn sent(request: RequestBuilder) -> Response {

@@ -1,0 +1,150 @@
+//! Whether a request comes from a client on this machine, rather than from a web page of another site or through a
+//! proxy. Must not contain anything about keys.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use actix_web::{
+    dev::ServiceRequest,
+    http::{
+        Uri,
+        header::{HOST, HeaderName, HeaderValue, ORIGIN},
+        uri::Authority,
+    },
+};
+
+/// Where a browser says from which site's page a request comes (W3C Fetch Metadata §2.4).
+const SEC_FETCH_SITE: &str = "sec-fetch-site";
+
+/// What every header of one family of proxies begins with.
+const FORWARDED_PREFIX: &str = "x-forwarded";
+
+/// The other headers that proxies add: RFC 7239, RFC 9110 §7.6.3, and those of nginx, Envoy and the content delivery
+/// networks.
+const FORWARDING: [&str; 11] = [
+    "forwarded",
+    "via",
+    "x-real-ip",
+    "x-client-ip",
+    "x-cluster-client-ip",
+    "x-envoy-external-address",
+    "x-original-forwarded-for",
+    "x-original-host",
+    "true-client-ip",
+    "cf-connecting-ip",
+    "fastly-client-ip",
+];
+
+/// Finds the header by which a request shows that it does not come straight from a client on this machine. A page that
+/// had its own name resolved to a loopback address (DNS rebinding) shows it by `Host`.
+pub(super) fn foreign_header(request: &ServiceRequest) -> Option<String> {
+    let headers = request.headers();
+    let mut hosts = headers.get_all(HOST);
+    let host = hosts.next().filter(|_| hosts.next().is_none());
+    if !host.is_some_and(is_loopback_authority) || !is_ours(request.uri()) {
+        return Some("Host".to_owned());
+    }
+    headers.iter().find_map(|(name, value)| is_foreign(name, value).then(|| spelled(name)))
+}
+
+/// The authority of an absolute-form target stands in for `Host` (RFC 9112 §3.2.2).
+fn is_ours(target: &Uri) -> bool {
+    target.authority().is_none_or(|authority| is_loopback(authority.host()))
+}
+
+fn is_foreign(name: &HeaderName, value: &HeaderValue) -> bool {
+    if name == ORIGIN {
+        return !is_loopback_origin(value);
+    }
+    let name = name.as_str();
+    match name.as_bytes().first() {
+        Some(b's') => name == SEC_FETCH_SITE && value == "cross-site",
+        Some(b'f' | b'v' | b'x' | b't' | b'c') => {
+            name.starts_with(FORWARDED_PREFIX) || FORWARDING.contains(&name)
+        }
+        _ => false,
+    }
+}
+
+/// As the documents of the header have it, where they capitalise each word.
+fn spelled(name: &HeaderName) -> String {
+    let words = name.as_str().split('-').map(|word| match word.split_at_checked(1) {
+        Some((first, rest)) => first.to_ascii_uppercase() + rest,
+        None => String::new(),
+    });
+    words.collect::<Vec<_>>().join("-")
+}
+
+fn is_loopback_authority(value: &HeaderValue) -> bool {
+    let authority = value.to_str().ok().and_then(|text| text.parse::<Authority>().ok());
+    authority.is_some_and(|authority| !authority.as_str().contains('@') && is_loopback(authority.host()))
+}
+
+/// `null` is the origin of a page without one, such as a sandboxed frame of any site.
+fn is_loopback_origin(value: &HeaderValue) -> bool {
+    let origin = value.to_str().ok().and_then(|text| text.parse::<Uri>().ok());
+    origin.is_some_and(|uri| uri.scheme().is_some() && uri.host().is_some_and(is_loopback))
+}
+
+/// `localhost` and all names beneath it (RFC 6761 §6.3), 127.0.0.0/8, and `[::1]`.
+fn is_loopback(host: &str) -> bool {
+    if let Some(address) = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+        return address.parse::<Ipv6Addr>().is_ok_and(|address| address.to_canonical().is_loopback());
+    }
+    let name = host.strip_suffix('.').unwrap_or(host);
+    let top = name.rsplit('.').next().unwrap_or_default();
+    top.eq_ignore_ascii_case("localhost")
+        || name.parse::<Ipv4Addr>().is_ok_and(|address| address.is_loopback())
+}
+
+#[cfg(test)]
+mod tests {
+    use actix_web::test::TestRequest;
+
+    use super::*;
+
+    #[test]
+    fn a_host_is_loopback_by_its_name_or_its_address_alone() {
+        for host in [
+            "localhost",
+            "LocalHost.",
+            "a.b.localhost",
+            "127.0.0.1",
+            "127.255.0.9",
+            "[::1]",
+            "[::ffff:127.0.0.1]",
+        ] {
+            assert!(is_loopback(host), "{host}");
+        }
+        for host in [
+            "",
+            "localhost.example",
+            "xlocalhost",
+            "128.0.0.1",
+            "127.0.0.1.example",
+            "127.1",
+            "2130706433",
+            "0.0.0.0",
+            "[::]",
+        ] {
+            assert!(!is_loopback(host), "{host}");
+        }
+    }
+
+    #[test]
+    fn the_host_is_what_stands_behind_the_user_and_before_the_port() {
+        for (host, ours) in [
+            ("localhost:31001", true),
+            ("[::1]:31001", true),
+            ("localhost@evil.example", false),
+            ("evil.example@localhost", false),
+            ("localhost:80@evil.example", false),
+            ("evil.example#localhost", false),
+            ("localhost/evil.example", false),
+            ("localhost localhost", false),
+            ("", false),
+        ] {
+            let request = TestRequest::get().insert_header((HOST, host)).to_srv_request();
+            assert_eq!(foreign_header(&request).is_none(), ours, "{host:?}");
+        }
+    }
+}
