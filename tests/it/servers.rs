@@ -135,6 +135,8 @@ impl Database {
 
     pub async fn drop(self) {
         let client = self.server().get().await.expect("a connection");
+        // A busy disk may take longer than the service would wait.
+        client.batch_execute("reset all").await.expect("reset");
         client.batch_execute(&format!("drop database {} with (force)", self.name)).await.expect("dropped");
     }
 }
@@ -142,6 +144,7 @@ impl Database {
 pub async fn database(server: &str, name: &str, template: &str) -> Database {
     let pool = postgres::pool(&server.parse().expect("a valid URL"), 1).expect("a pool");
     let client = pool.get().await.expect("a connection");
+    client.batch_execute("reset all").await.expect("reset");
     client.batch_execute(&format!("drop database if exists {name}")).await.expect("dropped");
     client.batch_execute(&format!("create database {name} template {template}")).await.expect("created");
     let mut url = url::Url::parse(server).expect("a valid URL");
