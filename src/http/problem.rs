@@ -207,9 +207,10 @@ impl ApiError {
     fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Overloaded { retry_after } | Self::RateLimited { retry_after } => Some(*retry_after),
-            Self::QueueUnavailable(_) | Self::PartlyQueued(_) | Self::DatabaseUnavailable(_) | Self::UserBlocked(_) => {
-                Some(RETRY_AFTER)
-            }
+            Self::QueueUnavailable(_)
+            | Self::PartlyQueued(_)
+            | Self::DatabaseUnavailable(_)
+            | Self::UserBlocked(_) => Some(RETRY_AFTER),
             _ => None,
         }
     }
