@@ -97,6 +97,19 @@ fn entry(rng: &mut Rng) -> String {
     format!("user_id = {} and seq = {}", rng.i64(1..=USERS), rng.i64(1..=ENTRIES))
 }
 
+/// Swaps a column of two entries, of one user or of any.
+fn swap(rng: &mut Rng, user: i64, at: &str) -> String {
+    let column = pick(rng, &COLUMNS);
+    let of =
+        if rng.bool() { entry(rng) } else { format!("user_id = {user} and seq = {}", rng.i64(1..=ENTRIES)) };
+    format!(
+        "with pair as (select ctid as place, {column} as old,
+                     lead({column}) over w as next, lag({column}) over w as last
+                     from log where {at} or {of} window w as (order by ctid))
+                 update log set {column} = coalesce(next, last, old) from pair where log.ctid = place"
+    )
+}
+
 /// A statement that damages something, or nothing.
 pub fn statement(rng: &mut Rng) -> String {
     let (user, at) = (rng.i64(1..=USERS), entry(rng));
@@ -118,20 +131,7 @@ pub fn statement(rng: &mut Rng) -> String {
         5 => {
             format!("update user_point set updated_at = {} where user_id = {user}", moved(rng, "updated_at"))
         }
-        6 => {
-            let column = pick(rng, &COLUMNS);
-            let of = if rng.bool() {
-                entry(rng)
-            } else {
-                format!("user_id = {user} and seq = {}", rng.i64(1..=ENTRIES))
-            };
-            format!(
-                "with pair as (select ctid as place, {column} as old,
-                     lead({column}) over w as next, lag({column}) over w as last
-                     from log where {at} or {of} window w as (order by ctid))
-                 update log set {column} = coalesce(next, last, old) from pair where log.ctid = place"
-            )
-        }
+        6 => swap(rng, user, &at),
         7 => {
             let by = amount(rng);
             format!(
