@@ -80,13 +80,13 @@ impl Chain {
 pub(super) struct Chains {
     limits: AuditLimits,
     users: RangeInclusive<i64>,
-    chains: HashMap<i64, Chain>,
+    of_users: HashMap<i64, Chain>,
     early: HashMap<(i64, i64), Step>,
 }
 
 impl Chains {
     pub(super) fn new(limits: AuditLimits) -> Self {
-        Self { limits, users: i64::MIN..=i64::MAX, chains: HashMap::new(), early: HashMap::new() }
+        Self { limits, users: i64::MIN..=i64::MAX, of_users: HashMap::new(), early: HashMap::new() }
     }
 
     /// The users of whom every entry is wanted.
@@ -105,8 +105,8 @@ impl Chains {
         if !self.users.contains(&user_id) {
             return;
         }
-        let full = self.chains.len() >= self.limits.users;
-        let chain = match self.chains.entry(user_id) {
+        let full = self.of_users.len() >= self.limits.users;
+        let chain = match self.of_users.entry(user_id) {
             hash_map::Entry::Vacant(_) if full => {
                 self.narrow();
                 return self.entry(user_id, seq, step);
@@ -143,18 +143,18 @@ impl Chains {
 
     /// Leaves the larger half of the users for later.
     fn narrow(&mut self) {
-        let mut ids: Vec<i64> = self.chains.keys().copied().collect();
+        let mut ids: Vec<i64> = self.of_users.keys().copied().collect();
         let middle = ids.len() / 2;
         let (_, &mut first_left_out, _) = ids.select_nth_unstable(middle);
         self.users = *self.users.start()..=first_left_out - 1;
-        self.chains.retain(|user_id, _| *user_id < first_left_out);
+        self.of_users.retain(|user_id, _| *user_id < first_left_out);
         self.early.retain(|(user_id, _), _| *user_id < first_left_out);
     }
 
     /// The users of the entries that wait are looked at one by one instead.
     fn forget_early(&mut self) {
         for (user_id, _) in mem::take(&mut self.early).into_keys() {
-            if let Some(chain) = self.chains.get_mut(&user_id)
+            if let Some(chain) = self.of_users.get_mut(&user_id)
                 && chain.standing == Standing::Sound
             {
                 chain.standing = Standing::Unread;
@@ -164,8 +164,8 @@ impl Chains {
 
     /// Compares a user's row with the user's entries; every entry is in by now. A user is told of once.
     pub(super) fn compare(&mut self, row: &BalanceRow) -> Standing {
-        let has_room = self.chains.len() < self.limits.users;
-        if let Some(chain) = self.chains.get_mut(&row.user_id) {
+        let has_room = self.of_users.len() < self.limits.users;
+        if let Some(chain) = self.of_users.get_mut(&row.user_id) {
             chain.has_balance = true;
             let standing = chain.standing_with(chain.ends_at(row));
             if standing != Standing::Sound {
@@ -178,14 +178,14 @@ impl Chains {
         }
         if has_room {
             let told = Chain { standing: Standing::Told, has_balance: true, ..Chain::NEW };
-            self.chains.insert(row.user_id, told);
+            self.of_users.insert(row.user_id, told);
         }
         Standing::Broken
     }
 
     /// The users who have entries and no row.
     pub(super) fn left(&self) -> impl Iterator<Item = (i64, Standing)> {
-        let left = self.chains.iter().filter(|(_, chain)| !chain.has_balance);
+        let left = self.of_users.iter().filter(|(_, chain)| !chain.has_balance);
         left.map(|(user_id, chain)| (*user_id, chain.standing_with(false)))
     }
 }
@@ -218,7 +218,7 @@ mod tests {
         loop {
             for (user, seq) in entries {
                 chains.entry(*user, *seq, Some(Step { before: seq - 1, after: *seq, time: *seq }));
-                assert!(chains.chains.len() <= limits.users && chains.early.len() < limits.early);
+                assert!(chains.of_users.len() <= limits.users && chains.early.len() < limits.early);
             }
             let users = (1..12).filter(|user| chains.users().contains(user)).collect::<Vec<_>>();
             for user in users {
