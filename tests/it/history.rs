@@ -1,7 +1,7 @@
 //! The log, read: pages, times, the balance of the past, and what each costs.
 
 use jiff::Timestamp;
-use point_system::domain::{HistoryQuery, PAGE_MAX, PointService, Status, UserId};
+use point_system::domain::{HistoryQuery, PAGE_MAX, POINTS_MAX, PointService, Status, UserId};
 use proptest::test_runner::{Config, TestRunner};
 use reqwest::{StatusCode, header::LINK};
 use serde_json::{Value, json};
@@ -13,12 +13,14 @@ use crate::{
     system::System,
 };
 
-/// Writes `entries` a second apart from 2026 on, each an add of 1, but every hundredth is refused; as the apply
-/// path would, which the audit at the end of the test proves.
+/// Writes `entries` a second apart from 2026 on, each an add of 1, but every hundredth is refused, an add of more than
+/// fits; as the apply path would, which the audit at the end of the test proves.
 async fn fill(system: &System, user: i64, entries: i64) {
     let sql = format!(
-        "insert into user_point values ({user}, {entries} - {entries} / 100, {entries}); \
-         insert into log select {user}, s, gen_random_uuid(), 'add', 1, \
+        "insert into user_point values ({user}, {entries} - {entries} / 100, {entries}, '2026-01-01Z', \
+             timestamptz '2026-01-01Z' + ({entries} - 1) * interval '1 s'); \
+         insert into log select {user}, s, gen_random_uuid(), 'add', \
+             case when s % 100 = 0 then {POINTS_MAX} else 1 end, \
              case when s % 100 = 0 then 'rejected' else 'applied' end, \
              case when s % 100 = 0 then 'balance_limit' end, null, s - s / 100, t, t \
          from generate_series(1, {entries}) s, \
@@ -204,9 +206,11 @@ const APPLIED_SCAN_MAX: i64 = 10_000;
 async fn a_page_of_applied_entries_looks_through_a_bounded_part_of_the_log() {
     let system = System::new().await;
     fill(&system, 7, 25_099).await;
-    let refusals = "update log set status = 'rejected', reject_reason = 'balance_limit', balance = 50 \
-         where seq > 50; update user_point set point = 50";
-    system.execute(refusals).await;
+    let refusals = format!(
+        "update log set point = {POINTS_MAX}, status = 'rejected', reject_reason = 'balance_limit', balance = 50 \
+         where seq > 50; update user_point set point = 50"
+    );
+    system.execute(&refusals).await;
     let service: PointService = system.service(1);
     let mut query = HistoryQuery {
         user_id: UserId::new("id", 7).expect("positive"),
