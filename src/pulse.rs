@@ -15,6 +15,7 @@ use tokio::{
 };
 
 use crate::{
+    domain::PARTITIONS,
     health::Health,
     metrics,
     queue::{LinkWatch, Progress, Standing},
@@ -32,6 +33,13 @@ const SILENCE_S: u64 = 30;
 
 /// The least time between two connections that a worker gives up because of silence.
 const RENEW_PAUSE_S: u64 = 60;
+
+/// The partitions of other builds are none of ours.
+const LAST_PARTITION: i16 = PARTITIONS.cast_signed() - 1;
+
+/// The most connections that are given up for one silence. What these don't heal, such as a queue that was purged, is for
+/// an operator, and no reason to disturb the other partitions for ever.
+const RENEWALS_MAX: u32 = 3;
 
 /// The pulse of a node.
 pub struct Pulse {
@@ -68,25 +76,36 @@ impl Pulse {
     /// Beats for a node that takes changes from the queue. Where a partition has fallen silent that it is subscribed to,
     /// its connection is given up: what the broker believes to be in its hands goes back to the queue.
     pub async fn taking(self, partitions: Vec<Progress>, link: LinkWatch) -> Infallible {
-        let (mut beats, mut told, mut renewed) = (beats(), Vec::new(), None::<Instant>);
+        let (mut beats, mut told) = (beats(), Vec::new());
+        let (mut renewed, mut renewals) = (None::<Instant>, 0);
         loop {
             beats.tick().await;
             let now: Vec<Standing> = partitions.iter().map(Progress::standing).collect();
             let untils: Vec<_> = now.iter().map(|standing| standing.taken_until).collect();
-            let is_news =
-                |partition: usize| now[partition].is_busy || told.get(partition) != Some(&untils[partition]);
+            // What a worker does not know of its partition is no news: it would hide the silence from the others.
+            let has_moved = |partition: usize| {
+                untils[partition].is_some() && told.get(partition) != Some(&untils[partition])
+            };
+            let holds = |standing: &Standing| standing.is_busy && standing.subscribed_at.is_some();
+            let is_news = |partition: usize| has_moved(partition) || holds(&now[partition]);
             let news = (0..now.len()).filter(|partition| is_news(*partition));
             let news = news.map(|partition| (number(partition), untils[partition])).unzip();
             let Some(silent) = self.beat(TAKEN, &news).await else { continue };
             told = untils;
             let is_recent = |then: Instant| then.elapsed() < Duration::from_secs(RENEW_PAUSE_S);
-            let ours = silent.iter().find(|partition| should_hear(&now[usize::from(**partition)]));
-            if let Some(partition) = ours.filter(|_| !renewed.is_some_and(is_recent)) {
+            let ours =
+                silent.iter().find(|partition| now.get(usize::from(**partition)).is_some_and(should_hear));
+            if ours.is_none() {
+                renewals = 0;
+            }
+            let may_help = renewals < RENEWALS_MAX && !renewed.is_some_and(is_recent);
+            if let Some(partition) = ours.filter(|_| may_help) {
                 log::warn!(
                     "partition {partition} is silent: changes were accepted, and none is delivered; connecting anew"
                 );
                 link.renew();
                 renewed = Some(Instant::now());
+                renewals += 1;
             }
         }
     }
@@ -147,7 +166,7 @@ const TAKEN: &str = "insert into partition_pulse as known (partition, taken_unti
 
 const SILENCE: &str = "select partition, case when accepted_until > taken_until \
          then extract(epoch from clock_timestamp() - moved_at)::float8 else 0 end as seconds \
-     from partition_pulse";
+     from partition_pulse where partition between 0 and $1";
 
 /// For how long nothing was taken from each partition where something waits; 0 where nothing does.
 async fn told_and_seen(
@@ -159,7 +178,7 @@ async fn told_and_seen(
     if !partitions.is_empty() {
         client.execute(&tell, &[partitions, untils]).await?;
     }
-    let rows = client.query(&silence, &[]).await?;
+    let rows = client.query(&silence, &[&LAST_PARTITION]).await?;
     let read = |row: &tokio_postgres::Row| {
         let partition: i16 = row.try_get("partition")?;
         Ok((partition.unsigned_abs(), row.try_get("seconds")?))

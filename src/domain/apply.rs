@@ -99,19 +99,27 @@ impl ApplyTrip {
         let mut results = Vec::with_capacity(deltas.len());
         let mut obstacles = HashMap::new();
         let (mut one_by_one_until, mut slow_users) = (0, 0);
+        // While what takes too long is searched for; the pace is the database's, and this the group's own.
+        let mut bound = usize::MAX;
         let began = Instant::now();
         while results.len() < deltas.len() {
             let rest = &deltas[results.len()..];
-            let max = if results.len() < one_by_one_until { 1 } else { self.pace.batch_max() };
+            let max = if results.len() < one_by_one_until { 1 } else { self.pace.batch_max().min(bound) };
             let part = &rest[..max.min(rest.len())];
             match self.transact(part, &mut obstacles).await {
                 Ok(decided) => {
                     slow_users = 0;
                     results.extend(decided);
                 }
-                Err(StoreError::TooSlow { .. }) if part.len() > 1 => self.pace.too_slow(part.len()),
+                Err(StoreError::TooSlow { obstacle, .. }) if part.len() > 1 => {
+                    bound = part.len() / 2;
+                    if obstacle == Obstacle::Slow {
+                        self.pace.too_slow(part.len());
+                    }
+                }
                 Err(StoreError::TooSlow { obstacle, .. }) if slow_users < SLOW_USERS_MAX => {
                     slow_users += 1;
+                    bound = usize::MAX;
                     obstacles.insert(part[0].user_id, obstacle);
                     results.push(Err(ServiceError::Blocked(obstacles[&part[0].user_id].clone())));
                 }
@@ -122,7 +130,8 @@ impl ApplyTrip {
                 Err(other) => results.resize(deltas.len(), Err(other.into())),
             }
             if results.len() < deltas.len() && self.patience.has_ended(began) {
-                let ended = ServiceError::Unavailable("PostgreSQL is too slow for all of it".to_owned());
+                let ended =
+                    ServiceError::Unavailable("PostgreSQL was too slow to apply the whole batch".to_owned());
                 results.resize(deltas.len(), Err(ended));
             }
         }

@@ -81,7 +81,8 @@ pub enum ServiceError {
     /// PostgreSQL refuses this delta, and always will; nothing was done.
     #[error("{0}")]
     Refused(String),
-    /// The database is well, but not for this user now; nothing was done.
+    /// The database is well, but not for this user now. A try before may have ended without an answer: send the delta
+    /// again with its id.
     #[error("{0}")]
     Blocked(Obstacle),
 }

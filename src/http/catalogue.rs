@@ -113,8 +113,10 @@ catalogue! {
     }
     UserBlocked(SERVICE_UNAVAILABLE, "user-blocked", "User blocked") {
         "The database is up, but nothing can be done for this user now: another session has the user's row locked, or a \
-         row of the user was damaged by hand. Nothing was applied, and other users are served."
-        "Wait as long as Retry-After says, then send the same request again. The operator finds the session that holds \
+         row of the user was damaged by hand. Other users are served. A change that was waited for is not known to be \
+         applied: a try before may have ended without an answer."
+        "Wait as long as Retry-After says, then ask for the outcome at the Location, or send the same request again with \
+         the same Idempotency-Key: it counts once. The operator finds the session that holds \
          the lock in pg_stat_activity, and damage with `point-system audit`."
     }
     DatabaseUnavailable(SERVICE_UNAVAILABLE, "database-unavailable", "Database unavailable") {

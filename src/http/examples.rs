@@ -75,7 +75,7 @@ impl Kind {
             Self::BalanceLimit => rejected(Action::Add, crate::domain::POINTS_MAX, Rejection::BalanceLimit),
             Self::QueueUnavailable => ApiError::QueueUnavailable(sent()),
             Self::DatabaseUnavailable => ApiError::DatabaseUnavailable(Some(sent())),
-            Self::UserBlocked => ApiError::UserBlocked(Obstacle::Locked),
+            Self::UserBlocked => ApiError::UserBlocked(Obstacle::Locked, Some(sent())),
             Self::Overloaded => ApiError::Overloaded { retry_after: Duration::from_secs(3) },
             Self::Refused => ApiError::Refused,
             Self::Unauthorized => ApiError::Unauthorized { key_given: false },

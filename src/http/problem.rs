@@ -70,7 +70,7 @@ pub enum ApiError {
     #[error("{}", unreached(.0.as_ref()))]
     DatabaseUnavailable(Option<Sent>),
     #[error("{}; the other users are served", .0)]
-    UserBlocked(Obstacle),
+    UserBlocked(Obstacle, Option<Sent>),
     #[error("more requests are waiting than the service holds; nothing was queued and nothing was changed")]
     Overloaded { retry_after: Duration },
     #[error("the database refuses this change; the log of this node says why")]
@@ -120,7 +120,7 @@ impl From<ServiceError> for ApiError {
             ServiceError::Overloaded => Self::Overloaded { retry_after: RETRY_AFTER },
             ServiceError::Blocked(obstacle) => {
                 log::warn!("a request can't be served: {obstacle}");
-                Self::UserBlocked(obstacle)
+                Self::UserBlocked(obstacle, None)
             }
             ServiceError::Refused(why) => {
                 log::error!("a delta was refused: {why}");
@@ -188,7 +188,7 @@ impl ApiError {
             Self::QueueUnavailable(_) | Self::PartlyQueued(_) => Kind::QueueUnavailable,
             Self::DatabaseUnavailable(_) => Kind::DatabaseUnavailable,
             Self::Overloaded { .. } => Kind::Overloaded,
-            Self::UserBlocked(_) => Kind::UserBlocked,
+            Self::UserBlocked(..) => Kind::UserBlocked,
             Self::Refused => Kind::Refused,
             Self::Unauthorized { .. } => Kind::Unauthorized,
             Self::InsufficientScope { .. } => Kind::InsufficientScope,
@@ -210,7 +210,7 @@ impl ApiError {
             Self::QueueUnavailable(_)
             | Self::PartlyQueued(_)
             | Self::DatabaseUnavailable(_)
-            | Self::UserBlocked(_) => Some(RETRY_AFTER),
+            | Self::UserBlocked(..) => Some(RETRY_AFTER),
             _ => None,
         }
     }
@@ -219,7 +219,7 @@ impl ApiError {
     fn sent(&self) -> Option<Sent> {
         match self {
             Self::QueueUnavailable(sent) => Some(*sent),
-            Self::DatabaseUnavailable(sent) => *sent,
+            Self::DatabaseUnavailable(sent) | Self::UserBlocked(_, sent) => *sent,
             _ => None,
         }
     }

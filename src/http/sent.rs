@@ -34,6 +34,7 @@ impl Sent {
     pub(super) fn not_applied(self, error: ServiceError) -> ApiError {
         match ApiError::from(error) {
             ApiError::DatabaseUnavailable(_) => ApiError::DatabaseUnavailable(Some(self)),
+            ApiError::UserBlocked(obstacle, _) => ApiError::UserBlocked(obstacle, Some(self)),
             other => other,
         }
     }

@@ -1,6 +1,9 @@
 //! Deltas out: batched per partition, published, and safe once the broker confirms. No HTTP may enter.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use amqprs::{
     BasicProperties, DELIVERY_MODE_PERSISTENT,
@@ -14,6 +17,7 @@ use super::{
     link::LinkWatch,
     message,
     pace::Pace,
+    pauses::Pauses,
     session::{OpenChannel, Session},
     topology,
 };
@@ -29,6 +33,9 @@ const MESSAGE_MAX_BYTES: usize = 128 * 1024;
 
 /// The longest wait for a confirm, opening a channel included.
 pub(super) const CONFIRM_TIMEOUT_MS: u64 = 5_000;
+
+/// The longest pause between tries to use a partition's queue.
+const OPEN_PAUSE_MAX_MS: u64 = 1_000;
 
 /// The most deltas that may wait for one partition.
 pub const PARTITION_CAPACITY: usize = 4_096;
@@ -69,6 +76,8 @@ impl Publisher {
             link: link.clone(),
             channel: None,
             pace: Arc::clone(pace),
+            pauses: Pauses::new(OPEN_PAUSE_MAX_MS),
+            not_before: Instant::now(),
         };
         let lane = |partition| Lane::start([trip(partition)], PARTITION_CAPACITY);
         Self { partitions: (0..).zip(&paces).map(lane).collect(), paces }
@@ -122,6 +131,9 @@ struct PublishTrip {
     channel: Option<ConfirmChannel>,
     pace: Arc<Pace>,
     metrics: PublisherMetrics,
+    pauses: Pauses,
+    /// When a channel may be opened again.
+    not_before: Instant,
 }
 
 impl Trip for PublishTrip {
@@ -156,7 +168,11 @@ impl PublishTrip {
                 Err(PublishError::Full { retry_after: self.pace.retry_after(deltas.len()) })
             }
             Ok(Err(error)) => Err(error),
-            Err(_) => Err(lost(&format!("no confirm within {CONFIRM_TIMEOUT_MS} ms"))),
+            Err(_) => {
+                // The other partitions go on, unless it is the connection that does not answer.
+                session.check();
+                Err(lost(&format!("no confirm within {CONFIRM_TIMEOUT_MS} ms")))
+            }
         };
         let counter = match &result {
             Ok(()) => &self.metrics.confirmed,
@@ -169,10 +185,8 @@ impl PublishTrip {
             log::warn!("{count} deltas for partition {partition} are not confirmed: {error}");
         }
         if matches!(result, Err(PublishError::Unavailable(_))) {
-            // What is in flight is unknown: begin anew, so that no late confirm is taken for another's. The other
-            // partitions go on, unless it is the connection that does not answer.
+            // What is in flight is unknown: begin anew, so that no late confirm is taken for another's.
             self.channel = None;
-            session.check();
         }
         result
     }
@@ -185,12 +199,25 @@ impl PublishTrip {
         self.channel.insert(channel).publish(&queue, Some(&id), message::encode(deltas)).await
     }
 
-    async fn open(&self, session: &Session) -> Result<ConfirmChannel, PublishError> {
+    /// A queue that can't be used is not asked for at each publish: each refusal costs the connection a channel.
+    async fn open(&mut self, session: &Session) -> Result<ConfirmChannel, PublishError> {
+        if Instant::now() < self.not_before {
+            return Err(lost(&format!("partition {} could not be used a moment ago", self.partition)));
+        }
         let opening = async {
             let channel = topology::open_partition(session, &self.link.names, self.partition).await?;
             ConfirmChannel::on(channel).await
         };
-        opening.await.map_err(PublishError::Unavailable)
+        match opening.await {
+            Ok(channel) => {
+                self.pauses = Pauses::new(OPEN_PAUSE_MAX_MS);
+                Ok(channel)
+            }
+            Err(error) => {
+                self.not_before = Instant::now() + self.pauses.after_failure();
+                Err(PublishError::Unavailable(error))
+            }
+        }
     }
 }
 

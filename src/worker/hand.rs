@@ -58,8 +58,8 @@ pub(super) struct Waiting {
 }
 
 impl Hand {
-    /// Takes messages, and returns the deltas to apply now: those that are due, and the new ones of users who do not
-    /// wait. Of messages that have nothing to apply, what becomes of them is settled at once: see [`Hand::settled`].
+    /// Takes messages, and returns the deltas to apply now, those of users who do not wait. Of messages that have nothing
+    /// to apply, what becomes of them is settled at once: see [`Hand::settled`].
     pub(super) fn take(&mut self, deliveries: Vec<Delivery>, now: Instant) -> Vec<Taken> {
         let mut fresh = Vec::new();
         for Delivery { tag, deltas } in deliveries {
@@ -75,10 +75,13 @@ impl Hand {
                 }
             }
         }
+        fresh
+    }
+
+    /// The deltas of users who are due, to be applied without others: whoever still has an obstacle may take time.
+    pub(super) fn take_due(&mut self, now: Instant) -> Vec<Taken> {
         let due = self.waiting.values_mut().filter(|user| user.due <= now && user.obstacle != Obstacle::Slow);
-        let mut taken: Vec<Taken> = due.flat_map(|waiting| waiting.deltas.drain(..)).collect();
-        taken.append(&mut fresh);
-        taken
+        due.flat_map(|waiting| waiting.deltas.drain(..)).collect()
     }
 
     /// The next delta of a user who is slow and due, to be applied alone.
@@ -87,7 +90,7 @@ impl Hand {
         users.find(|user| user.due <= now && user.obstacle == Obstacle::Slow)?.deltas.pop_front()
     }
 
-    /// Notes what became of the deltas that [`Hand::take`] returned, up to the first without a final result, and returns
+    /// Notes what became of the deltas that were taken, up to the first without a final result, and returns
     /// the users who were waiting and do not any more.
     pub(super) fn note(
         &mut self,
@@ -97,7 +100,13 @@ impl Hand {
     ) -> Vec<(UserId, Waiting)> {
         for (taken, result) in taken.into_iter().zip(results) {
             match result {
-                Ok(_) => self.close(taken.place.0, Disposition::Ack),
+                Ok(_) => {
+                    self.close(taken.place.0, Disposition::Ack);
+                    // Slow no more: what came behind it may go on together.
+                    if let Some(user) = self.waiting.get_mut(&taken.delta.user_id) {
+                        (user.obstacle, user.due, user.pause) = (Obstacle::Locked, now, Duration::ZERO);
+                    }
+                }
                 Err(ServiceError::Refused(_)) => self.close(taken.place.0, Disposition::DeadLetter),
                 Err(ServiceError::Blocked(obstacle)) => self.wait(taken, obstacle, now),
                 Err(ServiceError::Unavailable(_) | ServiceError::Overloaded) => return Vec::new(),
@@ -214,6 +223,13 @@ mod tests {
         Outcome { entry, replayed: false }
     }
 
+    #[derive(Clone, Copy)]
+    enum Turn {
+        Fresh,
+        Due,
+        Slow,
+    }
+
     proptest! {
         /// Messages of a few users, and what becomes of each try: whatever happens, each user's deltas are applied in
         /// their order and once, and a message is settled when its last delta is, and no sooner.
@@ -227,15 +243,18 @@ mod tests {
             let mut obstacles = obstacles.into_iter();
             let mut messages = (1..).zip(messages).peekable();
             while messages.peek().is_some() || hand.len() > 0 {
-                let deliveries: Vec<Delivery> = messages.by_ref().take(2).map(|(tag, users)| {
+                let mut deliveries: Vec<Delivery> = messages.by_ref().take(2).map(|(tag, users)| {
                     let deltas: Vec<Delta> = users.into_iter().map(delta).collect();
                     sent.extend(deltas.iter().map(|delta| (delta.user_id, delta.request_id)));
                     open.insert(tag, deltas.len());
                     Delivery { tag, deltas: Ok(deltas) }
                 }).collect();
-                let mut groups = vec![hand.take(deliveries, now)];
-                for _ in 0..2 {
-                    let group = groups.pop().expect("one");
+                for turn in [Turn::Fresh, Turn::Due, Turn::Slow] {
+                    let group = match turn {
+                        Turn::Fresh => hand.take(std::mem::take(&mut deliveries), now),
+                        Turn::Due => hand.take_due(now),
+                        Turn::Slow => hand.take_slow(now).into_iter().collect(),
+                    };
                     let blocked: HashMap<UserId, Obstacle> = group.iter().filter_map(|taken| {
                         let of = [Obstacle::Locked, Obstacle::Unreadable(String::new()), Obstacle::Slow];
                         Some((taken.delta.user_id, of[obstacles.next()??].clone()))
@@ -254,11 +273,6 @@ mod tests {
                     }
                     prop_assert_eq!(open.keys().next().copied(), hand.first_open());
                     prop_assert!(open.values().all(|open| *open > 0), "settled late");
-                    groups.push(hand.take_slow(now).into_iter().collect());
-                }
-                // The last was only looked for.
-                for taken in groups.pop().expect("one") {
-                    hand.note(vec![taken], &[Err(ServiceError::Blocked(Obstacle::Slow))], now);
                 }
                 now = hand.due().map_or(now, |due| due.max(now));
             }
@@ -279,7 +293,7 @@ mod tests {
         hand.note(taken, &[Err(ServiceError::Refused(String::new())), Err(blocked)], now);
         assert!(hand.settled().is_empty() && hand.waiting().len() == 1);
         let later = hand.due().expect("a user who waits");
-        let taken = hand.take(Vec::new(), later);
+        let taken = hand.take_due(later);
         let result = Ok(applied(&taken[0].delta));
         assert_eq!(hand.note(taken, &[result], later).len(), 1);
         assert_eq!(hand.settled(), [(1, Disposition::DeadLetter)]);

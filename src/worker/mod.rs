@@ -7,6 +7,7 @@ use std::{
 };
 
 use log::{Level, kv::Value};
+use tokio::task::JoinHandle;
 use tokio_util::task::TaskTracker;
 
 use crate::{
@@ -39,10 +40,19 @@ pub async fn work(consumers: impl IntoIterator<Item = Consumer>, service: Arc<Po
     for consumer in consumers {
         let metrics = WorkerMetrics::new(consumer.partition());
         let partition = Partition { consumer, service: Arc::clone(&service), hand: Hand::default(), metrics };
-        tasks.spawn(partition.work());
+        tasks.spawn(outlive(tokio::spawn(partition.work())));
     }
     tasks.close();
     tasks.wait().await;
+}
+
+/// A partition whose task panics is a defect that would leave it without a word. It takes the process with it: what was
+/// not settled comes again, to a worker that works.
+async fn outlive(partition: JoinHandle<()>) {
+    if partition.await.is_err_and(|error| error.is_panic()) {
+        log::error!("a partition's task has panicked; ending the process");
+        std::process::abort();
+    }
 }
 
 /// One partition, as far as this worker has it.
@@ -74,9 +84,10 @@ impl Partition {
             let taken = self.hand.take(deliveries, Instant::now());
             self.metrics.taken(self.hand.oldest());
             self.apply(taken, malformed).await;
-            if let Some(slow) = self.hand.take_slow(Instant::now()) {
-                self.apply(vec![slow], 0).await;
-            }
+            let due = self.hand.take_due(Instant::now());
+            self.apply(due, 0).await;
+            let slow = self.hand.take_slow(Instant::now());
+            self.apply(slow.into_iter().collect(), 0).await;
             self.tell();
             let is_old = |since: Instant| since.elapsed() > Duration::from_secs(HOLD_TIME_MAX_S);
             if self.hand.since().is_some_and(is_old) {
@@ -88,7 +99,10 @@ impl Partition {
     }
 
     async fn apply(&mut self, taken: Vec<Taken>, malformed: u64) {
-        self.consumer.set_busy(true);
+        if taken.is_empty() && malformed == 0 && self.hand.len() == 0 {
+            return;
+        }
+        self.consumer.set_busy(!taken.is_empty());
         let deltas: Vec<Delta> = taken.iter().map(|taken| taken.delta.clone()).collect();
         let results =
             if deltas.is_empty() { Ok(Vec::new()) } else { self.service.apply_deltas(deltas).await };
@@ -114,7 +128,7 @@ impl Partition {
         }
         let settled = self.hand.settled();
         let dead = settled.iter().filter(|(_, disposition)| *disposition == Disposition::DeadLetter).count();
-        self.metrics.refused.inc_by(dead as u64 - malformed);
+        self.metrics.refused.inc_by((dead as u64).saturating_sub(malformed));
         self.consumer.settle(&settled, self.hand.first_open()).await;
         if let Some(failure) = failure {
             log::warn!("partition {}: {failure}; its messages go back", self.consumer.partition());
