@@ -174,10 +174,25 @@ impl<Q: LookUp> Trip for ReadTrip<Q> {
     }
 
     async fn carry(&mut self, asked: Vec<Q>) -> Vec<Self::Reply> {
-        match retried(|| Q::look_up(&self.store, &asked), &Patience::Caller, &self.metrics).await {
+        match self.look_up(&asked).await {
             Ok(answers) => answers.into_iter().map(Ok).collect(),
+            // One by one, so that only those who ask for the damaged row are told of it.
+            Err(StoreError::Unreadable(_)) if asked.len() > 1 => {
+                let mut answers = Vec::with_capacity(asked.len());
+                for one in asked.chunks(1) {
+                    let answer = self.look_up(one).await.map(|mut answers| answers.remove(0));
+                    answers.push(answer.map_err(Into::into));
+                }
+                answers
+            }
             Err(error) => vec![Err(error.into()); asked.len()],
         }
+    }
+}
+
+impl<Q: LookUp> ReadTrip<Q> {
+    async fn look_up(&self, asked: &[Q]) -> Result<Vec<Q::Answer>, StoreError> {
+        retried(|| Q::look_up(&self.store, asked), &Patience::Caller, &self.metrics).await
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use deadpool_postgres::{Client, Object, Pool, PoolError};
 use tokio::time::timeout;
-use tokio_postgres::{Row, error::SqlState};
+use tokio_postgres::{Row, error::SqlState, types::FromSql};
 use uuid::Uuid;
 
 use super::{
@@ -124,11 +124,11 @@ const LOGGED: &str = "select user_id, seq, request_id, action, point, reject_rea
 const LOCK_NOBODY: &str = "select from user_point where user_id = 0 for update skip locked";
 
 fn user_id(row: &Row) -> Result<UserId, StoreError> {
-    UserId::new("user_id", row.try_get(0)?).map_err(corrupt)
+    UserId::new("user_id", get(row, 0)?).map_err(corrupt)
 }
 
 fn account(row: &Row) -> Result<Account, StoreError> {
-    let account = Account { point: row.try_get(1)?, seq: row.try_get(2)?, updated_at: row.try_get(3)? };
+    let account = Account { point: get(row, 1)?, seq: get(row, 2)?, updated_at: get(row, 3)? };
     if !(0..=POINTS_MAX).contains(&account.point) || account.seq < 0 {
         return Err(corrupt("point or seq is out of range"));
     }
@@ -136,27 +136,32 @@ fn account(row: &Row) -> Result<Account, StoreError> {
 }
 
 fn entry(row: &Row) -> Result<((UserId, RequestId), Entry), StoreError> {
-    let request_id = RequestId::from(row.try_get::<_, Uuid>(2)?);
-    let reject_reason: Option<&str> = row.try_get(5)?;
+    let request_id = RequestId::from(get::<Uuid>(row, 2)?);
+    let reject_reason: Option<&str> = get(row, 5)?;
     let delta = Delta {
         request_id,
         user_id: user_id(row)?,
-        action: Action::parse(row.try_get(3)?).ok_or_else(|| corrupt("unknown action"))?,
-        point: Points::new(row.try_get(4)?).map_err(corrupt)?,
-        reason: row.try_get::<_, Option<String>>(6)?.map(Reason::new).transpose().map_err(corrupt)?,
-        requested_at: row.try_get(8)?,
+        action: Action::parse(get(row, 3)?).ok_or_else(|| corrupt("unknown action"))?,
+        point: Points::new(get(row, 4)?).map_err(corrupt)?,
+        reason: get::<Option<String>>(row, 6)?.map(Reason::new).transpose().map_err(corrupt)?,
+        requested_at: get(row, 8)?,
         traceparent: None,
     };
     let rejection =
         reject_reason.map(|why| Rejection::parse(why).ok_or_else(|| corrupt("unknown rejection")));
     let entry = Entry {
-        seq: row.try_get(1)?,
+        seq: get(row, 1)?,
         rejection: rejection.transpose()?,
-        balance: row.try_get(7)?,
-        created_at: row.try_get(9)?,
+        balance: get(row, 7)?,
+        created_at: get(row, 9)?,
         delta,
     };
     Ok(((entry.delta.user_id, request_id), entry))
+}
+
+/// The value of a column; one that can't be read, such as an infinite time, is damage as well.
+fn get<'a, T: FromSql<'a>>(row: &'a Row, column: usize) -> Result<T, StoreError> {
+    row.try_get(column).map_err(corrupt)
 }
 
 /// A row that our constraints do not allow: somebody changed the tables by hand.

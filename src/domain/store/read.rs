@@ -9,7 +9,7 @@ use tokio::try_join;
 use tokio_postgres::Row;
 use uuid::Uuid;
 
-use super::{LOGGED, Store, StoreError, entry, user_id};
+use super::{LOGGED, Store, StoreError, entry, get, user_id};
 use crate::domain::{
     Balance,
     delta::{RequestId, UserId},
@@ -55,7 +55,7 @@ impl Store {
         self.with_client(READ_TIMEOUT_MS, async |client| {
             let each = asked.iter().map(|(user_id, at)| async {
                 let Some(row) = last_until(client, *user_id, *at).await? else { return Ok(None) };
-                let (seq, point, updated_at) = (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
+                let (seq, point, updated_at) = (get(&row, 0)?, get(&row, 1)?, get(&row, 2)?);
                 Ok(Some(Balance { user_id: *user_id, point, seq, updated_at }))
             });
             try_join_all(each).await
@@ -82,12 +82,8 @@ async fn balances(client: &Client, users: &[UserId]) -> Result<HashMap<UserId, B
     rows.iter()
         .map(|row| {
             let user_id = user_id(row)?;
-            let balance = Balance {
-                user_id,
-                point: row.try_get(1)?,
-                seq: row.try_get(2)?,
-                updated_at: row.try_get(3)?,
-            };
+            let balance =
+                Balance { user_id, point: get(row, 1)?, seq: get(row, 2)?, updated_at: get(row, 3)? };
             Ok((user_id, balance))
         })
         .collect()

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use deadpool_postgres::Object;
+use futures_util::future::join_all;
 use point_system::domain::PARTITIONS;
 use tokio::time::interval;
 
@@ -163,5 +164,31 @@ async fn a_user_whose_rows_are_damaged_waits_alone_and_is_named() {
     system.execute("update log set action = 'add' where user_id = 1").await;
     eventually("the user goes on", async || client.balance(STUCK).await == 2).await;
     assert!(work.end("-TERM").await.success());
+    system.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_row_fails_the_reads_of_its_own_user_only() {
+    let mut system = System::new().await;
+    let client = system.serve();
+    for user in 1..=20 {
+        assert_eq!(answer(client.change("add", user, 1).header("Prefer", "wait")).await.0, 200);
+    }
+    system.execute("update user_point set updated_at = 'infinity' where user_id = 1").await;
+    for _ in 0..20 {
+        // At once, so that they share queries.
+        let paths = (1..=20).map(|user| format!("/v1/point?id={user}"));
+        let answers = join_all(paths.map(|path| answer(client.get(&path)))).await;
+        for (user, (status, body)) in (1..).zip(answers) {
+            assert_eq!(status.as_u16(), if user == STUCK { 503 } else { 200 }, "user {user}: {body}");
+        }
+    }
+    system
+        .execute(
+            "update user_point set updated_at = (select created_at from log where user_id = 1)
+         where user_id = 1",
+        )
+        .await;
+    assert_eq!(client.balance(STUCK).await, 1);
     system.finish().await;
 }
