@@ -77,7 +77,7 @@ pub enum ApiError {
     Refused,
     #[error("{}", if *.key_given { "the API key is not valid" } else { "an API key is needed: Authorization: Bearer KEY" })]
     Unauthorized { key_given: bool },
-    #[error("the API key has not the scope {scope}, which this needs")]
+    #[error("the API key lacks the required scope {scope}")]
     InsufficientScope { scope: &'static str },
     #[error(
         "{header} shows that the request is not from a client on this machine; to serve others, create a key with \

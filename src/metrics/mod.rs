@@ -60,7 +60,7 @@ static BATCH_DURATION: LazyLock<HistogramVec> = LazyLock::new(|| {
 });
 
 static LANE_REFUSALS: LazyLock<IntCounterVec> = LazyLock::new(|| {
-    let help = "Calls that were turned away since as many were waiting as a lane holds";
+    let help = "Calls rejected because the lane was full";
     counters("point_system_lane_refusals_total", help, &["lane"])
 });
 

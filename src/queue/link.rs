@@ -206,7 +206,9 @@ async fn open(
 async fn diagnosed(url: &BrokerUrl, error: String) -> String {
     let reach = TcpStream::connect((url.host.trim_matches(['[', ']']), url.port));
     match timeout(Duration::from_millis(REACH_TIMEOUT_MS), reach).await {
-        Ok(Ok(_)) => format!("{error}: it can be reached; check the user, the password and the virtual host"),
+        Ok(Ok(_)) => {
+            format!("{error}: the server is reachable; check the user, the password and the virtual host")
+        }
         Ok(Err(unreachable)) => unreachable.to_string(),
         Err(_) => error,
     }

@@ -91,7 +91,10 @@ impl Partition {
             self.tell();
             let is_old = |since: Instant| since.elapsed() > Duration::from_secs(HOLD_TIME_MAX_S);
             if self.hand.since().is_some_and(is_old) {
-                log::warn!("partition {}: messages have been in hand for long", self.consumer.partition());
+                let partition = self.consumer.partition();
+                log::warn!(
+                    "partition {partition}: messages held for {HOLD_TIME_MAX_S} s go back to the queue"
+                );
                 self.give_back().await;
             }
         }
