@@ -5,8 +5,9 @@ use std::{
     sync::{Mutex, Once, PoisonError},
 };
 
-/// A part of a key that is worth something: more hexadecimal digits in a row than anything else has in a log.
-const DIGITS: usize = 40;
+/// A part of a key that is worth something: more hexadecimal digits in a row than anything else has in a log, such as the
+/// 40 of a commit in the backtrace of a panic.
+const DIGITS: usize = 48;
 
 static LEAKS: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
