@@ -116,6 +116,7 @@ async fn the_dashboard_and_the_alerts_ask_for_metrics_that_there_are() {
         .await
         .expect("locked");
     client.queue("add", 7, 100).await;
+    eventually("silence is told", async || metrics(&working).await.contains("silence_seconds{")).await;
     eventually("the user is named", async || metrics(&working).await.contains("waiting_user_seconds{")).await;
     let exported = [metrics(&serving).await, metrics(&working).await].concat();
     session.batch_execute("rollback").await.expect("unlocked");
