@@ -1,5 +1,4 @@
-//! Reading: balances, the log, what became of a request. What waits for a connection is looked up together.
-//! Nothing is written, and no SQL may enter.
+//! Reading: balances, the log, what became of a request, looked up together. Must not contain writes or SQL.
 
 use std::{marker::PhantomData, time::Duration};
 
@@ -35,7 +34,6 @@ const PAGES_AT_ONCE: usize = 2;
 
 /// The most callers that wait for an outcome to come.
 const WAITERS_MAX: usize = 1_000;
-
 /// All who wait for an outcome look at the same moments, this far apart: one query for all of them.
 const ROUND_MS: u64 = 50;
 
@@ -178,10 +176,10 @@ impl<Q: LookUp> Trip for ReadTrip<Q> {
             Ok(answers) => answers.into_iter().map(Ok).collect(),
             // One by one, so that only those who ask for the damaged row are told of it.
             Err(StoreError::Unreadable(_)) if asked.len() > 1 => {
-                let mut answers = Vec::with_capacity(asked.len());
+                let mut answers = Vec::new();
                 for one in asked.chunks(1) {
-                    let answer = self.look_up(one).await.map(|mut answers| answers.remove(0));
-                    answers.push(answer.map_err(Into::into));
+                    let found = self.look_up(one).await;
+                    answers.push(found.map(|mut found| found.remove(0)).map_err(Into::into));
                 }
                 answers
             }

@@ -208,16 +208,12 @@ impl PublishTrip {
             let channel = topology::open_partition(session, &self.link.names, self.partition).await?;
             ConfirmChannel::on(channel).await
         };
-        match opening.await {
-            Ok(channel) => {
-                self.pauses = Pauses::new(OPEN_PAUSE_MAX_MS);
-                Ok(channel)
-            }
-            Err(error) => {
-                self.not_before = Instant::now() + self.pauses.after_failure();
-                Err(PublishError::Unavailable(error))
-            }
+        let opened = opening.await.map_err(PublishError::Unavailable);
+        match &opened {
+            Ok(_) => self.pauses = Pauses::new(OPEN_PAUSE_MAX_MS),
+            Err(_) => self.not_before = Instant::now() + self.pauses.after_failure(),
         }
+        opened
     }
 }
 

@@ -223,13 +223,6 @@ mod tests {
         Outcome { entry, replayed: false }
     }
 
-    #[derive(Clone, Copy)]
-    enum Turn {
-        Fresh,
-        Due,
-        Slow,
-    }
-
     proptest! {
         /// Messages of a few users, and what becomes of each try: whatever happens, each user's deltas are applied in
         /// their order and once, and a message is settled when its last delta is, and no sooner.
@@ -249,11 +242,11 @@ mod tests {
                     open.insert(tag, deltas.len());
                     Delivery { tag, deltas: Ok(deltas) }
                 }).collect();
-                for turn in [Turn::Fresh, Turn::Due, Turn::Slow] {
+                for turn in ["fresh", "due", "slow"] {
                     let group = match turn {
-                        Turn::Fresh => hand.take(std::mem::take(&mut deliveries), now),
-                        Turn::Due => hand.take_due(now),
-                        Turn::Slow => hand.take_slow(now).into_iter().collect(),
+                        "fresh" => hand.take(std::mem::take(&mut deliveries), now),
+                        "due" => hand.take_due(now),
+                        _ => hand.take_slow(now).into_iter().collect(),
                     };
                     let blocked: HashMap<UserId, Obstacle> = group.iter().filter_map(|taken| {
                         let of = [Obstacle::Locked, Obstacle::Unreadable(String::new()), Obstacle::Slow];
