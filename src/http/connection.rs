@@ -103,7 +103,7 @@ enum Phase {
 pub(super) struct Activity(Cell<Phase>);
 
 impl Activity {
-    /// Notes that a head is complete; its answer is ready when what is returned is dropped.
+    /// Notes that a head is complete. The caller drops the returned guard when the answer is ready.
     pub(super) fn answering(self: &Rc<Self>) -> Answering {
         self.0.set(Phase::Answer);
         Answering(Rc::clone(self))

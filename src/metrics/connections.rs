@@ -17,8 +17,7 @@ static MAX: LazyLock<IntGaugeVec> = LazyLock::new(|| {
 });
 
 static REFUSED: LazyLock<IntCounterVec> = LazyLock::new(|| {
-    let help =
-        "Connections of HTTP clients that were closed at once: the listener had as many as it keeps open";
+    let help = "HTTP connections closed at once because the listener had reached its connection limit";
     counters("point_system_http_connections_refused_total", help, &["listener"])
 });
 

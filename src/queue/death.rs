@@ -1,4 +1,4 @@
-//! Why a message is a dead letter, and since when: what the broker noted on it. No channel may enter.
+//! Why and when a message became a dead letter, by the headers that the broker adds. Must not contain channels.
 
 use std::fmt;
 

@@ -78,16 +78,17 @@ impl Hand {
         fresh
     }
 
-    /// The deltas of users who are due, to be applied without others: whoever still has an obstacle may take time.
+    /// The deltas of users who are due, to be applied apart from others: those who still have an obstacle take time.
     pub(super) fn take_due(&mut self, now: Instant) -> Vec<Taken> {
         let due = self.waiting.values_mut().filter(|user| user.due <= now && user.obstacle != Obstacle::Slow);
         due.flat_map(|waiting| waiting.deltas.drain(..)).collect()
     }
 
     /// The next delta of a user who is slow and due, to be applied alone.
-    pub(super) fn take_slow(&mut self, now: Instant) -> Option<Taken> {
+    pub(super) fn take_slow(&mut self, now: Instant) -> Vec<Taken> {
         let mut users = self.waiting.values_mut();
-        users.find(|user| user.due <= now && user.obstacle == Obstacle::Slow)?.deltas.pop_front()
+        let user = users.find(|user| user.due <= now && user.obstacle == Obstacle::Slow);
+        user.and_then(|user| user.deltas.pop_front()).into_iter().collect()
     }
 
     /// Notes what became of the deltas that were taken, up to the first without a final result, and returns
@@ -246,7 +247,7 @@ mod tests {
                     let group = match turn {
                         "fresh" => hand.take(std::mem::take(&mut deliveries), now),
                         "due" => hand.take_due(now),
-                        _ => hand.take_slow(now).into_iter().collect(),
+                        _ => hand.take_slow(now),
                     };
                     let blocked: HashMap<UserId, Obstacle> = group.iter().filter_map(|taken| {
                         let of = [Obstacle::Locked, Obstacle::Unreadable(String::new()), Obstacle::Slow];

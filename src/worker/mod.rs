@@ -84,10 +84,12 @@ impl Partition {
             let taken = self.hand.take(deliveries, Instant::now());
             self.metrics.taken(self.hand.oldest());
             self.apply(taken, malformed).await;
-            let due = self.hand.take_due(Instant::now());
-            self.apply(due, 0).await;
-            let slow = self.hand.take_slow(Instant::now());
-            self.apply(slow.into_iter().collect(), 0).await;
+            for taken in [Hand::take_due, Hand::take_slow] {
+                let taken = taken(&mut self.hand, Instant::now());
+                if !taken.is_empty() {
+                    self.apply(taken, 0).await;
+                }
+            }
             self.tell();
             let is_old = |since: Instant| since.elapsed() > Duration::from_secs(HOLD_TIME_MAX_S);
             if self.hand.since().is_some_and(is_old) {
@@ -102,10 +104,7 @@ impl Partition {
     }
 
     async fn apply(&mut self, taken: Vec<Taken>, malformed: u64) {
-        if taken.is_empty() && malformed == 0 && self.hand.len() == 0 {
-            return;
-        }
-        self.consumer.set_busy(!taken.is_empty());
+        self.consumer.set_busy(true);
         let deltas: Vec<Delta> = taken.iter().map(|taken| taken.delta.clone()).collect();
         let results =
             if deltas.is_empty() { Ok(Vec::new()) } else { self.service.apply_deltas(deltas).await };

@@ -1,5 +1,5 @@
 //! Whether every entry goes on from the one before it, in bounded memory, whatever order they come in.
-//! No I/O and no SQL may enter.
+//! Must not contain I/O or SQL.
 
 use std::{
     collections::{HashMap, hash_map},

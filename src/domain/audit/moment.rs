@@ -1,4 +1,4 @@
-//! A time as PostgreSQL keeps it, which has more of them than we can read. No SQL may enter.
+//! A time as PostgreSQL stores it, whose range is wider than that of our own times. Must not contain SQL.
 
 use std::{error::Error, fmt};
 
