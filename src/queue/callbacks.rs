@@ -14,8 +14,12 @@ use amqprs::{
     error::Error,
 };
 use async_trait::async_trait;
+use log::Level;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
+
+/// The reply code of a channel that asked for a queue that is not there (AMQP 0-9-1 §1.2).
+pub(super) const NOT_FOUND: u16 = 404;
 
 /// The most channels of a connection that the broker may close: amqprs does not use their numbers again, and panics
 /// when none of the 2,047 is free.
@@ -77,7 +81,9 @@ impl ChannelWatch {
 #[async_trait]
 impl ChannelCallback for ChannelWatch {
     async fn close(&mut self, _: &Channel, close: CloseChannel) -> Result<(), Error> {
-        log::warn!("RabbitMQ closes a channel: {close}");
+        // The caller that asked for a missing queue reports it.
+        let level = if close.reply_code() == NOT_FOUND { Level::Debug } else { Level::Warn };
+        log::log!(level, "RabbitMQ closes a channel: {close}");
         self.tell(ChannelEvent::Closed(close.reply_code(), close.reply_text().clone()));
         self.over.cancel();
         if self.closed.fetch_add(1, Ordering::Relaxed) + 1 >= CLOSED_CHANNELS_MAX {

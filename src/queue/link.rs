@@ -157,6 +157,8 @@ async fn supervise(
                 );
                 pause
             }
+            // An attempt that fails because the process ends is no failure.
+            Err(_) if stop.is_cancelled() => return,
             Err(error) => {
                 metrics.failures.inc();
                 let pause = pauses.after_failure();

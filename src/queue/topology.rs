@@ -6,7 +6,7 @@ use amqprs::{FieldTable, FieldValue, channel::QueueDeclareArguments};
 use tokio::time::sleep;
 
 use super::{
-    callbacks::ChannelEvent,
+    callbacks::{ChannelEvent, NOT_FOUND},
     dead_letters::KEPT_MAX,
     session::{OpenChannel, Session},
 };
@@ -19,9 +19,6 @@ const MISSING_PAUSE_MS: u64 = 1_000;
 
 /// The longest that the broker may take to declare a queue, or to say whether it is there.
 const DECLARE_TIMEOUT_MS: u64 = 5_000;
-
-/// The reply code of a channel that asked for a queue that is not there (AMQP 0-9-1 §1.2).
-const NOT_FOUND: u16 = 404;
 
 /// The most bytes that wait in a partition's queue; beyond, publishes are refused.
 const PARTITION_MAX_BYTES: i64 = 1 << 30;
