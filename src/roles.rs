@@ -156,7 +156,8 @@ pub async fn work(node: &NodeArgs, stop: CancellationToken) -> anyhow::Result<()
 
 async fn work_until(node: &NodeArgs, stop: CancellationToken) -> anyhow::Result<()> {
     let concurrency = usize::from(node.concurrency);
-    let pool = postgres::pool(&node.database.url, concurrency)?;
+    // One more for each partition, for its users who have an obstacle.
+    let pool = postgres::pool(&node.database.url, concurrency + usize::from(PARTITIONS))?;
     let link = Link::start(node.broker.url.clone(), node.broker.names.clone(), "work");
     let operations = Operations::start(Duty::Work, node, (&pool, &link), &stop)?;
     if let Some(started) = stop.run_until_cancelled(ready(&pool, &link, node)).await {

@@ -95,7 +95,7 @@ impl ApplyTrip {
     /// Applies the deltas in their order: at once, or in parts where that takes the database too long, or one by one
     /// where it refuses, so that only the guilty is refused. The first result that is neither final nor a user's own
     /// ends the group: what follows may be of the same user.
-    async fn apply(&self, deltas: &[Delta]) -> Vec<Result<Outcome, ServiceError>> {
+    pub(super) async fn apply(&self, deltas: &[Delta]) -> Vec<Result<Outcome, ServiceError>> {
         let mut results = Vec::with_capacity(deltas.len());
         let mut obstacles = HashMap::new();
         let (mut one_by_one_until, mut slow_users) = (0, 0);

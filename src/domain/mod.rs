@@ -132,6 +132,7 @@ impl fmt::Display for Obstacle {
 /// Applies deltas and reads the ledger, batched; cheap to share behind an `Arc`.
 pub struct PointService {
     apply: Lane<ApplyTrip>,
+    apart: ApplyTrip,
     store: Store,
     pace: Pace,
     readers: Readers,
@@ -145,7 +146,8 @@ impl PointService {
         let (store, metrics, pace) = (Store::new(pool), StoreMetrics::default(), Pace::default());
         let readers = Readers::start(&store, concurrency, &metrics);
         let trip = |_| ApplyTrip::new(store.clone(), pace.clone(), patience.clone(), metrics.clone());
-        Self { apply: Lane::start((0..concurrency).map(trip), LANE_CAPACITY), store, pace, readers }
+        let apply = Lane::start((0..concurrency).map(trip), LANE_CAPACITY);
+        Self { apply, apart: trip(0), store, pace, readers }
     }
 
     /// Applies one delta, once for its request id however often it is called. Waits a moment for a row that is
@@ -178,6 +180,12 @@ impl PointService {
         deltas: Vec<Delta>,
     ) -> Result<Vec<Result<Outcome, ServiceError>>, ServiceError> {
         Ok(self.apply.call(deltas).await?)
+    }
+
+    /// The same for deltas of users who have an obstacle: in transactions of their own, which may take long and hold up
+    /// nobody else's.
+    pub async fn apply_apart(&self, deltas: &[Delta]) -> Vec<Result<Outcome, ServiceError>> {
+        self.apart.apply(deltas).await
     }
 
     /// How many deltas are worth handing in together, at the pace that the database has.

@@ -15,6 +15,7 @@ use super::{
 };
 
 mod apply;
+mod hold;
 mod read;
 
 pub(super) use apply::Decision;

@@ -55,6 +55,13 @@ async fn outlive(partition: JoinHandle<()>) {
     }
 }
 
+/// What became of the deltas of a group, or why there is no answer for any.
+type Results = Result<Vec<Result<Outcome, ServiceError>>, ServiceError>;
+
+fn deltas(taken: &[Taken]) -> Vec<Delta> {
+    taken.iter().map(|taken| taken.delta.clone()).collect()
+}
+
 /// One partition, as far as this worker has it.
 struct Partition {
     consumer: Consumer,
@@ -83,11 +90,18 @@ impl Partition {
             let malformed = self.count_malformed(&deliveries);
             let taken = self.hand.take(deliveries, Instant::now());
             self.metrics.taken(self.hand.oldest());
-            self.apply(taken, malformed).await;
-            for taken in [Hand::take_due, Hand::take_slow] {
-                let taken = taken(&mut self.hand, Instant::now());
+            self.consumer.set_busy(true);
+            let results = if taken.is_empty() {
+                Ok(Vec::new())
+            } else {
+                self.service.apply_deltas(deltas(&taken)).await
+            };
+            self.settle(taken, results, malformed).await;
+            for take in [Hand::take_due, Hand::take_slow] {
+                let taken = take(&mut self.hand, Instant::now());
                 if !taken.is_empty() {
-                    self.apply(taken, 0).await;
+                    let results = self.service.apply_apart(&deltas(&taken)).await;
+                    self.settle(taken, Ok(results), 0).await;
                 }
             }
             self.tell();
@@ -103,11 +117,8 @@ impl Partition {
         self.give_back().await;
     }
 
-    async fn apply(&mut self, taken: Vec<Taken>, malformed: u64) {
-        self.consumer.set_busy(true);
-        let deltas: Vec<Delta> = taken.iter().map(|taken| taken.delta.clone()).collect();
-        let results =
-            if deltas.is_empty() { Ok(Vec::new()) } else { self.service.apply_deltas(deltas).await };
+    /// Settles what has come to its end. Where something has not, and it is no user's own, all goes back.
+    async fn settle(&mut self, taken: Vec<Taken>, results: Results, malformed: u64) {
         let (results, failure) = match results {
             Ok(results) => {
                 let failed = |result: &&Result<_, _>| {

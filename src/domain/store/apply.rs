@@ -1,4 +1,4 @@
-//! The apply transaction: locks, look-ups, and the statement that writes. Must not contain a rule of the ledger: `settle`
+//! The apply transaction, from its locks to the statement that writes. Must not contain a rule of the ledger: `settle`
 //! decides, this writes it down.
 
 use std::{
@@ -7,13 +7,12 @@ use std::{
 };
 
 use deadpool_postgres::Client;
-use futures_util::future::try_join_all;
 use jiff::Timestamp;
 use tokio::try_join;
 use tokio_postgres::{Row, types::ToSql};
 use uuid::Uuid;
 
-use super::{LOGGED, Store, StoreError, account, entry, user_id};
+use super::{Store, StoreError, account, entry, hold::Hold, user_id};
 use crate::domain::{
     Obstacle,
     delta::{Delta, Reason, RequestId, UserId},
@@ -45,18 +44,6 @@ impl Store {
     }
 }
 
-/// Only users who are not there at all: for others it would wait until their rows are unlocked.
-const CREATE: &str = "insert into user_point (user_id) select asked.user_id \
-     from unnest($1::bigint[]) as asked (user_id) \
-     where not exists (select from user_point where user_point.user_id = asked.user_id) \
-     on conflict do nothing";
-
-/// Rows that are locked elsewhere are left out: one user who is locked for long holds up nobody else.
-const LOCK: &str = "select user_id, point, seq, updated_at from user_point where user_id = any($1) \
-     order by user_id for update skip locked";
-
-const NOW: &str = "select clock_timestamp()";
-
 const WRITE: &str = "with moved as ( \
          update user_point set point = new.point, seq = new.seq, updated_at = new.updated_at \
          from unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::timestamptz[]) \
@@ -67,14 +54,9 @@ const WRITE: &str = "with moved as ( \
      select * from unnest($5::bigint[], $6::bigint[], $7::uuid[], $8::text[], $9::bigint[], $10::text[], \
          $11::text[], $12::text[], $13::bigint[], $14::timestamptz[], $15::timestamptz[])";
 
-/// Two round trips: locks and what is known, then the decision; each is pipelined on the connection. Users who
-/// are new, or locked elsewhere, take one more.
+/// Two round trips: locks and what is known, then the decision; each is pipelined on the connection.
 async fn apply(client: &Client, deltas: &[Delta]) -> Result<Vec<Decision>, StoreError> {
-    let [create, lock, logged, now, write]: [_; 5] =
-        try_join_all([CREATE, LOCK, LOGGED, NOW, WRITE].map(|sql| client.prepare_cached(sql)))
-            .await?
-            .try_into()
-            .expect("as many statements as texts");
+    let write = client.prepare_cached(WRITE).await?;
     // In the order of the indexes, here and where entries are written: then what is on one page is found there while
     // the page is at hand.
     let mut asked: Vec<(i64, Uuid)> =
@@ -84,29 +66,11 @@ async fn apply(client: &Client, deltas: &[Delta]) -> Result<Vec<Decision>, Store
     let mut users = asked_users.clone();
     users.dedup();
 
-    // Everyone locks in the order of the ids, so nobody waits in a circle: where a user is new, all locks are given
-    // up before the next try. In READ COMMITTED a statement sees what was committed before it began: what is
-    // logged is asked once the locks are held. `biased` polls in the order of the lines, which is then the order
-    // on the wire.
-    let of_users: [&(dyn ToSql + Sync); 1] = [&users];
-    let of_requests: [&(dyn ToSql + Sync); 2] = [&asked_users, &asked_requests];
-    let hold = async |begin, new_users: bool| {
-        try_join!(
-            biased;
-            client.batch_execute(begin),
-            async { if new_users { client.execute(&create, &of_users).await } else { Ok(0) } },
-            client.query(&lock, &of_users),
-            client.query(&logged, &of_requests),
-            client.query_one(&now, &[]),
-        )
-    };
-    let mut first = hold("begin", false).await?;
-    if first.2.len() < users.len() {
-        first = hold("rollback; begin", true).await?;
-    }
-    let (.., locked, logged, now) = first;
-    let mut state = State::of(&users, &locked, &logged)?;
-    let decisions = state.decide(deltas, now.try_get(0)?);
+    let held = Hold { users: &users, asked_users: &asked_users, asked_requests: &asked_requests }
+        .take(client)
+        .await?;
+    let mut state = State::of(&users, &held.locked, &held.logged)?;
+    let decisions = state.decide(deltas, held.now);
     let outcomes = decisions.iter().flatten();
     let mut entries: Vec<&Entry> = outcomes.filter(|o| !o.replayed).map(|o| &o.entry).collect();
     entries.sort_unstable_by_key(|entry| (entry.delta.user_id, entry.seq));

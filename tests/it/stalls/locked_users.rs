@@ -71,6 +71,34 @@ async fn one_locked_user_holds_up_nobody_else() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_new_user_whom_another_session_is_creating_holds_up_nobody_else() {
+    let mut system = System::new().await;
+    let client = system.serve();
+    let work = system.process("work", &["--metrics-listen", "127.0.0.1:0"]);
+    let session = system.database.pool(1).get().await.expect("a connection");
+    let create = "reset all; begin; insert into user_point (user_id) select generate_series(1, 3)";
+    session.batch_execute(create).await.expect("created");
+    queue_adds(&client, 1..=201).await;
+    eventually("all others are applied", async || entries_of(&system, "user_id > 3").await == 198).await;
+    assert_eq!(entries_of(&system, "user_id <= 3").await, 0, "their rows are not there yet");
+    work.says("the user's changes wait, and only they").await;
+    let waited = client.change("add", STUCK, 1).header("Prefer", "wait");
+    let (status, problem) = answer(waited).await;
+    assert_eq!(
+        (status.as_u16(), problem["type"].as_str()),
+        (503, Some("/problems/user-blocked")),
+        "{problem}"
+    );
+    let smaller = r#"point_system_database_retries_total{reason="slow"} 0"#;
+    let metrics = work.metrics().await;
+    assert!(metrics.contains(smaller), "no transaction was too slow: {metrics}");
+    session.batch_execute("rollback").await.expect("gone");
+    eventually("they go on", async || entries_of(&system, "user_id <= 3").await >= 3).await;
+    assert!(work.end("-TERM").await.success());
+    system.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_locked_user_in_a_tenth_of_the_messages_holds_up_nobody_else() {
     const MESSAGES: i64 = 2_500;
     let mut system = System::new().await;

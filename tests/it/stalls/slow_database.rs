@@ -48,11 +48,30 @@ async fn a_change_that_is_slow_by_itself_holds_up_nobody_else() {
         .await;
     let client = system.serve();
     queue_adds(&client, 1..=40).await;
-    system.work();
+    let work = system.process("work", &["--concurrency", "1"]);
     let others = "select count(*) from log where user_id > 1";
     eventually("all others are applied", async || system.count(others).await == 39).await;
     assert_eq!(client.balance(1).await, 0);
+    // It is tried again, and shares no transaction with what comes meanwhile.
+    let (mut alone, mut together) = slow_transactions(&work.printed());
+    let (tried, shared) = (alone + 1, together);
+    let mut promised = 39;
+    while alone < tried {
+        queue_adds(&client, (2..=1_000).cycle().take(4_000)).await;
+        promised += 4_000;
+        (alone, together) = slow_transactions(&work.printed());
+    }
+    assert_eq!(together, shared, "{}", work.printed());
+    eventually("all others are applied", async || system.count(others).await == promised).await;
     system.execute("drop table slow").await;
     eventually("the slow one is applied", async || client.balance(1).await == 1).await;
+    assert!(work.end("-TERM").await.success());
     system.finish().await;
+}
+
+/// How many transactions were too slow: those of one delta, and those of more.
+fn slow_transactions(printed: &str) -> (usize, usize) {
+    let all = printed.matches("it was a transaction of ").count();
+    let alone = printed.matches("it was a transaction of 1 deltas").count();
+    (alone, all - alone)
 }

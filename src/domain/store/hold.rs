@@ -1,0 +1,133 @@
+//! What an apply transaction begins with: the locks, and what is known of the requests. Must not contain a rule of the
+//! ledger, or a write to it but for the rows of new users.
+
+use std::{
+    collections::HashSet,
+    time::{Duration, Instant},
+};
+
+use deadpool_postgres::Client;
+use futures_util::future::try_join_all;
+use jiff::Timestamp;
+use tokio::try_join;
+use tokio_postgres::{Row, Statement, error::SqlState, types::ToSql};
+use uuid::Uuid;
+
+use super::{LOGGED, StoreError};
+
+/// The longest that users are created one by one for. Those who are left are taken to be locked, and tried again later.
+const CREATE_TIME_MAX_MS: u64 = 1_000;
+
+/// Only users who are not there at all: for others it would wait until their rows are unlocked.
+const CREATE: &str = "insert into user_point (user_id) select asked.user_id \
+     from unnest($1::bigint[]) as asked (user_id) \
+     where not exists (select from user_point where user_point.user_id = asked.user_id) \
+     on conflict do nothing";
+
+/// Where another session has inserted the same user and not committed, a new row waits for that: no longer than this.
+const WAIT_BRIEFLY: &str = "set local lock_timeout = '50ms'";
+
+/// As the session has it.
+const WAIT_AS_USUAL: &str = "set local lock_timeout = '500ms'";
+
+/// Rows that are locked elsewhere are left out: one user who is locked for long holds up nobody else.
+const LOCK: &str = "select user_id, point, seq, updated_at from user_point where user_id = any($1) \
+     order by user_id for update skip locked";
+
+const NOW: &str = "select clock_timestamp()";
+
+/// For whom a transaction is: each user once, and each request with its user, in the order of the index.
+pub(super) struct Hold<'a> {
+    pub(super) users: &'a [i64],
+    pub(super) asked_users: &'a [i64],
+    pub(super) asked_requests: &'a [Uuid],
+}
+
+/// What it holds.
+pub(super) struct Held {
+    /// The rows of the users, but for those that are locked elsewhere.
+    pub(super) locked: Vec<Row>,
+    /// The entries of the requests that are known.
+    pub(super) logged: Vec<Row>,
+    /// The database's clock.
+    pub(super) now: Timestamp,
+}
+
+impl Hold<'_> {
+    /// Begins a transaction. Where users are new, or locked elsewhere, it takes one more round trip.
+    pub(super) async fn take(&self, client: &Client) -> Result<Held, StoreError> {
+        let [create, lock, logged, now] = prepared(client, [CREATE, LOCK, LOGGED, NOW]).await?;
+        // Everyone locks in the order of the ids, so nobody waits in a circle: where a user is new, all locks are given
+        // up before the next try. In READ COMMITTED a statement sees what was committed before it began: what is
+        // logged is asked once the locks are held. `biased` polls in the order of the lines, which is then the order
+        // on the wire.
+        let of_users: [&(dyn ToSql + Sync); 1] = [&self.users];
+        let of_requests: [&(dyn ToSql + Sync); 2] = [&self.asked_users, &self.asked_requests];
+        let lock = async |begin: &str, new_users: bool| {
+            let (_, _, _, locked, logged, now) = try_join!(
+                biased;
+                client.batch_execute(begin),
+                async { if new_users { client.execute(&create, &of_users).await } else { Ok(0) } },
+                async { if new_users { client.batch_execute(WAIT_AS_USUAL).await } else { Ok(()) } },
+                client.query(&lock, &of_users),
+                client.query(&logged, &of_requests),
+                client.query_one(&now, &[]),
+            )?;
+            Ok((locked, logged, now))
+        };
+        let mut held = lock("begin", false).await?;
+        if held.0.len() < self.users.len() {
+            let begin = format!("rollback; begin; {WAIT_BRIEFLY}");
+            held = match lock(&begin, true).await {
+                Err(error) if is_locked(&error) => {
+                    client.batch_execute(&begin).await?;
+                    self.create_each(client, &create, &held.0).await?;
+                    lock(WAIT_AS_USUAL, false).await?
+                }
+                held => held?,
+            };
+        }
+        let (locked, logged, now) = held;
+        Ok(Held { locked, logged, now: now.try_get(0)? })
+    }
+
+    /// Creates the users who are not `there` one by one, but for those whom another session is creating.
+    async fn create_each(
+        &self,
+        client: &Client,
+        create: &Statement,
+        there: &[Row],
+    ) -> Result<(), StoreError> {
+        let there: HashSet<i64> = there.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?;
+        let began = Instant::now();
+        for user in self.users.iter().filter(|user| !there.contains(user)) {
+            if began.elapsed() > Duration::from_millis(CREATE_TIME_MAX_MS) {
+                break;
+            }
+            let user = std::slice::from_ref(user);
+            let of_user: [&(dyn ToSql + Sync); 1] = [&user];
+            let created = try_join!(
+                biased;
+                client.batch_execute("savepoint before_user"),
+                client.execute(create, &of_user),
+                client.batch_execute("release before_user"),
+            );
+            match created {
+                Err(error) if is_locked(&error) => {
+                    client.batch_execute("rollback to before_user").await?;
+                }
+                created => created.map(drop)?,
+            }
+        }
+        Ok(())
+    }
+}
+
+fn is_locked(error: &tokio_postgres::Error) -> bool {
+    error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE)
+}
+
+async fn prepared<const N: usize>(client: &Client, texts: [&str; N]) -> Result<[Statement; N], StoreError> {
+    let statements = try_join_all(texts.map(|sql| client.prepare_cached(sql))).await?;
+    Ok(statements.try_into().expect("as many statements as texts"))
+}
