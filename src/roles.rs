@@ -116,33 +116,36 @@ async fn serve_until(
     let link = Link::start(node.broker.url.clone(), node.broker.names.clone(), "serve");
     let operations = Operations::start(Duty::Serve, node, (&pool, &link), &stop)?;
     let (listen, limit) = (listener.local_addr()?, node.patience.startup_timeout);
-    let starting = async {
-        ready(&pool, &link, node).await?;
-        let open = || async { Ok(Access::open(pool.clone(), http.access.into(), listen).await?) };
-        patiently(&node.database, limit, open).await
-    };
-    if let Some(started) = stop.run_until_cancelled(starting).await {
+    let serving = async {
+        let starting = async {
+            ready(&pool, &link, node).await?;
+            let open = || async { Ok(Access::open(pool.clone(), http.access.into(), listen).await?) };
+            patiently(&node.database, limit, open).await
+        };
+        let Some(started) = stop.run_until_cancelled(starting).await else { return Ok(()) };
         let access = started?;
         access.check()?;
         operations.health.started();
         let api = web::Data::new(Api {
             access,
-            service: PointService::start(pool, usize::from(node.concurrency), &Patience::Caller),
+            service: PointService::start(pool.clone(), usize::from(node.concurrency), &Patience::Caller),
             publisher: Publisher::start(&link.watch()),
         });
         let published = api.clone();
         operations.beat(|pulse| pulse.accepting(move || published.publisher.accepted_until()));
-        let drain = node.patience.shutdown_timeout;
+        let (drain, stop) = (node.patience.shutdown_timeout, stop.clone());
         tokio::select! {
             served = http::serve(listener, (api.clone(), operations.health.clone()), limits, (stop, drain)) => served?,
             never = api.access.keep_up() => match never {},
         }
         // The last uses of the keys; without the database they are lost with the process.
         api.access.refresh().await.ok();
-    }
+        Ok(())
+    };
+    let served = serving.await;
     link.close().await;
     operations.end().await;
-    Ok(())
+    served
 }
 
 /// Works on the queue until `stop` is cancelled; then finishes what is in hand, within the shutdown timeout. What is not
@@ -160,10 +163,12 @@ async fn work_until(node: &NodeArgs, stop: CancellationToken) -> anyhow::Result<
     let pool = postgres::pool(&node.database.url, concurrency + usize::from(PARTITIONS))?;
     let link = Link::start(node.broker.url.clone(), node.broker.names.clone(), "work");
     let operations = Operations::start(Duty::Work, node, (&pool, &link), &stop)?;
-    if let Some(started) = stop.run_until_cancelled(ready(&pool, &link, node)).await {
+    let working = async {
+        let Some(started) = stop.run_until_cancelled(ready(&pool, &link, node)).await else { return Ok(()) };
         started?;
         operations.health.started();
-        let service = Arc::new(PointService::start(pool, concurrency, &Patience::Queue(stop.clone())));
+        let service =
+            Arc::new(PointService::start(pool.clone(), concurrency, &Patience::Queue(stop.clone())));
         let worker = Uuid::now_v7();
         let consumers = (0..PARTITIONS).map(|p| Consumer::new(p, link.watch(), worker, stop.clone()));
         let consumers: Vec<Consumer> = consumers.collect();
@@ -175,10 +180,12 @@ async fn work_until(node: &NodeArgs, stop: CancellationToken) -> anyhow::Result<
             log::info!("taking no more from the queue");
         };
         tokio::join!(worker::work(consumers, service), taking);
-    }
+        Ok(())
+    };
+    let worked = working.await;
     link.close().await;
     operations.end().await;
-    Ok(())
+    worked
 }
 
 /// Brings the schema up to date, or tells what is pending.

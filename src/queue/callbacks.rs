@@ -21,10 +21,6 @@ use tokio_util::sync::CancellationToken;
 /// The reply code of a channel that asked for a queue that is not there (AMQP 0-9-1 §1.2).
 pub(super) const NOT_FOUND: u16 = 404;
 
-/// The most channels of a connection that the broker may close: amqprs does not use their numbers again, and panics
-/// when none of the 2,047 is free.
-const CLOSED_CHANNELS_MAX: u32 = 1_000;
-
 /// What the broker says on a channel besides deliveries.
 #[derive(Debug)]
 pub(super) enum ChannelEvent {
@@ -67,8 +63,8 @@ pub(super) struct ChannelWatch {
     pub(super) over: CancellationToken,
     pub(super) events: mpsc::UnboundedSender<ChannelEvent>,
     pub(super) session_over: CancellationToken,
-    /// How many channels of the session the broker has closed.
-    pub(super) closed: Arc<AtomicU32>,
+    /// How many more channels of the session the broker may close.
+    pub(super) closes_left: Arc<AtomicU32>,
 }
 
 impl ChannelWatch {
@@ -86,8 +82,8 @@ impl ChannelCallback for ChannelWatch {
         log::log!(level, "RabbitMQ closes a channel: {close}");
         self.tell(ChannelEvent::Closed(close.reply_code(), close.reply_text().clone()));
         self.over.cancel();
-        if self.closed.fetch_add(1, Ordering::Relaxed) + 1 >= CLOSED_CHANNELS_MAX {
-            log::warn!("RabbitMQ has closed {CLOSED_CHANNELS_MAX} channels: the connection is replaced");
+        if self.closes_left.fetch_sub(1, Ordering::Relaxed) == 1 {
+            log::warn!("RabbitMQ has closed half of the connection's channels: the connection is replaced");
             self.session_over.cancel();
         }
         Ok(())

@@ -171,8 +171,8 @@ async fn supervise(
     }
 }
 
-/// Connects and declares the queues. Where that went well before, a queue that can't be declared is left to those who
-/// use it: the others go on.
+/// Connects and declares the queues. Where that went well before, nobody waits for the queues: those who use one see that
+/// it is there.
 async fn open(
     url: &BrokerUrl,
     names: &QueueNames,
@@ -190,17 +190,20 @@ async fn open(
         Err(error) => return Err(diagnosed(url, error).await),
     };
     let session = Session::new(connection).await?;
-    match topology::declare(&session, names).await {
-        Err(error) if !was_up || session.over.is_cancelled() => {
-            tokio::spawn(session.close());
-            Err(format!("declaring the queues: {error}"))
-        }
-        Err(error) => {
-            log::error!("declaring the queues: {error}");
-            Ok(session)
-        }
-        Ok(()) => Ok(session),
+    let (declaring, names) = (session.clone(), names.clone());
+    let declaring = async move { topology::declare(&declaring, &names).await };
+    if was_up {
+        let over = session.over.clone();
+        tokio::spawn(async move {
+            if let Some(Err(why)) = over.run_until_cancelled(declaring).await {
+                log::error!("{why}");
+            }
+        });
+    } else if let Err(why) = declaring.await {
+        tokio::spawn(session.close());
+        return Err(why);
     }
+    Ok(session)
 }
 
 /// RabbitMQ drops the connection without a word where the user, the password or the virtual host is wrong:

@@ -26,14 +26,17 @@ const CLOSE_TIMEOUT_MS: u64 = 3_000;
 pub(super) struct Session {
     connection: Connection,
     pub(super) over: CancellationToken,
-    /// How many of its channels the broker has closed.
-    closed: Arc<AtomicU32>,
+    /// How many more of its channels the broker may close: amqprs does not use their numbers again, and panics when none
+    /// is free.
+    closes_left: Arc<AtomicU32>,
 }
 
 impl Session {
     /// Watches over an open connection from now on.
     pub(super) async fn new(connection: Connection) -> Result<Self, String> {
-        let session = Self { connection, over: CancellationToken::new(), closed: Arc::default() };
+        // Half of them stay for use.
+        let closes_left = Arc::new(AtomicU32::new(u32::from(connection.channel_max() / 2).max(1)));
+        let session = Self { connection, over: CancellationToken::new(), closes_left };
         let (listener, over) = (session.connection.clone(), session.over.clone());
         // Whether it returns true or false, the connection has ended.
         tokio::spawn(async move {
@@ -57,7 +60,7 @@ impl Session {
             over: over.clone(),
             events,
             session_over: self.over.clone(),
-            closed: Arc::clone(&self.closed),
+            closes_left: Arc::clone(&self.closes_left),
         };
         let connection = self.connection.clone();
         let opening = in_own_task(limit_ms, async move {

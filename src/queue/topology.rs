@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use amqprs::{FieldTable, FieldValue, channel::QueueDeclareArguments};
+use futures_util::future::{join, join_all};
 use tokio::time::sleep;
 
 use super::{
@@ -141,15 +142,25 @@ impl Queue {
     }
 }
 
-/// Declares every queue; where they exist with these arguments, nothing changes.
+/// Declares every queue; where they exist with these arguments, nothing changes. One that can't be declared is told, and
+/// left to those who use it: the others go on.
 ///
 /// # Errors
-/// Why the first that could not be declared was not.
+/// Where no partition can be used, why that is.
 pub(super) async fn declare(session: &Session, names: &QueueNames) -> Result<(), String> {
-    // The partitions name the dead letters as their target.
-    let mut queues = vec![Queue::dead_letters(names)];
-    queues.extend((0..PARTITIONS).map(|partition| Queue::partition(names, partition)));
-    ensure(session, queues).await?.close().await
+    let declare = async |queue| ensure(session, queue).await?.close().await;
+    let partitions = (0..PARTITIONS).map(|partition| declare(Queue::partition(names, partition)));
+    let (dead_letters, partitions) = join(declare(Queue::dead_letters(names)), join_all(partitions)).await;
+    let usable = partitions.iter().any(Result::is_ok);
+    let failures: Vec<String> =
+        partitions.into_iter().chain([dead_letters]).filter_map(Result::err).collect();
+    if !usable {
+        return Err(format!("declaring the queues: {}", failures.join("; ")));
+    }
+    for why in failures {
+        log::error!("declaring the queues: {why}");
+    }
+    Ok(())
 }
 
 /// A channel for the use of a partition's queue, which is there, as we declare it.
@@ -158,28 +169,18 @@ pub(super) async fn open_partition(
     names: &QueueNames,
     partition: u16,
 ) -> Result<OpenChannel, String> {
-    ensure(session, vec![Queue::partition(names, partition)]).await
+    ensure(session, Queue::partition(names, partition)).await
 }
 
-/// Sees that `queues` are there with their arguments, and returns the channel on which that was seen. What is missing is
+/// Sees that `queue` is there with its arguments, and returns the channel on which that was seen. One that is missing is
 /// declared after a pause.
-async fn ensure(session: &Session, queues: Vec<Queue>) -> Result<OpenChannel, String> {
+async fn ensure(session: &Session, queue: Queue) -> Result<OpenChannel, String> {
     let mut channel = session.open_channel().await?;
-    let mut missing = Vec::new();
-    for queue in queues {
-        if queue.is_there(&mut channel).await? {
-            queue.declare(&mut channel).await?;
-        } else {
-            log::info!("queue {} is missing; declaring it in {MISSING_PAUSE_MS} ms", queue.name);
-            missing.push(queue);
-            channel = session.open_channel().await?;
-        }
-    }
-    if !missing.is_empty() {
+    if !queue.is_there(&mut channel).await? {
+        log::info!("queue {} is missing; declaring it in {MISSING_PAUSE_MS} ms", queue.name);
         sleep(Duration::from_millis(MISSING_PAUSE_MS)).await;
+        channel = session.open_channel().await?;
     }
-    for queue in missing {
-        queue.declare(&mut channel).await?;
-    }
+    queue.declare(&mut channel).await?;
     Ok(channel)
 }

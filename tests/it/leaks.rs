@@ -1,4 +1,4 @@
-//! What the roles of this process and of its children log, and that no API key is ever in it.
+//! What the roles of this process and of its children log, and that neither an API key nor a panic is ever in it.
 
 use std::{
     io::{self, Write},
@@ -35,15 +35,15 @@ impl Write for Watch {
 
 /// Looks at a line of a log.
 pub fn see(line: &str) {
-    if has_key(line) {
+    if has_key(line) || line.contains("panicked at") {
         LEAKS.lock().unwrap_or_else(PoisonError::into_inner).push(line.to_owned());
     }
 }
 
-/// Fails the test where a line so far, of whatever test, had a key.
-pub fn have_no_key() {
+/// Fails the test where a line so far, of whatever test, had a key or told of a panic.
+pub fn have_neither() {
     let leaks = LEAKS.lock().unwrap_or_else(PoisonError::into_inner);
-    assert!(leaks.is_empty(), "API keys in logs: {leaks:?}");
+    assert!(leaks.is_empty(), "API keys or panics in logs: {leaks:?}");
 }
 
 fn has_key(line: &str) -> bool {

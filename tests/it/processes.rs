@@ -148,7 +148,7 @@ async fn workers_that_come_and_go_keep_the_order_and_share_what_the_broker_lets_
     progresses().await;
     let (second, third) = (worker(), worker());
     let mut more = Vec::new();
-    let version = system.queues().await.server_version();
+    let version = system.queues().await.server_version().await;
     if version.starts_with("3.") {
         for joined in [&second, &third] {
             joined.says("working on").await;

@@ -34,8 +34,11 @@ impl Queues {
         Self { names: QueueNames::new(prefix).expect("a valid name"), connection, channel }
     }
 
-    pub fn server_version(&self) -> String {
-        self.connection.server_properties().version().to_owned()
+    /// What the server calls itself; ends the connection.
+    pub async fn server_version(self) -> String {
+        let version = self.connection.server_properties().version().to_owned();
+        self.connection.close().await.expect("closed");
+        version
     }
 
     pub async fn publish(&self, partition: u16, body: &str) {
@@ -133,6 +136,12 @@ impl Queues {
         }
         let mut queue = QueueDeclareArguments::durable_client_named(&self.names.partition(partition));
         self.channel.queue_declare(queue.arguments(arguments).finish()).await.expect("declared");
+    }
+
+    /// Declares the queue of a partition as the service never would.
+    pub async fn declare_foreign(&self, partition: u16) {
+        let queue = QueueDeclareArguments::durable_client_named(&self.names.partition(partition));
+        self.channel.queue_declare(queue).await.expect("declared");
     }
 
     async fn delete_queue(&self, queue: &str) {

@@ -162,7 +162,7 @@ impl System {
     pub async fn versions(&self) -> String {
         let client = self.client().await;
         let postgres: String = client.query_one("show server_version", &[]).await.expect("a version").get(0);
-        let rabbitmq = self.queues().await.server_version();
+        let rabbitmq = self.queues().await.server_version().await;
         format!("PostgreSQL {postgres}, RabbitMQ {rabbitmq}")
     }
 
@@ -216,7 +216,7 @@ impl System {
         let queues = self.queues().await;
         assert_eq!(queues.waiting().await, 0, "deltas left in the queues");
         queues.delete().await;
-        leaks::have_no_key();
+        leaks::have_neither();
         self.discard().await;
     }
 
@@ -230,7 +230,7 @@ impl System {
     /// The same for a test without queues.
     pub async fn finish_without_queues(self) {
         self.audit().await;
-        leaks::have_no_key();
+        leaks::have_neither();
         self.discard().await;
     }
 

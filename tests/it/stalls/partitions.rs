@@ -1,6 +1,8 @@
 //! One partition that can't be used: what is wrong with its queue is its own, and the others go on untouched. On servers
 //! of their own, since users and permissions belong to a broker.
 
+use point_system::domain::PARTITIONS;
+
 use super::{queue_adds, users_of};
 use crate::{
     client::{Client, answer},
@@ -21,6 +23,12 @@ async fn the_others_go_on(system: &System, client: &Client, first: i64) {
     let applied = format!("select count(*) from log where user_id between {first} and {}", first + 199);
     let expected = i64::try_from(users().count()).expect("a small number");
     eventually("the other partitions are applied", async || system.count(&applied).await >= expected).await;
+}
+
+/// Suspends the process of the bad queue, or resumes it.
+async fn bad_queue(servers: &OwnServers, system: &System, verb: &str) {
+    let name = format!("'%2F_{}.deltas.{BAD}'", system.prefix);
+    servers.broker.control(&["eval", &format!("sys:{verb}({name}).")]).await.expect("done");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -70,11 +78,7 @@ async fn a_queue_that_does_not_answer_disturbs_no_other() {
     queue_adds(&client, 1..=40).await;
     system.drain(40).await;
     let connections = broker.accepted();
-    let queue = async |verb: &str| {
-        let name = format!("'%2F_{}.deltas.{BAD}'", system.prefix);
-        servers.broker.control(&["eval", &format!("sys:{verb}({name}).")]).await.expect("done");
-    };
-    queue("suspend").await;
+    bad_queue(&servers, &system, "suspend").await;
     // Until the bad one has been refused twice; every other change gets its 202 at once.
     let refused = async |key: &str| {
         let change = client.change("add", bad, 1).header("Idempotency-Key", key);
@@ -86,7 +90,7 @@ async fn a_queue_that_does_not_answer_disturbs_no_other() {
         tokio::join!(refused(&key), the_others_go_on(&system, &client, round * 1_000));
     }
     assert_eq!(broker.accepted(), connections, "no connection was given up");
-    queue("resume").await;
+    bad_queue(&servers, &system, "resume").await;
     let keyed = || client.change("add", bad, 1).header("Idempotency-Key", "accepted");
     eventually("it takes changes again", async || answer(keyed()).await.0 == 202).await;
     let entries = format!("select count(*) from log where user_id = {bad}");
@@ -94,4 +98,38 @@ async fn a_queue_that_does_not_answer_disturbs_no_other() {
     the_others_go_on(&system, &client, 3_000).await;
     system.finish_drained().await;
     servers.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nodes_that_start_while_a_queue_can_not_be_declared_use_the_others() {
+    let system = System::new().await;
+    system.queues().await.declare_foreign(BAD).await;
+    let serve = system.process("serve", &["--listen", "127.0.0.1:0", "--startup-timeout", "15s"]);
+    let work = system.process("work", &["--startup-timeout", "15s"]);
+    let client = Client::new(&format!("http://127.0.0.1:{}", serve.says("server listen at :").await));
+    the_others_go_on(&system, &client, 1_000).await;
+    for node in [&serve, &work] {
+        node.says("declaring the queues: PRECONDITION_FAILED").await;
+    }
+    let bad = users_of(BAD, 1).next().expect("a user");
+    let keyed = || client.change("add", bad, 1).header("Idempotency-Key", "accepted");
+    assert_eq!(answer(keyed()).await.0, 503);
+    system.queues().await.delete_partition(BAD).await;
+    eventually("the partition takes changes", async || answer(keyed()).await.0 == 202).await;
+    eventually("and they are applied", async || client.balance(bad).await == 1).await;
+    assert!(serve.end("-TERM").await.success() && work.end("-TERM").await.success());
+    system.finish_drained().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_can_use_no_queue_says_why_and_ends() {
+    let system = System::new().await;
+    let queues = system.queues().await;
+    for partition in 0..PARTITIONS {
+        queues.declare_foreign(partition).await;
+    }
+    let (status, printed) = system.process("work", &["--startup-timeout", "1s"]).ends().await;
+    assert!(!status.success() && printed.contains("PRECONDITION_FAILED"), "{printed}");
+    assert!(printed.contains("gave up after 1 s (--startup-timeout)"), "{printed}");
+    system.finish().await;
 }
