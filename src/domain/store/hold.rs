@@ -64,7 +64,7 @@ impl Hold<'_> {
         let of_users: [&(dyn ToSql + Sync); 1] = [&self.users];
         let of_requests: [&(dyn ToSql + Sync); 2] = [&self.asked_users, &self.asked_requests];
         let lock = async |begin: &str, new_users: bool| {
-            let (_, _, _, locked, logged, now) = try_join!(
+            let ((), _, (), locked, logged, now) = try_join!(
                 biased;
                 client.batch_execute(begin),
                 async { if new_users { client.execute(&create, &of_users).await } else { Ok(0) } },
