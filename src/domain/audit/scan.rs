@@ -1,9 +1,9 @@
-//! The statements that read whole tables, and their rows. What the rows come to may not enter.
+//! The statements that read whole tables, and their rows. Must not contain what the rows come to.
 
 use std::ops::RangeInclusive;
 
 use deadpool_postgres::Client;
-use tokio_postgres::Row;
+use tokio_postgres::{Row, types::ToSql};
 
 use super::{
     AuditError,
@@ -32,14 +32,16 @@ macro_rules! packed {
     };
 }
 
-/// What an entry changes: null where it breaks a rule by itself, whatever comes before it.
+/// What an entry changes: null where it breaks a rule by itself, whatever comes before it. Control characters in a
+/// reason are looked for by the client, in all reasons of a part at once: a pattern for each costs as much as all the
+/// other rules. Longer ones than 200 characters of four bytes are broken anyway.
 macro_rules! change {
     () => {
         "case when point between 1 and 9007199254740991 and balance between 0 and 9007199254740991 \
              and requested_at > '-infinity' and requested_at < '9999-12-30T22:00:01Z' \
              and created_at > '-infinity' and created_at < '9999-12-30T22:00:01Z' \
-             and (reason is null \
-                 or char_length(reason) between 1 and 200 and reason !~ '[\\x01-\\x1f\\x7f-\\x9f]') \
+             and (reason is null or octet_length(reason) between 1 and 200 \
+                 or char_length(reason) between 1 and 200) \
          then case \
              when status = 'applied' and reject_reason is null \
                  then case action when 'add' then point when 'subtract' then -point end \
@@ -48,6 +50,14 @@ macro_rules! change {
              when status = 'rejected' and action = 'add' and balance + point > 9007199254740991 \
                  and reject_reason = 'balance_limit' then 0 \
          end end"
+    };
+}
+
+/// The part of the log between two blocks, as far as it is of some users.
+macro_rules! part {
+    () => {
+        " from log where ctid >= format('(%s,0)', $1::bigint)::tid and ctid < format('(%s,0)', $2::bigint)::tid \
+             and (user_id between $3 and $4) is not false"
     };
 }
 
@@ -60,10 +70,14 @@ const LOG: &str = concat!(
     packed!("balance"),
     ", ",
     packed!(change!()),
-    ", string_agg(coalesce(timestamptz_send(created_at), '\\x8000000000000000'), '') \
-     from log where ctid >= format('(%s,0)', $1::bigint)::tid and ctid < format('(%s,0)', $2::bigint)::tid \
-         and (user_id between $3 and $4) is not false"
+    ", string_agg(coalesce(timestamptz_send(created_at), '\\x8000000000000000'), ''), \
+     string_agg(reason, '') filter (where octet_length(reason) <= 800)",
+    part!()
 );
+
+/// Whose reasons have a control character.
+const CONTROL_CHARACTERS: &str =
+    concat!("select coalesce(user_id, 0), seq", part!(), " and reason ~ '[\\x01-\\x1f\\x7f-\\x9f]'");
 
 /// Reads the entries of the users that are wanted. Nobody else's are sent where it can be helped.
 pub(super) async fn read_log(
@@ -79,13 +93,20 @@ pub(super) async fn read_log(
     while first <= blocks {
         let next = if first + STEP_BLOCKS > blocks { i64::from(u32::MAX) } else { first + STEP_BLOCKS };
         let (from, to) = chains.users().into_inner();
-        let row = client.query_one(&statement, &[&first, &next, &from, &to]).await?;
+        let part: [&(dyn ToSql + Sync); 4] = [&first, &next, &from, &to];
+        let row = client.query_one(&statement, &part).await?;
         let columns = (numbers(&row, 0)?, numbers(&row, 1)?, numbers(&row, 2)?, numbers(&row, 3)?);
         let entries = columns.0.zip(columns.1).zip(columns.2.zip(columns.3)).zip(numbers(&row, 4)?);
         for (((user_id, seq), (after, change)), time) in entries {
             let sound = after != NULL && change != NULL && time != NULL;
             let step = sound.then(|| Step { before: after - change, after, time });
             chains.entry(user_id, seq, step);
+        }
+        let reasons: Option<&str> = row.try_get(5)?;
+        if reasons.unwrap_or_default().chars().any(char::is_control) {
+            for row in client.query(CONTROL_CHARACTERS, &part).await? {
+                chains.entry(row.try_get(0)?, row.try_get(1)?, None);
+            }
         }
         progress(passes * blocks + next.min(blocks), (passes + 1) * blocks);
         first = next;
