@@ -15,25 +15,12 @@
 //! never each other; [`queue`] knows the domain's types only; SQL stays in the domain's private store, and that
 //! on the keys of the API in the one of [`access`].
 
-pub mod config;
-pub mod roles;
+pub mod cli;
 pub mod http;
-pub mod access;
-pub mod queue;
 pub mod worker;
+pub mod queue;
 pub mod domain;
-pub mod batch;
-pub mod postgres;
-pub mod health;
-pub mod pulse;
-pub mod metrics;
-pub mod operations;
-pub mod logging;
-pub mod migrate;
-pub mod audit;
-pub mod dead_letters;
-pub mod key;
+pub mod access;
+pub mod ops;
+pub mod infra;
 pub mod local;
-pub mod dev;
-pub mod manual;
-pub mod build;

@@ -16,7 +16,7 @@ use super::{
     patience::retried,
     store::{Decision, Store, StoreError},
 };
-use crate::{batch::Trip, logging, metrics::StoreMetrics};
+use crate::infra::{lane::Trip, logging, metrics::StoreMetrics};
 
 /// A transaction that took no longer may be followed by one of twice its size.
 const QUICK_MS: u64 = 500;

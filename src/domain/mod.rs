@@ -9,8 +9,8 @@ use deadpool_postgres::Pool;
 use jiff::Timestamp;
 use tokio::time::sleep;
 
-use crate::{
-    batch::{Lane, LaneError},
+use crate::infra::{
+    lane::{Lane, LaneError},
     metrics::StoreMetrics,
 };
 use apply::{ApplyTrip, Pace};
@@ -20,7 +20,7 @@ use store::Store;
 mod number;
 mod trace;
 mod delta;
-mod settle;
+mod decide;
 mod apply;
 mod patience;
 mod read;
@@ -28,6 +28,7 @@ mod store;
 mod audit;
 
 pub use audit::{AuditError, AuditLimits, AuditReport, Finding, audit, audit_within};
+pub use decide::{Entry, Outcome, Rejection};
 pub use delta::{
     Action, Delta, IdempotencyKey, Invalid, KEY_MAX_BYTES, PARTITIONS, POINTS_MAX, Points, REASON_MAX_CHARS,
     Reason, RequestId, UserId,
@@ -35,7 +36,6 @@ pub use delta::{
 pub use number::whole_number;
 pub use patience::Patience;
 pub use read::{HistoryQuery, PAGE_MAX, Page, Status};
-pub use settle::{Entry, Outcome, Rejection};
 pub use trace::TraceParent;
 
 /// The most deltas in one transaction, which the last group taken may pass: a worker's group has about as many

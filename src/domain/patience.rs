@@ -7,7 +7,7 @@ use futures_util::future::FutureExt;
 use tokio_util::sync::CancellationToken;
 
 use super::{ServiceError, store::StoreError};
-use crate::metrics::StoreMetrics;
+use crate::infra::metrics::StoreMetrics;
 
 /// The pauses between tries while PostgreSQL can't be used.
 const RETRY_PAUSE_MIN_MS: u64 = 20;

@@ -10,13 +10,13 @@ use tokio::{
 
 use super::{
     Balance, LANE_CAPACITY, Patience, PointService, ServiceError, WORTHY_BATCH,
+    decide::Entry,
     delta::{RequestId, UserId},
     patience::retried,
-    settle::Entry,
     store::{Store, StoreError},
 };
-use crate::{
-    batch::{Lane, Trip},
+use crate::infra::{
+    lane::{Lane, Trip},
     metrics::StoreMetrics,
 };
 

@@ -10,8 +10,8 @@ use uuid::Uuid;
 
 use super::{
     Obstacle,
+    decide::{Account, Entry, Rejection},
     delta::{Action, Delta, POINTS_MAX, Points, Reason, RequestId, UserId},
-    settle::{Account, Entry, Rejection},
 };
 
 mod apply;

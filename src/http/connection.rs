@@ -20,7 +20,7 @@ use tokio::{
     time::{Instant, Sleep, sleep},
 };
 
-use crate::metrics::ConnectionMetrics;
+use crate::infra::metrics::ConnectionMetrics;
 
 /// The pause between two log lines about connections that were closed at once.
 const LOG_PAUSE_S: u64 = 10;

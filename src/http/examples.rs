@@ -6,12 +6,12 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::{catalogue::Kind, operations, problem::ApiError, sent::Sent};
+use super::{catalogue::Kind, probes, problem::ApiError, sent::Sent};
 use crate::{
     access::Scope,
-    build,
     domain::{Action, Delta, Entry, Obstacle, Points, Rejection, UserId},
-    health::{Condition, Duty, Report, Seen},
+    infra::build,
+    ops::health::{Condition, Duty, Report, Seen},
 };
 
 /// The moment in every example.
@@ -82,7 +82,7 @@ impl Kind {
             Self::InsufficientScope => ApiError::InsufficientScope { scope: Scope::Write.as_str() },
             Self::LoopbackOnly => ApiError::LoopbackOnly { header: "Host".to_owned() },
             Self::RateLimited => ApiError::RateLimited { retry_after: Duration::from_secs(3) },
-            Self::NotReady => operations::not_ready(&report(Condition::Unable)),
+            Self::NotReady => probes::not_ready(&report(Condition::Unable)),
         }
     }
 }
@@ -94,7 +94,7 @@ fn sent() -> Sent {
 
 /// What a node that is ready says of itself.
 pub(super) fn readiness() -> Value {
-    serde_json::to_value(operations::readiness(&report(Condition::Ready))).expect("JSON")
+    serde_json::to_value(probes::readiness(&report(Condition::Ready))).expect("JSON")
 }
 
 /// A node that serves and sees the database, and the broker unless it is `Unable`.

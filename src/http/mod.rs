@@ -11,9 +11,9 @@ use utoipa::ToSchema;
 
 use crate::{
     access::{Access, Scope},
-    build,
     domain::PointService,
-    health::Health,
+    infra::build,
+    ops::health::Health,
     queue::Publisher,
 };
 use auth::Needs::{self, Nothing, Right};
@@ -27,7 +27,7 @@ pub mod points;
 mod bodies;
 mod batch;
 mod history;
-mod requests;
+mod outcome;
 mod query;
 mod problem;
 mod sent;
@@ -38,10 +38,10 @@ mod access;
 mod parameters;
 mod schema;
 mod pages;
-mod operations;
+mod probes;
 mod traffic;
 
-pub use operations::serve_operations;
+pub use probes::serve_operations;
 pub use server::{HttpLimits, KEEP_ALIVE_S};
 
 /// What the handlers need.
@@ -87,10 +87,10 @@ pub async fn serve(
             .service(post("/v1/point/batch", Right(Scope::Write), batch::batch))
             .service(get("/v1/point", Right(Scope::Read), points::balance))
             .service(get("/v1/point/log", Right(Scope::Read), history::log))
-            .service(get("/v1/point/request/{request_id}", Right(Scope::Read), requests::outcome))
+            .service(get("/v1/point/request/{request_id}", Right(Scope::Read), outcome::outcome))
             .service(get("/ping", Nothing, ping))
             .service(get("/", Nothing, about))
-            .configure(operations::probes)
+            .configure(probes::probes)
             .service(get("/openapi.json", Nothing, pages::description))
             .service(get("/docs", Nothing, pages::docs))
             .service(get("/docs/{file}", Nothing, pages::file))

@@ -14,8 +14,8 @@ use utoipa::{
 };
 
 use super::{
-    access::Guarded, batch, bodies, catalogue::Kind, examples, history, operations, pages, points, problem,
-    requests, schema,
+    access::Guarded, batch, bodies, catalogue::Kind, examples, history, outcome, pages, points, probes,
+    problem, schema,
 };
 
 #[derive(OpenApi)]
@@ -40,11 +40,11 @@ use super::{
         batch::batch,
         points::balance,
         history::log,
-        requests::outcome,
+        outcome::outcome,
         super::about,
         super::ping,
-        operations::livez,
-        operations::readyz,
+        probes::livez,
+        probes::readyz,
         pages::description,
         pages::docs,
         pages::file,
@@ -53,7 +53,7 @@ use super::{
     ),
     components(schemas(
         bodies::PendingResponse, bodies::EntryResponse, bodies::BalanceResponse, problem::ProblemResponse,
-        operations::ReadinessResponse, operations::NodeResponse
+        probes::ReadinessResponse, probes::NodeResponse
     )),
     modifiers(&EveryOperation, &Guarded),
 )]

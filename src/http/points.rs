@@ -10,10 +10,11 @@ use tokio::time::timeout;
 use super::{
     Api,
     bodies::{BalanceResponse, ChangeRequest, EntryResponse, PendingResponse},
-    examples, openapi, parameters,
+    examples, openapi,
+    outcome::preferred_wait,
+    parameters,
     problem::ApiError,
     query::Query,
-    requests::preferred_wait,
     sent::Sent,
     traffic,
 };

@@ -15,7 +15,7 @@ use utoipa::ToSchema;
 use super::{
     batch::{Fault, OperationResponse},
     catalogue::Kind,
-    operations::NodeResponse,
+    probes::NodeResponse,
     schema,
     sent::Sent,
 };

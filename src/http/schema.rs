@@ -9,7 +9,7 @@ use utoipa::openapi::{
 use super::{batch::OPERATIONS_MAX, catalogue::Kind, pages::FILES};
 use crate::{
     domain::{Action, KEY_MAX_BYTES, PAGE_MAX, POINTS_MAX, REASON_MAX_CHARS, Rejection, Status},
-    health::Duty,
+    ops::health::Duty,
 };
 
 pub(super) fn user_id() -> Object {

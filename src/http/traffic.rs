@@ -11,8 +11,7 @@ use log::{Level, kv::Value};
 
 use crate::{
     domain::{Delta, RequestId, TraceParent, UserId},
-    logging,
-    metrics::RouteMetrics,
+    infra::{logging, metrics::RouteMetrics},
 };
 
 /// The route of a request to none: what clients make up may not become a label.

@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Context, bail};
 use tokio::net::TcpStream;
 
-use crate::postgres;
+use crate::infra::postgres;
 use process::{Owner, Process, free_port};
 
 mod process;

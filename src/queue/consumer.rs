@@ -19,11 +19,11 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::{
     link::LinkWatch,
-    message::{self, Malformed},
     pauses::Pauses,
     progress::Progress,
     session::{OpenChannel, Session},
     topology,
+    wire::{self, Malformed},
 };
 use crate::domain::Delta;
 
@@ -184,7 +184,7 @@ impl Consumer {
 
     fn delivery(&self, message: ConsumerMessage) -> Option<Delivery> {
         let tag = message.deliver?.delivery_tag();
-        let deltas = message::decode(&message.content.unwrap_or_default(), self.partition);
+        let deltas = wire::decode(&message.content.unwrap_or_default(), self.partition);
         Some(Delivery { tag, deltas: deltas.map_err(|error: Malformed| error.to_string()) })
     }
 

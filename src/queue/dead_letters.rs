@@ -15,9 +15,9 @@ use super::{
     QueueNames,
     death::{self, Death},
     link::LinkWatch,
-    message,
     publisher::{CONFIRM_TIMEOUT_MS, Confirm, ConfirmChannel, PublishError},
     session::{OpenChannel, Session},
+    wire,
 };
 use crate::domain::Delta;
 
@@ -138,7 +138,7 @@ impl DeadLetters {
     fn read(&self, tag: u64, properties: &BasicProperties, body: Vec<u8>) -> DeadLetter {
         let partition =
             death::header(properties, "x-first-death-queue").and_then(|queue| self.names.partition_of(queue));
-        let (death, deltas) = match message::decode_any(&body) {
+        let (death, deltas) = match wire::decode_any(&body) {
             Err(error) => (Death::Malformed(error.to_string()), Vec::new()),
             Ok(deltas) => (death::of(properties, partition, &deltas), deltas),
         };
@@ -177,7 +177,7 @@ impl DeadLetters {
             };
             let publisher = self.publisher.insert(publisher);
             let id = deltas[0].request_id.to_string();
-            publisher.publish(queue, Some(&id), message::encode(deltas)).await
+            publisher.publish(queue, Some(&id), wire::encode(deltas)).await
         };
         let confirmed = tokio::select! {
             confirmed = timeout(Duration::from_millis(CONFIRM_TIMEOUT_MS), publishing) => confirmed

@@ -5,7 +5,7 @@ use std::fmt;
 use amqprs::{BasicProperties, FieldTable, FieldValue};
 use jiff::Timestamp;
 
-use super::message;
+use super::wire;
 use crate::domain::{Delta, PARTITIONS, UserId};
 
 /// Why a message is a dead letter.
@@ -54,7 +54,7 @@ pub(super) fn of(properties: &BasicProperties, partition: Option<u16>, deltas: &
     let Some(partition) = partition else { return Death::Stray };
     match header(properties, "x-first-death-reason") {
         None | Some("rejected") if partition < PARTITIONS => {
-            message::stranger(deltas, partition).map_or(Death::Refused, Death::Misplaced)
+            wire::stranger(deltas, partition).map_or(Death::Refused, Death::Misplaced)
         }
         None | Some("rejected") => Death::Refused,
         Some(why) => Death::GivenUp(why.to_owned()),

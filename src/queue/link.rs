@@ -17,7 +17,7 @@ use super::{
     session::{Session, in_own_task},
     topology,
 };
-use crate::metrics::LinkMetrics;
+use crate::infra::metrics::LinkMetrics;
 
 /// The heartbeat asked of the broker. A silent peer is given up after twice this.
 const HEARTBEAT_S: u16 = 5;

@@ -10,7 +10,7 @@ mod link;
 mod session;
 mod pauses;
 mod progress;
-mod message;
+mod wire;
 mod pace;
 mod topology;
 pub mod consumer;

@@ -15,16 +15,17 @@ use tokio::time::timeout;
 use super::{
     callbacks::ChannelEvent,
     link::LinkWatch,
-    message,
     pace::Pace,
     pauses::Pauses,
     session::{OpenChannel, Session},
-    topology,
+    topology, wire,
 };
 use crate::{
-    batch::{Lane, LaneError, Trip, call_all},
     domain::{Delta, PARTITIONS},
-    metrics::PublisherMetrics,
+    infra::{
+        lane::{Lane, LaneError, Trip, call_all},
+        metrics::PublisherMetrics,
+    },
 };
 
 /// A message takes waiting deltas until it has about this many bytes: hundreds of deltas, while all that a worker
@@ -143,7 +144,7 @@ impl Trip for PublishTrip {
     const MAX_WEIGHT: usize = MESSAGE_MAX_BYTES;
 
     fn weight(delta: &Delta) -> usize {
-        message::max_bytes(delta)
+        wire::max_bytes(delta)
     }
 
     async fn carry(&mut self, deltas: Vec<Delta>) -> Vec<Self::Reply> {
@@ -196,7 +197,7 @@ impl PublishTrip {
         let channel = if let Some(channel) = usable { channel } else { self.open(session).await? };
         let queue = self.link.names.partition(self.partition);
         let id = deltas[0].request_id.to_string();
-        self.channel.insert(channel).publish(&queue, Some(&id), message::encode(deltas)).await
+        self.channel.insert(channel).publish(&queue, Some(&id), wire::encode(deltas)).await
     }
 
     /// A queue that can't be used is not asked for at each publish: each refusal costs the connection a channel.
@@ -269,7 +270,7 @@ impl ConfirmChannel {
     ) -> Result<Confirm, PublishError> {
         self.last_tag += 1;
         let mut properties = BasicProperties::default();
-        properties.with_content_type(message::CONTENT_TYPE).with_delivery_mode(DELIVERY_MODE_PERSISTENT);
+        properties.with_content_type(wire::CONTENT_TYPE).with_delivery_mode(DELIVERY_MODE_PERSISTENT);
         if let Some(id) = id {
             properties.with_message_id(id);
         }

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use point_system::{access::Anonymous, config::AccessArgs};
+use point_system::{access::Anonymous, cli::AccessArgs};
 use reqwest::{
     RequestBuilder, Response, StatusCode,
     header::{DATE, HeaderMap, WWW_AUTHENTICATE},

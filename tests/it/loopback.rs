@@ -1,6 +1,6 @@
 //! Without a key a loopback service serves this machine, and no web page and no proxy in its name.
 
-use point_system::{access::Anonymous, config::AccessArgs};
+use point_system::{access::Anonymous, cli::AccessArgs};
 use reqwest::RequestBuilder;
 use serde_json::Value;
 use tokio::{

@@ -18,12 +18,12 @@ async fn printed(role: &str, arguments: &[&str]) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_version_names_the_commit() {
     let version = printed("--version", &[]).await;
-    let expected = point_system::build::COMMIT.map_or_else(
+    let expected = point_system::infra::build::COMMIT.map_or_else(
         || format!("point-system {}", env!("CARGO_PKG_VERSION")),
         |commit| format!("point-system {} ({commit})", env!("CARGO_PKG_VERSION")),
     );
     assert_eq!(version, expected);
-    if let Some(commit) = point_system::build::COMMIT {
+    if let Some(commit) = point_system::infra::build::COMMIT {
         assert!(commit.len() >= 7 && commit.bytes().all(|byte| byte.is_ascii_hexdigit()), "{commit}");
     }
 }

@@ -2,7 +2,7 @@
 
 use deadpool_postgres::{Object, Pool};
 use futures_util::future::join_all;
-use point_system::migrate;
+use point_system::infra::migrate;
 use refinery::Migration;
 
 use crate::{

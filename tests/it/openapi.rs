@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, fs, path::Path};
 
-use point_system::config::AccessArgs;
+use point_system::cli::AccessArgs;
 use reqwest::{
     Method,
     header::{ALLOW, CONTENT_SECURITY_POLICY, CONTENT_TYPE},

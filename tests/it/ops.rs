@@ -180,7 +180,7 @@ async fn promtool_finds_no_fault() {
     let path = file.path().to_str().expect("text");
     let output = promtool(&["check", "rules", "--lint=none", path]).output().await.expect("promtool");
     assert!(output.status.success(), "{output:?}");
-    let metrics = point_system::metrics::render().expect("text");
+    let metrics = point_system::infra::metrics::render().expect("text");
     let file = tempfile::NamedTempFile::new().expect("a file");
     fs::write(file.path(), metrics).expect("written");
     let mut check = promtool(&["check", "metrics"]);

@@ -7,7 +7,7 @@ use std::{
     process::{Command, Stdio},
 };
 
-use point_system::postgres::{self, Unfit};
+use point_system::infra::postgres::{self, Unfit};
 use tempfile::TempDir;
 use tokio::{process::Child, task::JoinSet};
 use tokio_postgres::NoTls;

@@ -1,6 +1,6 @@
 //! The Postman collection, run by newman where node is present.
 
-use point_system::{access::Anonymous, config::AccessArgs};
+use point_system::{access::Anonymous, cli::AccessArgs};
 use tokio::process::Command;
 
 use crate::{keys::create, system::System};

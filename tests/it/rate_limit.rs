@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use point_system::{access::Anonymous, config::AccessArgs};
+use point_system::{access::Anonymous, cli::AccessArgs};
 use reqwest::{RequestBuilder, Response, header::RETRY_AFTER};
 
 use crate::{

@@ -11,8 +11,8 @@ use std::{
 
 use deadpool_postgres::Pool;
 use point_system::{
+    infra::{migrate, postgres},
     local::{LocalPostgres, LocalRabbitMq},
-    migrate, postgres,
 };
 use tempfile::TempDir;
 use tokio::sync::OnceCell;

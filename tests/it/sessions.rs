@@ -1,7 +1,10 @@
 //! What a session is set to, and what becomes of one that can't write.
 
 use deadpool_postgres::Pool;
-use point_system::{local::LocalPostgres, migrate, postgres};
+use point_system::{
+    infra::{migrate, postgres},
+    local::LocalPostgres,
+};
 
 use crate::{
     client::answer,

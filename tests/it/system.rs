@@ -7,11 +7,10 @@ use std::{
 
 use deadpool_postgres::{Object, Pool};
 use point_system::{
-    config::{AccessArgs, BrokerArgs, DatabaseArgs, HttpArgs, MetricsArgs, NodeArgs, PatienceArgs},
+    cli::{self, AccessArgs, BrokerArgs, DatabaseArgs, HttpArgs, MetricsArgs, NodeArgs, PatienceArgs},
     domain::{Patience, PointService, audit},
-    migrate,
+    infra::migrate,
     queue::QueueNames,
-    roles,
 };
 use tokio::{process::Command, task::JoinHandle};
 use tokio_postgres::Row;
@@ -106,7 +105,7 @@ impl System {
         let http = HttpArgs { access, ..HttpArgs::default() };
         let role = {
             let stop = stop.clone();
-            async move { roles::serve(listener, &node, http, stop).await }
+            async move { cli::serve(listener, &node, http, stop).await }
         };
         self.roles.push((stop, tokio::spawn(role)));
         client
@@ -117,7 +116,7 @@ impl System {
         let (node, stop) = (self.node(), CancellationToken::new());
         let role = {
             let stop = stop.clone();
-            async move { roles::work(&node, stop).await }
+            async move { cli::work(&node, stop).await }
         };
         self.roles.push((stop.clone(), tokio::spawn(role)));
         stop

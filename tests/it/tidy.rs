@@ -49,9 +49,9 @@ fn each_library_stays_in_its_room() {
         (
             &["actix_web", "actix_rt", "actix_http", "actix_server", "actix_service"][..],
             "src/http/",
-            &["src/roles.rs"][..],
+            &["src/cli/serve.rs"][..],
         ),
-        (&["amqprs"][..], "src/queue/", &[][..]),
+        (&["amqprs"][..], "src/queue/", &["src/main.rs"][..]),
         (
             &["insert into log", "into user_point", "update user_point", "from user_point", "from log"][..],
             "src/domain/store",
@@ -59,8 +59,8 @@ fn each_library_stays_in_its_room() {
         ),
         (&["api_key "][..], "src/access/store.rs", &[][..]),
         (&["sha2", "subtle", "getrandom", "governor", "arc_swap"][..], "src/access/", &[][..]),
-        (&["refinery"][..], "src/migrate.rs", &[][..]),
-        (&["prometheus::"][..], "src/metrics/", &[][..]),
+        (&["refinery"][..], "src/infra/migrate.rs", &[][..]),
+        (&["prometheus::"][..], "src/infra/metrics/", &[][..]),
         (&["serde"][..], "src/", &[][..]),
         (&["process::Command"][..], "src/local/", &[][..]),
     ] {
@@ -83,8 +83,8 @@ fn imports_go_one_way() {
         ("src/queue/", &["http", "worker", "postgres", "PointService"][..]),
         ("src/domain/", &["http", "worker", "queue", "config", "postgres"][..]),
         ("src/access/", &["http", "worker", "queue", "domain", "config", "postgres"][..]),
-        ("src/metrics/", &["http", "worker", "queue", "domain", "postgres"][..]),
-        ("src/batch.rs", &["http", "worker", "queue", "domain", "postgres"][..]),
+        ("src/infra/metrics/", &["http", "worker", "queue", "domain", "postgres"][..]),
+        ("src/infra/lane/", &["http", "worker", "queue", "domain", "postgres"][..]),
     ] {
         for (path, text) in
             rust_files("src").iter().filter(|(path, _)| path.starts_with(room.trim_end_matches('/')))

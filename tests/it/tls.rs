@@ -3,7 +3,7 @@
 use std::{fs, os::unix::fs::PermissionsExt, path::Path, process::Command};
 
 use deadpool_postgres::Client;
-use point_system::{local::LocalPostgres, postgres};
+use point_system::{infra::postgres, local::LocalPostgres};
 
 use crate::{servers::open_folder, system::eventually};
 

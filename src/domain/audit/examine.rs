@@ -8,9 +8,9 @@ use tokio_postgres::{Row, types::ToSql};
 
 use super::{AuditError, Finding, moment::Moment};
 use crate::domain::{
+    decide::Rejection,
     delta::{Action, POINTS_MAX, Points, REASON_MAX_CHARS},
     read::Status,
-    settle::Rejection,
 };
 
 /// The most characters of a text that a finding quotes.

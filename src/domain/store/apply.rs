@@ -15,8 +15,8 @@ use uuid::Uuid;
 use super::{Store, StoreError, account, entry, hold::Hold, user_id};
 use crate::domain::{
     Obstacle,
+    decide::{Account, Entry, Outcome, Rejection, settle},
     delta::{Delta, Reason, RequestId, UserId},
-    settle::{Account, Entry, Outcome, Rejection, settle},
 };
 
 /// The longest that one transaction may take before its connection is given up: a second more than the session's

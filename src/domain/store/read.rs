@@ -12,9 +12,9 @@ use uuid::Uuid;
 use super::{LOGGED, Store, StoreError, entry, get, user_id};
 use crate::domain::{
     Balance,
+    decide::Entry,
     delta::{RequestId, UserId},
     read::{HistoryQuery, Page, Status},
-    settle::Entry,
 };
 
 /// The most entries that are looked through for a page of applied ones, which no index leads to: 10,000

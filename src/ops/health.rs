@@ -11,8 +11,10 @@ use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    metrics::NodeMetrics,
-    postgres::{self, Answer},
+    infra::{
+        metrics::NodeMetrics,
+        postgres::{self, Answer},
+    },
     queue::LinkWatch,
 };
 

@@ -1,18 +1,52 @@
-//! The role `key`: keys created, listed and revoked as it is told. What a key is, is for `access` to say.
+//! The command `key`: keys created, listed and revoked. Must not contain what a key is.
 
 use std::io::{self, Write};
 
 use anyhow::{Context, bail};
+use clap::Subcommand;
 use deadpool_postgres::Pool;
 use jiff::{RoundMode, Timestamp, TimestampRound, Unit};
 use serde::Serialize;
 
+use super::{DatabaseArgs, start};
 use crate::{
     access::{self, KeyName, KeyRecord, Scope, WhichKey},
-    config::{DatabaseArgs, KeyRole},
-    postgres::{self, DatabaseUrl},
-    roles,
+    infra::postgres::{self, DatabaseUrl},
 };
+
+/// What to do about API keys.
+#[derive(Debug, Subcommand)]
+pub enum KeyRole {
+    /// Create one. The key alone goes to standard output, this once: only its hash is kept.
+    Create {
+        /// Where the keys are.
+        #[command(flatten)]
+        database: DatabaseArgs,
+        /// What to call it: a letter, then letters, digits, ".", "_" or "-".
+        #[arg(long)]
+        name: KeyName,
+        /// What it may do; each scope includes those before it.
+        #[arg(long, value_enum)]
+        scope: Scope,
+    },
+    /// List them, the revoked ones as well.
+    List {
+        /// Where the keys are.
+        #[command(flatten)]
+        database: DatabaseArgs,
+        /// Print a JSON object a line.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Revoke one for good; every node refuses it within five seconds. Exits with 1 where there is none.
+    Revoke {
+        /// Where the keys are.
+        #[command(flatten)]
+        database: DatabaseArgs,
+        /// Its number, or the name of one that is not revoked.
+        key: WhichKey,
+    },
+}
 
 /// A line of `list --json`.
 #[derive(Serialize)]
@@ -29,7 +63,7 @@ struct KeyResponse<'a> {
 ///
 /// # Errors
 /// Where the database can't be used or has not our tables, and where what was asked for could not be done.
-pub async fn run(role: KeyRole) -> anyhow::Result<()> {
+pub(super) async fn run(role: KeyRole) -> anyhow::Result<()> {
     match role {
         KeyRole::Create { database, name, scope } => {
             create(&open(&database, postgres::pool).await?, &name, scope).await
@@ -44,7 +78,7 @@ async fn open(
     pool: impl FnOnce(&DatabaseUrl, usize) -> anyhow::Result<Pool>,
 ) -> anyhow::Result<Pool> {
     let pool = pool(&database.url, 1)?;
-    let ready = roles::has_schema(&database.url, &pool).await;
+    let ready = start::has_schema(&database.url, &pool).await;
     ready.with_context(|| format!("PostgreSQL at {}", database.url))?;
     Ok(pool)
 }

@@ -5,19 +5,22 @@ use std::{
     env,
     fs::{self, File},
     io,
+    net::SocketAddr,
     path::{Path, PathBuf},
     time::Duration,
 };
 
 use anyhow::{Context, bail};
+use clap::Args;
 use tokio_util::sync::CancellationToken;
 
+use super::{
+    BrokerArgs, DatabaseArgs, HttpArgs, MetricsArgs, NodeArgs, PatienceArgs, serve::serve, start, work::work,
+};
 use crate::{
-    config::{BrokerArgs, DatabaseArgs, DevArgs, MetricsArgs, NodeArgs, PatienceArgs},
+    infra::{migrate, postgres},
     local::{LocalPostgres, LocalRabbitMq},
-    migrate, postgres,
     queue::QueueNames,
-    roles,
 };
 
 /// Transactions at once.
@@ -26,12 +29,33 @@ const CONCURRENCY: u16 = 4;
 /// How long the roles wait for servers that have just started, and to finish what is in hand.
 const PATIENCE_S: u64 = 30;
 
+/// Flags of `dev`.
+#[derive(Args, Debug)]
+pub struct DevArgs {
+    /// Address and port to serve HTTP on.
+    #[arg(long, env = "POINT_SYSTEM_LISTEN", default_value = "127.0.0.1:31001", value_name = "IP:PORT")]
+    pub listen: SocketAddr,
+    /// How it is served, and to whom.
+    #[command(flatten)]
+    pub http: HttpArgs,
+    /// Where the private servers keep their data. By default point-system in `$XDG_DATA_HOME` or
+    /// ~/.local/share, or for root /var/lib/point-system: the servers then run as another user.
+    #[arg(long, env = "POINT_SYSTEM_DATA_DIR", value_name = "FOLDER")]
+    pub data_dir: Option<PathBuf>,
+    /// Where it tells how it is.
+    #[command(flatten)]
+    pub metrics: MetricsArgs,
+    /// Forget the data of earlier runs.
+    #[arg(long)]
+    pub fresh: bool,
+}
+
 /// Runs until `stop` is cancelled; the servers' data stay.
 ///
 /// # Errors
 /// What kept a server or a role from starting.
-pub async fn run(args: DevArgs, stop: CancellationToken) -> anyhow::Result<()> {
-    let listener = roles::listen("--listen", args.listen)?;
+pub(super) async fn run(args: DevArgs, stop: CancellationToken) -> anyhow::Result<()> {
+    let listener = start::listen("--listen", args.listen)?;
     let folder = args.data_dir.map_or_else(usual_folder, Ok)?;
     let _lock = lock(&folder)?;
     if args.fresh {
@@ -48,7 +72,7 @@ pub async fn run(args: DevArgs, stop: CancellationToken) -> anyhow::Result<()> {
     let (mut database, broker) = servers?;
     let node = node(&database, &broker)?;
     // One process, one listener for both roles' metrics.
-    let serving = NodeArgs { metrics: args.metrics, ..node.clone() };
+    let first = NodeArgs { metrics: args.metrics, ..node.clone() };
     let result = async {
         let pool = postgres::pool(&node.database.url, 1)?;
         for name in migrate::run(&pool, node.patience.startup_timeout).await? {
@@ -57,10 +81,9 @@ pub async fn run(args: DevArgs, stop: CancellationToken) -> anyhow::Result<()> {
         println!("{}", welcome(&listener.local_addr()?.to_string(), &database, &broker, &folder));
         // A role that fails ends the other.
         let fail = |_: &anyhow::Error| stop.cancel();
-        let serve =
-            async { roles::serve(listener, &serving, args.http, stop.clone()).await.inspect_err(fail) };
-        let work = async { roles::work(&node, stop.clone()).await.inspect_err(fail) };
-        let (served, worked) = tokio::join!(serve, work);
+        let serving = async { serve(listener, &first, args.http, stop.clone()).await.inspect_err(fail) };
+        let working = async { work(&node, stop.clone()).await.inspect_err(fail) };
+        let (served, worked) = tokio::join!(serving, working);
         served.and(worked)
     }
     .await;

@@ -11,7 +11,7 @@ use tokio::{
     task::JoinHandle,
 };
 
-use crate::metrics::LaneMetrics;
+use crate::infra::metrics::LaneMetrics;
 use departures::{Departures, Load};
 
 mod departures;

@@ -1,99 +1,16 @@
-//! Every flag of every role, with its environment variable. No I/O may enter.
+//! The flags that several commands have, with their environment variables. Must not contain I/O.
 
-use std::{ffi::OsStr, marker::PhantomData, net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
+use std::{ffi::OsStr, marker::PhantomData, net::SocketAddr, str::FromStr, time::Duration};
 
-use clap::{Arg, Args, Command, Error, Parser, Subcommand, builder::TypedValueParser, error::ErrorKind};
+use clap::{Arg, Args, Command, Error, builder::TypedValueParser, error::ErrorKind};
 
-use crate::{build, postgres::DatabaseUrl, queue::BrokerUrl, queue::QueueNames};
-
-mod access;
-mod http;
-mod operations;
-mod telling;
-
-pub use access::{AccessArgs, KeyRole};
-pub use http::HttpArgs;
-pub use operations::{AuditArgs, DeadLettersArgs, DeadLettersRole, MigrateArgs, WhichArgs};
-pub use telling::{CompletionsArgs, LogFormat, ManArgs, MetricsArgs};
+use crate::{
+    infra::postgres::DatabaseUrl,
+    queue::{BrokerUrl, QueueNames},
+};
 
 /// The most transactions at once that make sense: far fewer keep a PostgreSQL busy.
 const CONCURRENCY_MAX: i64 = 16;
-
-/// Users' points: add and subtract through a queue, exactly once and in order; read at once.
-///
-/// A deployment has one or more `serve` behind a load balancer, one or more `work`, a RabbitMQ and a
-/// PostgreSQL, and runs `migrate` before each new version. `dev` runs it all on this machine.
-///
-/// Log lines go to standard error; `RUST_LOG` sets their level (error, warn, info, debug), "info" by default.
-#[derive(Debug, Parser)]
-#[command(version = build::FULL, propagate_version = true, arg_required_else_help = true)]
-pub struct Cli {
-    /// What this process is.
-    #[command(subcommand)]
-    pub role: Role,
-    /// What a line of the log looks like.
-    #[arg(
-        long,
-        global = true,
-        env = "POINT_SYSTEM_LOG_FORMAT",
-        default_value = "text",
-        value_name = "FORMAT"
-    )]
-    pub log_format: LogFormat,
-}
-
-/// What a process is.
-#[derive(Debug, Subcommand)]
-pub enum Role {
-    /// Serve the HTTP API: queue changes, read balances.
-    Serve(ServeArgs),
-    /// Take changes from the queue and apply them to the database.
-    Work(WorkArgs),
-    /// Bring the database's schema up to this version; safe when several run at once.
-    Migrate(MigrateArgs),
-    /// Prove that every balance is what its log comes to; safe beside the running service and on a replica.
-    Audit(AuditArgs),
-    /// Look at what could not be applied, and put it back into the queue or remove it.
-    DeadLetters {
-        /// What to do.
-        #[command(subcommand)]
-        role: DeadLettersRole,
-    },
-    /// Create, list and revoke the keys of the API.
-    Key {
-        /// What to do.
-        #[command(subcommand)]
-        role: KeyRole,
-    },
-    /// Run everything on this machine, on a private PostgreSQL and RabbitMQ, until Ctrl-C.
-    Dev(DevArgs),
-    /// Print a script that completes our roles and flags in a shell.
-    Completions(CompletionsArgs),
-    /// Print the manual page, of the whole or of a role: `point-system man serve | man -l -`.
-    Man(ManArgs),
-}
-
-/// Flags of `serve`.
-#[derive(Args, Debug)]
-pub struct ServeArgs {
-    /// Address and port to serve HTTP on.
-    #[arg(long, env = "POINT_SYSTEM_LISTEN", default_value = "127.0.0.1:31001", value_name = "IP:PORT")]
-    pub listen: SocketAddr,
-    /// How it is served, and to whom.
-    #[command(flatten)]
-    pub http: HttpArgs,
-    /// Where the database is, and the waits.
-    #[command(flatten)]
-    pub node: NodeArgs,
-}
-
-/// Flags of `work`.
-#[derive(Args, Debug)]
-pub struct WorkArgs {
-    /// Where the database and the broker are, and the waits.
-    #[command(flatten)]
-    pub node: NodeArgs,
-}
 
 /// Flags of `serve` and `work` alike.
 #[derive(Args, Clone, Debug)]
@@ -154,28 +71,15 @@ pub struct PatienceArgs {
     pub shutdown_timeout: Duration,
 }
 
-/// Flags of `dev`.
-#[derive(Args, Debug)]
-pub struct DevArgs {
-    /// Address and port to serve HTTP on.
-    #[arg(long, env = "POINT_SYSTEM_LISTEN", default_value = "127.0.0.1:31001", value_name = "IP:PORT")]
-    pub listen: SocketAddr,
-    /// How it is served, and to whom.
-    #[command(flatten)]
-    pub http: HttpArgs,
-    /// Where the private servers keep their data. By default point-system in `$XDG_DATA_HOME` or
-    /// ~/.local/share, or for root /var/lib/point-system: the servers then run as another user.
-    #[arg(long, env = "POINT_SYSTEM_DATA_DIR", value_name = "FOLDER")]
-    pub data_dir: Option<PathBuf>,
-    /// Where it tells how it is.
-    #[command(flatten)]
-    pub metrics: MetricsArgs,
-    /// Forget the data of earlier runs.
-    #[arg(long)]
-    pub fresh: bool,
+/// Where a node tells how it is.
+#[derive(Args, Clone, Copy, Debug, Default)]
+pub struct MetricsArgs {
+    /// Address and port for operations alone: /metrics for Prometheus, /livez and /readyz. Off where not given.
+    #[arg(id = "metrics-listen", long, env = "POINT_SYSTEM_METRICS_LISTEN", value_name = "IP:PORT")]
+    pub listen: Option<SocketAddr>,
 }
 
-fn parse_time(text: &str) -> Result<Duration, String> {
+pub(super) fn parse_time(text: &str) -> Result<Duration, String> {
     let time = text.parse::<jiff::SignedDuration>().map_err(|error| error.to_string())?;
     Duration::try_from(time).map_err(|_| "must not be negative".to_owned())
 }
@@ -198,9 +102,9 @@ impl<T: FromStr<Err = String> + Clone + Send + Sync + 'static> TypedValueParser 
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
+    use clap::{CommandFactory, Parser};
 
-    use super::*;
+    use crate::cli::Cli;
 
     #[test]
     fn the_command_line_is_well_formed() {

@@ -3,9 +3,25 @@
 use std::io::{self, Write};
 
 use anyhow::Context;
-use clap::{Command, CommandFactory};
+use clap::{Args, Command, CommandFactory};
+use clap_complete::Shell;
 
-use crate::config::{Cli, CompletionsArgs, ManArgs};
+use super::Cli;
+
+/// Flags of `completions`.
+#[derive(Args, Debug)]
+pub struct CompletionsArgs {
+    /// For which shell.
+    pub shell: Shell,
+}
+
+/// Flags of `man`.
+#[derive(Args, Debug)]
+pub struct ManArgs {
+    /// The page of a role, such as "serve" or "dead-letters redrive", instead of that of the whole.
+    #[arg(value_name = "ROLE")]
+    pub role: Vec<String>,
+}
 
 /// The name of the executable.
 const NAME: &str = "point-system";
@@ -14,7 +30,7 @@ const NAME: &str = "point-system";
 ///
 /// # Errors
 /// Where standard output can't be written.
-pub fn completions(args: &CompletionsArgs) -> anyhow::Result<()> {
+pub(super) fn completions(args: &CompletionsArgs) -> anyhow::Result<()> {
     let mut script = Vec::new();
     clap_complete::generate(args.shell, &mut command(), NAME, &mut script);
     io::stdout().write_all(&script).context("standard output")
@@ -24,7 +40,7 @@ pub fn completions(args: &CompletionsArgs) -> anyhow::Result<()> {
 ///
 /// # Errors
 /// Where there is no such role, or standard output can't be written.
-pub fn man(args: &ManArgs) -> anyhow::Result<()> {
+pub(super) fn man(args: &ManArgs) -> anyhow::Result<()> {
     let mut whole = command();
     // Gives each role its whole name, and the flags that all have.
     whole.build();

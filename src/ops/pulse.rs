@@ -16,8 +16,8 @@ use tokio::{
 
 use crate::{
     domain::PARTITIONS,
-    health::Health,
-    metrics,
+    infra::metrics,
+    ops::health::Health,
     queue::{LinkWatch, Progress, Standing},
 };
 

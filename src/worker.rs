@@ -12,8 +12,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::{
     domain::{Delta, Outcome, PointService, ServiceError, TraceParent},
-    logging,
-    metrics::WorkerMetrics,
+    infra::{logging, metrics::WorkerMetrics},
     queue::{Consumer, Delivery, Disposition, Event},
 };
 use hand::{Hand, Taken};

@@ -1,16 +1,28 @@
-//! The role `audit`: what the audit finds, printed. What is right or wrong is the domain's to say.
+//! The command `audit`: what the audit finds, printed. Must not contain what is right or wrong.
 
 use std::{io::IsTerminal, time::Instant};
 
 use anyhow::bail;
+use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
+use super::DatabaseArgs;
 use crate::{
-    config::AuditArgs,
     domain::{Finding, audit},
-    postgres,
+    infra::postgres,
 };
+
+/// Flags of `audit`.
+#[derive(Args, Debug)]
+pub struct AuditArgs {
+    /// Where the database is.
+    #[command(flatten)]
+    pub database: DatabaseArgs,
+    /// Print a JSON object a line: each finding, then the summary.
+    #[arg(long)]
+    pub json: bool,
+}
 
 /// A line of `--json`, of a finding.
 #[derive(Serialize)]
@@ -35,7 +47,7 @@ struct ReportResponse {
 ///
 /// # Errors
 /// Where the audit can't be finished, and where something is broken.
-pub async fn run(args: &AuditArgs) -> anyhow::Result<()> {
+pub(super) async fn run(args: &AuditArgs) -> anyhow::Result<()> {
     postgres::check(&args.database.url).await?;
     let pool = postgres::reading_pool(&args.database.url, 1)?;
     let bar = if std::io::stderr().is_terminal() { ProgressBar::no_length() } else { ProgressBar::hidden() };

@@ -10,13 +10,15 @@ use tokio::{
 };
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+use super::{NodeArgs, start};
 use crate::{
-    config::NodeArgs,
-    health::{Duty, Health},
-    http, metrics, postgres,
-    pulse::Pulse,
+    http,
+    infra::{metrics, postgres},
+    ops::{
+        health::{Duty, Health},
+        pulse::Pulse,
+    },
     queue::{DepthProbe, Link, LinkWatch},
-    roles,
 };
 
 /// The pause between two looks at the queues.
@@ -26,9 +28,9 @@ const DEPTHS_PAUSE_S: u64 = 5;
 const PROBES: usize = 2;
 
 /// The operations of a node.
-pub struct Operations {
+pub(super) struct Operations {
     /// Whether it can do its work.
-    pub health: Arc<Health>,
+    pub(super) health: Arc<Health>,
     probe: Pool,
     listening: Option<JoinHandle<()>>,
     ended: CancellationToken,
@@ -42,13 +44,13 @@ impl Operations {
     ///
     /// # Errors
     /// Where the listener's address can't be had.
-    pub fn start(
+    pub(super) fn start(
         duty: Duty,
         node: &NodeArgs,
         (pool, link): (&Pool, &Link),
         stop: &CancellationToken,
     ) -> anyhow::Result<Self> {
-        let listener = node.metrics.listen.map(|address| roles::listen("--metrics-listen", address));
+        let listener = node.metrics.listen.map(|address| start::listen("--metrics-listen", address));
         let listener = listener.transpose()?;
         let ended = CancellationToken::new();
         let health = Arc::new(Health::new(duty, link.watch(), stop.clone()));
@@ -69,14 +71,17 @@ impl Operations {
     }
 
     /// Begins to beat, as `beating` says, until the operations end.
-    pub fn beat<F: Future<Output = Infallible> + Send + 'static>(&self, beating: impl FnOnce(Pulse) -> F) {
+    pub(super) fn beat<F: Future<Output = Infallible> + Send + 'static>(
+        &self,
+        beating: impl FnOnce(Pulse) -> F,
+    ) {
         let pulse = Pulse::new(self.probe.clone(), Arc::clone(&self.health));
         let (beating, ended) = (beating(pulse), self.ended.clone());
         tokio::spawn(async move { ended.run_until_cancelled(beating).await });
     }
 
     /// Tells no more.
-    pub async fn end(self) {
+    pub(super) async fn end(self) {
         drop(self.guard);
         if let Some(listening) = self.listening {
             listening.await.ok();

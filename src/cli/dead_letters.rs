@@ -1,75 +1,95 @@
-//! The role `dead-letters`: what is in them, printed; redriven or dropped as it is told. What makes a message
-//! a dead letter is the queue's to say.
+//! The command `dead-letters`: what is in them, listed, redriven or dropped. Must not contain what makes a message one.
 
 use std::{
-    convert::Infallible,
     io::{self, IsTerminal, Write},
-    str::FromStr,
     thread,
+    time::Duration,
 };
 
 use anyhow::{Context, bail};
-use jiff::{SignedDuration, Timestamp};
-use serde::Serialize;
+use clap::{Args, Subcommand};
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
-use uuid::Uuid;
 
-use crate::{
-    config::{DeadLettersArgs, DeadLettersRole, WhichArgs},
-    queue::{DeadLetter, DeadLetters, Link},
-    roles,
-};
+use super::{BrokerArgs, args::parse_time, start::gave_up};
+use crate::queue::{DeadLetter, DeadLetters, Link};
+use letter::{LetterName, json_line, label, line};
 
-/// The most request ids of a message in the list for people; `--json` has them all.
-const IDS_SHOWN: usize = 3;
+mod letter;
 
-/// What a dead letter is called on the command line.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum LetterName {
-    /// Its place in the list, from 1.
-    Position(u32),
-    /// Its message id.
-    MessageId(String),
+/// What to do with the dead letters. One command at a time may look at them.
+#[derive(Debug, Subcommand)]
+pub enum DeadLettersRole {
+    /// List them, oldest first, each with the reason why it is there. Nothing is changed.
+    List {
+        /// Where they are.
+        #[command(flatten)]
+        queue: DeadLettersArgs,
+        /// Print a JSON object a line.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print the body of one to standard output as it is, and what is known of it to standard error.
+    Show {
+        /// Where they are.
+        #[command(flatten)]
+        queue: DeadLettersArgs,
+        /// Its number in the list of now, or its message id.
+        name: LetterName,
+    },
+    /// Put each delta back into the queue of its user's partition. What was applied already changes nothing; what
+    /// can't be read stays. Exits with 1 where something stays or was not found.
+    Redrive {
+        /// Where they are.
+        #[command(flatten)]
+        queue: DeadLettersArgs,
+        /// Which ones.
+        #[command(flatten)]
+        which: WhichArgs,
+    },
+    /// Remove them for good. Exits with 1 where something was not found.
+    Drop {
+        /// Where they are.
+        #[command(flatten)]
+        queue: DeadLettersArgs,
+        /// Which ones.
+        #[command(flatten)]
+        which: WhichArgs,
+        /// Don't ask. Without a terminal to ask on, nothing is removed without this.
+        #[arg(long)]
+        yes: bool,
+    },
 }
 
-impl FromStr for LetterName {
-    type Err = Infallible;
-
-    fn from_str(text: &str) -> Result<Self, Infallible> {
-        Ok(text.parse().map_or_else(|_| Self::MessageId(text.to_owned()), Self::Position))
-    }
+/// Where the dead letters are.
+#[derive(Args, Debug)]
+pub struct DeadLettersArgs {
+    /// Where the broker is.
+    #[command(flatten)]
+    pub broker: BrokerArgs,
+    /// How long to wait for a broker that is not there yet, such as "60s".
+    #[arg(long, env = "POINT_SYSTEM_STARTUP_TIMEOUT", default_value = "60s", value_name = "TIME",
+          value_parser = parse_time)]
+    pub startup_timeout: Duration,
 }
 
-impl LetterName {
-    fn is_of(&self, letter: &DeadLetter) -> bool {
-        match self {
-            Self::Position(position) => *position == letter.position,
-            Self::MessageId(id) => letter.message_id.as_ref() == Some(id),
-        }
-    }
-}
-
-/// A line of `list --json`.
-#[derive(Serialize)]
-struct DeadLetterResponse<'a> {
-    position: u32,
-    message_id: Option<&'a str>,
-    partition: Option<u16>,
-    died_at: Option<Timestamp>,
-    age_s: Option<i64>,
-    bytes: usize,
-    redrivable: bool,
-    reason: String,
-    deltas: usize,
-    request_ids: Vec<Uuid>,
+/// Some dead letters, or all.
+#[derive(Args, Clone, Debug)]
+pub struct WhichArgs {
+    /// Numbers in the list of now, or message ids. A number is another's once one before it is redriven or
+    /// dropped, or a command was interrupted.
+    #[arg(value_name = "NAME", required_unless_present = "all")]
+    pub names: Vec<LetterName>,
+    /// All that are there now.
+    #[arg(long, conflicts_with = "names")]
+    pub all: bool,
 }
 
 /// Does what `role` says.
 ///
 /// # Errors
 /// Where the dead letters can't be reached, or what was asked for could not be done in full.
-pub async fn run(role: DeadLettersRole, stop: CancellationToken) -> anyhow::Result<()> {
+pub(super) async fn run(role: DeadLettersRole, stop: CancellationToken) -> anyhow::Result<()> {
     let running = async {
         match role {
             DeadLettersRole::List { queue, json } => {
@@ -101,7 +121,7 @@ async fn opened(
     let link = Link::start(args.broker.url.clone(), args.broker.names.clone(), "dead-letters");
     let result = async {
         let mut watch = link.watch();
-        watch.ready(limit).await.map_err(anyhow::Error::msg).with_context(|| roles::gave_up(limit))?;
+        watch.ready(limit).await.map_err(anyhow::Error::msg).with_context(|| gave_up(limit))?;
         let mut letters = DeadLetters::open(&watch).await?;
         let worked = work(&mut letters).await;
         let closed = letters.close().await;
@@ -241,54 +261,4 @@ fn tell_the_rest(letters: &DeadLetters) {
     if rest > 0 {
         log::warn!("{rest} more are behind these: redrive or drop some of these first");
     }
-}
-
-fn label(name: &LetterName) -> String {
-    match name {
-        LetterName::Position(position) => position.to_string(),
-        LetterName::MessageId(id) => printable(id),
-    }
-}
-
-/// A message id may be anybody's: nothing in it may steer the terminal.
-fn printable(text: &str) -> String {
-    text.escape_debug().to_string()
-}
-
-/// A dead letter in a line.
-fn line(letter: &DeadLetter) -> String {
-    let from = letter.partition.map_or_else(|| "elsewhere".to_owned(), |p| format!("partition {p}"));
-    let age = age_s(letter).map_or_else(String::new, |s| format!(", {:#} ago", SignedDuration::from_secs(s)));
-    let mut ids: Vec<String> =
-        letter.deltas.iter().take(IDS_SHOWN).map(|delta| delta.request_id.to_string()).collect();
-    let count = letter.deltas.len();
-    if count > IDS_SHOWN {
-        ids.push(format!("and {} more", count - IDS_SHOWN));
-    }
-    let holds = match (count, &letter.message_id) {
-        (0, None) => format!("{} bytes", letter.body.len()),
-        (0, Some(id)) => format!("{} bytes, message id {}", letter.body.len(), printable(id)),
-        (1, _) => format!("1 delta: {}", ids.join(", ")),
-        (_, _) => format!("{count} deltas: {}", ids.join(", ")),
-    };
-    format!("{}  {from}{age}: {}; {holds}", letter.position, printable(&letter.death.to_string()))
-}
-
-fn json_line(letter: &DeadLetter) -> serde_json::Result<String> {
-    serde_json::to_string(&DeadLetterResponse {
-        position: letter.position,
-        message_id: letter.message_id.as_deref(),
-        partition: letter.partition,
-        died_at: letter.died_at,
-        age_s: age_s(letter),
-        bytes: letter.body.len(),
-        redrivable: letter.death.is_redrivable(),
-        reason: letter.death.to_string(),
-        deltas: letter.deltas.len(),
-        request_ids: letter.deltas.iter().map(|delta| delta.request_id.get()).collect(),
-    })
-}
-
-fn age_s(letter: &DeadLetter) -> Option<i64> {
-    Some(Timestamp::now().duration_since(letter.died_at?).as_secs().max(0))
 }

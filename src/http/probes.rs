@@ -19,8 +19,8 @@ use super::{
     server::{self, HttpLimits},
 };
 use crate::{
-    health::{Condition, Duty, Health, Report, Seen},
-    metrics,
+    infra::metrics,
+    ops::health::{Condition, Duty, Health, Report, Seen},
 };
 
 /// What `/readyz` answers where the node is ready.

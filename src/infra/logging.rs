@@ -5,6 +5,7 @@ use std::{
     io::{self, Write},
 };
 
+use clap::ValueEnum;
 use jiff::{Timestamp, Unit};
 use log::{
     Level, Record,
@@ -12,10 +13,17 @@ use log::{
 };
 use serde::{Serializer, ser::SerializeMap};
 
-use crate::config::LogFormat;
-
 /// What is logged where `RUST_LOG` does not say: ours, and what worries the libraries.
 const DEFAULT: &str = "warn,point_system=info";
+
+/// How a line of the log looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// A JSON object a line.
+    Json,
+}
 
 /// Starts the log of this process.
 pub fn start(format: LogFormat) {

@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use prometheus::{GaugeVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts};
 
 use super::{NO_LABELS, counters, gauges, registered};
-use crate::build;
+use crate::infra::build;
 
 static BUILD_INFO: LazyLock<IntGaugeVec> = LazyLock::new(|| {
     gauges("point_system_build_info", "Always 1: which build this is", &["version", "commit"])

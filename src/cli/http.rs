@@ -1,14 +1,40 @@
-//! The flags of how HTTP is served. Must not contain I/O.
+//! The flags of how HTTP is served, and to whom. Must not contain I/O.
 
 use std::time::Duration;
 
 use clap::Args;
 
-use super::{AccessArgs, parse_time};
-use crate::http::KEEP_ALIVE_S;
+use super::args::parse_time;
+use crate::{
+    access::{Anonymous, Policy, RateLimit},
+    http::KEEP_ALIVE_S,
+};
 
 /// The shortest time for which a connection may be kept idle.
 const KEEP_ALIVE_MIN: Duration = Duration::from_millis(100);
+
+/// Who may call, and how often.
+#[derive(Args, Clone, Copy, Debug, Default)]
+pub struct AccessArgs {
+    /// Serve requests without an API key: "true" (or the flag alone) serves everybody; "loopback" serves requests
+    /// whose Host is a loopback name or address, without a foreign Origin or a forwarding header. By default
+    /// ("false") requests are served as with "loopback", but only while no key was ever created and --listen is a
+    /// loopback address.
+    #[arg(long, env = "POINT_SYSTEM_ALLOW_ANONYMOUS", value_name = "WHO", num_args = 0..=1, require_equals = true,
+          default_value_t, default_missing_value = "true")]
+    pub allow_anonymous: Anonymous,
+    /// How often each key, and each address without one, may call this node, such as "100/s" or "600/m": that
+    /// many at once, and as many again in that time. By default as often as they like.
+    #[arg(long, env = "POINT_SYSTEM_RATE_LIMIT", value_name = "N/TIME")]
+    pub rate_limit: Option<RateLimit>,
+}
+
+impl From<AccessArgs> for Policy {
+    fn from(args: AccessArgs) -> Self {
+        let AccessArgs { allow_anonymous, rate_limit } = args;
+        Self { allow_anonymous, rate_limit }
+    }
+}
 
 /// How HTTP is served, and to whom.
 #[derive(Args, Clone, Copy, Debug)]

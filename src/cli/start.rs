@@ -1,0 +1,116 @@
+//! What every command begins and ends with: its port, its servers, its signals. Must not contain work of a command.
+
+use std::{
+    net::{SocketAddr, TcpListener},
+    process,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, bail};
+use backon::{ConstantBuilder, Retryable};
+use deadpool_postgres::Pool;
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    time::sleep,
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{DatabaseArgs, NodeArgs};
+use crate::{
+    infra::{
+        migrate,
+        postgres::{self, DatabaseUrl, Unfit},
+    },
+    queue::Link,
+};
+
+/// The pause between tries to reach the database at the start.
+const STARTUP_PAUSE_MS: u64 = 1_000;
+
+/// Exit status of a process that a second signal ended: 128 + SIGINT, as shells have it.
+const INTERRUPTED: i32 = 130;
+
+/// Takes the port before anything else: that another process has it is the likeliest mistake.
+pub(super) fn listen(flag: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address).with_context(|| format!("{flag} {address}"))
+}
+
+/// Runs a role to its end, which comes `limit` after `stop` is cancelled at the latest.
+pub(super) async fn ending_within(
+    limit: Duration,
+    stop: CancellationToken,
+    role: impl Future<Output = anyhow::Result<()>>,
+) -> anyhow::Result<()> {
+    let late = async {
+        stop.cancelled().await;
+        sleep(limit).await;
+    };
+    tokio::select! {
+        ended = role => ended?,
+        () = late => {
+            log::warn!("not done within {} ms (--shutdown-timeout); ending all the same", limit.as_millis());
+        }
+    }
+    log::info!("stopped");
+    Ok(())
+}
+
+/// Waits until the database has our schema and the broker our queues.
+pub(super) async fn ready(pool: &Pool, link: &Link, node: &NodeArgs) -> anyhow::Result<()> {
+    let limit = node.patience.startup_timeout;
+    let mut queue = link.watch();
+    let broker =
+        async { queue.ready(limit).await.map_err(anyhow::Error::msg).with_context(|| gave_up(limit)) };
+    tokio::try_join!(patiently(&node.database, limit, || has_schema(&node.database.url, pool)), broker)
+        .map(drop)
+}
+
+pub(super) async fn has_schema(url: &DatabaseUrl, pool: &Pool) -> anyhow::Result<()> {
+    postgres::check(url).await?;
+    let pending = migrate::pending(pool).await?;
+    if !pending.is_empty() {
+        bail!("migrations are pending ({}): run `point-system migrate`", pending.join(", "));
+    }
+    Ok(())
+}
+
+/// Tries until `limit` has passed, and says so at each try. What no wait changes is an error at once.
+pub(super) async fn patiently<T, F: Future<Output = anyhow::Result<T>>>(
+    database: &DatabaseArgs,
+    limit: Duration,
+    attempt: impl FnMut() -> F,
+) -> anyhow::Result<T> {
+    let started = Instant::now();
+    let pause = Duration::from_millis(STARTUP_PAUSE_MS);
+    attempt
+        .retry(ConstantBuilder::new().with_delay(pause).without_max_times())
+        .sleep(sleep)
+        .when(|error| !error.is::<Unfit>() && started.elapsed() + pause < limit)
+        .notify(|error, _| log::warn!("PostgreSQL at {}: {error:#}; trying again", database.url))
+        .await
+        .map_err(|error| if error.is::<Unfit>() { error } else { error.context(gave_up(limit)) })
+        .with_context(|| format!("PostgreSQL at {}", database.url))
+}
+
+pub(super) fn gave_up(limit: Duration) -> String {
+    format!("gave up after {} s (--startup-timeout)", limit.as_secs())
+}
+
+/// The first SIGTERM or Ctrl-C cancels the token; the second ends the process.
+pub(super) fn stop_on_signal(stop: CancellationToken) -> anyhow::Result<impl Future<Output = ()>> {
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    Ok(async move {
+        loop {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            if stop.is_cancelled() {
+                log::warn!("ended by a second signal");
+                process::exit(INTERRUPTED);
+            }
+            log::info!("stopping");
+            stop.cancel();
+        }
+    })
+}

@@ -1,0 +1,68 @@
+//! The command `work`: the queue in, the database behind it. Must not contain what is done with a delta.
+
+use std::sync::Arc;
+
+use clap::Args;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use super::{
+    NodeArgs,
+    operations::Operations,
+    start::{ending_within, ready},
+};
+use crate::{
+    domain::{PARTITIONS, Patience, PointService},
+    infra::postgres,
+    ops::health::Duty,
+    queue::{Consumer, Link},
+    worker,
+};
+
+/// Flags of `work`.
+#[derive(Args, Debug)]
+pub struct WorkArgs {
+    /// Where the database and the broker are, and the waits.
+    #[command(flatten)]
+    pub node: NodeArgs,
+}
+
+/// Works on the queue until `stop` is cancelled; then finishes what is in hand, within the shutdown timeout. What is not
+/// finished comes again, here or elsewhere.
+///
+/// # Errors
+/// Where the database or the broker is not there in time.
+pub async fn work(node: &NodeArgs, stop: CancellationToken) -> anyhow::Result<()> {
+    ending_within(node.patience.shutdown_timeout, stop.clone(), Box::pin(work_until(node, stop))).await
+}
+
+async fn work_until(node: &NodeArgs, stop: CancellationToken) -> anyhow::Result<()> {
+    let concurrency = usize::from(node.concurrency);
+    // One more for each partition, for its users who have an obstacle.
+    let pool = postgres::pool(&node.database.url, concurrency + usize::from(PARTITIONS))?;
+    let link = Link::start(node.broker.url.clone(), node.broker.names.clone(), "work");
+    let operations = Operations::start(Duty::Work, node, (&pool, &link), &stop)?;
+    let working = async {
+        let Some(started) = stop.run_until_cancelled(ready(&pool, &link, node)).await else { return Ok(()) };
+        started?;
+        operations.health.started();
+        let service =
+            Arc::new(PointService::start(pool.clone(), concurrency, &Patience::Queue(stop.clone())));
+        let worker = Uuid::now_v7();
+        let consumers = (0..PARTITIONS).map(|p| Consumer::new(p, link.watch(), worker, stop.clone()));
+        let consumers: Vec<Consumer> = consumers.collect();
+        let (progress, watch) = (consumers.iter().map(Consumer::progress).collect(), link.watch());
+        operations.beat(|pulse| pulse.taking(progress, watch));
+        log::info!(worker:%; "working on {PARTITIONS} partitions, up to {concurrency} transactions at once");
+        let taking = async {
+            stop.cancelled().await;
+            log::info!("taking no more from the queue");
+        };
+        tokio::join!(worker::work(consumers, service), taking);
+        Ok(())
+    };
+    let worked = working.await;
+    link.close().await;
+    operations.end().await;
+    worked
+}

@@ -1,0 +1,8 @@
+//! What the service stands on: lanes, PostgreSQL connections, migrations, metrics, logging. Must not contain points.
+
+pub mod build;
+pub mod lane;
+pub mod logging;
+pub mod metrics;
+pub mod migrate;
+pub mod postgres;
