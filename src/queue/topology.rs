@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use amqprs::{FieldTable, FieldValue, channel::QueueDeclareArguments};
-use futures_util::future::{join, join_all};
 use tokio::time::sleep;
 
 use super::{
@@ -142,45 +141,74 @@ impl Queue {
     }
 }
 
-/// Declares every queue; where they exist with these arguments, nothing changes. One that can't be declared is told, and
-/// left to those who use it: the others go on.
+/// Declares every queue, one after the other: RabbitMQ may hand out a queue that is being declared elsewhere before its
+/// process runs. Queues that exist with these arguments stay as they are. One that can't be declared is told, and left to
+/// those who use it: the others go on.
 ///
 /// # Errors
 /// Where no partition can be used, why that is.
 pub(super) async fn declare(session: &Session, names: &QueueNames) -> Result<(), String> {
-    let declare = async |queue| ensure(session, queue).await?.close().await;
-    let partitions = (0..PARTITIONS).map(|partition| declare(Queue::partition(names, partition)));
-    let (dead_letters, partitions) = join(declare(Queue::dead_letters(names)), join_all(partitions)).await;
-    let usable = partitions.iter().any(Result::is_ok);
-    let failures: Vec<String> =
-        partitions.into_iter().chain([dead_letters]).filter_map(Result::err).collect();
-    if !usable {
-        return Err(format!("declaring the queues: {}", failures.join("; ")));
+    // The partitions name the dead letters as their target.
+    let mut queues = vec![Queue::dead_letters(names)];
+    queues.extend((0..PARTITIONS).map(|partition| Queue::partition(names, partition)));
+    let (mut missing, mut failures) = (Vec::new(), Vec::new());
+    for queue in queues {
+        match found(session, &queue).await {
+            Ok(Some(channel)) => channel.close().await?,
+            Ok(None) => missing.push(queue),
+            Err(why) => failures.push((queue.name, why)),
+        }
     }
-    for why in failures {
-        log::error!("declaring the queues: {why}");
+    if !missing.is_empty() {
+        sleep(Duration::from_millis(MISSING_PAUSE_MS)).await;
+    }
+    for queue in missing {
+        match declared(session, &queue).await {
+            Ok(channel) => channel.close().await?,
+            Err(why) => failures.push((queue.name, why)),
+        }
+    }
+    let of_partitions = failures.iter().filter(|(name, _)| names.partition_of(name).is_some());
+    let is_useless = of_partitions.count() == usize::from(PARTITIONS);
+    for (_, why) in failures {
+        let why = format!("declaring the queues: {why}");
+        if is_useless {
+            return Err(why);
+        }
+        log::error!("{why}");
     }
     Ok(())
 }
 
-/// A channel for the use of a partition's queue, which is there, as we declare it.
+/// A channel for the use of a partition's queue, which is there, as we declare it. One that is missing is declared after a
+/// pause.
 pub(super) async fn open_partition(
     session: &Session,
     names: &QueueNames,
     partition: u16,
 ) -> Result<OpenChannel, String> {
-    ensure(session, Queue::partition(names, partition)).await
+    let queue = Queue::partition(names, partition);
+    if let Some(channel) = found(session, &queue).await? {
+        return Ok(channel);
+    }
+    sleep(Duration::from_millis(MISSING_PAUSE_MS)).await;
+    declared(session, &queue).await
 }
 
-/// Sees that `queue` is there with its arguments, and returns the channel on which that was seen. One that is missing is
-/// declared after a pause.
-async fn ensure(session: &Session, queue: Queue) -> Result<OpenChannel, String> {
+/// A channel on which the queue was seen to be there as we declare it, or `None` where it is missing.
+async fn found(session: &Session, queue: &Queue) -> Result<Option<OpenChannel>, String> {
     let mut channel = session.open_channel().await?;
     if !queue.is_there(&mut channel).await? {
         log::info!("queue {} is missing; declaring it in {MISSING_PAUSE_MS} ms", queue.name);
-        sleep(Duration::from_millis(MISSING_PAUSE_MS)).await;
-        channel = session.open_channel().await?;
+        return Ok(None);
     }
+    queue.declare(&mut channel).await?;
+    Ok(Some(channel))
+}
+
+/// A channel on which the queue was declared.
+async fn declared(session: &Session, queue: &Queue) -> Result<OpenChannel, String> {
+    let mut channel = session.open_channel().await?;
     queue.declare(&mut channel).await?;
     Ok(channel)
 }
