@@ -12,8 +12,9 @@ use std::{
 use log::{Level, kv::Value};
 
 use super::{
-    APPLY_BATCH_MAX, Delta, Obstacle, Outcome, Patience, ServiceError, UserId, WORTHY_BATCH,
+    Delta, Obstacle, Outcome, Patience, ServiceError, UserId,
     patience::retried,
+    service::{APPLY_BATCH_MAX, WORTHY_BATCH},
     store::{Decision, Store, StoreError},
 };
 use crate::infra::{lane::Trip, logging, metrics::StoreMetrics};

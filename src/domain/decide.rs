@@ -1,76 +1,18 @@
-//! The decision, pure: accounts × deltas → entries. No I/O, no clock, no SQL may enter.
+//! The decision, a pure function: accounts × deltas → entries. Must not contain I/O, a clock or SQL.
 
 use std::collections::HashMap;
 
 use jiff::Timestamp;
 
-use super::delta::{Action, Delta, POINTS_MAX, RequestId, UserId};
+use super::{
+    delta::{Action, Delta, POINTS_MAX, RequestId, UserId},
+    entry::{Account, Entry, Outcome, Rejection},
+};
 
-/// Where a user's ledger stands.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Account {
-    /// The balance, from 0 to [`POINTS_MAX`].
-    pub point: i64,
-    /// The number of entries in the log, which is the `seq` of the last one.
-    pub seq: i64,
-    /// When the last entry was written.
-    pub updated_at: Timestamp,
-}
-
-/// Why a delta was refused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Rejection {
-    /// The balance is smaller than the points to subtract.
-    InsufficientPoints,
-    /// The balance would pass [`POINTS_MAX`].
-    BalanceLimit,
-}
-
-impl Rejection {
-    /// The name in the log and in the API.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::InsufficientPoints => "insufficient_points",
-            Self::BalanceLimit => "balance_limit",
-        }
-    }
-
-    /// The rejection of a name, if it is one.
-    #[must_use]
-    pub fn parse(name: &str) -> Option<Self> {
-        [Self::InsufficientPoints, Self::BalanceLimit].into_iter().find(|why| why.as_str() == name)
-    }
-}
-
-/// One line of a user's log: a delta and what became of it, for good.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Entry {
-    /// What was asked for.
-    pub delta: Delta,
-    /// Its place in the user's log, gapless from 1.
-    pub seq: i64,
-    /// `None` where it was applied.
-    pub rejection: Option<Rejection>,
-    /// The user's balance after this entry.
-    pub balance: i64,
-    /// When it was decided, by the database's clock.
-    pub created_at: Timestamp,
-}
-
-/// What a delta came to, now or earlier.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Outcome {
-    /// The log's entry of this request id. Its delta is the one that came first.
-    pub entry: Entry,
-    /// Whether the entry was there already: this delta changed nothing.
-    pub replayed: bool,
-}
-
-/// Decides `deltas` in their order. `accounts` must hold every user of the batch and is moved on;
-/// `logged` holds the entries of request ids that were decided earlier. A user's times never go back, also where
-/// `now` does: a past balance is searched for in the order of `seq`. Returns one outcome per delta.
-pub(super) fn settle(
+/// Decides `deltas` in their order and returns one outcome per delta. `accounts` holds every user of the batch and is
+/// updated; `logged` holds the entries of request ids that were decided earlier. A user's times never go back, even if
+/// `now` does: the search for a past balance relies on it.
+pub(super) fn decide(
     accounts: &mut HashMap<UserId, Account>,
     logged: &mut HashMap<(UserId, RequestId), Entry>,
     deltas: &[Delta],
@@ -135,7 +77,7 @@ mod tests {
         })
     }
 
-    /// The rules once more, told the slow way: one user's log is a list, and the balance is its sum.
+    /// The same rules, the slow way: a user's log is a list, and the balance is its sum.
     fn naive(log: &mut Vec<Entry>, delta: &Delta) -> Outcome {
         let of_user: Vec<&Entry> = log.iter().filter(|e| e.delta.user_id == delta.user_id).collect();
         if let Some(first) = of_user.iter().find(|e| e.delta.request_id == delta.request_id) {
@@ -176,14 +118,14 @@ mod tests {
             let expected: Vec<Outcome> = deltas.iter().map(|delta| naive(&mut log, delta)).collect();
             let (mut accounts, mut logged) = (HashMap::new(), HashMap::new());
             let (first, second) = deltas.split_at(cut.min(deltas.len()));
-            let mut outcomes = settle(&mut accounts, &mut logged, first, Timestamp::UNIX_EPOCH);
-            outcomes.extend(settle(&mut accounts, &mut logged, second, Timestamp::UNIX_EPOCH));
+            let mut outcomes = decide(&mut accounts, &mut logged, first, Timestamp::UNIX_EPOCH);
+            outcomes.extend(decide(&mut accounts, &mut logged, second, Timestamp::UNIX_EPOCH));
             prop_assert_eq!(outcomes, expected);
         }
 
         #[test]
         fn a_balance_stays_within_its_limits(deltas in prop::collection::vec(any_delta(), 0..120)) {
-            let outcomes = settle(&mut HashMap::new(), &mut HashMap::new(), &deltas, Timestamp::UNIX_EPOCH);
+            let outcomes = decide(&mut HashMap::new(), &mut HashMap::new(), &deltas, Timestamp::UNIX_EPOCH);
             prop_assert!(outcomes.iter().all(|o| (0..=POINTS_MAX).contains(&o.entry.balance)));
         }
     }

@@ -1,21 +1,21 @@
-//! The values of a points change, valid by construction; no I/O and no wire format may enter.
+//! The values of a change of points, valid by construction. Must not contain I/O or a wire format.
 
 use std::fmt;
 
 use jiff::Timestamp;
+use strum::{EnumString, IntoStaticStr};
 use uuid::Uuid;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::trace::TraceParent;
 
-/// How many partitions the users are spread over, and with that the most transactions of workers at once.
-/// Fixed for the life of an installation: a user's deltas keep their order because the user never changes
-/// partition. With few of them, a message carries many deltas and costs the broker little of each
-/// (docs/performance.md).
+/// The number of partitions, which is also the most transactions that all workers run at once. It is fixed for the life of an
+/// installation: a user's deltas keep their order because the user never changes partition. With few partitions, a
+/// message carries many deltas, and each delta costs the broker little (docs/performance.md).
 pub const PARTITIONS: u16 = 4;
 
-/// The largest number of points in one delta or one balance: 2^53 − 1, the largest whole number that
-/// every JSON client reads exactly (RFC 8259 §6).
+/// The largest number of points in a delta or a balance: 2^53 − 1, the largest whole number that every JSON client reads
+/// exactly (RFC 8259 §6).
 pub const POINTS_MAX: i64 = (1 << 53) - 1;
 
 /// The longest reason, in characters.
@@ -27,7 +27,7 @@ pub const KEY_MAX_BYTES: usize = 255;
 /// The namespace of request ids made from idempotency keys (UUID version 5, RFC 9562 §5.5).
 const KEY_NAMESPACE: Uuid = Uuid::from_u128(0x7d3f_41a2_9c58_4e0b_b6a1_52f0_8c1e_6d94);
 
-/// A value that breaks a rule: which field, and the rule it breaks.
+/// A value that breaks a rule.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{field} {rule}")]
 pub struct Invalid {
@@ -45,10 +45,10 @@ impl UserId {
     /// The rule in words, readable after a field's name.
     pub const RULE: &str = "must be a whole number from 1 to 9223372036854775807";
 
-    /// Refuses zero and negative numbers; `field` is named in the error.
+    /// The user with this number; the error names `field`.
     ///
     /// # Errors
-    /// [`Invalid`] where the number is below 1.
+    /// [`Invalid`] if the number is below 1.
     pub fn new(field: &'static str, id: i64) -> Result<Self, Invalid> {
         let valid = id >= 1;
         valid.then_some(Self(id)).ok_or_else(|| Invalid { field, rule: Self::RULE.to_owned() })
@@ -60,8 +60,8 @@ impl UserId {
         self.0
     }
 
-    /// The partition of this user, from 0 to [`PARTITIONS`] − 1: XXH3 of the id's 8 little-endian
-    /// bytes, the same on every machine and in every version.
+    /// The partition of this user, from 0 to [`PARTITIONS`] − 1: XXH3 of the id's 8 little-endian bytes. It is the same on
+    /// every machine and in every version.
     #[must_use]
     pub fn partition(self) -> u16 {
         let [low, high, ..] = (xxh3_64(&self.0.to_le_bytes()) % u64::from(PARTITIONS)).to_le_bytes();
@@ -83,10 +83,10 @@ impl Points {
     /// The rule in words, readable after a field's name.
     pub const RULE: &str = "must be a whole number from 1 to 9007199254740991";
 
-    /// Refuses what is outside 1 … [`POINTS_MAX`].
+    /// This many points.
     ///
     /// # Errors
-    /// [`Invalid`] where the number is out of range.
+    /// [`Invalid`] if the number is not from 1 to [`POINTS_MAX`].
     pub fn new(point: i64) -> Result<Self, Invalid> {
         let valid = (1..=POINTS_MAX).contains(&point);
         valid.then_some(Self(point)).ok_or_else(|| Invalid { field: "point", rule: Self::RULE.to_owned() })
@@ -99,15 +99,15 @@ impl Points {
     }
 }
 
-/// What a client names a request by, so that it counts once however often it is sent.
+/// A client's name for a request, so that the request counts once however often it is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct IdempotencyKey<'a>(&'a str);
 
 impl<'a> IdempotencyKey<'a> {
-    /// A key of 1 to [`KEY_MAX_BYTES`] visible ASCII characters and inner spaces.
+    /// A key of 1 to [`KEY_MAX_BYTES`] printable ASCII characters.
     ///
     /// # Errors
-    /// [`Invalid`] where it is anything else.
+    /// [`Invalid`] for any other text.
     pub fn new(key: &'a str) -> Result<Self, Invalid> {
         let visible = key.bytes().all(|byte| (b' '..=b'~').contains(&byte));
         let rule = || format!("must be 1 to {KEY_MAX_BYTES} visible ASCII characters");
@@ -116,7 +116,7 @@ impl<'a> IdempotencyKey<'a> {
     }
 }
 
-/// What identifies a delta of a user: the same id is applied at most once.
+/// Identifies a delta of a user. A request id is applied at most once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RequestId(Uuid);
 
@@ -127,15 +127,15 @@ impl RequestId {
         Self(Uuid::now_v7())
     }
 
-    /// The id of a user's idempotency key, the same on every call: UUID version 5 of the user id's
-    /// 8 big-endian bytes and the key.
+    /// The id of a user's idempotency key, the same on every call: UUID version 5 of the user id in 8 big-endian bytes,
+    /// followed by the key.
     #[must_use]
     pub fn from_key(user_id: UserId, key: IdempotencyKey) -> Self {
         Self::named(user_id, key, &[])
     }
 
-    /// The id of an operation of a batch that has a key as a whole: the same for the same user and index, and
-    /// never that of another key, as a zero byte comes before the index, 8 big-endian bytes.
+    /// The id of an operation in a batch that has a key: as [`RequestId::from_key`], followed by a zero byte and the index in
+    /// 8 big-endian bytes. A key has no zero byte, so the id is never that of another key.
     #[must_use]
     pub fn from_batch_key(user_id: UserId, key: IdempotencyKey, index: usize) -> Self {
         let index = (index as u64).to_be_bytes();
@@ -166,8 +166,7 @@ impl fmt::Display for RequestId {
     }
 }
 
-/// Why the points change, in the customer's words: 1 to 200 characters, none of
-/// them a control character.
+/// Why the points change, in the customer's words: 1 to 200 characters without control characters.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reason(String);
 
@@ -175,10 +174,10 @@ impl Reason {
     /// The rule in words, readable after a field's name.
     pub const RULE: &str = "must be a text of 1 to 200 characters without control characters";
 
-    /// Refuses empty and over-long texts and control characters.
+    /// A reason with this text.
     ///
     /// # Errors
-    /// [`Invalid`] where the text breaks [`Reason::RULE`].
+    /// [`Invalid`] if the text breaks [`Reason::RULE`].
     pub fn new(text: String) -> Result<Self, Invalid> {
         let length = text.chars().count();
         let valid = (1..=REASON_MAX_CHARS).contains(&length) && !text.chars().any(char::is_control);
@@ -195,36 +194,39 @@ impl Reason {
     }
 }
 
-/// The direction of a delta.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// The direction of a delta. The names are those of the API, the queue and the log.
+#[derive(Clone, Copy, Debug, EnumString, IntoStaticStr, PartialEq, Eq)]
+#[strum(serialize_all = "snake_case")]
 pub enum Action {
     /// The balance grows.
     Add,
-    /// The balance shrinks, or the delta is rejected where it would go below zero.
+    /// The balance shrinks. The delta is rejected if the balance would be negative.
     Subtract,
 }
 
 impl Action {
-    /// The name on the wire and in the log.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Add => "add",
-            Self::Subtract => "subtract",
-        }
+    /// The rule in words, readable after a field's name.
+    pub const RULE: &str = "must be add or subtract";
+
+    /// The action with this name.
+    ///
+    /// # Errors
+    /// [`Invalid`] if there is none.
+    pub fn new(name: &str) -> Result<Self, Invalid> {
+        name.parse().map_err(|_| Invalid { field: "action", rule: Self::RULE.to_owned() })
     }
 
-    /// The action of a name, if it is one.
+    /// Its name.
     #[must_use]
-    pub fn parse(name: &str) -> Option<Self> {
-        [Self::Add, Self::Subtract].into_iter().find(|action| action.as_str() == name)
+    pub fn as_str(self) -> &'static str {
+        self.into()
     }
 }
 
 /// One change of one user's points, not yet decided.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Delta {
-    /// What makes the change happen at most once.
+    /// Makes the change count at most once.
     pub request_id: RequestId,
     /// Whose points.
     pub user_id: UserId,
@@ -236,12 +238,12 @@ pub struct Delta {
     pub reason: Option<Reason>,
     /// When the request was accepted, by the clock of the node that accepted it.
     pub requested_at: Timestamp,
-    /// The trace that its request belongs to, on the way; the log does not keep it.
+    /// The trace that its request belongs to. The log does not keep it.
     pub traceparent: Option<TraceParent>,
 }
 
 impl Delta {
-    /// Whether both ask for the same change: same user, action, points and reason.
+    /// Whether both request the same change: the same user, action, points and reason.
     #[must_use]
     pub fn same_change(&self, other: &Self) -> bool {
         (self.user_id, self.action, self.point, &self.reason)

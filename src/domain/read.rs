@@ -9,10 +9,10 @@ use tokio::{
 };
 
 use super::{
-    Balance, LANE_CAPACITY, Patience, PointService, ServiceError, WORTHY_BATCH,
-    decide::Entry,
+    Balance, Entry, Patience, PointService, ServiceError, Status,
     delta::{RequestId, UserId},
     patience::retried,
+    service::{LANE_CAPACITY, WORTHY_BATCH},
     store::{Store, StoreError},
 };
 use crate::infra::{
@@ -36,40 +36,6 @@ const PAGES_AT_ONCE: usize = 2;
 const WAITERS_MAX: usize = 1_000;
 /// All who wait for an outcome look at the same moments, this far apart: one query for all of them.
 const ROUND_MS: u64 = 50;
-
-/// What became of a delta.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Status {
-    /// The balance changed.
-    Applied,
-    /// It did not, and never will for this request id.
-    Rejected,
-}
-
-impl Status {
-    /// The name in the log and in the API.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Applied => "applied",
-            Self::Rejected => "rejected",
-        }
-    }
-
-    /// The status of a name, if it is one.
-    #[must_use]
-    pub fn parse(name: &str) -> Option<Self> {
-        [Self::Applied, Self::Rejected].into_iter().find(|status| status.as_str() == name)
-    }
-}
-
-impl Entry {
-    /// What became of its delta.
-    #[must_use]
-    pub fn status(&self) -> Status {
-        if self.rejection.is_some() { Status::Rejected } else { Status::Applied }
-    }
-}
 
 /// Which entries of a user's log.
 #[derive(Clone, Debug)]

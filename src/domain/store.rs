@@ -10,8 +10,8 @@ use uuid::Uuid;
 
 use super::{
     Obstacle,
-    decide::{Account, Entry, Rejection},
-    delta::{Action, Delta, POINTS_MAX, Points, Reason, RequestId, UserId},
+    delta::{Delta, POINTS_MAX, Points, Reason, RequestId, UserId},
+    entry::{Account, Entry, Rejection},
 };
 
 mod apply;
@@ -117,19 +117,30 @@ impl Store {
     }
 }
 
-const LOGGED: &str = "select user_id, seq, request_id, action, point, reject_reason, reason, balance, \
-     requested_at, created_at \
-     from unnest($1::bigint[], $2::uuid[]) as asked (user_id, request_id) join log using (user_id, request_id)";
+/// The columns of a log entry, as [`entry`] reads them and [`apply`] writes them; `status` follows from `reject_reason`.
+macro_rules! entry_columns {
+    () => {
+        "user_id, seq, request_id, action, point, reject_reason, reason, balance, requested_at, created_at"
+    };
+}
+use entry_columns;
 
-/// Waits for nobody's row, and for whatever has the table locked.
+const LOGGED: &str = concat!(
+    "select ",
+    entry_columns!(),
+    " from unnest($1::bigint[], $2::uuid[]) as asked (user_id, request_id) join log using (user_id, request_id)"
+);
+
+/// Skips locked rows; waits only if the whole table is locked.
 const LOCK_NOBODY: &str = "select from user_point where user_id = 0 for update skip locked";
 
 fn user_id(row: &Row) -> Result<UserId, StoreError> {
-    UserId::new("user_id", get(row, 0)?).map_err(corrupt)
+    UserId::new("user_id", get(row, "user_id")?).map_err(corrupt)
 }
 
 fn account(row: &Row) -> Result<Account, StoreError> {
-    let account = Account { point: get(row, 1)?, seq: get(row, 2)?, updated_at: get(row, 3)? };
+    let account =
+        Account { point: get(row, "point")?, seq: get(row, "seq")?, updated_at: get(row, "updated_at")? };
     if !(0..=POINTS_MAX).contains(&account.point) || account.seq < 0 {
         return Err(corrupt("point or seq is out of range"));
     }
@@ -137,35 +148,33 @@ fn account(row: &Row) -> Result<Account, StoreError> {
 }
 
 fn entry(row: &Row) -> Result<((UserId, RequestId), Entry), StoreError> {
-    let request_id = RequestId::from(get::<Uuid>(row, 2)?);
-    let reject_reason: Option<&str> = get(row, 5)?;
+    let request_id = RequestId::from(get::<Uuid>(row, "request_id")?);
     let delta = Delta {
         request_id,
         user_id: user_id(row)?,
-        action: Action::parse(get(row, 3)?).ok_or_else(|| corrupt("unknown action"))?,
-        point: Points::new(get(row, 4)?).map_err(corrupt)?,
-        reason: get::<Option<String>>(row, 6)?.map(Reason::new).transpose().map_err(corrupt)?,
-        requested_at: get(row, 8)?,
+        action: get::<&str>(row, "action")?.parse().map_err(|_| corrupt("unknown action"))?,
+        point: Points::new(get(row, "point")?).map_err(corrupt)?,
+        reason: get::<Option<String>>(row, "reason")?.map(Reason::new).transpose().map_err(corrupt)?,
+        requested_at: get(row, "requested_at")?,
         traceparent: None,
     };
-    let rejection =
-        reject_reason.map(|why| Rejection::parse(why).ok_or_else(|| corrupt("unknown rejection")));
+    let rejection = get::<Option<&str>>(row, "reject_reason")?.map(str::parse::<Rejection>).transpose();
     let entry = Entry {
-        seq: get(row, 1)?,
-        rejection: rejection.transpose()?,
-        balance: get(row, 7)?,
-        created_at: get(row, 9)?,
+        seq: get(row, "seq")?,
+        rejection: rejection.map_err(|_| corrupt("unknown rejection"))?,
+        balance: get(row, "balance")?,
+        created_at: get(row, "created_at")?,
         delta,
     };
     Ok(((entry.delta.user_id, request_id), entry))
 }
 
-/// The value of a column; one that can't be read, such as an infinite time, is damage as well.
-fn get<'a, T: FromSql<'a>>(row: &'a Row, column: usize) -> Result<T, StoreError> {
+/// The value of a column. A value that can't be read, such as an infinite time, is damage as well.
+fn get<'a, T: FromSql<'a>>(row: &'a Row, column: &str) -> Result<T, StoreError> {
     row.try_get(column).map_err(corrupt)
 }
 
-/// A row that our constraints do not allow: somebody changed the tables by hand.
+/// A row that our constraints do not allow: somebody has changed the tables by hand.
 fn corrupt(why: impl std::fmt::Display) -> StoreError {
     StoreError::Unreadable(format!("a row breaks the rules of its table: {why}"))
 }

@@ -210,10 +210,7 @@ impl Judge<'_> {
         // What is of another type breaks the rule of the field as well.
         let number = |value: &RawValue| whole_number(value.get()).unwrap_or(0);
         let words = |value: &RawValue| serde_json::from_str::<String>(value.get()).unwrap_or_default();
-        let action = self.required("action", action, |value| {
-            let rule = || "must be add or subtract".to_owned();
-            Action::parse(&words(value)).ok_or_else(|| Invalid { field: "action", rule: rule() })
-        });
+        let action = self.required("action", action, |value| Action::new(&words(value)));
         let user_id = self.required("user_id", user_id, |value| UserId::new("user_id", number(value)));
         let point = self.required("point", point, |value| Points::new(number(value)));
         let reason = self.optional("reason", present(reason), |value| Reason::new(words(value)));

@@ -1,4 +1,4 @@
-//! The wire format of the queue: JSON ↔ deltas. Nothing of the connection may enter.
+//! The wire format of the queue: JSON ↔ deltas. Must not contain the connection.
 
 use std::borrow::Cow;
 
@@ -15,17 +15,17 @@ const VERSION: u8 = 1;
 /// The `content-type` of a message.
 pub(super) const CONTENT_TYPE: &str = "application/json";
 
-/// The bytes of a delta without its reason, at the most: the field names, a UUID, two numbers of at
-/// most 19 digits and two 30-character times fit with room to spare.
+/// The most bytes of a delta without its reason and trace: field names, a UUID, two numbers of up to 19 digits and a
+/// time of 30 characters, with room to spare.
 const DELTA_OVERHEAD_BYTES: usize = 256;
 
-/// The bytes of a trace with its name: `,"traceparent":"…"`.
+/// The bytes of a trace and its name: `,"traceparent":"…"`.
 const TRACE_BYTES: usize = 17 + TraceParent::BYTES;
 
-/// Why a message is not ours.
+/// Why a message can't be read.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Malformed {
-    // Not the error's own words, which may quote the message.
+    // The error's own text may quote the message.
     #[error("not a message of deltas: {:?} error at line {} column {}", .0.classify(), .0.line(), .0.column())]
     Json(#[from] serde_json::Error),
     #[error("version {0}, where only {VERSION} is known")]
@@ -50,47 +50,38 @@ struct DeltaMessage<'a> {
     request_id: Uuid,
     #[serde(deserialize_with = "whole")]
     user_id: i64,
-    action: ActionMessage,
+    #[serde(borrow)]
+    action: Cow<'a, str>,
     #[serde(deserialize_with = "whole")]
     point: i64,
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     reason: Option<Cow<'a, str>>,
     requested_at: Timestamp,
-    /// Newer than the format, and no reason for another version: update the workers before `serve`.
+    /// Added within version 1. Older workers refuse it: update the workers before `serve`.
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     traceparent: Option<Cow<'a, str>>,
 }
 
-#[derive(Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum ActionMessage {
-    Add,
-    Subtract,
-}
-
-/// Judged on its digits, as in a request.
+/// A whole number, judged on its digits as in a request.
 fn whole<'de, D: Deserializer<'de>>(deserializer: D) -> Result<i64, D::Error> {
     let number = <&RawValue>::deserialize(deserializer)?;
     whole_number(number.get()).ok_or_else(|| D::Error::custom("not a whole number"))
 }
 
-/// The most bytes that `delta` takes in a message. A reason has no control characters, so JSON escapes a
-/// byte of it into two at the most.
+/// The most bytes that `delta` takes in a message. A reason has no control characters, so JSON escapes each byte of it into
+/// at most two.
 pub(super) fn max_bytes(delta: &Delta) -> usize {
     DELTA_OVERHEAD_BYTES
         + 2 * delta.reason.as_ref().map_or(0, |reason| reason.as_str().len())
         + delta.traceparent.as_ref().map_or(0, |_| TRACE_BYTES)
 }
 
-/// The message of `deltas`, which are of one partition.
+/// The message of `deltas`, which belong to one partition.
 pub(super) fn encode(deltas: &[Delta]) -> Vec<u8> {
     let deltas = deltas.iter().map(|delta| DeltaMessage {
         request_id: delta.request_id.get(),
         user_id: delta.user_id.get(),
-        action: match delta.action {
-            Action::Add => ActionMessage::Add,
-            Action::Subtract => ActionMessage::Subtract,
-        },
+        action: delta.action.as_str().into(),
         point: delta.point.get(),
         reason: delta.reason.as_ref().map(|reason| reason.as_str().into()),
         requested_at: delta.requested_at,
@@ -100,8 +91,8 @@ pub(super) fn encode(deltas: &[Delta]) -> Vec<u8> {
     serde_json::to_vec(&message).expect("numbers, texts and times are always JSON")
 }
 
-/// The deltas of a message that came from the queue of `partition`. A delta of another partition's user
-/// would lose its place in that user's order, so it makes the message malformed.
+/// The deltas of a message from the queue of `partition`. A delta of another partition's user makes the message malformed:
+/// it would lose its place in that user's order.
 pub(super) fn decode(body: &[u8], partition: u16) -> Result<Vec<Delta>, Malformed> {
     let deltas = decode_any(body)?;
     match stranger(&deltas, partition) {
@@ -115,7 +106,7 @@ pub(super) fn stranger(deltas: &[Delta], partition: u16) -> Option<UserId> {
     deltas.iter().map(|delta| delta.user_id).find(|user| user.partition() != partition)
 }
 
-/// The deltas of a message, whichever queue it came from.
+/// The deltas of a message from any queue.
 pub(super) fn decode_any(body: &[u8]) -> Result<Vec<Delta>, Malformed> {
     let message: DeltasMessage = serde_json::from_slice(body)?;
     if message.version != VERSION {
@@ -125,14 +116,11 @@ pub(super) fn decode_any(body: &[u8]) -> Result<Vec<Delta>, Malformed> {
         Ok(Delta {
             request_id: wire.request_id.into(),
             user_id: UserId::new("user_id", wire.user_id)?,
-            action: match wire.action {
-                ActionMessage::Add => Action::Add,
-                ActionMessage::Subtract => Action::Subtract,
-            },
+            action: Action::new(&wire.action)?,
             point: Points::new(wire.point)?,
             reason: wire.reason.map(|text| Reason::new(text.into_owned())).transpose()?,
             requested_at: wire.requested_at,
-            // What is no trace is no fault of the change.
+            // An invalid trace does not invalidate the change.
             traceparent: wire.traceparent.and_then(|text| TraceParent::parse(&text)),
         })
     };

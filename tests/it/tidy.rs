@@ -103,8 +103,9 @@ impl Source {
 
     /// Each function's name and number of lines, by rustfmt's indentation.
     fn functions(&self) -> Vec<(String, usize)> {
-        static BEGIN: LazyLock<Regex> =
-            LazyLock::new(|| regex(r"^\s*(pub(\([^)]*\))? )?(const )?(async )?(unsafe )?(extern [^ ]+ )?fn \w"));
+        static BEGIN: LazyLock<Regex> = LazyLock::new(|| {
+            regex(r"^\s*(pub(\([^)]*\))? )?(const )?(async )?(unsafe )?(extern [^ ]+ )?fn \w")
+        });
         let lines: Vec<&str> = self.text.lines().collect();
         let starts = (0..lines.len()).filter(|index| BEGIN.is_match(lines[*index]));
         let length = |start: usize| {
@@ -170,7 +171,8 @@ fn wrong_imports(source: &Source) -> Vec<String> {
     let Some((_, allowed)) = ROOMS.iter().find(|(name, _)| *name == room) else {
         return vec![format!("{}: {room} is no room of the house", source.path)];
     };
-    let wrong = source.imports().into_iter().filter(|import| import != room && !allowed.contains(&import.as_str()));
+    let wrong =
+        source.imports().into_iter().filter(|import| import != room && !allowed.contains(&import.as_str()));
     wrong.map(|import| format!("{} imports {import}", source.path)).collect()
 }
 
@@ -222,7 +224,8 @@ fn imports_go_one_way() {
     for (index, (room, allowed)) in ROOMS.iter().enumerate() {
         let later = |import: &&str| ROOMS[index..].iter().any(|(room, _)| room == import);
         assert!(allowed.iter().all(later), "{room} imports what comes before it: a circle");
-        let others = ROOMS.iter().map(|(other, _)| *other).filter(|other| other != room && !allowed.contains(other));
+        let others =
+            ROOMS.iter().map(|(other, _)| *other).filter(|other| other != room && !allowed.contains(other));
         for other in others {
             for line in [
                 format!("use crate::{other}::Thing;"),
@@ -250,7 +253,9 @@ fn each_library_and_table_stays_in_its_room() {
     for (words, places) in BELONGINGS {
         for word in words {
             let line = format!("fn f() {{ let x = \"{word} \"; {word}::call() }}");
-            for (room, _) in ROOMS.iter().filter(|(room, _)| !places.iter().any(|place| place.starts_with(room))) {
+            for (room, _) in
+                ROOMS.iter().filter(|(room, _)| !places.iter().any(|place| place.starts_with(room)))
+            {
                 let path = format!("src/{room}/file.rs");
                 assert_eq!(wrong_words(&Source::new(&path, &line)), [format!("{path} has {word}")]);
             }
@@ -262,7 +267,10 @@ fn each_library_and_table_stays_in_its_room() {
     }
     for word in NOWHERE {
         let line = format!("let x = y{word};");
-        assert_eq!(wrong_words(&Source::new("src/cli/file.rs", &line)), [format!("src/cli/file.rs has {word}")]);
+        assert_eq!(
+            wrong_words(&Source::new("src/cli/file.rs", &line)),
+            [format!("src/cli/file.rs has {word}")]
+        );
     }
 }
 
@@ -277,7 +285,9 @@ fn files_and_functions_are_short_and_begin_with_what_they_hold() {
     assert_eq!(shape("//! Things.\n"), [format!("{path} does not say what it must not contain")]);
     let long = format!("{head}{}", "\n".repeat(FILE_MAX_LINES));
     assert_eq!(shape(&long), [format!("{path} has {} lines", FILE_MAX_LINES + 1)]);
-    for start in ["fn f() {", "pub fn f() {", "pub(super) async fn f() {", "pub(in crate::domain) const fn f() {"] {
+    for start in
+        ["fn f() {", "pub fn f() {", "pub(super) async fn f() {", "pub(in crate::domain) const fn f() {"]
+    {
         let long = format!("{head}{start}\n{}}}\n", "    call();\n".repeat(FUNCTION_MAX_LINES - 1));
         assert_eq!(shape(&long), [format!("{path}: {start} has {} lines", FUNCTION_MAX_LINES + 1)]);
     }

@@ -8,15 +8,14 @@ use tokio_postgres::{Row, types::ToSql};
 
 use super::{AuditError, Finding, moment::Moment};
 use crate::domain::{
-    decide::Rejection,
+    Rejection, Status,
     delta::{Action, POINTS_MAX, Points, REASON_MAX_CHARS},
-    read::Status,
 };
 
 /// The most characters of a text that a finding quotes.
 const QUOTE_MAX_CHARS: usize = 40;
 
-const ENTRIES: &str = "select coalesce(seq, 0), action, point, status, reject_reason, reason, balance, \
+const ENTRIES: &str = "select coalesce(seq, 0) as seq, action, point, status, reject_reason, reason, balance, \
          requested_at, created_at \
      from log where user_id = $1 order by seq, ctid";
 
@@ -44,7 +43,7 @@ pub(super) async fn user(
         ledger.end(None, None, None);
     }
     for row in balances {
-        ledger.end(row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
+        ledger.end(row.try_get("point")?, row.try_get("seq")?, row.try_get("updated_at")?);
     }
     Ok(findings)
 }
@@ -75,21 +74,28 @@ impl<F: FnMut(Finding)> Ledger<'_, F> {
     }
 
     fn entry(&mut self, row: &Row) -> Result<(), tokio_postgres::Error> {
-        let number: i64 = row.try_get(0)?;
+        let number: i64 = row.try_get("seq")?;
         let seq = Some(number);
         self.rule(seq, "user_id", self.user_id >= 1, "1 or more", &self.user_id.to_string());
         self.check(seq, "seq", &(i128::from(self.seq) + 1).to_string(), &number.to_string());
 
-        let (action, point): (Option<&str>, Option<i64>) = (row.try_get(1)?, row.try_get(2)?);
-        let (status, balance): (Option<&str>, Option<i64>) = (row.try_get(3)?, row.try_get(6)?);
-        let known_action = action.and_then(Action::parse);
+        let (action, point): (Option<&str>, Option<i64>) = (row.try_get("action")?, row.try_get("point")?);
+        let (status, balance): (Option<&str>, Option<i64>) =
+            (row.try_get("status")?, row.try_get("balance")?);
+        let known_action = action.and_then(|action| action.parse::<Action>().ok());
         self.rule(seq, "action", known_action.is_some(), "add or subtract", &quoted(action));
         let valid = point.is_some_and(|point| Points::new(point).is_ok());
         self.rule(seq, "point", valid, &format!("1 to {POINTS_MAX}"), &shown(point));
-        let known_status = status.and_then(Status::parse);
+        let known_status = status.and_then(|status| status.parse::<Status>().ok());
         self.rule(seq, "status", known_status.is_some(), "applied or rejected", &quoted(status));
         let changed = self.changed(known_action, point);
-        self.decision(number, known_status, known_action, changed.filter(|_| valid), row.try_get(4)?);
+        self.decision(
+            number,
+            known_status,
+            known_action,
+            changed.filter(|_| valid),
+            row.try_get("reject_reason")?,
+        );
         let expected = match known_status {
             Some(Status::Applied) => changed,
             Some(Status::Rejected) => Some(i128::from(self.balance)),
@@ -100,8 +106,8 @@ impl<F: FnMut(Finding)> Ledger<'_, F> {
         }
         let in_range = balance.is_none_or(|balance| is_balance(balance.into()));
         self.rule(seq, "balance", in_range, &format!("0 to {POINTS_MAX}"), &shown(balance));
-        self.reason(number, row.try_get(5)?);
-        self.times(number, row.try_get(7)?, row.try_get(8)?);
+        self.reason(number, row.try_get("reason")?);
+        self.times(number, row.try_get("requested_at")?, row.try_get("created_at")?);
         self.seq = number;
         self.balance = balance.unwrap_or(self.balance);
         Ok(())
@@ -132,7 +138,7 @@ impl<F: FnMut(Finding)> Ledger<'_, F> {
             (Some(Status::Rejected), Some(Action::Subtract)) => Rejection::InsufficientPoints.as_str(),
             (Some(Status::Rejected), Some(Action::Add)) => Rejection::BalanceLimit.as_str(),
             (Some(Status::Rejected), None) => {
-                let known = reason.and_then(Rejection::parse).is_some();
+                let known = reason.is_some_and(|reason| reason.parse::<Rejection>().is_ok());
                 let rule = "insufficient_points or balance_limit";
                 return self.rule(Some(seq), "reject_reason", known, rule, &found);
             }

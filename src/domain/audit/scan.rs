@@ -23,7 +23,7 @@ const NULL: i64 = i64::MIN;
 /// How many balances are fetched at a time.
 const FETCH_ROWS: u32 = 10_000;
 
-const LOG_BLOCKS: &str = "select pg_relation_size('log') / current_setting('block_size')::bigint";
+const LOG_BLOCKS: &str = "select pg_relation_size('log') / current_setting('block_size')::bigint as blocks";
 
 /// A column of a part of the log as one value, which costs the client a quarter of what a row an entry does.
 macro_rules! packed {
@@ -64,20 +64,23 @@ macro_rules! part {
 const LOG: &str = concat!(
     "select ",
     packed!("user_id"),
-    ", ",
+    " as users, ",
     packed!("seq"),
-    ", ",
+    " as seqs, ",
     packed!("balance"),
-    ", ",
+    " as balances, ",
     packed!(change!()),
-    ", string_agg(coalesce(timestamptz_send(created_at), '\\x8000000000000000'), ''), \
-     string_agg(reason, '') filter (where octet_length(reason) <= 800)",
+    " as changes, string_agg(coalesce(timestamptz_send(created_at), '\\x8000000000000000'), '') as times, \
+     string_agg(reason, '') filter (where octet_length(reason) <= 800) as reasons",
     part!()
 );
 
 /// Whose reasons have a control character.
-const CONTROL_CHARACTERS: &str =
-    concat!("select coalesce(user_id, 0), seq", part!(), " and reason ~ '[\\x01-\\x1f\\x7f-\\x9f]'");
+const CONTROL_CHARACTERS: &str = concat!(
+    "select coalesce(user_id, 0) as user_id, seq",
+    part!(),
+    " and reason ~ '[\\x01-\\x1f\\x7f-\\x9f]'"
+);
 
 /// Reads the entries of the users that are wanted. Nobody else's are sent where it can be helped.
 pub(super) async fn read_log(
@@ -86,7 +89,7 @@ pub(super) async fn read_log(
     passes: i64,
     progress: &mut impl FnMut(i64, i64),
 ) -> Result<(), AuditError> {
-    let blocks: i64 = client.query_one(LOG_BLOCKS, &[]).await?.try_get(0)?;
+    let blocks: i64 = client.query_one(LOG_BLOCKS, &[]).await?.try_get("blocks")?;
     let statement = client.prepare(LOG).await?;
     let mut first = 0;
     // The last step has no end: entries that are written meanwhile are not of our snapshot.
@@ -95,17 +98,22 @@ pub(super) async fn read_log(
         let (from, to) = chains.users().into_inner();
         let part: [&(dyn ToSql + Sync); 4] = [&first, &next, &from, &to];
         let row = client.query_one(&statement, &part).await?;
-        let columns = (numbers(&row, 0)?, numbers(&row, 1)?, numbers(&row, 2)?, numbers(&row, 3)?);
-        let entries = columns.0.zip(columns.1).zip(columns.2.zip(columns.3)).zip(numbers(&row, 4)?);
+        let columns = (
+            numbers(&row, "users")?,
+            numbers(&row, "seqs")?,
+            numbers(&row, "balances")?,
+            numbers(&row, "changes")?,
+        );
+        let entries = columns.0.zip(columns.1).zip(columns.2.zip(columns.3)).zip(numbers(&row, "times")?);
         for (((user_id, seq), (after, change)), time) in entries {
             let sound = after != NULL && change != NULL && time != NULL;
             let step = sound.then(|| Step { before: after - change, after, time });
             chains.entry(user_id, seq, step);
         }
-        let reasons: Option<&str> = row.try_get(5)?;
+        let reasons: Option<&str> = row.try_get("reasons")?;
         if reasons.unwrap_or_default().chars().any(char::is_control) {
             for row in client.query(CONTROL_CHARACTERS, &part).await? {
-                chains.entry(row.try_get(0)?, row.try_get(1)?, None);
+                chains.entry(row.try_get("user_id")?, row.try_get("seq")?, None);
             }
         }
         progress(passes * blocks + next.min(blocks), (passes + 1) * blocks);
@@ -115,7 +123,7 @@ pub(super) async fn read_log(
 }
 
 /// The numbers of a packed column, which is null where there are none.
-fn numbers(row: &Row, column: usize) -> Result<impl Iterator<Item = i64>, AuditError> {
+fn numbers<'a>(row: &'a Row, column: &str) -> Result<impl Iterator<Item = i64> + use<'a>, AuditError> {
     let packed: Option<&[u8]> = row.try_get(column)?;
     let numbers = packed.unwrap_or_default().chunks_exact(NUMBER_BYTES);
     Ok(numbers.map(|bytes| i64::from_be_bytes(bytes.try_into().expect("eight bytes"))))
@@ -123,7 +131,7 @@ fn numbers(row: &Row, column: usize) -> Result<impl Iterator<Item = i64>, AuditE
 
 /// How many entries the log has.
 pub(super) async fn count_log(client: &Client) -> Result<i64, AuditError> {
-    Ok(client.query_one("select count(*) from log", &[]).await?.try_get(0)?)
+    Ok(client.query_one("select count(*) as entries from log", &[]).await?.try_get("entries")?)
 }
 
 /// The balances of a range of users, read in parts.
@@ -137,7 +145,7 @@ impl<'a> Balances<'a> {
         let (from, to) = users.into_inner();
         let cursor = format!(
             "declare balances no scroll cursor for \
-                 select coalesce(user_id, 0), seq, point, updated_at from user_point \
+                 select coalesce(user_id, 0) as user_id, seq, point, updated_at from user_point \
                  where (user_id between {from} and {to}) is not false"
         );
         client.batch_execute(&cursor).await?;
@@ -149,11 +157,11 @@ impl<'a> Balances<'a> {
         let rows = self.client.query(&self.fetch, &[]).await?;
         rows.iter()
             .map(|row| {
-                let updated_at: Option<Moment> = row.try_get(3)?;
+                let updated_at: Option<Moment> = row.try_get("updated_at")?;
                 Ok(BalanceRow {
-                    user_id: row.try_get(0)?,
-                    seq: row.try_get(1)?,
-                    point: row.try_get(2)?,
+                    user_id: row.try_get("user_id")?,
+                    seq: row.try_get("seq")?,
+                    point: row.try_get("point")?,
                     updated_at: updated_at.map(|Moment(time)| time),
                 })
             })

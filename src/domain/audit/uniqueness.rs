@@ -1,4 +1,4 @@
-//! That nothing is there twice. Where a constraint says so, that is the proof.
+//! Whether anything is there twice. A valid constraint is proof enough. Must not contain a rule of the ledger.
 
 use std::pin::pin;
 
@@ -14,14 +14,14 @@ const CONSTRAINT: &str = "select 1 from pg_constraint c join pg_index i on i.ind
      where c.conrelid = $1::text::regclass and c.convalidated and i.indisvalid \
          and pg_get_constraintdef(c.oid) = $2";
 
-const REPEATED_REQUESTS: &str = "select user_id, max(seq), \
-         request_id::text || ', in ' || count(*) || ' entries' \
+const REPEATED_REQUESTS: &str = "select user_id, max(seq) as seq, \
+         request_id::text || ', in ' || count(*) || ' entries' as found \
      from log group by user_id, request_id having count(*) > 1";
 
-const REPEATED_USERS: &str = "select user_id, null::bigint, 'in ' || count(*) || ' rows' \
+const REPEATED_USERS: &str = "select user_id, null::bigint as seq, 'in ' || count(*) || ' rows' as found \
      from user_point group by user_id having count(*) > 1";
 
-/// Names what is there more than once.
+/// Reports everything that is there more than once.
 pub(super) async fn examine(client: &Client, find: &mut impl FnMut(Finding)) -> Result<(), AuditError> {
     for (table, constraint, column, expected, repeated) in [
         ("log", "UNIQUE (user_id, request_id)", "request_id", "one entry of its id", REPEATED_REQUESTS),
@@ -32,7 +32,7 @@ pub(super) async fn examine(client: &Client, find: &mut impl FnMut(Finding)) -> 
         }
         let mut rows = pin!(client.query_raw(repeated, NO_PARAMETERS).await?);
         while let Some(row) = rows.try_next().await? {
-            let (user_id, seq, found) = (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
+            let (user_id, seq, found) = (row.try_get("user_id")?, row.try_get("seq")?, row.try_get("found")?);
             find(Finding { user_id, seq, column, expected: expected.to_owned(), found });
         }
     }

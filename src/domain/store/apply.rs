@@ -12,11 +12,12 @@ use tokio::try_join;
 use tokio_postgres::{Row, types::ToSql};
 use uuid::Uuid;
 
-use super::{Store, StoreError, account, entry, hold::Hold, user_id};
+use super::{Store, StoreError, account, entry, entry_columns, hold::Hold, user_id};
 use crate::domain::{
     Obstacle,
-    decide::{Account, Entry, Outcome, Rejection, settle},
+    decide::decide,
     delta::{Delta, Reason, RequestId, UserId},
+    entry::{Account, Entry, Outcome, Rejection},
 };
 
 /// The longest that one transaction may take before its connection is given up: a second more than the session's
@@ -44,15 +45,18 @@ impl Store {
     }
 }
 
-const WRITE: &str = "with moved as ( \
+const WRITE: &str = concat!(
+    "with moved as ( \
          update user_point set point = new.point, seq = new.seq, updated_at = new.updated_at \
          from unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::timestamptz[]) \
              as new (user_id, point, seq, updated_at) \
          where user_point.user_id = new.user_id) \
-     insert into log (user_id, seq, request_id, action, point, status, reject_reason, reason, balance, \
-         requested_at, created_at) \
+     insert into log (",
+    entry_columns!(),
+    ", status) \
      select * from unnest($5::bigint[], $6::bigint[], $7::uuid[], $8::text[], $9::bigint[], $10::text[], \
-         $11::text[], $12::text[], $13::bigint[], $14::timestamptz[], $15::timestamptz[])";
+         $11::text[], $12::bigint[], $13::timestamptz[], $14::timestamptz[], $15::text[])"
+);
 
 /// Two round trips: locks and what is known, then the decision; each is pipelined on the connection.
 async fn apply(client: &Client, deltas: &[Delta]) -> Result<Vec<Decision>, StoreError> {
@@ -123,11 +127,11 @@ impl State {
     /// Decides the deltas of those without an obstacle.
     fn decide(&mut self, deltas: &[Delta], now: Timestamp) -> Vec<Decision> {
         let outcomes = if self.obstacles.is_empty() {
-            settle(&mut self.accounts, &mut self.known, deltas, now)
+            decide(&mut self.accounts, &mut self.known, deltas, now)
         } else {
             let free = deltas.iter().filter(|delta| !self.obstacles.contains_key(&delta.user_id));
             let free: Vec<Delta> = free.cloned().collect();
-            settle(&mut self.accounts, &mut self.known, &free, now)
+            decide(&mut self.accounts, &mut self.known, &free, now)
         };
         let mut outcomes = outcomes.into_iter();
         let decisions = deltas.iter().map(|delta| match self.obstacles.get(&delta.user_id) {
@@ -150,12 +154,12 @@ struct Rows<'a> {
     request_ids: Vec<Uuid>,
     actions: Vec<&'a str>,
     deltas: Vec<i64>,
-    statuses: Vec<&'a str>,
     reject_reasons: Vec<Option<&'a str>>,
     reasons: Vec<Option<&'a str>>,
     balances: Vec<i64>,
     requested_ats: Vec<Timestamp>,
     created_ats: Vec<Timestamp>,
+    statuses: Vec<&'a str>,
 }
 
 impl<'a> Rows<'a> {
@@ -194,12 +198,12 @@ impl<'a> Rows<'a> {
             &self.request_ids,
             &self.actions,
             &self.deltas,
-            &self.statuses,
             &self.reject_reasons,
             &self.reasons,
             &self.balances,
             &self.requested_ats,
             &self.created_ats,
+            &self.statuses,
         ]
     }
 }

@@ -34,7 +34,7 @@ const WAIT_AS_USUAL: &str = "set local lock_timeout = '500ms'";
 const LOCK: &str = "select user_id, point, seq, updated_at from user_point where user_id = any($1) \
      order by user_id for update skip locked";
 
-const NOW: &str = "select clock_timestamp()";
+const NOW: &str = "select clock_timestamp() as now";
 
 /// For whom a transaction is: each user once, and each request with its user, in the order of the index.
 pub(super) struct Hold<'a> {
@@ -88,7 +88,7 @@ impl Hold<'_> {
             };
         }
         let (locked, logged, now) = held;
-        Ok(Held { locked, logged, now: now.try_get(0)? })
+        Ok(Held { locked, logged, now: now.try_get("now")? })
     }
 
     /// Creates the users who are not `there` one by one, but for those whom another session is creating.
@@ -98,7 +98,7 @@ impl Hold<'_> {
         create: &Statement,
         there: &[Row],
     ) -> Result<(), StoreError> {
-        let there: HashSet<i64> = there.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?;
+        let there: HashSet<i64> = there.iter().map(|row| row.try_get("user_id")).collect::<Result<_, _>>()?;
         let began = Instant::now();
         for user in self.users.iter().filter(|user| !there.contains(user)) {
             if began.elapsed() > Duration::from_millis(CREATE_TIME_MAX_MS) {

@@ -1,4 +1,4 @@
-//! The statements that read balances and the log. None that writes, and no rule of the ledger may enter.
+//! The statements that read balances and the log. Must not contain writes or a rule of the ledger.
 
 use std::collections::HashMap;
 
@@ -9,12 +9,11 @@ use tokio::try_join;
 use tokio_postgres::Row;
 use uuid::Uuid;
 
-use super::{LOGGED, Store, StoreError, entry, get, user_id};
+use super::{LOGGED, Store, StoreError, entry, entry_columns, get, user_id};
 use crate::domain::{
-    Balance,
-    decide::Entry,
+    Balance, Entry, Status,
     delta::{RequestId, UserId},
-    read::{HistoryQuery, Page, Status},
+    read::{HistoryQuery, Page},
 };
 
 /// The most entries that are looked through for a page of applied ones, which no index leads to: 10,000
@@ -55,7 +54,8 @@ impl Store {
         self.with_client(READ_TIMEOUT_MS, async |client| {
             let each = asked.iter().map(|(user_id, at)| async {
                 let Some(row) = last_until(client, *user_id, *at).await? else { return Ok(None) };
-                let (seq, point, updated_at) = (get(&row, 0)?, get(&row, 1)?, get(&row, 2)?);
+                let (seq, point, updated_at) =
+                    (get(&row, "seq")?, get(&row, "balance")?, get(&row, "created_at")?);
                 Ok(Some(Balance { user_id: *user_id, point, seq, updated_at }))
             });
             try_join_all(each).await
@@ -82,8 +82,12 @@ async fn balances(client: &Client, users: &[UserId]) -> Result<HashMap<UserId, B
     rows.iter()
         .map(|row| {
             let user_id = user_id(row)?;
-            let balance =
-                Balance { user_id, point: get(row, 1)?, seq: get(row, 2)?, updated_at: get(row, 3)? };
+            let balance = Balance {
+                user_id,
+                point: get(row, "point")?,
+                seq: get(row, "seq")?,
+                updated_at: get(row, "updated_at")?,
+            };
             Ok((user_id, balance))
         })
         .collect()
@@ -120,15 +124,15 @@ fn in_microseconds(nanoseconds: i128) -> Timestamp {
 async fn last_before(client: &Client, user: UserId, time: Timestamp) -> Result<i64, StoreError> {
     let until = in_microseconds(time.as_nanosecond() - 1);
     let found = last_until(client, user, until).await?;
-    found.map_or(Ok(0), |row| Ok(row.try_get(0)?))
+    found.map_or(Ok(0), |row| get(&row, "seq"))
 }
 
 macro_rules! entries_between {
     ($filter:literal) => {
         concat!(
-            "select user_id, seq, request_id, action, point, reject_reason, reason, balance, requested_at, \
-                 created_at \
-             from log where user_id = $1 and seq > $2 and seq < $3 ",
+            "select ",
+            entry_columns!(),
+            " from log where user_id = $1 and seq > $2 and seq < $3 ",
             $filter,
             " order by seq desc limit $4"
         )
@@ -139,7 +143,7 @@ const ENTRIES: &str = entries_between!("");
 const APPLIED: &str = entries_between!("and status = 'applied'");
 const REJECTED: &str = entries_between!("and status = 'rejected'");
 
-const NEWEST: &str = "select coalesce(max(seq), 0) from user_point where user_id = $1";
+const NEWEST: &str = "select coalesce(max(seq), 0) as newest from user_point where user_id = $1";
 
 /// One look-up in an index, wherever in the log the page is.
 async fn page(client: &Client, query: &HistoryQuery) -> Result<Page, StoreError> {
@@ -165,7 +169,7 @@ async fn page(client: &Client, query: &HistoryQuery) -> Result<Page, StoreError>
         Some(Status::Rejected) => REJECTED,
         Some(Status::Applied) => {
             let newest = client.prepare_cached(NEWEST).await?;
-            let newest: i64 = client.query_one(&newest, &[&user.get()]).await?.try_get(0)?;
+            let newest: i64 = get(&client.query_one(&newest, &[&user.get()]).await?, "newest")?;
             before = before.min(newest + 1);
             floor = after.max(before - 1 - APPLIED_SCAN_MAX);
             APPLIED

@@ -1,0 +1,55 @@
+//! Why the domain has no answer. Must not contain how PostgreSQL says so.
+
+use strum::IntoStaticStr;
+
+use crate::infra::lane::LaneError;
+
+/// Why the service has no answer.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ServiceError {
+    /// PostgreSQL is unavailable. The delta may or may not be applied: send it again with its id.
+    #[error("{0}")]
+    Unavailable(String),
+    /// Too many requests are waiting; nothing was done.
+    #[error("too many requests are waiting")]
+    Overloaded,
+    /// PostgreSQL refuses this delta for good; nothing was done.
+    #[error("{0}")]
+    Refused(String),
+    /// PostgreSQL is available, but not for this user now. An earlier attempt may have been applied without an answer:
+    /// send the delta again with its id.
+    #[error("{0}")]
+    Blocked(Obstacle),
+}
+
+impl From<LaneError> for ServiceError {
+    fn from(error: LaneError) -> Self {
+        match error {
+            LaneError::Full => Self::Overloaded,
+            LaneError::Ended => Self::Unavailable(error.to_string()),
+        }
+    }
+}
+
+/// Why nothing can be done for a user, while other users are served. The names are those of the metrics.
+#[derive(Clone, Debug, IntoStaticStr, PartialEq, Eq, thiserror::Error)]
+#[strum(serialize_all = "snake_case")]
+pub enum Obstacle {
+    /// Another session holds a lock on the user's row.
+    #[error("the user's row is locked by another session")]
+    Locked,
+    /// A row of the user breaks the rules of its table, and which rule.
+    #[error("{0}")]
+    Unreadable(String),
+    /// PostgreSQL takes too long for this one delta.
+    #[error("PostgreSQL takes too long for this change alone")]
+    Slow,
+}
+
+impl Obstacle {
+    /// Its name.
+    #[must_use]
+    pub fn as_str(&self) -> &'static str {
+        self.into()
+    }
+}

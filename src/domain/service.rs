@@ -1,0 +1,103 @@
+//! The one service of the domain: applies deltas and reads the ledger, in batches. Must not contain SQL or a rule.
+
+use std::time::{Duration, Instant};
+
+use deadpool_postgres::Pool;
+use tokio::time::sleep;
+
+use super::{
+    Delta, Obstacle, Outcome, Patience, ServiceError,
+    apply::{ApplyTrip, Pace},
+    read::Readers,
+    store::Store,
+};
+use crate::infra::{lane::Lane, metrics::StoreMetrics};
+
+/// The most deltas in one transaction; the last group may exceed it. Larger batches were no faster.
+pub const APPLY_BATCH_MAX: usize = 4_000;
+
+/// A batch this large gets its own transaction, or its own query: the fixed cost is then negligible.
+pub(super) const WORTHY_BATCH: usize = 100;
+
+/// The most calls that wait for one lane.
+pub(super) const LANE_CAPACITY: usize = 16_384;
+
+/// How long a caller waits for a row that another session has locked, and the first pause between two attempts.
+const LOCK_PATIENCE_MS: u64 = 1_500;
+const LOCK_PAUSE_MIN_MS: u64 = 2;
+
+/// The pause between two checks whether the database is back.
+const RETURN_PAUSE_MS: u64 = 500;
+
+/// Applies deltas and reads the ledger, in batches. Share it behind an `Arc`.
+pub struct PointService {
+    apply: Lane<ApplyTrip>,
+    apart: ApplyTrip,
+    store: Store,
+    pace: Pace,
+    pub(super) readers: Readers,
+}
+
+impl PointService {
+    /// Runs up to `concurrency` transactions at once, and as many reads of balances. `pool` should have
+    /// [`PointService::connections`] connections, or `concurrency` if nothing is read.
+    #[must_use]
+    pub fn start(pool: Pool, concurrency: usize, patience: &Patience) -> Self {
+        let (store, metrics, pace) = (Store::new(pool), StoreMetrics::default(), Pace::default());
+        let readers = Readers::start(&store, concurrency, &metrics);
+        let trip = |_| ApplyTrip::new(store.clone(), pace.clone(), patience.clone(), metrics.clone());
+        let apply = Lane::start((0..concurrency).map(trip), LANE_CAPACITY);
+        Self { apply, apart: trip(0), store, pace, readers }
+    }
+
+    /// Applies one delta, once per request id. If another session has locked the user's row, it waits for a moment,
+    /// without delaying other users.
+    ///
+    /// # Errors
+    /// [`ServiceError`]. After `Unavailable` the delta may be applied; it is safe to send it again.
+    pub async fn apply_delta(&self, delta: Delta) -> Result<Outcome, ServiceError> {
+        let (started, mut pause) = (Instant::now(), Duration::from_millis(LOCK_PAUSE_MIN_MS));
+        loop {
+            let results = self.apply_deltas(vec![delta.clone()]).await?;
+            let result = results.into_iter().next().expect("one result per delta");
+            let waits = matches!(result, Err(ServiceError::Blocked(Obstacle::Locked)));
+            if !waits || started.elapsed() + pause > Duration::from_millis(LOCK_PATIENCE_MS) {
+                return result;
+            }
+            sleep(pause).await;
+            pause *= 2;
+        }
+    }
+
+    /// Applies many deltas in their order, and returns a result for each. It does not wait for locked rows. Once a delta
+    /// meets an obstacle, the later deltas of its user get the same result, so a user's order holds. Overlapping calls
+    /// have no order: callers that need one wait for the first answer.
+    ///
+    /// # Errors
+    /// [`ServiceError`] if the whole group got no answer.
+    pub async fn apply_deltas(
+        &self,
+        deltas: Vec<Delta>,
+    ) -> Result<Vec<Result<Outcome, ServiceError>>, ServiceError> {
+        Ok(self.apply.call(deltas).await?)
+    }
+
+    /// As [`PointService::apply_deltas`], in transactions that are shared with no other call: for users who have an
+    /// obstacle, since such a transaction may take long.
+    pub async fn apply_apart(&self, deltas: &[Delta]) -> Vec<Result<Outcome, ServiceError>> {
+        self.apart.apply(deltas).await
+    }
+
+    /// How many deltas to pass to one call, at the current pace of the database.
+    #[must_use]
+    pub fn group_max(&self) -> usize {
+        self.pace.batch_max().min(APPLY_BATCH_MAX)
+    }
+
+    /// Waits until changes can be applied.
+    pub async fn can_apply(&self) {
+        while !self.store.can_apply().await {
+            sleep(Duration::from_millis(RETURN_PAUSE_MS)).await;
+        }
+    }
+}
