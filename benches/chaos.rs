@@ -1,31 +1,13 @@
-//! Chaos for as long as you like: see `tests/it/chaos`, of which the test suite runs half a minute.
-
-#![expect(unreachable_pub, dead_code, reason = "the harness has more than this needs")]
+//! Chaos for as long as you like: the test suite runs half a minute of it.
 
 use std::{process::ExitCode, time::Duration};
 
 use clap::Parser;
 
-use chaos::{Chaos, Verdict};
+use support::chaos::{self, Chaos, Verdict};
 
-#[path = "../tests/it/chaos/mod.rs"]
-mod chaos;
-#[path = "../tests/it/client.rs"]
-mod client;
-#[path = "../tests/it/frames.rs"]
-mod frames;
-#[path = "../tests/it/leaks.rs"]
-mod leaks;
-#[path = "../tests/it/process.rs"]
-mod process;
-#[path = "../tests/it/proxy.rs"]
-mod proxy;
-#[path = "../tests/it/queues.rs"]
-mod queues;
-#[path = "../tests/it/servers.rs"]
-mod servers;
-#[path = "../tests/it/system.rs"]
-mod system;
+#[path = "../tests/support/mod.rs"]
+mod support;
 
 /// Lets faults of every kind strike a running system, and compares the log with the clients' own record of
 /// what they were promised.

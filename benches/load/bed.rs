@@ -12,8 +12,7 @@ use tokio::time::interval;
 
 use crate::{
     backlog,
-    process::Process,
-    system::System,
+    support::{process::Process, system::System},
     traffic::{Closed, Users},
 };
 

@@ -21,7 +21,7 @@ use tokio::{
 };
 
 use crate::{
-    system::System,
+    support::system::System,
     traffic::{Users, per_second},
 };
 

@@ -2,7 +2,7 @@
 //! limits it, in the same run; every delta is accounted for at the end of each scene. The harness is that of
 //! the tests.
 
-#![expect(unreachable_pub, dead_code, reason = "the harness has more than a bench needs")]
+#![expect(unreachable_pub, reason = "a file's `pub` says what other files may use")]
 
 use std::{
     path::{Path, PathBuf},
@@ -13,7 +13,7 @@ use clap::Parser;
 
 use report::{Line, Report};
 use scenes::Size;
-use system::System;
+use support::system::System;
 
 mod backlog;
 mod bed;
@@ -23,18 +23,8 @@ mod report;
 mod scenes;
 mod traffic;
 
-#[path = "../../tests/it/client.rs"]
-mod client;
-#[path = "../../tests/it/leaks.rs"]
-mod leaks;
-#[path = "../../tests/it/process.rs"]
-mod process;
-#[path = "../../tests/it/queues.rs"]
-mod queues;
-#[path = "../../tests/it/servers.rs"]
-mod servers;
-#[path = "../../tests/it/system.rs"]
-mod system;
+#[path = "../../tests/support/mod.rs"]
+mod support;
 
 /// The sustained rate, where it was never measured.
 const SUSTAINED: f64 = 4_000.0;

@@ -124,11 +124,6 @@ impl Line {
         }
     }
 
-    pub fn with(mut self, measured: f64) -> Self {
-        self.measured.push(measured);
-        self
-    }
-
     pub fn value(&self) -> f64 {
         median(self.measured.clone())
     }

@@ -11,11 +11,13 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use crate::{
-    client::{Client, answer, body},
     keys::{create, list, revoke},
-    process::Process,
-    servers::OwnServers,
-    system::{System, eventually},
+    support::{
+        client::{Client, answer, body},
+        process::Process,
+        servers::OwnServers,
+        system::{System, eventually},
+    },
 };
 
 /// A key that nobody has.

@@ -10,7 +10,7 @@ use point_system::domain::{
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::system::{System, eventually};
+use crate::support::system::{System, eventually};
 
 fn user(id: i64) -> UserId {
     UserId::new("user_id", id).expect("positive")

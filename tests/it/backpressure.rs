@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use reqwest::header::RETRY_AFTER;
 
-use crate::{
+use crate::support::{
     client::{Client, answer, body},
     servers::OwnServers,
     system::{System, eventually},

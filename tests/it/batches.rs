@@ -4,11 +4,13 @@ use reqwest::{RequestBuilder, header::RETRY_AFTER};
 use serde_json::{Value, json};
 
 use crate::{
-    client::{Client, Promises, answer, body, text},
     http::refused,
-    queues::partition,
-    servers::OwnServers,
-    system::{System, eventually},
+    support::{
+        client::{Client, Promises, answer, body, text},
+        queues::partition,
+        servers::OwnServers,
+        system::{System, eventually},
+    },
 };
 
 fn batch(client: &Client, operations: &[Value]) -> RequestBuilder {

@@ -10,7 +10,7 @@ use tokio::{
     time::{MissedTickBehavior, interval, timeout},
 };
 
-use crate::{
+use crate::support::{
     client::{Client, answer},
     system::{PATIENCE, System, eventually},
 };

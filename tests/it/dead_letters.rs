@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, process::ExitStatus};
 use point_system::queue::{DeadLetters, Link};
 use serde_json::{Value, json};
 
-use crate::{
+use crate::support::{
     client::text,
     queues::{Queues, message, partition},
     system::{PATIENCE, System, eventually},

@@ -8,9 +8,11 @@ use serde_json::{Value, json};
 
 use crate::{
     apply,
-    client::{Client, answer, body, text},
     http::refused,
-    system::System,
+    support::{
+        client::{Client, answer, body, text},
+        system::System,
+    },
 };
 
 /// Writes `entries` a second apart from 2026 on, each an add of 1, but every hundredth is refused, an add of more than

@@ -4,7 +4,7 @@ use reqwest::header::{ALLOW, CONTENT_TYPE};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::{
+use crate::support::{
     client::{Client, answer, body, text},
     system::{System, eventually},
 };

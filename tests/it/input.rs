@@ -8,7 +8,7 @@ use proptest::{
 };
 use reqwest::header::{CONTENT_TYPE, HeaderValue};
 
-use crate::{client::Client, system::System};
+use crate::support::{client::Client, system::System};
 
 /// How many requests of each kind.
 const CASES: usize = 600;

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use tokio::process::Command;
 
-use crate::{leaks, system::System};
+use crate::support::{leaks, system::System};
 
 /// Runs the role `key` to its end. What it prints on standard output is for its caller alone; the rest is a log.
 async fn run(system: &System, arguments: &[&str]) -> Output {

@@ -2,7 +2,7 @@
 
 use std::{net::TcpStream, path::Path};
 
-use crate::{client::Client, process::Process, servers::open_folder, system::eventually};
+use crate::support::{client::Client, process::Process, servers::open_folder, system::eventually};
 
 /// A `point-system dev` on a folder, and the ports of its servers.
 struct Dev {

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::{
+use crate::support::{
     client::{Client, answer, text},
     process::Process,
     system::{System, eventually},

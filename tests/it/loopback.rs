@@ -10,10 +10,12 @@ use tokio::{
 };
 
 use crate::{
-    client::{Client, answer, text},
     http::refused,
     keys::create,
-    system::{System, eventually},
+    support::{
+        client::{Client, answer, text},
+        system::{System, eventually},
+    },
 };
 
 /// What a page of another site, or a proxy, sends beside the rest.

@@ -1,16 +1,9 @@
 //! Everything that needs real servers, in one test binary, so that they are started once.
 
-#![expect(unreachable_pub, reason = "the harness's `pub` says what the tests may use")]
+#![expect(unreachable_pub, reason = "a test's `pub` says what other tests may use")]
 
-mod servers;
-mod system;
-mod client;
-mod queues;
-mod process;
-mod leaks;
-mod load;
-mod frames;
-mod proxy;
+#[path = "../support/mod.rs"]
+mod support;
 
 mod http;
 mod input;

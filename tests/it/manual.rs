@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::process::Process;
+use crate::support::process::Process;
 
 async fn printed(role: &str, arguments: &[&str]) -> String {
     // A secret in the environment, which must not get into a page.

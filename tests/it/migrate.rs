@@ -5,7 +5,7 @@ use futures_util::future::join_all;
 use point_system::infra::migrate;
 use refinery::Migration;
 
-use crate::{
+use crate::support::{
     process::{Process, run},
     servers::Database,
     system::{PATIENCE, System, eventually},

@@ -4,10 +4,12 @@ use reqwest::header::CONTENT_TYPE;
 use serde_json::json;
 
 use crate::{
-    client::{Client, answer, text},
     http::refused,
-    queues::{message, partition},
-    system::{System, eventually},
+    support::{
+        client::{Client, answer, text},
+        queues::{message, partition},
+        system::{System, eventually},
+    },
 };
 
 /// With a remainder, however small, or out of every range. The last ones cost nothing to judge.

@@ -11,9 +11,11 @@ use serde_json::{Value, json};
 use tokio::process::Command;
 
 use crate::{
-    client::{Client, answer, text},
     keys::create,
-    system::{System, eventually},
+    support::{
+        client::{Client, answer, text},
+        system::{System, eventually},
+    },
 };
 
 const SCHEMATHESIS: &str = "schemathesis==4.32.5";

@@ -6,7 +6,7 @@ use futures_util::future::join_all;
 use serde_json::{Value, json};
 use tokio::process::Command;
 
-use crate::{
+use crate::support::{
     client::{Client, answer, body, text},
     process::Process,
     queues::{message, partition},

@@ -13,7 +13,7 @@ use tokio::{process::Child, task::JoinSet};
 use tokio_postgres::NoTls;
 use url::Url;
 
-use crate::{
+use crate::support::{
     load::Load,
     process::run,
     servers::{Database, open_folder},

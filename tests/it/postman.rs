@@ -3,7 +3,7 @@
 use point_system::{access::Anonymous, cli::AccessArgs};
 use tokio::process::Command;
 
-use crate::{keys::create, system::System};
+use crate::{keys::create, support::system::System};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_postman_collection_passes() {

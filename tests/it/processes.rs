@@ -4,7 +4,7 @@ use reqwest::StatusCode;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::{
+use crate::support::{
     client::{Client, Promises},
     load::Load,
     process::Process,

@@ -6,9 +6,11 @@ use point_system::{access::Anonymous, cli::AccessArgs};
 use reqwest::{RequestBuilder, Response, header::RETRY_AFTER};
 
 use crate::{
-    client::{Client, body},
     keys::create,
-    system::{System, eventually},
+    support::{
+        client::{Client, body},
+        system::{System, eventually},
+    },
 };
 
 fn limited(rate: &str) -> AccessArgs {

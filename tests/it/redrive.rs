@@ -7,9 +7,11 @@ use serde_json::{Value, json};
 
 use crate::{
     dead_letters::{accept, dead_letters, declared, has_dead, list, refuse},
-    queues::{message, partition},
-    servers::OwnServers,
-    system::{System, eventually},
+    support::{
+        queues::{message, partition},
+        servers::OwnServers,
+        system::{System, eventually},
+    },
 };
 
 /// How many messages die where there is room for [`ROOM`]: more than the 32 that the broker moves before it hears of

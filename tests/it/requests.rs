@@ -7,7 +7,7 @@ use point_system::domain::{RequestId, UserId};
 use reqwest::header::{LOCATION, RETRY_AFTER};
 use serde_json::{Value, json};
 
-use crate::{
+use crate::support::{
     client::{Client, answer, body, text},
     system::{System, eventually},
 };

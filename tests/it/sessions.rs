@@ -6,7 +6,7 @@ use point_system::{
     local::LocalPostgres,
 };
 
-use crate::{
+use crate::support::{
     client::answer,
     process::run,
     servers::{Database, OwnServers, open_folder},

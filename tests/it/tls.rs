@@ -5,7 +5,7 @@ use std::{fs, os::unix::fs::PermissionsExt, path::Path, process::Command};
 use deadpool_postgres::Client;
 use point_system::{infra::postgres, local::LocalPostgres};
 
-use crate::{servers::open_folder, system::eventually};
+use crate::support::{servers::open_folder, system::eventually};
 
 /// A key and a certificate of `localhost` that signs itself, in `folder`, by the program of OpenSSL.
 fn certify(folder: &Path) {

@@ -10,9 +10,11 @@ use tokio::task::JoinSet;
 
 use crate::{
     apply::add,
-    client::{Promises, answer},
-    queues::{message, partition},
-    system::{PATIENCE, System, eventually},
+    support::{
+        client::{Promises, answer},
+        queues::{message, partition},
+        system::{PATIENCE, System, eventually},
+    },
 };
 
 #[tokio::test(flavor = "multi_thread")]

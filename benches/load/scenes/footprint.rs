@@ -5,8 +5,8 @@ use std::time::Duration;
 use super::{LANES, MANY, Size, USERS, uniform};
 use crate::{
     bed::{Bed, cpu_s, cpu_s_of, resident_mib},
-    process::Process,
     report::{Line, Target},
+    support::process::Process,
     traffic::{Kind, Users},
 };
 

@@ -9,7 +9,7 @@ use tokio::task::JoinSet;
 
 use crate::{
     apply::{add, apply, subtract},
-    system::System,
+    support::system::System,
 };
 
 mod damage;

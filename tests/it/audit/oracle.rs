@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use point_system::domain::POINTS_MAX;
 use tokio_postgres::Row;
 
-use crate::system::System;
+use crate::support::system::System;
 
 /// Whose, at which entry, and the column at fault.
 pub type Fault = (i64, Option<i64>, String);

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use futures_util::future::join_all;
 
 use super::{PROBE, Rig, queued, timed};
-use crate::{proxy::Weather, system::eventually};
+use crate::support::{proxy::Weather, system::eventually};
 
 /// The longest that a client waits for the news that a change is not known to be queued.
 const REFUSAL_LIMIT: Duration = Duration::from_secs(6);

@@ -5,7 +5,7 @@ use std::{future::pending, time::Duration};
 use point_system::domain::PARTITIONS;
 use tokio::time::timeout;
 
-use crate::{
+use crate::support::{
     client::answer,
     load::Load,
     system::{System, eventually},

@@ -3,7 +3,7 @@
 use reqwest::header::{LOCATION, RETRY_AFTER};
 use serde_json::Value;
 
-use crate::{
+use crate::support::{
     client::{Client, answer, body, text},
     proxy::{Proxy, Weather, detour},
     system::{System, eventually},

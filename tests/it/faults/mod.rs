@@ -6,7 +6,7 @@ use point_system::domain::{PARTITIONS, UserId};
 use tokio::{task::JoinHandle, time::timeout};
 use tokio_util::sync::CancellationToken;
 
-use crate::{
+use crate::support::{
     client::{Client, Promises, answer},
     load::Load,
     proxy::{Proxy, detour},

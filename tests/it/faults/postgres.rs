@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::{PROBE, Rig, queued, timed};
-use crate::{
+use crate::support::{
     proxy::Weather,
     system::{System, eventually},
 };

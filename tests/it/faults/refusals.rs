@@ -1,6 +1,6 @@
 //! Servers that refuse us: wrong names and passwords. What to look at is said, the password never.
 
-use crate::system::System;
+use crate::support::system::System;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wrong_password_for_the_broker_is_named_and_not_shown() {

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::{
+use crate::support::{
     client::Promises,
     process::Process,
     proxy::{Weather, detour},

@@ -8,7 +8,7 @@ use point_system::domain::PARTITIONS;
 use tokio::time::interval;
 
 use super::{entries_of, queue_adds, users_of};
-use crate::{
+use crate::support::{
     client::{Promises, answer},
     queues::partition,
     system::{System, eventually},

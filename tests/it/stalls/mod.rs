@@ -3,7 +3,7 @@
 use point_system::domain::{PARTITIONS, UserId};
 use serde_json::json;
 
-use crate::{
+use crate::support::{
     client::{Client, answer},
     system::System,
 };

@@ -4,7 +4,7 @@
 use point_system::domain::PARTITIONS;
 
 use super::{queue_adds, users_of};
-use crate::{
+use crate::support::{
     client::{Client, answer},
     proxy::detour,
     servers::OwnServers,
@@ -16,7 +16,7 @@ const BAD: u16 = 0;
 
 /// Queues adds for users of the other partitions, one by one, and waits until they are applied.
 async fn the_others_go_on(system: &System, client: &Client, first: i64) {
-    let users = || (first..first + 200).filter(|user| crate::queues::partition(*user) != BAD);
+    let users = || (first..first + 200).filter(|user| crate::support::queues::partition(*user) != BAD);
     for user in users() {
         client.queue("add", user, 1).await;
     }

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::queue_adds;
-use crate::{
+use crate::support::{
     client::{Client, answer},
     proxy::{Weather, detour},
     system::{System, eventually},

@@ -1,7 +1,7 @@
 //! A database that is slow is used at the pace it has.
 
 use super::queue_adds;
-use crate::system::{System, eventually};
+use crate::support::system::{System, eventually};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_database_that_is_too_slow_for_a_batch_gets_smaller_ones() {

@@ -1,7 +1,7 @@
 //! A worker that alone has lost the database: another, whose database answers, takes over.
 
 use super::queue_adds;
-use crate::{
+use crate::support::{
     client::Promises,
     proxy::{Weather, detour},
     system::{System, eventually},

@@ -6,7 +6,7 @@ use reqwest::StatusCode;
 use tokio::{task::JoinSet, time::interval};
 use tokio_util::sync::CancellationToken;
 
-use crate::client::{Client, Promises, answer, text};
+use crate::support::client::{Client, Promises, answer, text};
 
 /// The pause between tries of one connection.
 const RETRY_PAUSE: Duration = Duration::from_millis(20);

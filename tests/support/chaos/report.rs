@@ -8,7 +8,7 @@ use std::{
 };
 
 use super::{Chaos, Strike, Verdict, clients::Counts, faults::Fault};
-use crate::client::Promises;
+use crate::support::client::Promises;
 
 pub struct Report {
     pub verdict: Verdict,

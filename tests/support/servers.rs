@@ -17,7 +17,7 @@ use point_system::{
 use tempfile::TempDir;
 use tokio::sync::OnceCell;
 
-use crate::system::PATIENCE;
+use crate::support::system::PATIENCE;
 
 /// The servers of this test run. They end with the process.
 pub struct Servers {

@@ -9,7 +9,7 @@ use point_system::{domain::PARTITIONS, queue::QueueNames};
 use tokio::process::Command;
 
 use super::{Chaos, clients::Clients, neighbours::any_partition, progress::Progress};
-use crate::{
+use crate::support::{
     process::Process,
     proxy::{Proxy, detour},
     servers::OwnServers,

@@ -9,7 +9,7 @@ use point_system::domain::PARTITIONS;
 use tokio::time::timeout;
 
 use super::{clients::Clients, faults::Site, progress::Progress};
-use crate::system::System;
+use crate::support::system::System;
 
 /// How long a user's row is locked.
 const LOCK: Duration = Duration::from_secs(20);

@@ -21,7 +21,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::Chaos;
-use crate::{
+use crate::support::{
     client::{Client, Promises, body, text},
     system::{System, eventually},
 };

@@ -11,7 +11,7 @@ use tokio::{
     time::timeout,
 };
 
-use crate::{
+use crate::support::{
     client::Client,
     leaks,
     servers::servers,

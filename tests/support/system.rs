@@ -16,7 +16,7 @@ use tokio::{process::Command, task::JoinHandle};
 use tokio_postgres::Row;
 use tokio_util::sync::CancellationToken;
 
-use crate::{
+use crate::support::{
     client::{Client, Promises},
     leaks,
     process::Process,

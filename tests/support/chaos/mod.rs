@@ -9,7 +9,7 @@ use std::{
 
 use tokio_util::sync::CancellationToken;
 
-use crate::{client::Promises, servers::OwnServers, system::System};
+use crate::support::{client::Promises, servers::OwnServers, system::System};
 use clients::Clients;
 use faults::{Concern, Fault, Site};
 use progress::Progress;
@@ -127,12 +127,4 @@ fn a_verdict_counts_each_kind_of_wrong() {
     assert_eq!(verdict(&["a"], &["a", "a"]), [0, 1, 0, 1]);
     assert_eq!(verdict(&["a"], &["a", "c"]), [0, 0, 1, 0]);
     assert_eq!(verdict(&["a", "b"], &["b", "a"]), [0, 0, 0, 1]);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn half_a_minute_of_chaos_breaks_no_promise() {
-    let chaos = Chaos { time: Duration::from_secs(30), seed: 1, connections: 8, users: 64 };
-    let report = run(chaos).await;
-    println!("{report}");
-    assert_eq!(report.verdict, Verdict::default(), "{report}");
 }

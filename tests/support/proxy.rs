@@ -17,7 +17,7 @@ use tokio::{
 };
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use crate::frames::Frames;
+use crate::support::frames::Frames;
 
 /// What becomes of the bytes that pass.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -1,0 +1,13 @@
+//! Half a minute of chaos in every test run; `just chaos` runs it for as long as you like.
+
+use std::time::Duration;
+
+use crate::support::chaos::{Chaos, Verdict, run};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn half_a_minute_of_chaos_breaks_no_promise() {
+    let chaos = Chaos { time: Duration::from_secs(30), seed: 1, connections: 8, users: 64 };
+    let report = run(chaos).await;
+    println!("{report}");
+    assert_eq!(report.verdict, Verdict::default(), "{report}");
+}

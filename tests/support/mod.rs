@@ -1,0 +1,14 @@
+//! The harness: private servers, an installation on them, clients, and what stands in their way. Tests and benches share it.
+
+#![allow(unreachable_pub, dead_code, reason = "each binary uses a part of it")]
+
+pub mod servers;
+pub mod system;
+pub mod client;
+pub mod queues;
+pub mod process;
+pub mod leaks;
+pub mod load;
+pub mod frames;
+pub mod proxy;
+pub mod chaos;
