@@ -20,10 +20,10 @@ create table user_point (
     updated_at timestamptz not null default now()
 ) with (fillfactor = 50);
 
--- Every change, applied or rejected, once and for good. `balance` is the user's balance after the entry. Every index
--- begins with user_id. So the pages in use belong to the active users, however long the log is. The log has no foreign
--- key to user_point. The transaction that writes an entry holds the lock on the user's row, so the extra lookup for
--- each entry would never fail. If somebody removes a balance by hand, the audit finds it.
+-- Every change, applied or rejected, once and for good. `balance` is the user's balance after the entry.
+-- Every index begins with user_id, so the pages in use belong to the active users, however long the log is.
+-- The log has no foreign key to user_point. The transaction that writes an entry holds the lock on the user's row, so
+-- the extra lookup for each entry would never fail. If somebody removes a balance by hand, the audit finds it.
 create table log (
     user_id bigint not null,
     seq bigint not null check (seq > 0),
@@ -41,9 +41,9 @@ create table log (
     check ((status = 'rejected') = (reject_reason is not null))
 );
 
--- The rejected changes of a user, for pages of them. Only a rejected change has an entry here, so the index costs
--- little. There is no index on the times. A user's times never go back, so `seq` has the same order, and a binary
--- search in the primary key finds a time. docs/history.md has what an index on the times would cost.
+-- The rejected changes of a user, for pages of them. Only a rejected change has an entry here, so it costs little.
+-- There is no index on the times. A user's times never go back, so `seq` has the same order, and a binary search in
+-- the primary key finds a time. docs/history.md has what an index on the times would cost.
 create index log_rejected on log (user_id, seq) where status = 'rejected';
 
 -- The API keys. Only the hash of a key is stored. A key is 256 random bits, so one round of SHA-256 hides it for good;

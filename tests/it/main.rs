@@ -42,6 +42,7 @@ mod tls;
 mod ops;
 mod logs;
 mod manual;
+mod docs;
 mod postman;
 mod openapi;
 mod tidy;

@@ -97,11 +97,10 @@ async fn a_node_counts_what_it_does() {
     system.finish().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn the_dashboard_and_the_alerts_ask_for_metrics_that_there_are() {
-    let system = System::new().await;
-    let (serve, serving, client) = serving(&system).await;
-    let (work, working) = with_operations(&system, "work", &[]).await;
+/// Everything that a `serve` and a `work` export once each metric has a value.
+pub async fn exported(system: &System) -> String {
+    let (serve, serving, client) = serving(system).await;
+    let (work, working) = with_operations(system, "work", &[]).await;
     client.queue("add", 7, 100).await;
     system.drain(1).await;
     client.balance(7).await;
@@ -121,6 +120,14 @@ async fn the_dashboard_and_the_alerts_ask_for_metrics_that_there_are() {
     let exported = [metrics(&serving).await, metrics(&working).await].concat();
     session.batch_execute("rollback").await.expect("unlocked");
     system.drain(2).await;
+    assert!(work.end("-TERM").await.success() && serve.end("-TERM").await.success());
+    exported
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_dashboard_and_the_alerts_ask_for_metrics_that_there_are() {
+    let system = System::new().await;
+    let exported = exported(&system).await;
     let exported = names(&exported);
     for file in ["grafana.json", "alerts.yml", "alerts_test.yml"] {
         let text = fs::read_to_string(operations_folder().join(file)).expect(file);
@@ -130,7 +137,6 @@ async fn the_dashboard_and_the_alerts_ask_for_metrics_that_there_are() {
         assert!(missing.is_empty(), "{file} asks for {missing:?}");
     }
     assert!(dashboard_queries().len() > 20);
-    assert!(work.end("-TERM").await.success() && serve.end("-TERM").await.success());
     system.finish().await;
 }
 

@@ -11,7 +11,7 @@ const FILE_MAX_LINES: usize = 300;
 /// The most lines of a function, its signature included.
 const FUNCTION_MAX_LINES: usize = 70;
 
-fn rust_files(folder: &str) -> Vec<(PathBuf, String)> {
+pub fn rust_files(folder: &str) -> Vec<(PathBuf, String)> {
     let mut found = Vec::new();
     let mut folders = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join(folder)];
     while let Some(folder) = folders.pop() {
