@@ -50,7 +50,7 @@ pub struct DevArgs {
     pub fresh: bool,
 }
 
-/// Runs until `stop` is cancelled. The data of the servers stay.
+/// Runs until `stop` is cancelled. The servers keep their data.
 ///
 /// # Errors
 /// A server or a role failed to start, or failed later.
@@ -107,8 +107,8 @@ fn node(database: &LocalPostgres, broker: &LocalRabbitMq) -> anyhow::Result<Node
     })
 }
 
-/// `$XDG_DATA_HOME/point-system` or its default (XDG Base Directory Specification); for root a folder that
-/// the user of the servers can reach, as /root is not.
+/// Returns `$XDG_DATA_HOME/point-system` or its default (XDG Base Directory Specification). The user of the servers
+/// can't reach /root, so root gets another folder.
 fn usual_folder() -> anyhow::Result<PathBuf> {
     let set = |name| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let home = set("HOME").context("HOME is not set: name a folder with --data-dir")?;

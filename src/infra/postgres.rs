@@ -35,7 +35,7 @@ const KEEPALIVE_IDLE_MS: u64 = 15_000;
 /// open for longer has given it up or is gone, and meanwhile its users are locked.
 ///
 /// Each of our statements looks up an index, whatever its parameters. So a plan is made once and kept. The planner
-/// settings prevent a sequential scan: a plan that was made while a table was small would go on reading all of it.
+/// settings keep it on the index: a plan that was made while a table was small would go on reading the whole table.
 ///
 /// The last settings override what a role or a database may set and we rely on: READ COMMITTED, and commits that
 /// survive a crash and, if the server has synchronous standbys, a failover. `remote_write` and `remote_apply` survive

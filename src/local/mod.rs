@@ -29,7 +29,7 @@ pub struct LocalPostgres {
 }
 
 impl LocalPostgres {
-    /// Starts it in `folder`. The data of earlier runs stay.
+    /// Starts it in `folder`, with the data of earlier runs.
     ///
     /// # Errors
     /// PostgreSQL is not installed, or does not start; the error has the end of its log.
@@ -113,7 +113,7 @@ impl LocalPostgres {
         if !output.status.success() {
             bail!("initdb failed: {}", String::from_utf8_lossy(&output.stderr));
         }
-        std::fs::rename(fresh, self.cluster()).context("naming the new cluster")
+        std::fs::rename(fresh, self.cluster()).context("renaming the new cluster")
     }
 
     async fn create_database(&self) -> anyhow::Result<()> {
@@ -139,7 +139,7 @@ pub struct LocalRabbitMq {
 }
 
 impl LocalRabbitMq {
-    /// Starts it in `folder`. The messages of earlier runs stay.
+    /// Starts it in `folder`, with the messages of earlier runs.
     ///
     /// # Errors
     /// RabbitMQ is not installed, or does not start; the error has the end of its log.

@@ -155,7 +155,7 @@ impl Health {
         *self.silent.lock().unwrap_or_else(PoisonError::into_inner) = partitions;
     }
 
-    /// Marks the node as started: it has had all that it needs.
+    /// Marks the node as started: everything that it needs has been ready.
     pub fn started(&self) {
         self.started.cancel();
     }

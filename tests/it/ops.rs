@@ -110,10 +110,8 @@ pub async fn exported(system: &System) -> String {
     .await;
     // A user who waits, who is then named.
     let session = system.database.pool(1).get().await.expect("a connection");
-    session
-        .batch_execute("reset all; begin; select from user_point where user_id = 7 for update")
-        .await
-        .expect("locked");
+    let lock = "reset all; begin; select from user_point where user_id = 7 for update";
+    session.batch_execute(lock).await.expect("locked");
     client.queue("add", 7, 100).await;
     eventually("silence is told", async || metrics(&working).await.contains("silence_seconds{")).await;
     eventually("the user is named", async || metrics(&working).await.contains("waiting_user_seconds{")).await;
