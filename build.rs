@@ -1,4 +1,5 @@
-//! What Cargo can't see: the migrations, which a macro embeds, and the commit, which `--version` tells.
+//! Tells Cargo about the migrations, which a macro embeds, and finds the commit, which `--version` names. Must not
+//! contain anything else.
 
 use std::{
     env,
@@ -18,8 +19,7 @@ fn main() {
     }
 }
 
-/// The commit of the checkout, or else, as in a container that is built without one, what
-/// `POINT_SYSTEM_COMMIT` says.
+/// Returns the commit of the checkout. Without a checkout, as in a container, it is `POINT_SYSTEM_COMMIT`.
 fn commit() -> Option<String> {
     println!("cargo:rerun-if-env-changed=POINT_SYSTEM_COMMIT");
     let told = || env::var("POINT_SYSTEM_COMMIT").ok();
@@ -27,18 +27,18 @@ fn commit() -> Option<String> {
 }
 
 fn checked_out() -> Option<String> {
-    // A repository above us that has us as a folder is not ours.
+    // Ignore a repository that only contains our folder.
     let top = PathBuf::from(git(&["rev-parse", "--show-toplevel"])?);
     if top.canonicalize().ok()? != env::current_dir().ok()?.canonicalize().ok()? {
         return None;
     }
     let commit = git(&["rev-parse", "--short=12", "HEAD"])?;
-    // HEAD names a branch; what moves with every commit is the branch's file, be it packed or not, and the
-    // log of HEAD, which may be off. In a worktree they are not all in one folder: git knows.
+    // HEAD names a branch. A commit changes the file of the branch, or the packed refs, and the log of HEAD, if there
+    // is one. A worktree has them in several folders, so ask git for each path.
     let branch = git(&["symbolic-ref", "--quiet", "HEAD"]);
     for name in ["HEAD", "logs/HEAD", "packed-refs"].into_iter().chain(branch.as_deref()) {
         let path = git(&["rev-parse", "--git-path", name])?;
-        // Cargo takes a missing file for one that always changes.
+        // Cargo treats a missing file as always changed.
         if Path::new(&path).exists() {
             println!("cargo:rerun-if-changed={path}");
         }

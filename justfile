@@ -2,7 +2,7 @@
 default:
     @just --list
 
-# Run the whole system on this machine, without containers
+# Run everything on this machine, without containers
 dev *args:
     ./run dev {{ args }}
 
@@ -19,7 +19,7 @@ bench *args:
     ./run setup
     cargo bench --bench load -- {{ args }}
 
-# Let faults of every kind strike, and prove that no promise breaks
+# Let faults strike at random, and prove that no promise breaks
 chaos *args:
     ./run setup
     cargo bench --bench chaos -- {{ args }}
@@ -32,7 +32,7 @@ up:
 worker-logs:
     docker compose logs --follow work
 
-# Stop the containers, keep their data
+# Stop the containers, and keep their data
 stop:
     docker compose stop
 

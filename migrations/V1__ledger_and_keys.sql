@@ -1,17 +1,17 @@
--- The first schema. Its tables are empty when their indexes are made, so nobody waits for these.
+-- The first schema. Its tables are empty when their indexes are created, so nobody waits for that.
 --
--- A later migration runs beside the service. Each file is one transaction. It waits for a locked table for a second at
--- most, is then rolled back, and is tried again (src/migrate.rs). So:
---   * A file changes one table. The statement that needs its strongest lock comes last: a lock stays until the end.
+-- Later migrations run beside the service. Each file is one transaction. If a table is locked, it waits for at most a
+-- second, is rolled back, and is retried (src/infra/migrate.rs). So:
+--   * A file changes one table. The statement that needs the strongest lock comes last: a lock stays until the end.
 --   * Nothing reads or rewrites a large table under that lock. A new column has no default that is computed for each
---     row; a new constraint is `not valid`, and a later file validates it.
---   * An index on a table that has rows needs `create index concurrently`, which can't run in a transaction:
---     src/migrate.rs must first learn to run such a file outside of one.
---   * The version before works with the result: in a deployment both run.
---   * A file that was released is never changed: `migrate` compares checksums.
+--     row. A new constraint is `not valid`, and a later file validates it.
+--   * An index on a table that has rows needs `create index concurrently`, which can't run in a transaction. Before the
+--     first such file, src/infra/migrate.rs must learn to run it outside of a transaction.
+--   * The previous version works with the new schema, because both run during a deploy.
+--   * A released file never changes: `migrate` compares checksums.
 
--- The balance of each user. `seq` is that of the user's last log entry.
--- Half-empty pages keep the update of a balance on its page (HOT): no index entry is written for it.
+-- The balance of each user. `seq` is the `seq` of the user's last log entry.
+-- Half-empty pages keep the update of a balance on its page (HOT), so an update writes no index entry.
 create table user_point (
     user_id bigint primary key check (user_id > 0),
     point bigint not null default 0 check (point between 0 and 9007199254740991),
@@ -20,11 +20,10 @@ create table user_point (
     updated_at timestamptz not null default now()
 ) with (fillfactor = 50);
 
--- Every change, and every refusal, once and for good. `balance` is the user's after the entry.
--- Every index begins with user_id: the pages in use are those of the active users, however long the log.
--- The log does not reference user_point: an entry is only ever written in the transaction that has its user's row
--- locked, so the reference would be looked up once more for each entry and never be found wanting. A balance that is
--- removed by hand is found by the audit.
+-- Every change, applied or rejected, once and for good. `balance` is the user's balance after the entry.
+-- Every index begins with user_id, so the pages in use belong to the active users, however long the log is.
+-- The log has no foreign key to user_point. The transaction that writes an entry holds the lock on the user's row, so
+-- the extra lookup for each entry would never fail. If somebody removes a balance by hand, the audit finds it.
 create table log (
     user_id bigint not null,
     seq bigint not null check (seq > 0),
@@ -42,14 +41,14 @@ create table log (
     check ((status = 'rejected') = (reject_reason is not null))
 );
 
--- The refusals of a user, for a page of them: an entry here for a refusal only, so next to nothing to maintain.
--- There is no index on the times: they never go back within a user's log, so `seq` is in their order as well,
--- and a time is found by a binary search in the primary key; what an index would cost is in docs/history.md.
+-- The rejected changes of a user, for pages of them. Only a rejected change has an entry here, so it costs little.
+-- There is no index on the times. A user's times never go back, so `seq` has the same order, and a binary search in
+-- the primary key finds a time. docs/history.md has what an index on the times would cost.
 create index log_rejected on log (user_id, seq) where status = 'rejected';
 
--- The keys of the API. A key itself is never kept: it is 256 random bits, so one round of SHA-256 hides it
--- for good. Salts and slow hashes are for secrets of less than 112 bits (NIST SP 800-63B §5.1.2.2).
--- A row is never deleted: it says who had a key, and when it was last used.
+-- The API keys. Only the hash of a key is stored. A key is 256 random bits, so one round of SHA-256 hides it for good;
+-- salts and slow hashes are for secrets of less than 112 bits (NIST SP 800-63B §5.1.2.2).
+-- A row is never deleted: it records who had a key, and when the key was last used.
 create table api_key (
     id bigint generated always as identity primary key,
     name text not null check (name ~ '^[A-Za-z][A-Za-z0-9._-]{0,62}$'),
@@ -63,9 +62,10 @@ create table api_key (
 -- A name may be used again once its key is revoked.
 create unique index api_key_name on api_key (name) where revoked_at is null;
 
--- How far each partition has come, told every few seconds by those who accept changes and those who take them from the
--- queue. Where something was accepted and nobody takes it, the partition is silent. The first two are times of requests, by
--- the clocks of the nodes that accepted them; `moved_at` is when the partition was last known to be well, by this server's.
+-- How far the nodes are in each partition. Nodes that accept changes and nodes that take them from the queue write it
+-- every few seconds. A partition is silent if changes were accepted and no node takes them. The first two times are
+-- those of requests, by the clocks of the nodes that accepted them. `moved_at` is when the partition last moved, by the
+-- clock of this server.
 create table partition_pulse (
     partition smallint primary key,
     accepted_until timestamptz not null default '-infinity',

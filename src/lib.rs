@@ -1,4 +1,4 @@
-//! Users' points, added and subtracted through a queue.
+//! Keeps users' points: changes go through a queue, exactly once and in order; balances are read at once.
 //!
 //! ```text
 //! client ── POST /v1/point/add|subtract ──► serve ── validate ── publish, await the confirm ──► 202
@@ -11,14 +11,26 @@
 //! client ── GET /v1/point?id=1 ──────────► serve ── read ───────────────────────────────► PostgreSQL
 //! ```
 //!
-//! The modules follow the flow. Imports go one way: [`http`] and [`worker`] use [`queue`] and [`domain`],
-//! never each other; [`queue`] knows the domain's types only; SQL stays in the domain's private store, and that
-//! on the keys of the API in the one of [`access`].
+//! The rooms, in the order of the flow:
+//!
+//! - [`cli`] parses a command and runs its role;
+//! - [`http`] validates a request, publishes or reads, and answers;
+//! - [`queue`] carries messages through RabbitMQ;
+//! - [`worker`] takes messages from the queue, applies their changes, and acks them;
+//! - [`domain`] has the rules of points, and applies and reads changes in PostgreSQL;
+//! - [`access`] knows who may call, and how often;
+//! - [`ops`] knows whether a node can do its work, and whether every partition moves;
+//! - [`infra`] has what the other rooms stand on: lanes, PostgreSQL connections, migrations, metrics, logging;
+//! - [`local`] starts a private PostgreSQL and a private RabbitMQ.
+//!
+//! Imports go one way: `cli` → `http`, `worker` → `queue`, `domain`, `access` → `infra`. `http` and `worker` never
+//! import each other. `queue` knows only the types of the domain. SQL on the ledger stays in the private store of
+//! `domain`, and SQL on the API keys in the private store of `access`.
 
 pub mod cli;
 pub mod http;
-pub mod worker;
 pub mod queue;
+pub mod worker;
 pub mod domain;
 pub mod access;
 pub mod ops;

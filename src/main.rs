@@ -1,4 +1,4 @@
-//! Parses the command line, starts the log, runs the role. Must not contain logic.
+//! Parses the command line, starts the log and runs the role. Must not contain logic.
 
 use std::{mem, process::ExitCode};
 
@@ -12,10 +12,10 @@ use tokio::runtime::Runtime;
 fn main() -> ExitCode {
     let line = Cli::parse();
     logging::start(line.log_format);
-    let runtime = Runtime::new().expect("the threads and timers of a process");
+    let runtime = Runtime::new().expect("the system provides threads and timers");
     let ended = runtime.block_on(cli::run(line.role));
-    // Its tasks end with the process. A runtime that is dropped ends them one by one, and those of amqprs panic where the
-    // one that they answer to has gone before.
+    // The tasks end with the process. Dropping the runtime would end them one by one, and a task of amqprs panics if
+    // the task that it reports to has ended first.
     mem::forget(runtime);
     match ended {
         Ok(()) => ExitCode::SUCCESS,

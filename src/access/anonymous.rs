@@ -1,51 +1,26 @@
-//! What is done about callers without a key. Must not contain HTTP.
+//! Which callers without a key are served. Must not contain HTTP.
 
-use std::{fmt, str::FromStr};
+use strum::{Display, EnumString};
 
-/// Which callers without a key are served.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// Which callers without a key are served, by its name on the command line.
+#[derive(Clone, Copy, Debug, Default, Display, EnumString, PartialEq, Eq)]
+#[strum(ascii_case_insensitive, parse_err_ty = String, parse_err_fn = rule)]
 pub enum Anonymous {
-    /// Those on this machine, while the service listens there only and no key was ever created.
+    /// Callers on this machine, until the first key is created, if the service listens on a loopback address.
     #[default]
+    #[strum(to_string = "false", serialize = "0", serialize = "off", serialize = "no")]
     UntilTheFirstKey,
-    /// Those that call by a loopback name, no web page of another site and no proxy among them; for a service that
-    /// only this machine reaches, though it does not listen on a loopback address, as in a container.
+    /// Callers that use a loopback name, except web pages of other sites and proxies. For a service that only this
+    /// machine can reach although it does not listen on a loopback address, as in a container.
+    #[strum(to_string = "loopback")]
     Loopback,
-    /// All.
+    /// All callers.
+    #[strum(to_string = "true", serialize = "1", serialize = "on", serialize = "yes")]
     Everyone,
 }
 
-impl Anonymous {
-    const ALL: [Self; 3] = [Self::UntilTheFirstKey, Self::Loopback, Self::Everyone];
-
-    fn as_str(self) -> &'static str {
-        match self {
-            Self::UntilTheFirstKey => "false",
-            Self::Loopback => "loopback",
-            Self::Everyone => "true",
-        }
-    }
-}
-
-impl fmt::Display for Anonymous {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
-impl FromStr for Anonymous {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let text = text.to_ascii_lowercase();
-        let name = match text.as_str() {
-            "1" | "on" | "yes" => "true",
-            "0" | "off" | "no" => "false",
-            name => name,
-        };
-        let found = Self::ALL.into_iter().find(|anonymous| anonymous.as_str() == name);
-        found.ok_or_else(|| "must be true, false or loopback".to_owned())
-    }
+fn rule(_: &str) -> String {
+    "must be true, false or loopback".to_owned()
 }
 
 #[cfg(test)]
@@ -54,8 +29,12 @@ mod tests {
 
     #[test]
     fn each_is_read_as_it_is_written_and_switches_have_their_usual_words() {
-        for anonymous in Anonymous::ALL {
-            assert_eq!(anonymous.to_string().parse(), Ok(anonymous));
+        for (name, anonymous) in [
+            ("false", Anonymous::UntilTheFirstKey),
+            ("loopback", Anonymous::Loopback),
+            ("true", Anonymous::Everyone),
+        ] {
+            assert_eq!((anonymous.to_string().as_str(), name.parse()), (name, Ok(anonymous)));
         }
         for (text, expected) in
             [("TRUE", Anonymous::Everyone), ("1", Anonymous::Everyone), ("off", Anonymous::default())]
@@ -63,7 +42,7 @@ mod tests {
             assert_eq!(text.parse(), Ok(expected));
         }
         for wrong in ["", "all", "local", "127.0.0.1"] {
-            assert!(wrong.parse::<Anonymous>().is_err(), "{wrong}");
+            assert_eq!(wrong.parse::<Anonymous>(), Err(rule(wrong)), "{wrong}");
         }
     }
 }

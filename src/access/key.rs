@@ -1,5 +1,5 @@
-//! What a key is, what it is called and what it may do: valid by construction. No I/O but the system's random
-//! numbers may enter.
+//! An API key, its name and its scope, valid by construction. Must not contain I/O, except the random numbers of the
+//! system.
 
 use std::{
     convert::Infallible,
@@ -9,53 +9,47 @@ use std::{
 };
 
 use sha2::{Digest, Sha256};
+use strum::{EnumString, IntoStaticStr};
 use subtle::ConstantTimeEq;
 
-/// What every key begins with, for the scanners that look for secrets in source code and logs.
+/// The prefix of every key. Scanners that look for secrets in source code and logs can search for it.
 const PREFIX: &str = "ps_";
 
 /// The random part of a key: 256 bits.
 const SECRET_BYTES: usize = 32;
 
-/// The prefix and the random part in hexadecimal digits.
+/// The length of a key: the prefix, and the random part in hexadecimal digits.
 const KEY_BYTES: usize = PREFIX.len() + 2 * SECRET_BYTES;
 
-/// What a key may do. Each may do what those before it may.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
+/// What a key may do. Each scope includes those before it.
+#[derive(Clone, Copy, Debug, EnumString, IntoStaticStr, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
+#[strum(serialize_all = "kebab-case")]
 pub enum Scope {
-    /// Read balances.
+    /// Read balances and logs.
     Read,
     /// Add and subtract points.
     Write,
-    /// Look into the service itself.
+    /// Everything; no endpoint needs it yet.
     Admin,
 }
 
 impl Scope {
-    /// As it is written in the table, in answers and on the command line.
+    /// The name in the table, in responses and on the command line.
     #[must_use]
     pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Read => "read",
-            Self::Write => "write",
-            Self::Admin => "admin",
-        }
-    }
-
-    pub(super) fn parse(text: &str) -> Option<Self> {
-        [Self::Read, Self::Write, Self::Admin].into_iter().find(|scope| scope.as_str() == text)
+        self.into()
     }
 }
 
-/// What people call a key: a letter, then letters, digits, ".", "_" and "-", 63 characters in all. It can't be
-/// taken for the number of a key, and nothing in it steers a terminal.
+/// The name of a key: a letter, then letters, digits, ".", "_" and "-", at most 63 characters. A name is never mistaken
+/// for the number of a key, and has no control characters.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeyName(String);
 
 impl KeyName {
     const MAX_BYTES: usize = 63;
 
-    /// The name as it was given.
+    /// The name.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -71,17 +65,17 @@ impl FromStr for KeyName {
         if begins_well && text.len() <= Self::MAX_BYTES && text.bytes().all(follows) {
             Ok(Self(text.to_owned()))
         } else {
-            Err("must be a letter, then letters, digits, \".\", \"_\" or \"-\", 63 characters at most")
+            Err("must be a letter, then letters, digits, \".\", \"_\" or \"-\"; at most 63 characters")
         }
     }
 }
 
-/// One key among those that are there: by its number, or by the name that no other key has now.
+/// Identifies a key by its number or its name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum WhichKey {
-    /// The number that it was given when it was created.
+    /// The number that the key got when it was created.
     Id(i64),
-    /// The name of a key that is not revoked.
+    /// The name of an active key. Only one active key has a given name.
     Name(String),
 }
 
@@ -93,23 +87,23 @@ impl FromStr for WhichKey {
     }
 }
 
-/// A key as its owner holds it. There is no way to print it but [`ApiKey::reveal`].
+/// A key as its owner holds it. Only [`ApiKey::reveal`] gives access to its text.
 pub struct ApiKey(String);
 
 impl ApiKey {
-    /// A new key of 256 random bits.
+    /// Creates a key of 256 random bits.
     pub(super) fn random() -> Self {
         let mut secret = [0; SECRET_BYTES];
-        getrandom::fill(&mut secret).expect("the system has random numbers");
+        getrandom::fill(&mut secret).expect("the system provides random numbers");
         let mut text = String::with_capacity(KEY_BYTES);
         text.push_str(PREFIX);
         for byte in secret {
-            write!(text, "{byte:02x}").expect("a String takes all");
+            write!(text, "{byte:02x}").expect("writing to a String never fails");
         }
         Self(text)
     }
 
-    /// The key itself, to be shown once to whoever created it.
+    /// The text of the key, to be shown once to the user who created it.
     #[must_use]
     pub fn reveal(&self) -> &str {
         &self.0
@@ -126,12 +120,12 @@ impl fmt::Debug for ApiKey {
     }
 }
 
-/// What is kept of a key. Two are compared in constant time.
+/// The stored hash of a key. Two hashes are compared in constant time.
 #[derive(Clone, Copy)]
 pub(super) struct KeyHash([u8; 32]);
 
 impl KeyHash {
-    /// The hash of what a client sent as its key; nothing where no key has that length.
+    /// Returns the hash of the key that a client sent, or `None` if no key has that length.
     pub(super) fn of(text: &[u8]) -> Option<Self> {
         (text.len() == KEY_BYTES).then(|| Self::digest(text))
     }
@@ -195,9 +189,9 @@ mod tests {
     #[test]
     fn each_scope_includes_those_before_it() {
         assert!(Scope::Admin > Scope::Write && Scope::Write > Scope::Read);
-        for scope in [Scope::Read, Scope::Write, Scope::Admin] {
-            assert_eq!(Scope::parse(scope.as_str()), Some(scope));
+        for (name, scope) in [("read", Scope::Read), ("write", Scope::Write), ("admin", Scope::Admin)] {
+            assert_eq!((scope.as_str(), name.parse()), (name, Ok(scope)));
         }
-        assert_eq!(Scope::parse("root"), None);
+        assert!("root".parse::<Scope>().is_err());
     }
 }

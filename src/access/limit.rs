@@ -1,4 +1,4 @@
-//! How many requests each caller may send. Nothing of HTTP may enter.
+//! The rate limit of each caller. Must not contain HTTP.
 
 use std::{
     fmt,
@@ -15,10 +15,10 @@ use governor::{
     state::keyed::HashMapStateStore,
 };
 
-/// The bits of an IPv6 address that name a network; whoever has one has all the addresses in it.
+/// The bits of an IPv6 address that name a network. A caller in a network can use all of its addresses.
 const IPV6_NETWORK_BITS: u32 = 64;
 
-/// Requests in a time, such as "100/s" or "600/m".
+/// A number of requests per time, such as "100/s" or "600/m".
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RateLimit {
     requests: NonZeroU32,
@@ -26,16 +26,16 @@ pub struct RateLimit {
 }
 
 impl RateLimit {
-    /// The most in a window: more would be no limit.
+    /// Maximum number of requests per window. More would be no limit.
     const MAX: u32 = 1_000_000;
 
-    /// How many requests may come at once; as many come anew within [`RateLimit::window_s`].
+    /// How many requests a caller may send at once, and again within each [`RateLimit::window_s`].
     #[must_use]
     pub fn requests(self) -> u32 {
         self.requests.get()
     }
 
-    /// In how many seconds.
+    /// The length of the window in seconds.
     #[must_use]
     pub fn window_s(self) -> u32 {
         self.window_s
@@ -64,17 +64,17 @@ impl FromStr for RateLimit {
     }
 }
 
-/// Whose requests are counted together.
+/// A client, whose requests are counted together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Client {
-    /// Those with one key.
+    /// All callers with one key.
     Key(i64),
-    /// Those without a key from one IPv4 address or one IPv6 network.
+    /// All callers without a key from one IPv4 address or one IPv6 network.
     Address(IpAddr),
 }
 
 impl Client {
-    /// Whoever is at this address.
+    /// Returns the client at this address.
     pub(super) fn at(address: IpAddr) -> Self {
         Self::Address(match address.to_canonical() {
             IpAddr::V6(address) => {
@@ -86,14 +86,14 @@ impl Client {
     }
 }
 
-/// What is left to a client.
+/// How much of its limit a client has left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Allowance {
     /// The limit.
     pub limit: RateLimit,
-    /// How many more it may send now; none where this one is refused.
+    /// How many more requests it may send now; 0 if this one is refused.
     pub remaining: u32,
-    /// In how many whole seconds it may send one more than that; at least 1.
+    /// In how many whole seconds it may send one request more than that; at least 1.
     pub more_after_s: u64,
     /// Whether this request is within the limit.
     pub granted: bool,
@@ -133,13 +133,13 @@ impl Limits {
         }
     }
 
-    /// Forgets the clients that may send as much as a new one.
+    /// Forgets the clients that have their full limit again.
     pub(super) fn forget_the_quiet(&self) {
         self.buckets.retain_recent();
     }
 }
 
-/// Upwards, so that whoever comes back then does not come too early.
+/// Rounds up, so that a client that waits as long does not come back too early.
 fn whole_seconds(time: Duration) -> u64 {
     (time.as_secs() + u64::from(time.subsec_nanos() > 0)).max(1)
 }

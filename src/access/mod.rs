@@ -1,5 +1,4 @@
-//! Who may do what, and how often: the keys and the limits, held in memory. Nothing of HTTP and of points may
-//! enter.
+//! Who may call, and how often: the API keys and the rate limits, held in memory. Must not contain HTTP or points.
 
 use std::{
     collections::HashMap,
@@ -30,37 +29,36 @@ pub use key::{ApiKey, KeyName, Scope, WhichKey};
 pub use limit::{Allowance, RateLimit};
 pub use store::KeyRecord;
 
-/// How often a node looks which keys there are; after this, and the time that the look takes, a revoked key is
-/// refused.
+/// The pause between two reads of the keys. A node refuses a revoked key after this and the time that the read takes.
 const REFRESH_MS: u64 = 1_000;
 
-/// Why something can't be done about keys.
+/// Why an operation on the keys failed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AccessError {
-    /// The database can't be used now.
+    /// The database is unavailable.
     #[error("PostgreSQL is not available: {0}")]
     Unavailable(String),
-    /// A key that is not revoked has this name.
+    /// An active key has this name.
     #[error("a key named {0} exists: revoke it, or choose another name")]
     NameTaken(String),
-    /// There are as many keys as a node can hold.
-    #[error("there are {limit} keys: revoke some")]
+    /// The number of active keys has reached its limit.
+    #[error("there are {limit} active keys, which is the maximum: revoke some")]
     TooMany {
-        /// How many there may be.
+        /// Maximum number of active keys.
         limit: i64,
     },
-    /// Others than this machine could reach the service, and nothing says that they may.
+    /// Other machines could reach the service without a key, and no flag allows that.
     #[error(
         "there is no API key, and {listen} is not a loopback address: create a key with `point-system key \
-         create`, or serve everybody without one with --allow-anonymous"
+         create`, or serve everybody without a key with --allow-anonymous"
     )]
     Unprotected {
-        /// Where the service was told to listen.
+        /// The address that the service listens on.
         listen: SocketAddr,
     },
 }
 
-/// Creates a key and returns its number and the key itself, which is kept nowhere.
+/// Creates a key. Returns its number and the key itself, which is not stored.
 ///
 /// # Errors
 /// [`AccessError::NameTaken`], [`AccessError::TooMany`], [`AccessError::Unavailable`].
@@ -69,7 +67,7 @@ pub async fn create(pool: &Pool, name: &KeyName, scope: Scope) -> Result<(i64, A
     Ok((store::create(pool, name, scope, &key.hash()).await?, key))
 }
 
-/// Every key that was ever created, in the order of their numbers.
+/// Returns all keys, including revoked ones, in the order of their numbers.
 ///
 /// # Errors
 /// [`AccessError::Unavailable`].
@@ -77,7 +75,7 @@ pub async fn list(pool: &Pool) -> Result<Vec<KeyRecord>, AccessError> {
     store::list(pool).await
 }
 
-/// Revokes a key for good and returns it as it was before, or nothing where there is no such key.
+/// Revokes a key for good. Returns the key as it was before, or `None` if there is no such key.
 ///
 /// # Errors
 /// [`AccessError::Unavailable`].
@@ -85,33 +83,33 @@ pub async fn revoke(pool: &Pool, which: &WhichKey) -> Result<Option<KeyRecord>, 
     store::revoke(pool, which).await
 }
 
-/// What is asked of callers.
+/// The rules for callers.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Policy {
-    /// Which of those without a key are served.
+    /// Which callers without a key are served.
     pub allow_anonymous: Anonymous,
-    /// How often each may call; without it as often as they like.
+    /// How often each caller may call. `None` is no limit.
     pub rate_limit: Option<RateLimit>,
 }
 
-/// Who calls.
+/// A caller that is served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Caller {
-    /// Somebody with a key.
+    /// A caller with a key.
     Key {
-        /// Its number.
+        /// The number of the key.
         id: i64,
-        /// What it may do.
+        /// What the key may do.
         scope: Scope,
     },
-    /// Somebody without a key, who is served all the same.
+    /// A caller without a key.
     Anonymous,
-    /// Somebody without a key, who is served where the request comes straight from a client on this machine.
+    /// A caller without a key, who is served only if the request comes directly from a client on this machine.
     OnThisMachine,
 }
 
 impl Caller {
-    /// Whether the caller may do what needs `scope`.
+    /// Whether the caller has the scope `needed`.
     #[must_use]
     pub fn may(self, needed: Scope) -> bool {
         match self {
@@ -121,30 +119,30 @@ impl Caller {
     }
 }
 
-/// Why nobody is known to be calling.
+/// Why a caller is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stranger {
-    /// There was no key, where one is needed.
+    /// The request needs a key and has none.
     NoKey,
-    /// There was one that is not ours, or no longer.
+    /// The key is unknown or revoked.
     WrongKey,
 }
 
 struct ActiveKey {
     id: i64,
     scope: Scope,
-    /// Since this was last written down.
+    /// Whether the key was used since its last use was written to the database.
     used: AtomicBool,
 }
 
-/// The keys of one moment.
+/// The active keys at one moment.
 struct Ring {
     keys: HashMap<KeyHash, Arc<ActiveKey>>,
-    /// Whether nobody ever created a key.
+    /// Whether no key was ever created.
     unused: bool,
 }
 
-/// What a node knows of its callers. A request asks nobody else.
+/// What a node knows about its callers. A request reads nothing else.
 pub struct Access {
     pool: Pool,
     ring: ArcSwap<Ring>,
@@ -154,7 +152,7 @@ pub struct Access {
 }
 
 impl Access {
-    /// Reads the keys, for a service that listens at `listen`.
+    /// Reads the keys, for a service that listens on `listen`.
     ///
     /// # Errors
     /// [`AccessError::Unavailable`].
@@ -164,7 +162,7 @@ impl Access {
         Ok(Self { pool, ring, limits, policy, listen })
     }
 
-    /// Says who is served, and refuses to serve others than this machine where nothing says that they may.
+    /// Logs who is served. Refuses to serve other machines without a key unless a flag allows that.
     ///
     /// # Errors
     /// [`AccessError::Unprotected`].
@@ -172,22 +170,22 @@ impl Access {
         let ring = self.ring.load();
         let keys = ring.keys.len();
         match (self.policy.allow_anonymous, ring.unused, self.is_local()) {
-            (Anonymous::Everyone, ..) => log::info!("{keys} API keys; requests without one are served"),
+            (Anonymous::Everyone, ..) => log::info!("{keys} API keys; requests without a key are served"),
             (Anonymous::Loopback, ..) => {
-                log::info!("{keys} API keys; requests without one are served to a loopback host name");
+                log::info!("{keys} API keys; requests without a key are served to loopback host names");
             }
             (Anonymous::UntilTheFirstKey, false, _) => {
-                log::info!("{keys} API keys; requests without one are refused");
+                log::info!("{keys} API keys; requests without a key are refused");
             }
             (Anonymous::UntilTheFirstKey, true, true) => {
-                log::info!("no API key yet: requests from this machine need none");
+                log::info!("no API key yet: requests from this machine need no key");
             }
             (Anonymous::UntilTheFirstKey, true, false) => {
                 return Err(AccessError::Unprotected { listen: self.listen });
             }
         }
         if let Some(limit) = self.policy.rate_limit {
-            log::info!("each key, and each address without one, may send {limit}");
+            log::info!("each key, and each address without a key, may send {limit}");
         }
         Ok(())
     }
@@ -197,8 +195,8 @@ impl Access {
         self.listen.ip().to_canonical().is_loopback()
     }
 
-    /// Who sends `key`, or, without it, whether that is somebody to serve. A revoked key and one that never was
-    /// are the same to a node: neither is among those that it holds.
+    /// Returns the caller who sends `key`, or decides whether a caller without a key is served. A node can't tell a
+    /// revoked key from an unknown one: it holds only active keys.
     ///
     /// # Errors
     /// [`Stranger`].
@@ -216,14 +214,14 @@ impl Access {
         let hash = KeyHash::of(key).ok_or(Stranger::WrongKey)?;
         let ring = self.ring.load();
         let key = ring.keys.get(&hash).ok_or(Stranger::WrongKey)?;
-        // Read first: a line that nobody writes is shared by all processors.
+        // Read before writing: processors share a cache line as long as nobody writes to it.
         if !key.used.load(Ordering::Relaxed) {
             key.used.store(true, Ordering::Relaxed);
         }
         Ok(Caller::Key { id: key.id, scope: key.scope })
     }
 
-    /// Counts a request, where there is a limit.
+    /// Counts a request, if there is a limit.
     pub fn count(&self, caller: Caller, address: IpAddr) -> Option<Allowance> {
         let limits = self.limits.as_ref()?;
         Some(limits.take(match caller {
@@ -232,8 +230,7 @@ impl Access {
         }))
     }
 
-    /// Follows what is created and revoked, for ever. While PostgreSQL is away, the keys are those that were
-    /// there last.
+    /// Keeps the keys up to date. While PostgreSQL is down, the last known keys stay. Never ends.
     pub async fn keep_up(&self) -> Infallible {
         let mut looks = interval(Duration::from_millis(REFRESH_MS));
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -253,7 +250,7 @@ impl Access {
         }
     }
 
-    /// Reads which keys there are, and writes down which were used.
+    /// Reads the keys, and writes to the database which keys were used.
     ///
     /// # Errors
     /// [`AccessError::Unavailable`].
@@ -279,7 +276,7 @@ impl Access {
 }
 
 impl Ring {
-    /// A key that was there before stays the same one, with what is known of its use.
+    /// Makes the ring of a snapshot. A key of the ring before keeps its record of use.
     fn new(snapshot: Snapshot, before: Option<&Self>) -> Self {
         let keys = snapshot.active.into_iter().map(|row| {
             let known = before.and_then(|ring| ring.keys.get(&row.hash)).cloned();

@@ -1,4 +1,4 @@
-//! Every SQL statement on the table of keys. Private to its room; no decision may enter.
+//! Every SQL statement on the table of keys, private to this room. Must not contain decisions.
 
 use std::time::Duration;
 
@@ -12,15 +12,15 @@ use super::{
     key::{KeyHash, KeyName, Scope, WhichKey},
 };
 
-/// The longest that one visit to the table may take before its connection is given up.
+/// The longest that one visit to the table may take. A connection that takes longer is closed.
 const VISIT_TIMEOUT_MS: u64 = 2_000;
 
-/// The most keys that are not revoked: every node holds them all, and reads them every second.
+/// Maximum number of active keys. Every node holds all of them, and reads them every second.
 const KEYS_MAX: i64 = 10_000;
 
 impl From<tokio_postgres::Error> for AccessError {
     fn from(error: tokio_postgres::Error) -> Self {
-        // The message alone: a DETAIL may quote a row.
+        // Only the message: the DETAIL may quote a row.
         Self::Unavailable(match error.as_db_error() {
             Some(refusal) => format!("{} ({})", refusal.message(), refusal.code().code()),
             None => error.to_string(),
@@ -42,29 +42,29 @@ impl From<PoolError> for AccessError {
 pub struct KeyRecord {
     /// Its number.
     pub id: i64,
-    /// Its name, which another may have by now if it is revoked.
+    /// Its name. Another key may have the name of a revoked one.
     pub name: String,
     /// What it may do.
     pub scope: Scope,
     /// When it was created.
     pub created_at: Timestamp,
-    /// When it was last used, to within some seconds.
+    /// When it was last used, to within a few seconds.
     pub last_used_at: Option<Timestamp>,
-    /// Since when it is refused.
+    /// When it was revoked, or `None` if it is active.
     pub revoked_at: Option<Timestamp>,
 }
 
-/// A key that is not revoked, as a node needs it.
+/// An active key, as a node needs it.
 pub(super) struct ActiveRow {
     pub(super) id: i64,
     pub(super) scope: Scope,
     pub(super) hash: KeyHash,
 }
 
-/// What a node needs to know of the keys.
+/// What a node needs to know about the keys.
 pub(super) struct Snapshot {
     pub(super) active: Vec<ActiveRow>,
-    /// Whether there is a key at all, revoked or not.
+    /// Whether there is any key, active or revoked.
     pub(super) any: bool,
 }
 
@@ -97,7 +97,7 @@ pub(super) async fn list(pool: &Pool) -> Result<Vec<KeyRecord>, AccessError> {
     visit(pool, async |client| client.query(LIST, &[]).await?.iter().map(record).collect()).await
 }
 
-/// What was revoked before keeps its time. The old row is returned: whether it was revoked by now.
+/// A key that was revoked before keeps its time. Returns the row as it was before.
 const REVOKE: &str = "with found as ( \
          select id, name, scope, created_at, last_used_at, revoked_at from api_key \
          where id = $1 or (name = $2 and revoked_at is null) for update), \
@@ -121,7 +121,7 @@ const ACTIVE: &str = "select id, scope, key_hash from api_key where revoked_at i
 
 const ANY: &str = "select exists (select from api_key)";
 
-/// What a node needs to know of the keys, as it is now.
+/// Reads what a node needs to know about the keys.
 pub(super) async fn snapshot(pool: &Pool) -> Result<Snapshot, AccessError> {
     visit(pool, async |client| {
         let (active, any) = try_join!(client.prepare_cached(ACTIVE), client.prepare_cached(ANY))?;
@@ -132,11 +132,11 @@ pub(super) async fn snapshot(pool: &Pool) -> Result<Snapshot, AccessError> {
     .await
 }
 
-/// Of the nodes that saw a key used, one writes it down every ten seconds.
+/// Several nodes may see that a key was used. One of them writes it every ten seconds.
 const USED: &str = "update api_key set last_used_at = now() \
      where id = any($1) and (last_used_at is null or last_used_at < now() - interval '10 seconds')";
 
-/// Writes down that these keys were used just now.
+/// Writes that these keys were used just now.
 pub(super) async fn used(pool: &Pool, ids: &[i64]) -> Result<(), AccessError> {
     visit(pool, async |client| {
         let statement = client.prepare_cached(USED).await?;
@@ -146,8 +146,8 @@ pub(super) async fn used(pool: &Pool, ids: &[i64]) -> Result<(), AccessError> {
     .await
 }
 
-/// Lends a connection for a moment. One that failed is closed, and where the server can't be used so are the idle
-/// ones, which are likely to be dead as well.
+/// Runs `work` on a connection of the pool. If the server is unavailable, closes this connection and the idle ones,
+/// which are probably dead too.
 async fn visit<T>(
     pool: &Pool,
     work: impl AsyncFnOnce(&Client) -> Result<T, AccessError>,
@@ -180,10 +180,10 @@ fn active_row(row: &Row) -> Result<ActiveRow, AccessError> {
 }
 
 fn scope(text: &str) -> Result<Scope, AccessError> {
-    Scope::parse(text).ok_or_else(|| corrupt("scope"))
+    text.parse().map_err(|_| corrupt("scope"))
 }
 
-/// A row that our constraints do not allow: somebody changed the table by hand.
+/// The error of a row that our constraints do not allow: somebody changed the table by hand.
 fn corrupt(column: &str) -> AccessError {
     AccessError::Unavailable(format!("a row of api_key breaks the rules of its table: {column}"))
 }

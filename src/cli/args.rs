@@ -1,4 +1,4 @@
-//! The flags that several commands have, with their environment variables. Must not contain I/O.
+//! The flags that several commands share, with their environment variables. Must not contain I/O.
 
 use std::{ffi::OsStr, marker::PhantomData, net::SocketAddr, str::FromStr, time::Duration};
 
@@ -9,72 +9,74 @@ use crate::{
     queue::{BrokerUrl, QueueNames},
 };
 
-/// The most transactions at once that make sense: far fewer keep a PostgreSQL busy.
+/// The maximum of `--concurrency`. Far fewer transactions keep a PostgreSQL server busy.
 const CONCURRENCY_MAX: i64 = 16;
 
-/// Flags of `serve` and `work` alike.
+/// Flags that `serve` and `work` share.
 #[derive(Args, Clone, Debug)]
 pub struct NodeArgs {
-    /// Where the database is.
+    /// The database.
     #[command(flatten)]
     pub database: DatabaseArgs,
-    /// Where the broker is.
+    /// The broker.
     #[command(flatten)]
     pub broker: BrokerArgs,
-    /// How long to wait.
+    /// The limits at startup and at shutdown.
     #[command(flatten)]
     pub patience: PatienceArgs,
-    /// Where it tells how it is.
+    /// The operations listener.
     #[command(flatten)]
     pub metrics: MetricsArgs,
-    /// The most transactions at once, each with a PostgreSQL connection; all workers together use one for each
-    /// partition at the most. `serve` has as many again for balances and five for other reads and the API keys;
-    /// a node has two more for its readiness and its pulse.
+    /// Maximum number of transactions at once (1 to 16), each on its own PostgreSQL connection. All workers
+    /// together run at most one per partition. `serve` opens as many connections again for balances, and five for
+    /// other reads and the API keys. Every node opens two more for its readiness and its pulse.
     #[arg(long, env = "POINT_SYSTEM_CONCURRENCY", default_value_t = 4, value_name = "N",
           value_parser = clap::value_parser!(u16).range(1..=CONCURRENCY_MAX))]
     pub concurrency: u16,
 }
 
-/// Where the database is.
+/// The database.
 #[derive(Args, Clone, Debug)]
 pub struct DatabaseArgs {
-    /// postgres://USER:PASSWORD@HOST:PORT/DATABASE, with ?sslmode=verify-full and perhaps &sslrootcert=FILE
-    /// for TLS; without an sslmode the connection is not encrypted. Behind PgBouncer: session pooling.
+    /// PostgreSQL server, as postgres://USER:PASSWORD@HOST:PORT/DATABASE. For TLS, append ?sslmode=verify-full
+    /// and, if needed, &sslrootcert=FILE; without sslmode the connection is not encrypted. A pooler such as
+    /// PgBouncer must use session pooling.
     #[arg(id = "database-url", long, env = "DATABASE_URL", hide_env_values = true, value_name = "URL",
           value_parser = Discreet::<DatabaseUrl>(PhantomData))]
     pub url: DatabaseUrl,
 }
 
-/// Where the broker is.
+/// The broker, and the names of the queues.
 #[derive(Args, Clone, Debug)]
 pub struct BrokerArgs {
-    /// amqp://USER:PASSWORD@HOST:PORT/VHOST.
+    /// RabbitMQ server, as amqp://USER:PASSWORD@HOST:PORT/VHOST.
     #[arg(id = "amqp-url", long, env = "AMQP_URL", hide_env_values = true, value_name = "URL",
           value_parser = Discreet::<BrokerUrl>(PhantomData))]
     pub url: BrokerUrl,
-    /// What the names of the queues begin with. All nodes of one installation share it.
+    /// Prefix of the queue names. All nodes of an installation share it.
     #[arg(id = "queue-prefix", long, env = "POINT_SYSTEM_QUEUE_PREFIX", default_value = "point-system",
           value_name = "NAME", value_parser = QueueNames::new)]
     pub names: QueueNames,
 }
 
-/// How long to wait.
+/// The limits at startup and at shutdown.
 #[derive(Args, Clone, Debug)]
 pub struct PatienceArgs {
-    /// How long to wait at the start for a database or a broker that is not there yet, such as "60s".
+    /// How long to wait at startup until PostgreSQL, its migrations and RabbitMQ are ready.
     #[arg(long, env = "POINT_SYSTEM_STARTUP_TIMEOUT", default_value = "60s", value_name = "TIME",
           value_parser = parse_time)]
     pub startup_timeout: Duration,
-    /// How long to finish what is in hand after SIGTERM or Ctrl-C; a second signal ends the process at once.
+    /// How long to finish work in hand after SIGTERM or Ctrl-C. A second signal ends the process at once.
     #[arg(long, env = "POINT_SYSTEM_SHUTDOWN_TIMEOUT", default_value = "30s", value_name = "TIME",
           value_parser = parse_time)]
     pub shutdown_timeout: Duration,
 }
 
-/// Where a node tells how it is.
+/// The operations listener.
 #[derive(Args, Clone, Copy, Debug, Default)]
 pub struct MetricsArgs {
-    /// Address and port for operations alone: /metrics for Prometheus, /livez and /readyz. Off where not given.
+    /// Address and port of the operations listener: /metrics for Prometheus, /livez and /readyz. Without it there
+    /// is none.
     #[arg(id = "metrics-listen", long, env = "POINT_SYSTEM_METRICS_LISTEN", value_name = "IP:PORT")]
     pub listen: Option<SocketAddr>,
 }
@@ -84,7 +86,7 @@ pub(super) fn parse_time(text: &str) -> Result<Duration, String> {
     Duration::try_from(time).map_err(|_| "must not be negative".to_owned())
 }
 
-/// Reads a value that may hold a secret: the error names the flag and the rule, never the value.
+/// Parses a value that may contain a secret. An error names the flag and the rule, never the value.
 #[derive(Clone)]
 struct Discreet<T>(PhantomData<T>);
 

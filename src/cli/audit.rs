@@ -1,4 +1,4 @@
-//! The command `audit`: what the audit finds, printed. Must not contain what is right or wrong.
+//! The command `audit`: prints what the audit finds. Must not contain the rules that the audit checks.
 
 use std::{io::IsTerminal, time::Instant};
 
@@ -16,15 +16,15 @@ use crate::{
 /// Flags of `audit`.
 #[derive(Args, Debug)]
 pub struct AuditArgs {
-    /// Where the database is.
+    /// The database.
     #[command(flatten)]
     pub database: DatabaseArgs,
-    /// Print a JSON object a line: each finding, then the summary.
+    /// Print one JSON object per line: each finding, then the summary.
     #[arg(long)]
     pub json: bool,
 }
 
-/// A line of `--json`, of a finding.
+/// A finding as a line of `--json`.
 #[derive(Serialize)]
 struct FindingResponse {
     user_id: i64,
@@ -34,7 +34,7 @@ struct FindingResponse {
     found: String,
 }
 
-/// The last line of `--json`.
+/// The summary as the last line of `--json`.
 #[derive(Serialize)]
 struct ReportResponse {
     entries: i64,
@@ -46,7 +46,7 @@ struct ReportResponse {
 /// Prints each finding and a summary.
 ///
 /// # Errors
-/// Where the audit can't be finished, and where something is broken.
+/// The audit failed, or it found damage.
 pub(super) async fn run(args: &AuditArgs) -> anyhow::Result<()> {
     postgres::check(&args.database.url).await?;
     let pool = postgres::reading_pool(&args.database.url, 1)?;
@@ -80,5 +80,5 @@ fn print(finding: Finding, json: bool) {
     }
     let Finding { user_id, seq, column, expected, found } = finding;
     let line = serde_json::to_string(&FindingResponse { user_id, seq, column, expected, found });
-    println!("{}", line.expect("numbers and texts are always JSON"));
+    println!("{}", line.expect("numbers and strings are always valid JSON"));
 }

@@ -1,4 +1,5 @@
-//! The command `dead-letters`: what is in them, listed, redriven or dropped. Must not contain what makes a message one.
+//! The command `dead-letters`: lists, shows, redrives and drops dead letters. Must not contain the reasons why a
+//! message is dead-lettered.
 
 use std::{
     io::{self, IsTerminal, Write},
@@ -17,78 +18,78 @@ use letter::{LetterName, json_line, label, line};
 
 mod letter;
 
-/// What to do with the dead letters. One command at a time may look at them.
+/// What to do with the dead letters. Only one such command runs at a time.
 #[derive(Debug, Subcommand)]
 pub enum DeadLettersRole {
-    /// List them, oldest first, each with the reason why it is there. Nothing is changed.
+    /// List them, oldest first, with the reason for each. Changes nothing.
     List {
-        /// Where they are.
+        /// The broker and its limit.
         #[command(flatten)]
         queue: DeadLettersArgs,
-        /// Print a JSON object a line.
+        /// Print one JSON object per line.
         #[arg(long)]
         json: bool,
     },
-    /// Print the body of one to standard output as it is, and what is known of it to standard error.
+    /// Print the body of a message to standard output, and what is known about it to standard error.
     Show {
-        /// Where they are.
+        /// The broker and its limit.
         #[command(flatten)]
         queue: DeadLettersArgs,
-        /// Its number in the list of now, or its message id.
+        /// Its number in the current list, or its message id.
         name: LetterName,
     },
-    /// Put each delta back into the queue of its user's partition. What was applied already changes nothing; what
-    /// can't be read stays. Exits with 1 where something stays or was not found.
+    /// Put each change back into the queue of its user's partition. Changes that were applied already change nothing;
+    /// messages that can't be read stay. Exits with 1 if a message stays or was not found.
     Redrive {
-        /// Where they are.
+        /// The broker and its limit.
         #[command(flatten)]
         queue: DeadLettersArgs,
-        /// Which ones.
+        /// The messages.
         #[command(flatten)]
         which: WhichArgs,
     },
-    /// Remove them for good. Exits with 1 where something was not found.
+    /// Remove messages for good. Exits with 1 if a message was not found.
     Drop {
-        /// Where they are.
+        /// The broker and its limit.
         #[command(flatten)]
         queue: DeadLettersArgs,
-        /// Which ones.
+        /// The messages.
         #[command(flatten)]
         which: WhichArgs,
-        /// Don't ask. Without a terminal to ask on, nothing is removed without this.
+        /// Do not ask for confirmation. Needed when standard input is not a terminal.
         #[arg(long)]
         yes: bool,
     },
 }
 
-/// Where the dead letters are.
+/// The broker of the dead letters, and how long to wait for it.
 #[derive(Args, Debug)]
 pub struct DeadLettersArgs {
-    /// Where the broker is.
+    /// The broker.
     #[command(flatten)]
     pub broker: BrokerArgs,
-    /// How long to wait for a broker that is not there yet, such as "60s".
+    /// How long to wait at startup until RabbitMQ is ready.
     #[arg(long, env = "POINT_SYSTEM_STARTUP_TIMEOUT", default_value = "60s", value_name = "TIME",
           value_parser = parse_time)]
     pub startup_timeout: Duration,
 }
 
-/// Some dead letters, or all.
+/// Some dead letters, or all of them.
 #[derive(Args, Clone, Debug)]
 pub struct WhichArgs {
-    /// Numbers in the list of now, or message ids. A number is another's once one before it is redriven or
-    /// dropped, or a command was interrupted.
+    /// Numbers in the current list, or message ids. Numbers may shift after a redrive, a drop or an interrupted
+    /// command.
     #[arg(value_name = "NAME", required_unless_present = "all")]
     pub names: Vec<LetterName>,
-    /// All that are there now.
+    /// Act on all messages that are in the dead letters now.
     #[arg(long, conflicts_with = "names")]
     pub all: bool,
 }
 
-/// Does what `role` says.
+/// Runs `role`.
 ///
 /// # Errors
-/// Where the dead letters can't be reached, or what was asked for could not be done in full.
+/// The dead letters can't be reached, or the command did not do all that was asked.
 pub(super) async fn run(role: DeadLettersRole, stop: CancellationToken) -> anyhow::Result<()> {
     let running = async {
         match role {
@@ -112,7 +113,7 @@ pub(super) async fn run(role: DeadLettersRole, stop: CancellationToken) -> anyho
     stop.run_until_cancelled(running).await.unwrap_or_else(|| bail!("interrupted"))
 }
 
-/// Opens the dead letters, does the work, and returns what it left.
+/// Opens the dead letters, runs `work`, and returns to the queue what `work` left.
 async fn opened(
     args: &DeadLettersArgs,
     work: impl AsyncFnOnce(&mut DeadLetters) -> anyhow::Result<()>,
@@ -205,15 +206,15 @@ async fn drop_letters(letters: &mut DeadLetters, which: &WhichArgs) -> anyhow::R
     wanted.all_found()
 }
 
-/// Asks whether to drop them.
+/// Asks the user to confirm the drop.
 async fn confirmed(which: &WhichArgs) -> anyhow::Result<()> {
     if !io::stdin().is_terminal() {
-        bail!("dropped messages are gone for good: say --yes, or answer on a terminal");
+        bail!("dropped messages are gone for good: pass --yes, or run this on a terminal to confirm");
     }
     let names = which.names.iter().map(label).collect::<Vec<_>>().join(", ");
     let what = if which.all { "all dead letters" } else { &names };
     eprint!("Drop {what} for good? [y/N] ");
-    // A thread of its own: a read from a terminal can't be ended, and would keep the process from ending.
+    // A separate thread: a read from a terminal can't be cancelled, and would keep the runtime from ending.
     let (answer, heard) = oneshot::channel();
     thread::spawn(move || {
         let mut line = String::new();
@@ -221,11 +222,11 @@ async fn confirmed(which: &WhichArgs) -> anyhow::Result<()> {
     });
     match heard.await??.trim() {
         "y" | "Y" | "yes" => Ok(()),
-        _ => bail!("nothing is dropped"),
+        _ => bail!("nothing was dropped"),
     }
 }
 
-/// What was named, and what of it was seen.
+/// The messages that the user named, and which of them were found.
 struct Wanted<'a> {
     which: &'a WhichArgs,
     seen: Vec<bool>,
@@ -259,6 +260,6 @@ impl<'a> Wanted<'a> {
 fn tell_the_rest(letters: &DeadLetters) {
     let rest = letters.out_of_reach();
     if rest > 0 {
-        log::warn!("{rest} more are behind these: redrive or drop some of these first");
+        log::warn!("{rest} more messages follow: redrive or drop some first");
     }
 }

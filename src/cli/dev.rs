@@ -1,5 +1,5 @@
-//! All roles in one process, on private servers: the real flow with one command. No second way of doing
-//! what a role does may enter.
+//! The command `dev`: runs `migrate`, `serve` and `work` in one process, on private servers. Must not contain a second
+//! way to do what a role does.
 
 use std::{
     env,
@@ -23,10 +23,10 @@ use crate::{
     queue::QueueNames,
 };
 
-/// Transactions at once.
+/// Maximum number of transactions at once.
 const CONCURRENCY: u16 = 4;
 
-/// How long the roles wait for servers that have just started, and to finish what is in hand.
+/// How long the roles wait for their servers at startup, and how long they finish work in hand at shutdown.
 const PATIENCE_S: u64 = 30;
 
 /// Flags of `dev`.
@@ -35,25 +35,25 @@ pub struct DevArgs {
     /// Address and port to serve HTTP on.
     #[arg(long, env = "POINT_SYSTEM_LISTEN", default_value = "127.0.0.1:31001", value_name = "IP:PORT")]
     pub listen: SocketAddr,
-    /// How it is served, and to whom.
+    /// How HTTP is served, and to whom.
     #[command(flatten)]
     pub http: HttpArgs,
-    /// Where the private servers keep their data. By default point-system in `$XDG_DATA_HOME` or
-    /// ~/.local/share, or for root /var/lib/point-system: the servers then run as another user.
+    /// Folder for the data of the private servers. The default is point-system in `$XDG_DATA_HOME` or
+    /// ~/.local/share. For root it is /var/lib/point-system, as the servers then run as another user.
     #[arg(long, env = "POINT_SYSTEM_DATA_DIR", value_name = "FOLDER")]
     pub data_dir: Option<PathBuf>,
-    /// Where it tells how it is.
+    /// The operations listener.
     #[command(flatten)]
     pub metrics: MetricsArgs,
-    /// Forget the data of earlier runs.
+    /// Delete the data of earlier runs first.
     #[arg(long)]
     pub fresh: bool,
 }
 
-/// Runs until `stop` is cancelled; the servers' data stay.
+/// Runs until `stop` is cancelled. The servers keep their data.
 ///
 /// # Errors
-/// What kept a server or a role from starting.
+/// A server or a role failed to start, or failed later.
 pub(super) async fn run(args: DevArgs, stop: CancellationToken) -> anyhow::Result<()> {
     let listener = start::listen("--listen", args.listen)?;
     let folder = args.data_dir.map_or_else(usual_folder, Ok)?;
@@ -71,7 +71,7 @@ pub(super) async fn run(args: DevArgs, stop: CancellationToken) -> anyhow::Resul
     let Some(servers) = stop.run_until_cancelled(servers).await else { return Ok(()) };
     let (mut database, broker) = servers?;
     let node = node(&database, &broker)?;
-    // One process, one listener for both roles' metrics.
+    // One operations listener serves the metrics of the whole process.
     let first = NodeArgs { metrics: args.metrics, ..node.clone() };
     let result = async {
         let pool = postgres::pool(&node.database.url, 1)?;
@@ -79,7 +79,7 @@ pub(super) async fn run(args: DevArgs, stop: CancellationToken) -> anyhow::Resul
             log::info!("applied {name}");
         }
         println!("{}", welcome(&listener.local_addr()?.to_string(), &database, &broker, &folder));
-        // A role that fails ends the other.
+        // If one role fails, the other ends.
         let fail = |_: &anyhow::Error| stop.cancel();
         let serving = async { serve(listener, &first, args.http, stop.clone()).await.inspect_err(fail) };
         let working = async { work(&node, stop.clone()).await.inspect_err(fail) };
@@ -107,8 +107,8 @@ fn node(database: &LocalPostgres, broker: &LocalRabbitMq) -> anyhow::Result<Node
     })
 }
 
-/// `$XDG_DATA_HOME/point-system` or its default (XDG Base Directory Specification); for root a folder that
-/// the user of the servers can reach, as /root is not.
+/// Returns `$XDG_DATA_HOME/point-system` or its default (XDG Base Directory Specification). The user of the servers
+/// can't reach /root, so root gets another folder.
 fn usual_folder() -> anyhow::Result<PathBuf> {
     let set = |name| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let home = set("HOME").context("HOME is not set: name a folder with --data-dir")?;
@@ -126,7 +126,7 @@ fn rabbitmq_folder(folder: &Path) -> PathBuf {
     folder.join("rabbitmq")
 }
 
-/// One `dev` at a time in a folder.
+/// Ensures that one `dev` at a time uses the folder.
 fn lock(folder: &Path) -> anyhow::Result<File> {
     let named = || format!("--data-dir {}", folder.display());
     fs::create_dir_all(folder).with_context(named)?;
@@ -164,8 +164,8 @@ fn welcome(address: &str, database: &LocalPostgres, broker: &LocalRabbitMq, fold
          curl {url}/ping\n\n\
          PostgreSQL  {}\n\
          RabbitMQ    {}\n\
-         data        {} (--fresh forgets it)\n\
-         stop with Ctrl-C\n",
+         data        {} (--fresh deletes it)\n\
+         Stop with Ctrl-C.\n",
         database.url(),
         broker.url(),
         folder.display(),

@@ -1,4 +1,4 @@
-//! The flags of how HTTP is served, and to whom. Must not contain I/O.
+//! The flags that control how HTTP is served, and to whom. Must not contain I/O.
 
 use std::time::Duration;
 
@@ -10,21 +10,21 @@ use crate::{
     http::KEEP_ALIVE_S,
 };
 
-/// The shortest time for which a connection may be kept idle.
+/// The minimum of `--keep-alive`.
 const KEEP_ALIVE_MIN: Duration = Duration::from_millis(100);
 
 /// Who may call, and how often.
 #[derive(Args, Clone, Copy, Debug, Default)]
 pub struct AccessArgs {
     /// Serve requests without an API key: "true" (or the flag alone) serves everybody; "loopback" serves requests
-    /// whose Host is a loopback name or address, without a foreign Origin or a forwarding header. By default
-    /// ("false") requests are served as with "loopback", but only while no key was ever created and --listen is a
-    /// loopback address.
+    /// whose Host is a loopback name or address and that have neither a foreign Origin nor a forwarding header. The
+    /// default "false" serves the same requests as "loopback", but only until the first key is created, and only if
+    /// --listen is a loopback address.
     #[arg(long, env = "POINT_SYSTEM_ALLOW_ANONYMOUS", value_name = "WHO", num_args = 0..=1, require_equals = true,
           default_value_t, default_missing_value = "true")]
     pub allow_anonymous: Anonymous,
-    /// How often each key, and each address without one, may call this node, such as "100/s" or "600/m": that
-    /// many at once, and as many again in that time. By default as often as they like.
+    /// Maximum request rate on this node for each API key, and for each address without a key, such as "100/s" or
+    /// "600/m": that many requests at once, and as many again per second or minute. Without it there is no limit.
     #[arg(long, env = "POINT_SYSTEM_RATE_LIMIT", value_name = "N/TIME")]
     pub rate_limit: Option<RateLimit>,
 }
@@ -42,8 +42,8 @@ pub struct HttpArgs {
     /// Who may call, and how often.
     #[command(flatten)]
     pub access: AccessArgs,
-    /// How long to keep an idle connection open. Make it longer than the load balancer's own idle timeout (60s for
-    /// an AWS ALB and for nginx), or requests meet connections that are just being closed.
+    /// How long to keep an idle client connection open. Make it longer than the load balancer's own idle timeout
+    /// (60s for an AWS ALB and for nginx), or the load balancer sends requests on connections that are being closed.
     #[arg(long, env = "POINT_SYSTEM_KEEP_ALIVE", default_value = "75s", value_name = "TIME",
           value_parser = parse_keep_alive)]
     pub keep_alive: Duration,

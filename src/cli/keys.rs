@@ -1,4 +1,4 @@
-//! The command `key`: keys created, listed and revoked. Must not contain what a key is.
+//! The command `key`: creates, lists and revokes API keys. Must not contain the rules of a key.
 
 use std::io::{self, Write};
 
@@ -14,36 +14,36 @@ use crate::{
     infra::postgres::{self, DatabaseUrl},
 };
 
-/// What to do about API keys.
+/// What to do with API keys.
 #[derive(Debug, Subcommand)]
 pub enum KeyRole {
-    /// Create one. The key alone goes to standard output, this once: only its hash is kept.
+    /// Create a key. It is printed once, alone, on standard output; only its hash is stored.
     Create {
-        /// Where the keys are.
+        /// The database.
         #[command(flatten)]
         database: DatabaseArgs,
-        /// What to call it: a letter, then letters, digits, ".", "_" or "-".
+        /// Name of the key: a letter, then letters, digits, ".", "_" or "-"; at most 63 characters.
         #[arg(long)]
         name: KeyName,
-        /// What it may do; each scope includes those before it.
+        /// What the key may do. Each scope includes those before it.
         #[arg(long, value_enum)]
         scope: Scope,
     },
-    /// List them, the revoked ones as well.
+    /// List all keys, including revoked ones.
     List {
-        /// Where the keys are.
+        /// The database.
         #[command(flatten)]
         database: DatabaseArgs,
-        /// Print a JSON object a line.
+        /// Print one JSON object per line.
         #[arg(long)]
         json: bool,
     },
-    /// Revoke one for good; every node refuses it within five seconds. Exits with 1 where there is none.
+    /// Revoke a key for good. Every node refuses it within five seconds. Exits with 1 if it is not found.
     Revoke {
-        /// Where the keys are.
+        /// The database.
         #[command(flatten)]
         database: DatabaseArgs,
-        /// Its number, or the name of one that is not revoked.
+        /// Its number, or the name of an active key.
         key: WhichKey,
     },
 }
@@ -59,10 +59,10 @@ struct KeyResponse<'a> {
     revoked_at: Option<Timestamp>,
 }
 
-/// Does what `role` says.
+/// Runs `role`.
 ///
 /// # Errors
-/// Where the database can't be used or has not our tables, and where what was asked for could not be done.
+/// The database can't be used or lacks migrations, or the command failed.
 pub(super) async fn run(role: KeyRole) -> anyhow::Result<()> {
     match role {
         KeyRole::Create { database, name, scope } => {
@@ -88,7 +88,7 @@ async fn create(pool: &Pool, name: &KeyName, scope: Scope) -> anyhow::Result<()>
     let (name, scope) = (name.as_str(), scope.as_str());
     writeln!(io::stdout(), "{}", key.reveal())
         .with_context(|| format!("key {id} ({name}) was created but could not be shown: revoke it"))?;
-    eprintln!("created key {id} ({name}, {scope}); it is shown this once, and taken by every node in 5 s");
+    eprintln!("created key {id} ({name}, {scope}); it is shown only once; every node accepts it within 5 s");
     Ok(())
 }
 
@@ -159,6 +159,6 @@ fn in_seconds(at: Timestamp) -> String {
 fn label(which: &WhichKey) -> String {
     match which {
         WhichKey::Id(id) => format!("key {id}"),
-        WhichKey::Name(name) => format!("a key named {}, not revoked", name.escape_debug()),
+        WhichKey::Name(name) => format!("an active key named {}", name.escape_debug()),
     }
 }

@@ -1,4 +1,5 @@
-//! What the command line says of itself to shells and to `man`, on standard output. No flag is described here.
+//! The commands `completions` and `man`: the command line described for shells and for `man`. Must not contain the
+//! description of a flag.
 
 use std::io::{self, Write};
 
@@ -11,14 +12,14 @@ use super::Cli;
 /// Flags of `completions`.
 #[derive(Args, Debug)]
 pub struct CompletionsArgs {
-    /// For which shell.
+    /// The shell that the script is for.
     pub shell: Shell,
 }
 
 /// Flags of `man`.
 #[derive(Args, Debug)]
 pub struct ManArgs {
-    /// The page of a role, such as "serve" or "dead-letters redrive", instead of that of the whole.
+    /// Print the page of this role, such as "serve" or "dead-letters redrive".
     #[arg(value_name = "ROLE")]
     pub role: Vec<String>,
 }
@@ -26,23 +27,23 @@ pub struct ManArgs {
 /// The name of the executable.
 const NAME: &str = "point-system";
 
-/// Prints a script that completes our roles and flags.
+/// Prints a completion script.
 ///
 /// # Errors
-/// Where standard output can't be written.
+/// Standard output can't be written.
 pub(super) fn completions(args: &CompletionsArgs) -> anyhow::Result<()> {
     let mut script = Vec::new();
     clap_complete::generate(args.shell, &mut command(), NAME, &mut script);
     io::stdout().write_all(&script).context("standard output")
 }
 
-/// Prints the manual page of the whole, or of a role.
+/// Prints the manual page of the executable or of a role.
 ///
 /// # Errors
-/// Where there is no such role, or standard output can't be written.
+/// There is no such role, or standard output can't be written.
 pub(super) fn man(args: &ManArgs) -> anyhow::Result<()> {
     let mut whole = command();
-    // Gives each role its whole name, and the flags that all have.
+    // Gives each role its full name and the global flags.
     whole.build();
     let mut page = &whole;
     for name in &args.role {

@@ -1,4 +1,4 @@
-//! The command `migrate`: the schema brought up to this version, or what is pending. Must not contain SQL.
+//! The command `migrate`: brings the schema up to date, or lists the pending migrations. Must not contain SQL.
 
 use std::time::Duration;
 
@@ -12,19 +12,19 @@ use crate::infra::{migrate, postgres};
 /// Flags of `migrate`.
 #[derive(Args, Debug)]
 pub struct MigrateArgs {
-    /// Where the database is.
+    /// The database.
     #[command(flatten)]
     pub database: DatabaseArgs,
-    /// Change nothing: name what is pending, and exit with 1 where something is.
+    /// Change nothing; list the pending migrations, and exit with 1 if there are any.
     #[arg(long)]
     pub check: bool,
-    /// How long to wait for the database, for another process that is migrating, and for tables that are locked.
+    /// How long to wait for PostgreSQL, for another process that is migrating, and for locked tables.
     #[arg(long, env = "POINT_SYSTEM_STARTUP_TIMEOUT", default_value = "60s", value_name = "TIME",
           value_parser = parse_time)]
     pub startup_timeout: Duration,
 }
 
-/// Brings the schema up to date, or tells what is pending.
+/// Brings the schema up to date, or lists the pending migrations.
 pub(super) async fn run(args: &MigrateArgs, stop: CancellationToken) -> anyhow::Result<()> {
     let url = &args.database.url;
     let pool = if args.check { postgres::reading_pool(url, 1)? } else { postgres::pool(url, 1)? };

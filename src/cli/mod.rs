@@ -1,4 +1,5 @@
-//! The command line: every command, its flags and its run. Must not contain a rule of what is served or applied.
+//! The command line: one file per command, with its flags and its run. Must not contain rules of the API or of the
+//! ledger.
 
 use anyhow::bail;
 use clap::{Parser, Subcommand};
@@ -30,19 +31,19 @@ pub use migrate::MigrateArgs;
 pub use serve::{ServeArgs, serve};
 pub use work::{WorkArgs, work};
 
-/// Users' points: add and subtract through a queue, exactly once and in order; read at once.
+/// Keeps users' points: changes go through a queue, exactly once and in order; balances are read at once.
 ///
-/// A deployment has one or more `serve` behind a load balancer, one or more `work`, a RabbitMQ and a
-/// PostgreSQL, and runs `migrate` before each new version. `dev` runs it all on this machine.
+/// A deployment runs any number of `serve` behind a load balancer, any number of `work`, one RabbitMQ and one
+/// PostgreSQL. It runs `migrate` before each new version. `dev` runs everything on this machine.
 ///
-/// Log lines go to standard error; `RUST_LOG` sets their level (error, warn, info, debug), "info" by default.
+/// Log lines go to standard error. `RUST_LOG` sets the level (error, warn, info or debug); the default is "info".
 #[derive(Debug, Parser)]
 #[command(version = build::FULL, propagate_version = true, arg_required_else_help = true)]
 pub struct Cli {
-    /// What this process is.
+    /// The role of this process.
     #[command(subcommand)]
     pub role: Role,
-    /// What a line of the log looks like.
+    /// Format of log lines: "text" for people, or "json" for one JSON object per line.
     #[arg(
         long,
         global = true,
@@ -53,41 +54,41 @@ pub struct Cli {
     pub log_format: LogFormat,
 }
 
-/// What a process is.
+/// The roles of a process.
 #[derive(Debug, Subcommand)]
 pub enum Role {
-    /// Serve the HTTP API: queue changes, read balances.
+    /// Serve the HTTP API: put changes into the queue, and read balances.
     Serve(ServeArgs),
     /// Take changes from the queue and apply them to the database.
     Work(WorkArgs),
-    /// Bring the database's schema up to this version; safe when several run at once.
+    /// Bring the database schema up to this version. Several processes may run it at once.
     Migrate(MigrateArgs),
-    /// Prove that every balance is what its log comes to; safe beside the running service and on a replica.
+    /// Prove that every balance equals its log; safe beside the running service and on a replica.
     Audit(AuditArgs),
-    /// Look at what could not be applied, and put it back into the queue or remove it.
+    /// List the messages that could not be applied; put them back into the queue, or remove them.
     DeadLetters {
-        /// What to do.
+        /// What to do with them.
         #[command(subcommand)]
         role: DeadLettersRole,
     },
-    /// Create, list and revoke the keys of the API.
+    /// Create, list and revoke API keys.
     Key {
-        /// What to do.
+        /// What to do with them.
         #[command(subcommand)]
         role: KeyRole,
     },
     /// Run everything on this machine, on a private PostgreSQL and RabbitMQ, until Ctrl-C.
     Dev(DevArgs),
-    /// Print a script that completes our roles and flags in a shell.
+    /// Print a completion script for a shell.
     Completions(CompletionsArgs),
-    /// Print the manual page, of the whole or of a role: `point-system man serve | man -l -`.
+    /// Print the manual page of point-system or of a role: `point-system man serve | man -l -`.
     Man(ManArgs),
 }
 
 /// Runs a role until it ends or a signal stops it.
 ///
 /// # Errors
-/// What kept it from starting, or from going on.
+/// The role could not start, or it failed.
 pub async fn run(role: Role) -> anyhow::Result<()> {
     let stop = CancellationToken::new();
     tokio::spawn(start::stop_on_signal(stop.clone())?);

@@ -1,5 +1,5 @@
-//! What a node tells its operators while it runs: started with its role, ended with it. No work of the role may
-//! enter.
+//! The operations side of a node: its health, its pulse, and its operations listener. Must not contain work of the
+//! role.
 
 use std::{convert::Infallible, net::TcpListener, sync::Arc, time::Duration};
 
@@ -21,29 +21,29 @@ use crate::{
     queue::{DepthProbe, Link, LinkWatch},
 };
 
-/// The pause between two looks at the queues.
+/// The pause between two checks of the queues.
 const DEPTHS_PAUSE_S: u64 = 5;
 
-/// Connections to PostgreSQL: for its readiness, and for the pulse.
+/// Connections to PostgreSQL: one for the readiness, one for the pulse.
 const PROBES: usize = 2;
 
-/// The operations of a node.
+/// The operations side of a node. It starts and ends with the role.
 pub(super) struct Operations {
-    /// Whether it can do its work.
+    /// Whether the node can do its work.
     pub(super) health: Arc<Health>,
     probe: Pool,
     listening: Option<JoinHandle<()>>,
     ended: CancellationToken,
-    /// Ends them where the role fails.
+    /// Ends the tasks if the role fails.
     guard: DropGuard,
 }
 
 impl Operations {
-    /// Begins to look after what the node needs; where it has a listener for operations, to tell it there, and
-    /// to look at the queues.
+    /// Starts to watch what the node needs. If `--metrics-listen` is set, also starts the operations listener and
+    /// the checks of the queues.
     ///
     /// # Errors
-    /// Where the listener's address can't be had.
+    /// The listener's address can't be bound.
     pub(super) fn start(
         duty: Duty,
         node: &NodeArgs,
@@ -54,7 +54,7 @@ impl Operations {
         let listener = listener.transpose()?;
         let ended = CancellationToken::new();
         let health = Arc::new(Health::new(duty, link.watch(), stop.clone()));
-        // Connections of its own, so that it never waits behind the work, nor the work behind it.
+        // Its own connections: the probes never wait for the work, and the work never waits for the probes.
         let probe = postgres::pool(&node.database.url, PROBES)?;
         {
             let (health, probe, pool, ended) =
@@ -70,7 +70,7 @@ impl Operations {
         Ok(Self { health, probe, listening, ended, guard })
     }
 
-    /// Begins to beat, as `beating` says, until the operations end.
+    /// Runs the pulse that `beating` makes until [`Operations::end`].
     pub(super) fn beat<F: Future<Output = Infallible> + Send + 'static>(
         &self,
         beating: impl FnOnce(Pulse) -> F,
@@ -80,7 +80,7 @@ impl Operations {
         tokio::spawn(async move { ended.run_until_cancelled(beating).await });
     }
 
-    /// Tells no more.
+    /// Ends the tasks and the listener.
     pub(super) async fn end(self) {
         drop(self.guard);
         if let Some(listening) = self.listening {

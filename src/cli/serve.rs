@@ -1,4 +1,4 @@
-//! The command `serve`: HTTP in, the queue and the database behind it. Must not contain a handler.
+//! The command `serve`: starts the HTTP API on the queue and the database. Must not contain a handler.
 
 use std::net::{SocketAddr, TcpListener};
 
@@ -26,19 +26,19 @@ pub struct ServeArgs {
     /// Address and port to serve HTTP on.
     #[arg(long, env = "POINT_SYSTEM_LISTEN", default_value = "127.0.0.1:31001", value_name = "IP:PORT")]
     pub listen: SocketAddr,
-    /// How it is served, and to whom.
+    /// How HTTP is served, and to whom.
     #[command(flatten)]
     pub http: HttpArgs,
-    /// Where the database is, and the waits.
+    /// The servers, the limits and the operations listener.
     #[command(flatten)]
     pub node: NodeArgs,
 }
 
-/// Serves HTTP on `listener` until `stop` is cancelled; then finishes what is in hand, within the shutdown timeout.
+/// Serves HTTP on `listener` until `stop` is cancelled. Then finishes work in hand, within the shutdown timeout.
 ///
 /// # Errors
-/// Where the database or the broker is not there in time, others could call and nothing says that they may, or
-/// the listener fails.
+/// The database or the broker is not ready in time; other machines could call without a key and no flag allows that;
+/// or the listener fails.
 pub async fn serve(
     listener: TcpListener,
     node: &NodeArgs,
@@ -56,7 +56,7 @@ async fn serve_until(
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
     let limits = HttpLimits::for_api(http.keep_alive)?;
-    // One more than the service may use at once, for the keys.
+    // The service uses all but one; the API keys use the last one.
     let connections = PointService::connections(usize::from(node.concurrency)) + 1;
     let pool = postgres::pool(&node.database.url, connections)?;
     let link = Link::start(node.broker.url.clone(), node.broker.names.clone(), "serve");
@@ -84,7 +84,7 @@ async fn serve_until(
             served = http::serve(listener, (api.clone(), operations.health.clone()), limits, (stop, drain)) => served?,
             never = api.access.keep_up() => match never {},
         }
-        // The last uses of the keys; without the database they are lost with the process.
+        // Writes the last uses of the keys. If the database is down, they are lost.
         api.access.refresh().await.ok();
         Ok(())
     };

@@ -1,4 +1,5 @@
-//! What every command begins and ends with: its port, its servers, its signals. Must not contain work of a command.
+//! Start-up and shutdown, shared by all commands: ports, waiting for servers, signals. Must not contain work of a
+//! command.
 
 use std::{
     net::{SocketAddr, TcpListener},
@@ -24,18 +25,18 @@ use crate::{
     queue::Link,
 };
 
-/// The pause between tries to reach the database at the start.
+/// The pause between two attempts to reach the database at startup.
 const STARTUP_PAUSE_MS: u64 = 1_000;
 
-/// Exit status of a process that a second signal ended: 128 + SIGINT, as shells have it.
+/// Exit status after a second signal: 128 + SIGINT, as shells define it.
 const INTERRUPTED: i32 = 130;
 
-/// Takes the port before anything else: that another process has it is the likeliest mistake.
+/// Binds the port. Roles do this first, because a port that is in use is the most likely mistake.
 pub(super) fn listen(flag: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
     TcpListener::bind(address).with_context(|| format!("{flag} {address}"))
 }
 
-/// Runs a role to its end, which comes `limit` after `stop` is cancelled at the latest.
+/// Runs a role until it ends, or until `limit` has passed since `stop` was cancelled.
 pub(super) async fn ending_within(
     limit: Duration,
     stop: CancellationToken,
@@ -48,14 +49,14 @@ pub(super) async fn ending_within(
     tokio::select! {
         ended = role => ended?,
         () = late => {
-            log::warn!("not done within {} ms (--shutdown-timeout); ending all the same", limit.as_millis());
+            log::warn!("not done within {} ms (--shutdown-timeout); exiting anyway", limit.as_millis());
         }
     }
     log::info!("stopped");
     Ok(())
 }
 
-/// Waits until the database has our schema and the broker our queues.
+/// Waits until the database has the current schema and the broker has the queues.
 pub(super) async fn ready(pool: &Pool, link: &Link, node: &NodeArgs) -> anyhow::Result<()> {
     let limit = node.patience.startup_timeout;
     let mut queue = link.watch();
@@ -74,7 +75,8 @@ pub(super) async fn has_schema(url: &DatabaseUrl, pool: &Pool) -> anyhow::Result
     Ok(())
 }
 
-/// Tries until `limit` has passed, and says so at each try. What no wait changes is an error at once.
+/// Retries `attempt` until `limit` has passed, and logs each failure. [`Unfit`] fails at once, because waiting does not
+/// change it.
 pub(super) async fn patiently<T, F: Future<Output = anyhow::Result<T>>>(
     database: &DatabaseArgs,
     limit: Duration,

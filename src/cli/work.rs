@@ -1,4 +1,4 @@
-//! The command `work`: the queue in, the database behind it. Must not contain what is done with a delta.
+//! The command `work`: starts consumers that apply changes to the database. Must not contain how a change is applied.
 
 use std::sync::Arc;
 
@@ -22,23 +22,23 @@ use crate::{
 /// Flags of `work`.
 #[derive(Args, Debug)]
 pub struct WorkArgs {
-    /// Where the database and the broker are, and the waits.
+    /// The servers, the limits and the operations listener.
     #[command(flatten)]
     pub node: NodeArgs,
 }
 
-/// Works on the queue until `stop` is cancelled; then finishes what is in hand, within the shutdown timeout. What is not
-/// finished comes again, here or elsewhere.
+/// Applies changes from the queue until `stop` is cancelled. Then finishes work in hand, within the shutdown timeout.
+/// The broker delivers unfinished changes again, to this worker or another.
 ///
 /// # Errors
-/// Where the database or the broker is not there in time.
+/// The database or the broker is not ready in time.
 pub async fn work(node: &NodeArgs, stop: CancellationToken) -> anyhow::Result<()> {
     ending_within(node.patience.shutdown_timeout, stop.clone(), Box::pin(work_until(node, stop))).await
 }
 
 async fn work_until(node: &NodeArgs, stop: CancellationToken) -> anyhow::Result<()> {
     let concurrency = usize::from(node.concurrency);
-    // One more for each partition, for its users who have an obstacle.
+    // Each partition gets one more, for its users who have an obstacle.
     let pool = postgres::pool(&node.database.url, concurrency + usize::from(PARTITIONS))?;
     let link = Link::start(node.broker.url.clone(), node.broker.names.clone(), "work");
     let operations = Operations::start(Duty::Work, node, (&pool, &link), &stop)?;

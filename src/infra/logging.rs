@@ -1,4 +1,4 @@
-//! The log: a line a record on standard error, for people or as JSON. What is logged may not enter.
+//! The log: one line per record on standard error, for people or as JSON. Must not contain what is logged.
 
 use std::{
     fmt,
@@ -13,15 +13,15 @@ use log::{
 };
 use serde::{Serializer, ser::SerializeMap};
 
-/// What is logged where `RUST_LOG` does not say: ours, and what worries the libraries.
+/// The filter if `RUST_LOG` is not set: our own lines, and warnings of the libraries.
 const DEFAULT: &str = "warn,point_system=info";
 
-/// How a line of the log looks.
+/// The format of log lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
-    /// For people.
+    /// Text for people.
     Text,
-    /// A JSON object a line.
+    /// One JSON object per line.
     Json,
 }
 
@@ -40,7 +40,7 @@ pub fn start(format: LogFormat) {
     builder.init();
 }
 
-/// Logs a line with pairs that are known only at run time; the macros of `log` are for all others.
+/// Logs a line with pairs that are known only at run time. For all other lines, use the macros of `log`.
 pub fn write(level: Level, target: &'static str, message: fmt::Arguments, pairs: &[(&'static str, Value)]) {
     let record = Record::builder()
         .level(level)
@@ -52,7 +52,7 @@ pub fn write(level: Level, target: &'static str, message: fmt::Arguments, pairs:
     log::logger().log(&record);
 }
 
-/// One object: when (RFC 3339, in microseconds), how grave, from where, what, and the record's pairs.
+/// Writes one object: timestamp (RFC 3339, with microseconds), level, target, message, and the pairs of the record.
 fn write_json(out: impl Write, record: &Record) -> serde_json::Result<()> {
     let now = Timestamp::now().round(Unit::Microsecond).unwrap_or_default();
     let mut json = serde_json::Serializer::new(out);
@@ -62,7 +62,7 @@ fn write_json(out: impl Write, record: &Record) -> serde_json::Result<()> {
     line.serialize_entry("target", record.target())?;
     line.serialize_entry("message", record.args())?;
     let mut pairs = Pairs { line: &mut line, result: Ok(()) };
-    // What it returns is our own: an error is in `result`.
+    // The error that it returns is in `result` too.
     record.key_values().visit(&mut pairs).ok();
     pairs.result?;
     line.end()
@@ -79,7 +79,7 @@ impl<'kvs, M: SerializeMap> VisitSource<'kvs> for Pairs<'_, M> {
     }
 }
 
-/// A pair, whose value is a number or a truth where it is one, and else a text.
+/// A pair. Its value is written as a number or boolean if it is one, and as a string otherwise.
 struct Pair<'p, 'a, M: SerializeMap> {
     key: &'p str,
     pairs: &'p mut Pairs<'a, M>,

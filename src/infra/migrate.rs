@@ -1,5 +1,5 @@
-//! The database's schema: refinery's embedded migrations, one process at a time. Must not contain statements on our
-//! tables.
+//! Brings the database schema up to date with refinery's embedded migrations, one process at a time. Must not contain
+//! statements on our tables.
 
 use std::{
     convert::Infallible,
@@ -17,36 +17,35 @@ mod embedded {
     refinery::embed_migrations!("migrations");
 }
 
-/// The advisory lock that a migrating process holds: any number that no other application on this database
-/// uses; this is "point" in ASCII.
+/// The key of the advisory lock that a migrating process holds: "point" in ASCII. No other application on this database
+/// may use it.
 const LOCK_KEY: i64 = 0x70_6f69_6e74;
 
-/// The pause between tries for the lock. It is polled: a session that waits inside `pg_advisory_lock` holds
-/// a snapshot, and with `create index concurrently` both would wait for ever.
+/// The pause between two attempts to take the lock. We poll, because a session that waits inside `pg_advisory_lock`
+/// holds a snapshot: it and a `create index concurrently` would wait for each other for ever.
 const LOCK_POLL_MS: u64 = 100;
 
-/// The pause between tries for a locked table: statements that waited behind the last one are done by then.
+/// The pause after a table was locked. It lets the statements finish that waited behind ours.
 const TABLE_PAUSE_MS: u64 = 2_000;
 
-/// The pause between two looks at what locks a table, shorter than a wait for it.
+/// The pause between two checks of what locks a table. It is shorter than the `lock_timeout`.
 const BLOCKERS_PAUSE_MS: u64 = 250;
 
-/// What a migration needs of its session. It may take longer than the service's statements may, and is planned as
-/// the server likes. But it never waits long for a table: every statement that comes later waits behind it.
+/// The settings of a migrating session. A migration may run longer than the statements of the service, with the
+/// planner's defaults. It never waits long for a table, because every later statement on that table waits behind it.
 const SESSION: &str = "set statement_timeout = 0; set lock_timeout = '1s'; reset plan_cache_mode; \
      reset enable_seqscan; reset enable_hashjoin; reset enable_mergejoin";
 
-/// The migrations that this executable has and the database has not, as `V1__name`, oldest first. It reads alone,
-/// on a replica as well.
+/// Returns the migrations that the database lacks, as `V1__name`, oldest first. Only reads, so it works on a replica.
 ///
 /// # Errors
-/// Where the database can't be reached or read.
+/// The database can't be reached or read.
 pub async fn pending(pool: &Pool) -> anyhow::Result<Vec<String>> {
     let mut client = pool.get().await?;
     let table = "select 1 from pg_catalog.pg_tables \
          where schemaname = current_schema() and tablename = 'refinery_schema_history'";
     let runner = runner(&migrations());
-    // Where nothing was ever applied, refinery has no table.
+    // Before the first migration, refinery has no table.
     let applied = if client.query_opt(table, &[]).await?.is_some() {
         runner.get_applied_migrations_async(&mut **client).await?
     } else {
@@ -63,8 +62,8 @@ pub fn migrations() -> Vec<Migration> {
     embedded::migrations::runner().get_migrations().clone()
 }
 
-/// Applies what is pending and returns its names. Safe when several run at once: each waits for its turn, at
-/// most `patience`.
+/// Applies the pending migrations and returns their names. Several processes may run this at once: each waits for its
+/// turn, for at most `patience`.
 ///
 /// # Errors
 /// As [`apply`].
@@ -72,23 +71,23 @@ pub async fn run(pool: &Pool, patience: Duration) -> anyhow::Result<Vec<String>>
     apply(pool, &migrations(), patience).await
 }
 
-/// The same for any migrations, of which those that were applied before are the first. Where a table is locked, a
-/// migration is given up within a moment and tried again, at most for `patience`.
+/// Applies any migrations; `migrations` must begin with those that were applied before. If a table is locked, the
+/// migration is rolled back after a second and retried, for at most `patience`.
 ///
 /// # Errors
-/// Where the database can't be reached, the lock or a table does not come free, or a migration fails. A failed
-/// migration changes nothing.
+/// The database can't be reached, the lock or a table stays locked, or a migration fails. A failed migration changes
+/// nothing.
 pub async fn apply(pool: &Pool, migrations: &[Migration], patience: Duration) -> anyhow::Result<Vec<String>> {
-    // It never goes back to the pool: however this ends, even in the middle, the lock ends with the connection.
+    // The connection never returns to the pool. However this ends, the lock ends with the connection.
     let mut client = Object::take(pool.get().await?);
     client.batch_execute(SESSION).await?;
     let started = Instant::now();
     lock(&client, patience).await?;
     let applied = applied_patiently(pool, &mut client, &runner(migrations), (started, patience)).await;
-    // The next process need not wait until the server has noticed the connection's end.
+    // Unlock at once, so that the next process does not wait until the server notices the closed connection.
     let unlocked = client.execute("select pg_advisory_unlock($1)", &[&LOCK_KEY]).await;
     if let Err(error) = unlocked {
-        log::warn!("the lock ends with its connection: {error}");
+        log::warn!("the lock could not be released; it ends with its connection: {error}");
     }
     applied
 }
@@ -111,7 +110,7 @@ async fn lock(client: &Client, patience: Duration) -> anyhow::Result<()> {
     }
 }
 
-/// Each migration is a transaction: one that waited too long for a table has changed nothing, and can be run again.
+/// Retries while a table is locked. Each migration is a transaction, so one that waited too long has changed nothing.
 async fn applied_patiently(
     pool: &Pool,
     client: &mut ClientWrapper,
@@ -163,13 +162,13 @@ fn locked_by(blockers: &[String]) -> String {
     format!("a table is locked by {}", blockers.join(", "))
 }
 
-/// A prepared transaction has no session: its number is 0.
+/// A prepared transaction has no session, so its `pid` is 0.
 const BLOCKERS: &str = "select distinct pid, coalesce(application_name, ''), \
          coalesce(extract(epoch from clock_timestamp() - xact_start)::bigint, 0) \
      from unnest(pg_blocking_pids($1)) as blocker (pid) left join pg_stat_activity using (pid) order by pid";
 
-/// Keeps in `blockers` who was last seen to hold what `session` waits for. It never ends; where it can't look, the
-/// names are missing.
+/// Keeps in `blockers` the sessions that were last seen to block `session`. If it can't read them, `blockers` stays as
+/// it is. Never ends.
 async fn watch_blockers(pool: &Pool, session: i32, blockers: &Mutex<Vec<String>>) -> Infallible {
     let mut looks = interval(Duration::from_millis(BLOCKERS_PAUSE_MS));
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -180,7 +179,7 @@ async fn watch_blockers(pool: &Pool, session: i32, blockers: &Mutex<Vec<String>>
                 *blockers.lock().unwrap_or_else(PoisonError::into_inner) = found;
             }
             Ok(_) => {}
-            Err(error) => log::debug!("what locks a table can't be looked at: {error:#}"),
+            Err(error) => log::debug!("the sessions that lock a table can't be read: {error:#}"),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What the service stands on: lanes, PostgreSQL connections, migrations, metrics, logging. Must not contain points.
+//! The foundation of the service: lanes, PostgreSQL connections, migrations, metrics, logging. Must not contain points.
 
 pub mod build;
 pub mod lane;

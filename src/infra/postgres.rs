@@ -1,5 +1,4 @@
-//! Connections to PostgreSQL: the pools, TLS, and what a session is set to. Must not contain statements on our
-//! tables.
+//! Connections to PostgreSQL: URLs, pools, TLS, and session settings. Must not contain statements on our tables.
 
 use std::{fmt, path::PathBuf, str::FromStr, sync::Arc, time::Duration};
 
@@ -18,26 +17,29 @@ mod fitness;
 
 pub use fitness::{Unfit, check};
 
-/// The longest wait for a connection: for a free one, and for a new one.
+/// The longest wait for a free connection, and for a new one.
 const CONNECT_TIMEOUT_MS: u64 = 3_000;
 
-/// The longest that a server may take to show that it is there.
+/// The longest wait for the answer to a probe.
 const ANSWER_TIMEOUT_MS: u64 = 2_000;
 
-/// How long data that was sent may stay unacknowledged before the kernel gives the connection up.
+/// How long sent data may stay unacknowledged before the kernel closes the connection.
 const TCP_USER_TIMEOUT_MS: u64 = 10_000;
 
 /// The pause after which an idle connection is probed.
 const KEEPALIVE_IDLE_MS: u64 = 15_000;
 
-/// What every session holds itself to. The third limit is a second over the store's for a transaction: whoever
-/// leaves one open for longer has given it up or is gone, and meanwhile its users are locked. Each of our
-/// statements is a look-up in an index, whatever its parameters: a plan is made once and kept, and without the
-/// planner lines one that was made while a table was small would go on reading the whole of it.
+/// The settings of every session.
 ///
-/// What a role or a database may be set to otherwise and we rely on comes last: READ COMMITTED, and commits that
-/// survive a crash and, where the server has synchronous standbys, a failover. `remote_write` and `remote_apply`
-/// survive as much, so they stay. The last answer tells whether the session can write.
+/// The third timeout is a second longer than the store's limit for a transaction. A client that leaves a transaction
+/// open for longer has given it up or is gone, and meanwhile its users are locked.
+///
+/// Each of our statements looks up an index, whatever its parameters. So a plan is made once and kept. The planner
+/// settings keep it on the index: a plan that was made while a table was small would go on reading the whole table.
+///
+/// The last settings override what a role or a database may set and we rely on: READ COMMITTED, and commits that
+/// survive a crash and, if the server has synchronous standbys, a failover. `remote_write` and `remote_apply` survive
+/// as much, so they stay. The last answer says whether the session can write.
 const SESSION: &str = "set statement_timeout = '5s'; set lock_timeout = '500ms'; \
      set idle_in_transaction_session_timeout = '7s'; \
      set plan_cache_mode = force_generic_plan; \
@@ -47,10 +49,10 @@ const SESSION: &str = "set statement_timeout = '5s'; set lock_timeout = '500ms';
          where current_setting('synchronous_commit') in ('off', 'local'); \
      show transaction_read_only";
 
-/// Why a session that must write is given up.
+/// The error of a session that must write and can't.
 const READ_ONLY: &str = "the server is read-only: is it a standby?";
 
-/// Where PostgreSQL is and who we are there. Its `Display` and `Debug` name the server, never the password.
+/// The address of PostgreSQL, and our user and password. `Display` and `Debug` name the server, never the password.
 #[derive(Clone)]
 pub struct DatabaseUrl {
     config: Config,
@@ -66,9 +68,9 @@ enum Tls {
 impl FromStr for DatabaseUrl {
     type Err = String;
 
-    /// Reads `postgres://user:password@host:port/database?…`. `sslmode` is `disable` (the default) or
-    /// `require`, `verify-ca`, `verify-full`, which all verify the server's certificate and name, with
-    /// `sslrootcert` or else the system's root certificates. The errors never quote the URL.
+    /// Parses `postgres://user:password@host:port/database?…`. `sslmode` is `disable` (the default), `require`,
+    /// `verify-ca` or `verify-full`. The last three all verify the server's certificate and name, against
+    /// `sslrootcert` or the system's root certificates. Errors never quote the URL.
     fn from_str(text: &str) -> Result<Self, String> {
         let mut url = Url::parse(text).map_err(|error| format!("is not a URL: {error}"))?;
         if !["postgres", "postgresql"].contains(&url.scheme()) {
@@ -86,9 +88,7 @@ impl FromStr for DatabaseUrl {
             "disable" => (Tls::Off, "disable"),
             "require" | "verify-ca" | "verify-full" => (Tls::Verified { root_certificates }, "require"),
             _ => {
-                return Err(
-                    "has an sslmode other than disable, require, verify-ca and verify-full".to_owned()
-                );
+                return Err("must have an sslmode of disable, require, verify-ca or verify-full".to_owned());
             }
         };
         rest.push(("sslmode".to_owned(), driver_mode.to_owned()));
@@ -134,14 +134,14 @@ fn server((host, port): (&tokio_postgres::config::Host, u16)) -> String {
     }
 }
 
-/// A pool of at most `size` connections that can write, none of which is opened yet. A session on a server that
-/// can't be written to (a standby, or `default_transaction_read_only`) is an error.
+/// Returns a pool of at most `size` connections that can write. It opens them on demand. A session on a read-only
+/// server (a standby, or `default_transaction_read_only`) is an error.
 ///
 /// # Errors
-/// Where the root certificates can't be read.
+/// The root certificates can't be read.
 pub fn pool(url: &DatabaseUrl, size: usize) -> anyhow::Result<Pool> {
     let mut url = url.clone();
-    // Of several hosts, the one that can be written to, wherever it is in the list.
+    // Of several hosts, use the one that accepts writes, wherever it is in the list.
     let any = url.config.get_target_session_attrs() == TargetSessionAttrs::Any;
     if any && url.config.get_hosts().len() > 1 {
         url.config.target_session_attrs(TargetSessionAttrs::ReadWrite);
@@ -149,7 +149,7 @@ pub fn pool(url: &DatabaseUrl, size: usize) -> anyhow::Result<Pool> {
     open(&url, size, true)
 }
 
-/// The same for reading alone, on a replica as well.
+/// Returns a pool for reads only, which may be on a replica.
 ///
 /// # Errors
 /// As [`pool`].
@@ -159,7 +159,7 @@ pub fn reading_pool(url: &DatabaseUrl, size: usize) -> anyhow::Result<Pool> {
 
 fn open(url: &DatabaseUrl, size: usize, writes: bool) -> anyhow::Result<Pool> {
     let limit = Duration::from_millis(CONNECT_TIMEOUT_MS);
-    // The pool's own limits end before its hooks begin.
+    // The limits of the pool do not cover its hooks.
     let hold_to_session = Hook::async_fn(move |client: &mut ClientWrapper, _| {
         Box::pin(async move {
             let late = |_| HookError::message("no answer to the first statement of a session");
@@ -174,7 +174,7 @@ fn open(url: &DatabaseUrl, size: usize, writes: bool) -> anyhow::Result<Pool> {
     builder(url, size)?.post_create(hold_to_session).build().context("building the pool")
 }
 
-/// A pool whose sessions are as the server makes them.
+/// Returns a builder of pools that leave the settings of a session to the server.
 fn builder(url: &DatabaseUrl, size: usize) -> anyhow::Result<PoolBuilder> {
     let recycling = ManagerConfig { recycling_method: RecyclingMethod::Fast };
     let manager = match &url.tls {
@@ -193,7 +193,7 @@ fn builder(url: &DatabaseUrl, size: usize) -> anyhow::Result<PoolBuilder> {
         .recycle_timeout(limit))
 }
 
-/// The last row of some answers.
+/// Returns the last row of `answers`.
 fn last_row(answers: &[SimpleQueryMessage]) -> Option<&SimpleQueryRow> {
     answers.iter().rev().find_map(|answer| match answer {
         SimpleQueryMessage::Row(row) => Some(row),
@@ -201,23 +201,23 @@ fn last_row(answers: &[SimpleQueryMessage]) -> Option<&SimpleQueryRow> {
     })
 }
 
-/// Whether the last of the answers, to `show transaction_read_only`, is no.
+/// Whether the last of `answers`, which is that to `show transaction_read_only`, is "off".
 fn is_writable(answers: &[SimpleQueryMessage]) -> bool {
     last_row(answers).and_then(|row| row.get(0)) == Some("off")
 }
 
-/// What PostgreSQL says when it is asked whether it can be written to.
+/// Whether PostgreSQL accepts writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Answer {
-    /// It can.
+    /// It accepts writes.
     Writable,
-    /// It can be read alone, as a standby can.
+    /// It accepts only reads, as a standby does.
     ReadOnly,
-    /// It did not answer within a moment.
+    /// It did not answer in time.
     Nothing,
 }
 
-/// Asks PostgreSQL whether it can be written to.
+/// Asks PostgreSQL whether it accepts writes.
 pub async fn ask(pool: &Pool) -> Answer {
     let asking = async {
         let client: Client = match pool.get().await {
@@ -232,7 +232,7 @@ pub async fn ask(pool: &Pool) -> Answer {
             Ok(_) => Answer::ReadOnly,
             Err(_) => Answer::Nothing,
         };
-        // One that can't do its work is closed rather than kept.
+        // Close a connection that can't do its work.
         drop(Object::take(client));
         answer
     };

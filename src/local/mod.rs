@@ -1,5 +1,5 @@
-//! A private PostgreSQL and a private RabbitMQ as child processes, for `dev`, the tests and the bench: own
-//! ports on the loopback, own data folder, nothing shared with a server that already runs.
+//! A private PostgreSQL and a private RabbitMQ as child processes, for `dev`, the tests and the benches. Each has its
+//! own loopback ports and data folder. Must not contain anything that touches a server that already runs.
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
@@ -20,7 +20,7 @@ mod programs;
 /// The user and the database of the private PostgreSQL, which trusts every local user.
 const NAME: &str = "point_system";
 
-/// A private PostgreSQL; it ends with this process, however this process ends.
+/// A private PostgreSQL. It ends with this process, however this process ends.
 pub struct LocalPostgres {
     folder: PathBuf,
     owner: Owner,
@@ -29,10 +29,10 @@ pub struct LocalPostgres {
 }
 
 impl LocalPostgres {
-    /// Starts it in `folder`; what was there from earlier runs is there again.
+    /// Starts it in `folder`, with the data of earlier runs.
     ///
     /// # Errors
-    /// Where PostgreSQL is not installed or does not start, with the end of its log.
+    /// PostgreSQL is not installed, or does not start; the error has the end of its log.
     pub async fn start(folder: &Path) -> anyhow::Result<Self> {
         let owner = Owner::find()?;
         owner.create_folder(folder)?;
@@ -43,7 +43,7 @@ impl LocalPostgres {
         Ok(server)
     }
 
-    /// `postgres://…`, of the database `point_system`.
+    /// The URL of the database `point_system`.
     #[must_use]
     pub fn url(&self) -> String {
         self.url_of(NAME)
@@ -56,7 +56,7 @@ impl LocalPostgres {
     /// Stops it, in PostgreSQL's "fast" mode.
     ///
     /// # Errors
-    /// Where its process can't be waited for.
+    /// Waiting for its process fails.
     pub async fn stop(&mut self) -> anyhow::Result<()> {
         match self.process.take() {
             Some(process) => process.stop().await,
@@ -76,7 +76,7 @@ impl LocalPostgres {
             format!("port={}", self.port),
             "unix_socket_directories=".to_owned(),
             "max_connections=300".to_owned(),
-            // PostgreSQL's own defaults are for the smallest of machines; memory is taken as it is used.
+            // PostgreSQL's defaults suit very small machines. It takes this memory only as it uses it.
             "shared_buffers=512MB".to_owned(),
             "max_wal_size=4GB".to_owned(),
         ] {
@@ -94,7 +94,7 @@ impl LocalPostgres {
         self.folder.join("data")
     }
 
-    /// Runs `initdb` in a folder beside, so that one that is cut short leaves nothing to trip over.
+    /// Runs `initdb` in another folder and renames that, so that an interrupted run leaves no half-made cluster.
     fn create_cluster(&self) -> anyhow::Result<()> {
         if self.cluster().exists() {
             return Ok(());
@@ -113,7 +113,7 @@ impl LocalPostgres {
         if !output.status.success() {
             bail!("initdb failed: {}", String::from_utf8_lossy(&output.stderr));
         }
-        std::fs::rename(fresh, self.cluster()).context("naming the new cluster")
+        std::fs::rename(fresh, self.cluster()).context("renaming the new cluster")
     }
 
     async fn create_database(&self) -> anyhow::Result<()> {
@@ -127,7 +127,7 @@ impl LocalPostgres {
     }
 }
 
-/// A private RabbitMQ, with the port mapper that Erlang needs; both end with this process.
+/// A private RabbitMQ, with the port mapper that Erlang needs. Both end with this process.
 pub struct LocalRabbitMq {
     folder: PathBuf,
     owner: Owner,
@@ -139,10 +139,10 @@ pub struct LocalRabbitMq {
 }
 
 impl LocalRabbitMq {
-    /// Starts it in `folder`; what was in its queues is there again.
+    /// Starts it in `folder`, with the messages of earlier runs.
     ///
     /// # Errors
-    /// Where RabbitMQ is not installed or does not start, with the end of its log.
+    /// RabbitMQ is not installed, or does not start; the error has the end of its log.
     pub async fn start(folder: &Path) -> anyhow::Result<Self> {
         let owner = Owner::find()?;
         owner.create_folder(folder)?;
@@ -160,7 +160,7 @@ impl LocalRabbitMq {
         Ok(server)
     }
 
-    /// `amqp://…`, of the default user and virtual host.
+    /// The URL, with the default user and virtual host.
     #[must_use]
     pub fn url(&self) -> String {
         format!("amqp://guest:guest@127.0.0.1:{}", self.port)
@@ -169,7 +169,7 @@ impl LocalRabbitMq {
     /// Stops the broker.
     ///
     /// # Errors
-    /// Where its process can't be waited for.
+    /// Waiting for its process fails.
     pub async fn stop(&mut self) -> anyhow::Result<()> {
         match self.process.take() {
             Some(process) => process.stop().await,
@@ -184,7 +184,7 @@ impl LocalRabbitMq {
     pub async fn resume(&mut self) -> anyhow::Result<()> {
         let folder = |name: &str| self.folder.join(name);
         std::fs::write(folder("enabled_plugins"), "[].\n")?;
-        // Read instead of the machine's own settings, which are for another node.
+        // RabbitMQ reads these files instead of the machine's settings, which are for another node.
         std::fs::write(folder("rabbitmq.conf"), "")?;
         std::fs::write(folder("rabbitmq-env.conf"), "")?;
         let mut command = Command::new(programs::rabbitmq()?.join("rabbitmq-server"));
@@ -195,10 +195,10 @@ impl LocalRabbitMq {
         Ok(())
     }
 
-    /// Runs `rabbitmqctl` for it, with the user and the environment that are its own; what it printed.
+    /// Runs `rabbitmqctl` as the user and in the environment of this broker. Returns what it printed.
     ///
     /// # Errors
-    /// Where it fails, with what it printed.
+    /// `rabbitmqctl` fails; the error has what it printed.
     pub async fn control(&self, arguments: &[&str]) -> anyhow::Result<String> {
         let mut command = self.owner.command(programs::rabbitmq()?.join("rabbitmqctl"), &self.folder);
         self.settle_in(command.args(arguments));
@@ -210,7 +210,7 @@ impl LocalRabbitMq {
         Ok(printed)
     }
 
-    /// The environment of RabbitMQ's programs, which finds this node and no other.
+    /// Sets the environment of RabbitMQ's programs, in which they find this node and no other.
     fn settle_in(&self, command: &mut Command) {
         let folder = |name: &str| self.folder.join(name);
         command
@@ -233,14 +233,14 @@ impl LocalRabbitMq {
                 "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS",
                 "-start_epmd false -kernel inet_dist_use_interface {127,0,0,1}",
             )
-            // The script then becomes the broker instead of waiting for it as a parent.
+            // With this, the script becomes the broker instead of its parent.
             .env("RUNNING_UNDER_SYSTEMD", "true");
     }
 
     /// Stops the broker and the port mapper.
     ///
     /// # Errors
-    /// Where a process can't be waited for.
+    /// Waiting for a process fails.
     pub async fn shut_down(mut self) -> anyhow::Result<()> {
         self.stop().await?;
         match self.epmd.take() {

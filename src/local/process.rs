@@ -1,4 +1,5 @@
-//! A server program as a child that ends with us, however we end. What the program is may not enter.
+//! A server program as a child process that ends with this process, however it ends. Must not contain anything about a
+//! particular program.
 
 use std::{
     fs::File,
@@ -20,14 +21,14 @@ use uuid::Uuid;
 /// The longest that a server may take to start.
 const START_TIMEOUT_MS: u64 = 90_000;
 
-/// The longest wait for the servers of an earlier run to end.
+/// The longest wait for a server of an earlier run to end.
 const LOCK_TIMEOUT_MS: u64 = 40_000;
 
-/// How often we look whether a server has started or ended.
+/// The pause between two checks whether a server has started or ended.
 const POLL_MS: u64 = 50;
 
-/// The guard between us and a server. We hold the other end of its standard input: when that closes, by our
-/// hand or by our death, it asks the server to stop with the signal `$1`, and after 30 s ends it.
+/// The guard between this process and a server. We hold the other end of its standard input. When that closes, because
+/// we close it or die, the guard sends the signal `$1` to the server, and kills it after 30 s.
 const GUARD: &str = r#"
 signal=$1; shift
 "$@" </dev/null &
@@ -47,17 +48,17 @@ exec 3<&-
 wait "$server"
 "#;
 
-/// Whom the servers run as.
+/// The user that the servers run as.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Owner {
-    /// Ourselves.
+    /// The user of this process.
     Us,
-    /// We are root, which PostgreSQL refuses to be.
+    /// Another user, because this process runs as root and PostgreSQL refuses to.
     Other { uid: u32, gid: u32 },
 }
 
 impl Owner {
-    /// Root hands over to `postgres`, or else to `nobody`.
+    /// Chooses the user: for root it is `postgres`, or else `nobody`.
     pub(super) fn find() -> anyhow::Result<Self> {
         if id(&["-u"])? != 0 {
             return Ok(Self::Us);
@@ -65,11 +66,12 @@ impl Owner {
         let other = ["postgres", "nobody"].into_iter().find_map(|name| {
             Some(Self::Other { uid: id(&["-u", name]).ok()?, gid: id(&["-g", name]).ok()? })
         });
-        other
-            .context("running as root, and there is no user \"postgres\" or \"nobody\" to run the servers as")
+        other.context(
+            "this runs as root, and there is no user \"postgres\" or \"nobody\" to run the servers as",
+        )
     }
 
-    /// Creates the folder, if need be, and gives it to the owner.
+    /// Creates the folder if it is missing, and gives it to the owner.
     pub(super) fn create_folder(self, folder: &Path) -> anyhow::Result<()> {
         std::fs::create_dir_all(folder).with_context(|| format!("creating {}", folder.display()))?;
         if let Self::Other { uid, gid } = self {
@@ -79,7 +81,7 @@ impl Owner {
         Ok(())
     }
 
-    /// A command that the owner runs, in a process group of its own: Ctrl-C is for us alone.
+    /// Makes a command that the owner runs, in its own process group, so that Ctrl-C does not reach it.
     pub(super) fn command(self, program: impl AsRef<Path>, folder: &Path) -> Command {
         let mut command = Command::new(program.as_ref());
         command.current_dir(folder).process_group(0).stdin(Stdio::null());
@@ -98,7 +100,7 @@ fn id(arguments: &[&str]) -> anyhow::Result<u32> {
     Ok(String::from_utf8_lossy(&output.stdout).trim().parse()?)
 }
 
-/// A running server. Dropping it asks it to stop.
+/// A running server. Dropping this value asks the server to stop.
 pub(super) struct Process {
     name: &'static str,
     guard: Child,
@@ -106,8 +108,8 @@ pub(super) struct Process {
 }
 
 impl Process {
-    /// Starts `command`, which appends to the file `log`, and waits until `ready`. A server of an earlier run
-    /// that still uses the log is waited for.
+    /// Starts `command`, which appends to the file `log`, and waits until `ready`. First waits for a server of an
+    /// earlier run that still uses the log.
     pub(super) async fn start(
         name: &'static str,
         command: &Command,
@@ -121,7 +123,7 @@ impl Process {
         let mut guard = owner.command("/bin/sh", folder);
         guard.args(["-c", GUARD, "point-system-guard", stop_signal]).arg(command.get_program());
         guard.args(command.get_args());
-        // The settings of other servers that our environment may name are not for these.
+        // Our environment may have settings for other servers.
         guard.env_clear().env("LANG", "C.UTF-8").env("PATH", std::env::var_os("PATH").unwrap_or_default());
         for (key, value) in command.get_envs() {
             guard.env(key, value.unwrap_or_default());
@@ -136,14 +138,14 @@ impl Process {
         let started = Instant::now();
         while !ready().await {
             if process.has_ended()? || started.elapsed() > Duration::from_millis(START_TIMEOUT_MS) {
-                bail!("{name} does not start; the end of {}:\n{}", process.log.display(), process.log_end());
+                bail!("{name} did not start; the end of {}:\n{}", process.log.display(), process.log_end());
             }
             tokio::time::sleep(Duration::from_millis(POLL_MS)).await;
         }
         Ok(process)
     }
 
-    /// Asks the server to stop and waits until it has.
+    /// Asks the server to stop, and waits until it has stopped.
     pub(super) async fn stop(mut self) -> anyhow::Result<()> {
         drop(self.guard.stdin.take());
         while !self.has_ended()? {
@@ -165,8 +167,8 @@ impl Process {
     }
 }
 
-/// Opens a log and locks it. The server inherits the open file and with it the lock, which so lasts until
-/// the last of us and the server's own children has ended.
+/// Opens a log and locks it. The server inherits the open file and the lock. So the lock lasts until we, the server and
+/// the server's children have ended.
 async fn lock(name: &str, log: &Path) -> anyhow::Result<File> {
     let file = File::options().create(true).append(true).open(log);
     let file = file.with_context(|| format!("opening {}", log.display()))?;
@@ -184,8 +186,8 @@ async fn lock(name: &str, log: &Path) -> anyhow::Result<File> {
     }
 }
 
-/// A port of 127.0.0.1 that nobody listens on, outside of the ranges that systems hand out themselves, and
-/// not one that was named before.
+/// Returns a port of 127.0.0.1 that nobody listens on. It is outside the ranges that systems assign, and this process
+/// gets each port only once.
 pub(super) fn free_port() -> io::Result<u16> {
     const FIRST: u64 = 20_000;
     const COUNT: u64 = 10_000;

@@ -1,5 +1,5 @@
-//! Where the server programs are: an environment variable, the usual folders, the PATH. Nothing is started
-//! here.
+//! Finds the server programs: in an environment variable, the usual folders, the PATH. Must not contain anything that
+//! starts them.
 
 use std::{
     env,
@@ -26,8 +26,8 @@ pub(super) fn postgres() -> anyhow::Result<PathBuf> {
     )
 }
 
-/// The folder of `rabbitmq-server`. Debian's program on the PATH is another one, which changes the user, so
-/// the PATH comes last.
+/// The folder of `rabbitmq-server`. The PATH comes last, because on Debian it has another program, which changes the
+/// user.
 pub(super) fn rabbitmq() -> anyhow::Result<PathBuf> {
     let usual = ["/usr/lib/rabbitmq/bin", "/opt/homebrew/opt/rabbitmq/sbin", "/usr/local/opt/rabbitmq/sbin"];
     let folders = usual.into_iter().map(PathBuf::from).chain(on_path());
@@ -51,8 +51,8 @@ fn find(
     let Some(folder) = named.into_iter().chain(folders).find(has_all) else {
         let programs = programs.join(" and ");
         bail!(
-            "{name} is not installed: {programs} not found. Install it, or name the folder in {variable}, or \
-             run the whole with `docker compose up`"
+            "{name} is not installed: {programs} not found. Install it, name its folder in {variable}, or run \
+             everything in containers with `docker compose up`"
         );
     };
     Ok(folder)
@@ -63,7 +63,7 @@ fn on_path() -> impl Iterator<Item = PathBuf> {
     env::split_paths(&path).collect::<Vec<_>>().into_iter()
 }
 
-/// The folders in `parent`, by the number in their names.
+/// Returns the folders in `parent`, the highest number in their names first.
 fn newest_first(parent: &Path) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(parent).into_iter().flatten().flatten();
     let mut folders: Vec<PathBuf> = entries.map(|entry| entry.path()).collect();

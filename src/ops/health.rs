@@ -1,4 +1,4 @@
-//! Whether a node can do its work: what is up, what is down, since when. How that is told may not enter.
+//! Whether a node can do its work: what is up, what is down, and since when. Must not contain how operators are told.
 
 use std::{
     sync::{Mutex, PoisonError},
@@ -7,6 +7,7 @@ use std::{
 
 use deadpool_postgres::Pool;
 use jiff::{Timestamp, Unit};
+use strum::IntoStaticStr;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
@@ -18,46 +19,44 @@ use crate::{
     queue::LinkWatch,
 };
 
-/// The pause between two looks at PostgreSQL, however often somebody asks.
+/// The pause between two checks of PostgreSQL. Probes of the node do not add checks.
 const LOOK_PAUSE_MS: u64 = 1_000;
 
-/// What a node is for, which decides what it can't do without.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// The role of a node, which decides what the node can't do without.
+#[derive(Clone, Copy, Debug, IntoStaticStr, PartialEq, Eq)]
+#[strum(serialize_all = "kebab-case")]
 pub enum Duty {
-    /// Takes changes for the queue, and reads.
+    /// Puts changes into the queue, and reads.
     Serve,
-    /// Takes changes from the queue to the database.
+    /// Applies changes from the queue.
     Work,
 }
 
 impl Duty {
-    /// The name of its role.
+    /// The name of the role.
     #[must_use]
     pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Serve => "serve",
-            Self::Work => "work",
-        }
+        self.into()
     }
 }
 
-/// How a node is.
+/// Whether a node can do its work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Condition {
-    /// It waits for what it needs.
+    /// The node waits for what it needs.
     Starting,
-    /// It does all of its work.
+    /// The node can do all of its work.
     Ready,
-    /// It does a part of its work: PostgreSQL is down, or partitions are silent.
+    /// The node can do part of its work: PostgreSQL is down, or partitions are silent.
     Degraded,
-    /// It can't do its work: what it can't do without is down.
+    /// The node can't do its work: a server that it can't do without is down.
     Unable,
-    /// It finishes what is in hand, and takes no more.
+    /// The node finishes work in hand and accepts no more.
     Stopping,
 }
 
 impl Condition {
-    /// Whether a load balancer should send requests, and an orchestrator go on.
+    /// Whether a load balancer should send requests, and a deployment may go on.
     #[must_use]
     pub fn is_ready(self) -> bool {
         match self {
@@ -67,14 +66,14 @@ impl Condition {
     }
 }
 
-/// Whether something that a node needs can be used, and since when it is so.
+/// The state of a server that a node needs, and since when.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Seen {
-    /// Whether it can be used.
+    /// Whether the node can use it.
     pub up: bool,
-    /// Whether it can be reached but not written to, as a standby.
+    /// Whether it answers but accepts only reads, as a standby does.
     pub read_only: bool,
-    /// When it was first seen so, to the second.
+    /// When it was first seen in this state, to the second.
     pub since: Timestamp,
 }
 
@@ -90,22 +89,22 @@ impl Seen {
     }
 }
 
-/// What a node says when it is asked.
+/// The health of a node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Report {
-    /// Whose it is.
+    /// The role of the node.
     pub duty: Duty,
-    /// The sum.
+    /// Whether the node can do its work.
     pub condition: Condition,
     /// The broker.
     pub rabbitmq: Seen,
     /// The database.
     pub postgresql: Seen,
-    /// The partitions where changes were accepted and none is taken, though nothing that is known keeps them.
+    /// The partitions where changes wait and no worker takes them, for no known reason.
     pub silent: Vec<u16>,
 }
 
-/// A node's view of what it needs. To ask it costs nothing.
+/// Watches what a node needs. A report is read from memory.
 pub struct Health {
     duty: Duty,
     link: LinkWatch,
@@ -116,15 +115,15 @@ pub struct Health {
 }
 
 impl Health {
-    /// The view of a node that nobody has looked at yet. `stop` says that it is to end.
+    /// Makes the health of a node that has not been checked yet. `stop` is cancelled when the node stops.
     #[must_use]
     pub fn new(duty: Duty, link: LinkWatch, stop: CancellationToken) -> Self {
         let seen = Mutex::new((Seen::now(false, false), Seen::now(false, false)));
         Self { duty, link, started: CancellationToken::new(), stop, seen, silent: Mutex::default() }
     }
 
-    /// Looks once a second, at PostgreSQL through `probe`, and at `pool`, which is what the node's work has. It
-    /// never ends.
+    /// Once a second, checks PostgreSQL through `probe`, and measures `pool`, which the work of the node uses. Never
+    /// ends.
     pub async fn watch(&self, probe: Pool, pool: Pool) {
         let metrics = NodeMetrics::new(self.duty.as_str());
         let mut looks = interval(Duration::from_millis(LOOK_PAUSE_MS));
@@ -135,7 +134,7 @@ impl Health {
             let (up, read_only) = (answer == Answer::Writable, answer == Answer::ReadOnly);
             self.seen.lock().unwrap_or_else(PoisonError::into_inner).1.see(up, read_only);
             if read_only {
-                // A session that only reads would never notice.
+                // Close the idle sessions: one that only reads would never notice.
                 pool.retain(|_, _| false);
             }
             let report = self.report();
@@ -151,17 +150,17 @@ impl Health {
         }
     }
 
-    /// Notes which partitions have fallen silent.
+    /// Sets which partitions are silent.
     pub fn set_silent(&self, partitions: Vec<u16>) {
         *self.silent.lock().unwrap_or_else(PoisonError::into_inner) = partitions;
     }
 
-    /// Notes that the node has all that it needed to begin.
+    /// Marks the node as started: everything that it needs has been ready.
     pub fn started(&self) {
         self.started.cancel();
     }
 
-    /// How the node is now; PostgreSQL as it was a second ago.
+    /// Returns the health of the node. The state of PostgreSQL is up to a second old.
     #[must_use]
     pub fn report(&self) -> Report {
         let (rabbitmq, postgresql) = {

@@ -1,5 +1,5 @@
-//! How a node is, for its operators: whether it can do its work, and whether every partition moves. Must not contain work
-//! of a role.
+//! What a node tells its operators: whether it can do its work, and whether every partition moves. Must not contain
+//! work of a role.
 
 pub mod health;
 pub mod pulse;

@@ -1,5 +1,5 @@
-//! Whether every partition moves: nodes that accept changes and nodes that take them tell PostgreSQL how far they are,
-//! and see whether a partition has fallen silent. Must not contain the ledger, or how it is told to operators.
+//! Whether every partition moves: each node tells PostgreSQL how far it has accepted or taken changes, and reads which
+//! partitions are silent. Must not contain the ledger, or how operators are told.
 
 use std::{
     convert::Infallible,
@@ -27,18 +27,18 @@ const BEAT_PAUSE_S: u64 = 5;
 /// The longest that a beat may take.
 const BEAT_TIMEOUT_MS: u64 = 2_000;
 
-/// A partition where something was accepted and nobody has taken anything for as long has fallen silent. The broker says
-/// so by no number: a message that it believes to be with a consumer is not waiting.
+/// A partition is silent if changes wait and no worker has taken one for this long. The broker does not show this: it
+/// does not count a message as waiting if it believes that a consumer holds it.
 const SILENCE_S: u64 = 30;
 
-/// The least time between two connections that a worker gives up because of silence.
+/// The shortest time between two reconnects of a worker because of silence.
 const RENEW_PAUSE_S: u64 = 60;
 
-/// The partitions of other builds are none of ours.
+/// The last partition of this build. Other builds may have more.
 const LAST_PARTITION: i16 = PARTITIONS.cast_signed() - 1;
 
-/// The most connections that are given up for one silence. What these don't heal, such as a queue that was purged, is for
-/// an operator, and no reason to disturb the other partitions for ever.
+/// Maximum number of reconnects for one silence. If they do not help, as after a purge of the queue, an operator must
+/// act; more reconnects would only disturb the other partitions.
 const RENEWALS_MAX: u32 = 3;
 
 /// The pulse of a node.
@@ -47,18 +47,18 @@ pub struct Pulse {
     health: Arc<Health>,
 }
 
-/// Until when a node has accepted, or taken, the deltas of some partitions. A time that is not known changes nothing.
+/// The time up to which a node has accepted, or taken, the deltas of each partition. An unknown time changes nothing.
 type News = (Vec<i16>, Vec<Option<Timestamp>>);
 
 impl Pulse {
-    /// Over `pool`, of which it uses one connection at a time; silence is told to `health`.
+    /// Makes a pulse that uses one connection of `pool` at a time, and reports silence to `health`.
     #[must_use]
     pub fn new(pool: Pool, health: Arc<Health>) -> Self {
         Self { pool, health }
     }
 
-    /// Beats for a node that accepts changes. `accepted_until` says of each partition when the latest of the deltas that
-    /// are safe in its queue was accepted.
+    /// Beats for a node that accepts changes. For each partition, `accepted_until` returns when the latest delta that
+    /// is safe in its queue was accepted.
     pub async fn accepting(self, accepted_until: impl Fn() -> Vec<Option<Timestamp>>) -> Infallible {
         let (mut beats, mut told) = (beats(), Vec::new());
         loop {
@@ -73,8 +73,8 @@ impl Pulse {
         }
     }
 
-    /// Beats for a node that takes changes from the queue. Where a partition has fallen silent that it is subscribed to,
-    /// its connection is given up: what the broker believes to be in its hands goes back to the queue.
+    /// Beats for a node that takes changes from the queue. If a partition that it is subscribed to is silent, it
+    /// reconnects: the broker then returns to the queue what it believes this node holds.
     pub async fn taking(self, partitions: Vec<Progress>, link: LinkWatch) -> Infallible {
         let (mut beats, mut told) = (beats(), Vec::new());
         let (mut renewed, mut renewals) = (None::<Instant>, 0);
@@ -82,7 +82,7 @@ impl Pulse {
             beats.tick().await;
             let now: Vec<Standing> = partitions.iter().map(Progress::standing).collect();
             let untils: Vec<_> = now.iter().map(|standing| standing.taken_until).collect();
-            // What a worker does not know of its partition is no news: it would hide the silence from the others.
+            // A worker that does not know a time must not report one: that would hide the silence from other nodes.
             let has_moved = |partition: usize| {
                 untils[partition].is_some() && told.get(partition) != Some(&untils[partition])
             };
@@ -101,7 +101,7 @@ impl Pulse {
             let may_help = renewals < RENEWALS_MAX && !renewed.is_some_and(is_recent);
             if let Some(partition) = ours.filter(|_| may_help) {
                 log::warn!(
-                    "partition {partition} is silent: changes were accepted, and none is delivered; connecting anew"
+                    "partition {partition} is silent: changes were accepted, and none is delivered; reconnecting"
                 );
                 link.renew();
                 renewed = Some(Instant::now());
@@ -110,12 +110,12 @@ impl Pulse {
         }
     }
 
-    /// Tells what there is to tell; the silent partitions, or nothing where PostgreSQL does not say.
+    /// Writes the news. Returns the silent partitions, or `None` if PostgreSQL did not answer.
     async fn beat(&self, tell: &'static str, news: &News) -> Option<Vec<u16>> {
         let looking = async {
             let client = self.pool.get().await.ok()?;
             let seen = told_and_seen(&client, tell, news).await;
-            // One that has failed is closed rather than kept.
+            // Close a connection that failed.
             seen.map_err(|error| (log::debug!("no pulse: {error}"), Object::take(client))).ok()
         };
         let seen = timeout(Duration::from_millis(BEAT_TIMEOUT_MS), looking).await.ok().flatten();
@@ -140,16 +140,16 @@ fn beats() -> Interval {
 }
 
 fn number(partition: usize) -> i16 {
-    i16::try_from(partition).expect("a few partitions")
+    i16::try_from(partition).expect("there are only a few partitions")
 }
 
-/// Whether a consumer would have heard of messages by now, and knows no reason not to.
+/// Whether a consumer should have received messages by now: it has been subscribed for long enough, and is not busy.
 fn should_hear(standing: &Standing) -> bool {
     let is_old = |since: Instant| since.elapsed() >= Duration::from_secs(SILENCE_S);
     !standing.is_busy && standing.subscribed_at.is_some_and(is_old)
 }
 
-/// While nothing waits, silence does not count: it begins with the first that is accepted.
+/// Silence begins with the first change that is accepted while no other waits.
 const ACCEPTED: &str = "insert into partition_pulse as known (partition, accepted_until, moved_at) \
      select partition, accepted_until, clock_timestamp() \
      from unnest($1::smallint[], $2::timestamptz[]) as news (partition, accepted_until) \
@@ -168,7 +168,8 @@ const SILENCE: &str = "select partition, case when accepted_until > taken_until 
          then extract(epoch from clock_timestamp() - moved_at)::float8 else 0 end as seconds \
      from partition_pulse where partition between 0 and $1";
 
-/// For how long nothing was taken from each partition where something waits; 0 where nothing does.
+/// Writes the news. Returns for how many seconds no worker has taken a change from each partition; 0 if no change
+/// waits.
 async fn told_and_seen(
     client: &Client,
     tell: &'static str,

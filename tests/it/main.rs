@@ -35,6 +35,7 @@ mod tls;
 mod ops;
 mod logs;
 mod manual;
+mod docs;
 mod postman;
 mod openapi;
 mod tidy;

@@ -97,11 +97,10 @@ async fn a_node_counts_what_it_does() {
     system.finish().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn the_dashboard_and_the_alerts_ask_for_metrics_that_there_are() {
-    let system = System::new().await;
-    let (serve, serving, client) = serving(&system).await;
-    let (work, working) = with_operations(&system, "work", &[]).await;
+/// Everything that a `serve` and a `work` export once each metric has a value.
+pub async fn exported(system: &System) -> String {
+    let (serve, serving, client) = serving(system).await;
+    let (work, working) = with_operations(system, "work", &[]).await;
     client.queue("add", 7, 100).await;
     system.drain(1).await;
     client.balance(7).await;
@@ -111,16 +110,22 @@ async fn the_dashboard_and_the_alerts_ask_for_metrics_that_there_are() {
     .await;
     // A user who waits, who is then named.
     let session = system.database.pool(1).get().await.expect("a connection");
-    session
-        .batch_execute("reset all; begin; select from user_point where user_id = 7 for update")
-        .await
-        .expect("locked");
+    let lock = "reset all; begin; select from user_point where user_id = 7 for update";
+    session.batch_execute(lock).await.expect("locked");
     client.queue("add", 7, 100).await;
     eventually("silence is told", async || metrics(&working).await.contains("silence_seconds{")).await;
     eventually("the user is named", async || metrics(&working).await.contains("waiting_user_seconds{")).await;
     let exported = [metrics(&serving).await, metrics(&working).await].concat();
     session.batch_execute("rollback").await.expect("unlocked");
     system.drain(2).await;
+    assert!(work.end("-TERM").await.success() && serve.end("-TERM").await.success());
+    exported
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_dashboard_and_the_alerts_ask_for_metrics_that_there_are() {
+    let system = System::new().await;
+    let exported = exported(&system).await;
     let exported = names(&exported);
     for file in ["grafana.json", "alerts.yml", "alerts_test.yml"] {
         let text = fs::read_to_string(operations_folder().join(file)).expect(file);
@@ -130,7 +135,6 @@ async fn the_dashboard_and_the_alerts_ask_for_metrics_that_there_are() {
         assert!(missing.is_empty(), "{file} asks for {missing:?}");
     }
     assert!(dashboard_queries().len() > 20);
-    assert!(work.end("-TERM").await.success() && serve.end("-TERM").await.success());
     system.finish().await;
 }
 

@@ -52,9 +52,9 @@ const BELONGINGS: [(&[&str], &[&str]); 13] = [
 const NOWHERE: [&str; 3] = [".unwrap()", "todo!", "dbg!"];
 
 /// A file, by its path from the root of the repository.
-struct Source {
-    path: String,
-    text: String,
+pub struct Source {
+    pub path: String,
+    pub text: String,
 }
 
 impl Source {
@@ -146,7 +146,7 @@ fn names(group: &str) -> Vec<String> {
     items.iter().map(first).filter(|name| !name.is_empty()).collect()
 }
 
-fn sources(folder: &str) -> Vec<Source> {
+pub fn sources(folder: &str) -> Vec<Source> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let (mut found, mut folders) = (Vec::new(), vec![root.join(folder)]);
     while let Some(folder) = folders.pop() {

@@ -1,4 +1,4 @@
-//! A dead letter as the command line has it: its name, and a line for people or as JSON. Must not contain I/O.
+//! A dead letter on the command line: its name, its line for people, and its JSON. Must not contain I/O.
 
 use std::{convert::Infallible, str::FromStr};
 
@@ -8,13 +8,13 @@ use uuid::Uuid;
 
 use crate::queue::DeadLetter;
 
-/// The most request ids of a message in the list for people; `--json` has them all.
+/// Maximum number of request ids per message in the list for people. `--json` has all of them.
 const IDS_SHOWN: usize = 3;
 
-/// What a dead letter is called on the command line.
+/// The name of a dead letter on the command line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LetterName {
-    /// Its place in the list, from 1.
+    /// Its position in the list, from 1.
     Position(u32),
     /// Its message id.
     MessageId(String),
@@ -59,12 +59,12 @@ pub(super) fn label(name: &LetterName) -> String {
     }
 }
 
-/// A message id may be anybody's: nothing in it may steer the terminal.
+/// Escapes control characters: anybody may have chosen the message id, and it must not control the terminal.
 fn printable(text: &str) -> String {
     text.escape_debug().to_string()
 }
 
-/// A dead letter in a line.
+/// A dead letter as one line for people.
 pub(super) fn line(letter: &DeadLetter) -> String {
     let from = letter.partition.map_or_else(|| "elsewhere".to_owned(), |p| format!("partition {p}"));
     let age = age_s(letter).map_or_else(String::new, |s| format!(", {:#} ago", SignedDuration::from_secs(s)));

@@ -1,4 +1,4 @@
-//! When a batch departs. What it carries, and where to, may not enter.
+//! Decides when a batch departs. Must not contain what a batch carries or where it goes.
 
 use std::{
     sync::{
@@ -15,10 +15,10 @@ use tokio::{
 
 use super::{Trip, Waiting};
 
-/// How long a small batch waits for another, at the most: one that is held up holds up nobody else.
+/// The longest that a small batch waits for another one. A batch that is stuck delays others no longer than this.
 pub(super) const TURN_MAX: Duration = Duration::from_millis(20);
 
-/// The weight of what waits.
+/// The total weight of the waiting items.
 #[derive(Default)]
 pub(super) struct Load {
     weight: AtomicUsize,
@@ -34,7 +34,7 @@ impl Load {
         }
     }
 
-    /// Returns once there is enough for a trip.
+    /// Returns once the waiting items are worth a trip.
     async fn is_worthy<T: Trip>(&self) {
         let worthy = self.worthy.notified();
         if self.weight.load(Ordering::SeqCst) < T::WORTHY_WEIGHT {
@@ -43,10 +43,10 @@ impl Load {
     }
 }
 
-/// Where the trips of a lane wait for the next batch, one at a time.
+/// The place where the trips of a lane wait for the next batch, one at a time.
 pub(super) struct Departures<T: Trip> {
     waiting: Mutex<mpsc::Receiver<Waiting<T>>>,
-    /// Held by the trip whose batch was small.
+    /// The trip with a small batch holds this.
     turn: Mutex<()>,
     load: Arc<Load>,
 }
@@ -56,7 +56,7 @@ impl<T: Trip> Departures<T> {
         Self { waiting: Mutex::new(waiting), turn: Mutex::new(()), load }
     }
 
-    /// The next batch, with the turn if it waited for it.
+    /// Returns the next batch, and the turn if the batch is small and got it.
     pub(super) async fn next(&self) -> Option<(Vec<Waiting<T>>, Option<MutexGuard<'_, ()>>)> {
         let mut waiting = self.waiting.lock().await;
         let mut batch = vec![waiting.recv().await?];

@@ -1,5 +1,5 @@
-//! Batch by backpressure: whoever waits for a slow resource collects what arrives meanwhile, and the
-//! next trip takes it all. Nothing of points, HTTP, AMQP or SQL may enter.
+//! Batch by backpressure: items queue up while a slow resource is busy, and the next trip takes all of them. Must not
+//! contain points, HTTP, AMQP or SQL.
 
 use std::{sync::Arc, time::Instant};
 
@@ -18,27 +18,27 @@ mod departures;
 
 /// A trip to a slow resource and back.
 pub trait Trip: Send + 'static {
-    /// What callers hand in.
+    /// The item that a caller hands in.
     type Item: Send + 'static;
-    /// What each caller gets back.
+    /// The reply that a caller gets.
     type Reply: Send + 'static;
-    /// What the lane is called in the metrics.
+    /// The name of the lane in the metrics.
     const NAME: &'static str;
-    /// A trip takes waiting items until their weights reach this.
+    /// A trip takes waiting items until their total weight reaches this.
     const MAX_WEIGHT: usize;
-    /// With this weight a batch is worth a trip of its own, whatever else is under way.
+    /// A batch of this weight is worth its own trip, even if other trips are under way.
     const WORTHY_WEIGHT: usize = Self::MAX_WEIGHT;
 
-    /// The item's share of [`Trip::MAX_WEIGHT`], in whatever unit limits the resource.
+    /// The item's share of [`Trip::MAX_WEIGHT`], in the unit that limits the resource.
     fn weight(item: &Self::Item) -> usize;
 
-    /// What the item counts for in the size of a batch, where it is a group of things.
+    /// How much the item adds to the size of a batch in the metrics: more than 1 if it is a group.
     #[must_use]
     fn size(_: &Self::Item) -> usize {
         1
     }
 
-    /// Carries a batch, never empty; answers each item, in the order of the items.
+    /// Carries a batch, which is never empty. Returns a reply per item, in the order of the items.
     fn carry(&mut self, batch: Vec<Self::Item>) -> impl Future<Output = Vec<Self::Reply>> + Send;
 }
 
@@ -48,17 +48,17 @@ pub enum LaneError {
     /// The lane's queue is full; nothing happened.
     #[error("too many requests are waiting")]
     Full,
-    /// The lane has ended; what became of the item is unknown.
+    /// The lane has ended; the fate of the item is unknown.
     #[error("shutting down")]
     Ended,
 }
 
-/// What was handed in, and who waits for the answer.
+/// An item, and the caller that waits for its reply.
 type Waiting<T> = (<T as Trip>::Item, oneshot::Sender<<T as Trip>::Reply>);
 
-/// A queue, and trips that carry what waits in it, side by side where there is enough for more than one: of the
-/// batches that are not worth a trip of their own, one at a time is under way, and what would be the next grows
-/// meanwhile (as in Nagle's algorithm, RFC 896). With one trip, items are carried in the order they were handed in.
+/// A queue of items, and the trips that carry them. Trips run in parallel if enough items wait. Only one small batch is
+/// under way at a time; the next one grows meanwhile (as in Nagle's algorithm, RFC 896). A lane with one trip keeps the
+/// order of its items.
 pub struct Lane<T: Trip> {
     queue: mpsc::Sender<Waiting<T>>,
     load: Arc<Load>,
@@ -66,8 +66,8 @@ pub struct Lane<T: Trip> {
 }
 
 impl<T: Trip> Lane<T> {
-    /// Starts a task for each trip; `capacity` items may wait. The tasks end when the `Lane` is dropped and what
-    /// was handed in has been carried.
+    /// Starts a task for each trip. Up to `capacity` items may wait. The tasks end once the `Lane` is dropped and all
+    /// items have been carried.
     pub fn start(trips: impl IntoIterator<Item = T>, capacity: usize) -> Self {
         let (queue, waiting) = mpsc::channel(capacity);
         let (load, metrics) = (Arc::new(Load::default()), LaneMetrics::new(T::NAME));
@@ -78,10 +78,10 @@ impl<T: Trip> Lane<T> {
         Self { queue, load, metrics }
     }
 
-    /// Hands `item` in and waits for the answer.
+    /// Hands `item` in and waits for the reply.
     ///
     /// # Errors
-    /// [`LaneError::Full`] at once, rather than a queue that grows; [`LaneError::Ended`].
+    /// [`LaneError::Full`] at once, if no place is free; [`LaneError::Ended`].
     pub async fn call(&self, item: T::Item) -> Result<T::Reply, LaneError> {
         let place = self.places(1)?.next().expect("the one");
         self.hand_in(place, item).await.map_err(|_| LaneError::Ended)
@@ -105,11 +105,11 @@ impl<T: Trip> Lane<T> {
     }
 }
 
-/// Hands in all of `items`, each to the lane of its index, in their order, or none where a lane has no room for
-/// its share; then waits for the answer to each.
+/// Hands in all of `items`, in their order, each to the lane of its index. If a lane lacks room for its share, hands in
+/// none. Then waits for the replies.
 ///
 /// # Errors
-/// As [`Lane::call`], with the lane that is at fault; nothing happened.
+/// As [`Lane::call`], with the index of the lane that failed; no item was handed in.
 pub async fn call_all<T: Trip>(
     lanes: &[Lane<T>],
     items: Vec<(usize, T::Item)>,
@@ -138,11 +138,11 @@ fn hand_in_all<T: Trip>(
     Ok(items.into_iter().map(hand_in).collect())
 }
 
-/// A lane that panics is a defect that would leave its callers waiting or refused for good. It takes the
-/// process with it: what was not settled comes again, to one that works.
+/// Aborts the process if a lane panics. A dead lane would refuse its callers for good. The broker delivers unsettled
+/// changes again, to a process that works.
 async fn outlive(lane: JoinHandle<()>) {
     if lane.await.is_err_and(|error| error.is_panic()) {
-        log::error!("a lane has panicked; ending the process");
+        log::error!("a lane panicked; aborting the process");
         std::process::abort();
     }
 }
@@ -154,7 +154,7 @@ async fn run<T: Trip>(mut trip: T, departures: Arc<Departures<T>>, metrics: Lane
         let replies = trip.carry(items).await;
         metrics.carried(size, departed.elapsed());
         for (caller, reply) in callers.into_iter().zip(replies) {
-            // A caller that has gone away, such as a closed HTTP connection, needs no answer.
+            // A caller that has gone, such as a closed HTTP connection, needs no reply.
             caller.send(reply).ok();
         }
     }
@@ -167,7 +167,7 @@ mod tests {
 
     use super::{departures::TURN_MAX, *};
 
-    /// Each trip tells its batch when it departs, waits for a permit, and answers with the batch.
+    /// Each trip reports its batch at departure, waits for a permit, and replies with the batch.
     struct Gated {
         gate: Arc<Semaphore>,
         departed: mpsc::UnboundedSender<Vec<usize>>,

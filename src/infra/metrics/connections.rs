@@ -1,4 +1,4 @@
-//! The connections of a listener. Must not contain sockets.
+//! The metrics of a listener's connections. Must not contain sockets.
 
 use std::sync::LazyLock;
 
@@ -7,12 +7,12 @@ use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
 use super::{counters, gauges};
 
 static OPEN: LazyLock<IntGaugeVec> = LazyLock::new(|| {
-    let help = "Connections of HTTP clients that are open, by the listener: api or operations";
+    let help = "Open HTTP connections, by listener: api or operations";
     gauges("point_system_http_connections", help, &["listener"])
 });
 
 static MAX: LazyLock<IntGaugeVec> = LazyLock::new(|| {
-    let help = "The most connections of HTTP clients that a listener keeps open";
+    let help = "Maximum number of HTTP connections that a listener keeps open";
     gauges("point_system_http_connections_max", help, &["listener"])
 });
 
@@ -23,14 +23,14 @@ static REFUSED: LazyLock<IntCounterVec> = LazyLock::new(|| {
 
 /// The connections of one listener.
 pub struct ConnectionMetrics {
-    /// Those that are open.
+    /// Open connections.
     pub open: IntGauge,
-    /// Those that were closed at once.
+    /// Connections that were closed at once.
     pub refused: IntCounter,
 }
 
 impl ConnectionMetrics {
-    /// The handles of a listener that keeps up to `limit` connections open.
+    /// Returns the handles of a listener that keeps up to `limit` connections open.
     #[must_use]
     pub fn new(listener: &str, limit: usize) -> Self {
         MAX.with_label_values(&[listener]).set(i64::try_from(limit).unwrap_or(i64::MAX));

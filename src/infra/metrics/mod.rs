@@ -1,8 +1,7 @@
-//! What is counted and measured: every metric is named here, once, in Prometheus' naming. Who counts, and what
-//! for, may not enter.
+//! Every metric, named once as Prometheus recommends. Must not contain the parts that count, or their reasons.
 //!
-//! Each part of a process has its handles, resolved when it starts: to count is an atomic addition, and what a
-//! process never does, it does not export.
+//! Each part of a process resolves its handles when it starts, so counting is one atomic addition. A process does not
+//! export what it never counts.
 
 use std::{
     sync::LazyLock,
@@ -26,11 +25,11 @@ pub use node::{
 /// The media type of [`render`] (Prometheus, Exposition Formats).
 pub const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;
 
-/// Upper bounds of times that somebody waits for, in seconds.
+/// Upper bounds of waits, in seconds.
 const WAITS: [f64; 14] =
     [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 
-/// Upper bounds of the time from a 202 to its change, in seconds: an outage may last.
+/// Upper bounds of the time from a `202` to the commit of its change, in seconds. An outage may last.
 const LAGS: [f64; 14] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0, 600.0, 3_600.0];
 
 /// Upper bounds of the sizes of batches.
@@ -38,24 +37,24 @@ const SIZES: [f64; 13] =
     [1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1_000.0, 2_000.0, 5_000.0, 10_000.0];
 
 static REQUESTS: LazyLock<IntCounterVec> = LazyLock::new(|| {
-    let help =
-        "HTTP requests that were answered, by the route's pattern; those to no route are \"unmatched\"";
+    let help = "HTTP requests answered, by route pattern; requests to no route are \"unmatched\"";
     counters("point_system_http_requests_total", help, &["route", "status"])
 });
 
 static REQUEST_DURATION: LazyLock<HistogramVec> = LazyLock::new(|| {
-    let help = "From the head of a request until its answer is ready";
+    let help = "Time from the head of a request until its response is ready";
     histograms("point_system_http_request_duration_seconds", help, &["route"], &WAITS)
 });
 
 static BATCH_SIZE: LazyLock<HistogramVec> = LazyLock::new(|| {
-    let help =
-        "What travelled together: deltas in a message (publish) or a transaction (apply), ids in a query";
+    let help = "Items in a batch: changes in a message (publish) or a transaction (apply), lookups in a query \
+                (read lanes)";
     histograms("point_system_batch_size", help, &["lane"], &SIZES)
 });
 
 static BATCH_DURATION: LazyLock<HistogramVec> = LazyLock::new(|| {
-    let help = "A batch on its way: until the broker's confirm, the commit or the answer, with every new try";
+    let help = "Time that a batch takes, retries included: until the broker's confirm (publish), the commit (apply) or \
+                the result (read lanes)";
     histograms("point_system_batch_duration_seconds", help, &["lane"], &WAITS)
 });
 
@@ -65,62 +64,63 @@ static LANE_REFUSALS: LazyLock<IntCounterVec> = LazyLock::new(|| {
 });
 
 static PUBLISHED: LazyLock<IntCounterVec> = LazyLock::new(|| {
-    let help = "Deltas that were published: confirmed by the broker, refused by it, or of an unknown fate";
+    let help = "Changes published to RabbitMQ: confirmed, refused because the queue is full, or unconfirmed, which may \
+                be queued";
     counters("point_system_published_deltas_total", help, &["result"])
 });
 
 static SETTLED: LazyLock<IntCounterVec> = LazyLock::new(|| {
-    let help = "Deltas that were decided: applied, rejected for the balance, duplicates of the log's, or in conflict \
-                with it: the request id is there for another change, and this one is not applied";
+    let help = "Changes decided: applied, rejected, duplicate (in the log already) or conflict (not applied: their \
+                request id stands for another change in the log)";
     counters("point_system_settled_deltas_total", help, &["outcome"])
 });
 
 static RETRIES: LazyLock<IntCounterVec> = LazyLock::new(|| {
-    let help = "Transactions and reads that were tried again: PostgreSQL was unavailable, too slow for all of it at \
-                once, or two were in conflict";
+    let help = "Transactions and reads retried because PostgreSQL was unavailable or too slow, or because two \
+                transactions were in conflict";
     counters("point_system_database_retries_total", help, &["reason"])
 });
 
 static DEAD_LETTERED: LazyLock<IntCounterVec> = LazyLock::new(|| {
-    let help = "Messages that went to the dead letters: malformed, or refused by the database";
+    let help = "Messages moved to the dead letters: malformed, or refused by the database";
     counters("point_system_dead_lettered_messages_total", help, &["reason"])
 });
 
 static HELD: LazyLock<IntCounterVec> = LazyLock::new(|| {
-    let help = "Messages that were given back to the queue, and come again";
+    let help = "Messages returned to the queue, which delivers them again";
     counters("point_system_held_messages_total", help, &[])
 });
 
 static WAITING_USERS: LazyLock<IntGaugeVec> = LazyLock::new(|| {
-    let help =
-        "Users whose changes wait in a worker, and only theirs: their row is locked, unreadable or slow";
+    let help = "Users whose changes have waited in a worker for a second or longer because their row is locked, \
+                unreadable or slow; others do not wait for them";
     gauges("point_system_waiting_users", help, &["partition"])
 });
 
 static LAG: LazyLock<HistogramVec> = LazyLock::new(|| {
-    let help = "From a delta's acceptance until it is settled and committed, by the clocks of the two nodes";
+    let help = "Time from accepting a queued change to its commit, by the clocks of two nodes";
     histograms("point_system_apply_lag_seconds", help, &[], &LAGS)
 });
 
-/// Everything there is, as Prometheus reads it.
+/// Returns all metrics in the text format of Prometheus.
 ///
 /// # Errors
-/// Where it can't be written; the metrics go on.
+/// The text can't be encoded; the metrics stay as they are.
 pub fn render() -> Result<String, String> {
     node::refresh();
     TextEncoder::new().encode_to_string(&default_registry().gather()).map_err(|error| error.to_string())
 }
 
-/// One route of the API.
+/// The metrics of one route.
 pub struct RouteMetrics {
     route: String,
     duration: Histogram,
-    /// A handful: each status that this route has answered with.
+    /// The statuses that this route has answered with: a handful.
     statuses: Vec<(u16, IntCounter)>,
 }
 
 impl RouteMetrics {
-    /// `route` is a pattern: one that has a client's words in it would never end.
+    /// Returns the handles of a route. `route` is a pattern: clients could create any number of paths.
     #[must_use]
     pub fn new(route: &str) -> Self {
         let duration = REQUEST_DURATION.with_label_values(&[route]);
@@ -133,7 +133,7 @@ impl RouteMetrics {
         &self.route
     }
 
-    /// Counts an answer.
+    /// Counts a response.
     pub fn answered(&mut self, status: u16, after: Duration) {
         self.duration.observe(after.as_secs_f64());
         let known = self.statuses.iter().position(|(known, _)| *known == status);
@@ -146,17 +146,17 @@ impl RouteMetrics {
     }
 }
 
-/// The lanes of one slow resource.
+/// The metrics of the lanes that have one name.
 #[derive(Clone)]
 pub struct LaneMetrics {
     size: Histogram,
     duration: Histogram,
-    /// Calls that found their lane full.
+    /// Calls rejected because the lane was full.
     pub refusals: IntCounter,
 }
 
 impl LaneMetrics {
-    /// `lane` says what they carry.
+    /// Returns the handles of the lanes that are named `lane`.
     #[must_use]
     pub fn new(lane: &'static str) -> Self {
         Self {
@@ -173,14 +173,14 @@ impl LaneMetrics {
     }
 }
 
-/// What became of deltas on their way to the broker.
+/// The metrics of a publisher, in deltas.
 #[derive(Clone)]
 pub struct PublisherMetrics {
-    /// Those that the broker has on disk.
+    /// Deltas that the broker has confirmed.
     pub confirmed: IntCounter,
-    /// Those that the broker takes no more of.
+    /// Deltas that the broker refused because the queue is full.
     pub refused: IntCounter,
-    /// Those whose confirm did not come.
+    /// Deltas whose confirm did not arrive.
     pub unconfirmed: IntCounter,
 }
 
@@ -192,22 +192,22 @@ impl Default for PublisherMetrics {
     }
 }
 
-/// What became of deltas in the database.
+/// The metrics of the store, in deltas and in retries.
 #[derive(Clone)]
 pub struct StoreMetrics {
-    /// Those that changed a balance.
+    /// Deltas that changed a balance.
     pub applied: IntCounter,
-    /// Those that were refused for the balance.
+    /// Deltas that were rejected because of the balance.
     pub rejected: IntCounter,
-    /// Those that were in the log already.
+    /// Deltas that were in the log already.
     pub duplicate: IntCounter,
-    /// Those whose request id is in the log for another change.
+    /// Deltas whose request id stands for another change in the log.
     pub conflict: IntCounter,
-    /// Transactions that took too long, and were tried again in parts.
+    /// Retries in smaller parts because a transaction took too long.
     pub retries_slow: IntCounter,
-    /// New tries since the database could not be used.
+    /// Retries because the database was unavailable.
     pub retries_unavailable: IntCounter,
-    /// New tries since two transactions met.
+    /// Retries because two transactions were in conflict.
     pub retries_conflict: IntCounter,
 }
 
@@ -221,23 +221,23 @@ impl Default for StoreMetrics {
     }
 }
 
-/// What a worker does with messages.
+/// The metrics of a worker, in messages.
 #[derive(Clone)]
 pub struct WorkerMetrics {
-    /// Those that can't be read.
+    /// Messages that can't be read.
     pub malformed: IntCounter,
-    /// Those with a delta that the database refuses.
+    /// Messages with a delta that the database refuses.
     pub refused: IntCounter,
-    /// Those that were given back.
+    /// Messages that were returned to the queue.
     pub held: IntCounter,
-    /// The way of each delta.
+    /// The time from accepting each delta to its commit.
     lag: Histogram,
     waiting_users: IntGauge,
     partition: u16,
 }
 
 impl WorkerMetrics {
-    /// The handles for one partition.
+    /// Returns the handles of one partition.
     #[must_use]
     pub fn new(partition: u16) -> Self {
         let [malformed, refused] =
@@ -248,18 +248,18 @@ impl WorkerMetrics {
         Self { malformed, refused, held, lag, waiting_users, partition }
     }
 
-    /// Notes when the oldest of the deltas in hand was accepted, or that there are none.
+    /// Sets when the oldest delta in hand was accepted, or that no delta is in hand.
     pub fn taken(&self, oldest: Option<Timestamp>) {
         node::taken(self.partition, oldest);
     }
 
-    /// Notes the users who have an obstacle: those who have waited for the longest by their ids, with their obstacles.
+    /// Sets the number of users who have an obstacle, and the ids and obstacles of those who have waited longest.
     pub fn users_wait(&self, count: usize, longest: Vec<(Instant, String, &'static str)>) {
         self.waiting_users.set(i64::try_from(count).unwrap_or(i64::MAX));
         node::users_wait(self.partition, longest);
     }
 
-    /// Measures the ways of deltas that were accepted at these times, and are settled now.
+    /// Measures the lag of deltas that were accepted at these times and are settled now.
     pub fn settled(&self, accepted: impl Iterator<Item = Timestamp>) {
         let now = Timestamp::now();
         let lag = self.lag.local();
@@ -273,8 +273,8 @@ impl WorkerMetrics {
 const NO_LABELS: &[&str] = &[];
 
 fn registered<C: Collector + Clone + 'static>(made: prometheus::Result<C>) -> C {
-    let metric = made.expect("a valid name");
-    default_registry().register(Box::new(metric.clone())).expect("named once");
+    let metric = made.expect("the name is valid");
+    default_registry().register(Box::new(metric.clone())).expect("each name is registered once");
     metric
 }
 

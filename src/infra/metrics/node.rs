@@ -1,4 +1,5 @@
-//! What a node has and sees: its dependencies, its connections, the queues, its build. Who looks may not enter.
+//! The metrics of a node: its dependencies, its connections, the queues, its build. Must not contain the probes that
+//! set them.
 
 use std::{
     collections::BTreeMap,
@@ -13,29 +14,29 @@ use super::{NO_LABELS, counters, gauges, registered};
 use crate::infra::build;
 
 static BUILD_INFO: LazyLock<IntGaugeVec> = LazyLock::new(|| {
-    gauges("point_system_build_info", "Always 1: which build this is", &["version", "commit"])
+    gauges("point_system_build_info", "Always 1; the labels name the build", &["version", "commit"])
 });
 
 static STARTED: LazyLock<IntGaugeVec> = LazyLock::new(|| {
-    let help = "When this process began to measure, in seconds since 1970";
+    let help = "When this process started, in seconds since 1970";
     gauges("point_system_start_time_seconds", help, &[])
 });
 
 static DEPENDENCY_UP: LazyLock<IntGaugeVec> = LazyLock::new(|| {
-    let help = "Whether a node can use what it needs: 1 or 0";
+    let help = "Whether the node can use this dependency: 1 or 0";
     gauges("point_system_dependency_up", help, &["role", "dependency"])
 });
 
 static READY: LazyLock<IntGaugeVec> =
-    LazyLock::new(|| gauges("point_system_ready", "Whether /readyz says yes: 1 or 0", &["role"]));
+    LazyLock::new(|| gauges("point_system_ready", "Whether /readyz answers 200: 1 or 0", &["role"]));
 
 static POOL: LazyLock<IntGaugeVec> = LazyLock::new(|| {
-    let help = "PostgreSQL connections of the pool, in use or idle";
+    let help = "PostgreSQL connections in the pool, in use or idle";
     gauges("point_system_pool_connections", help, &["role", "state"])
 });
 
 static POOL_MAX: LazyLock<IntGaugeVec> = LazyLock::new(|| {
-    let help = "The most PostgreSQL connections that the pool opens";
+    let help = "Maximum number of PostgreSQL connections in the pool";
     gauges("point_system_pool_connections_max", help, &["role"])
 });
 
@@ -45,55 +46,55 @@ static POOL_WAITING: LazyLock<IntGaugeVec> = LazyLock::new(|| {
 });
 
 static CONNECTIONS: LazyLock<IntCounterVec> = LazyLock::new(|| {
-    let help = "Connections to RabbitMQ that were opened: the first, and one for each reconnect";
+    let help = "Connections to RabbitMQ opened: the first one, and one per reconnect";
     counters("point_system_rabbitmq_connections_total", help, &["role"])
 });
 
 static CONNECTION_FAILURES: LazyLock<IntCounterVec> = LazyLock::new(|| {
-    let help = "Tries to connect to RabbitMQ that failed";
+    let help = "Failed attempts to connect to RabbitMQ";
     counters("point_system_rabbitmq_connection_failures_total", help, &["role"])
 });
 
 static QUEUE_MESSAGES: LazyLock<IntGaugeVec> = LazyLock::new(|| {
-    let help = "Messages that wait in a partition's queue, without those in a worker's hands";
+    let help = "Messages in a partition's queue, without those that a worker holds";
     gauges("point_system_queue_messages", help, &["partition"])
 });
 
 static QUEUE_CONSUMERS: LazyLock<IntGaugeVec> = LazyLock::new(|| {
-    let help = "Workers that subscribe to a partition's queue, one of which is active";
+    let help = "Workers subscribed to a partition's queue; one of them is active";
     gauges("point_system_queue_consumers", help, &["partition"])
 });
 
 static SILENCE: LazyLock<GaugeVec> = LazyLock::new(|| {
     let name = "point_system_partition_silence_seconds";
-    let help = "For how long nothing was taken from a partition where changes wait, by what all nodes tell PostgreSQL; \
-                0 where none waits";
+    let help = "Time since a worker last took a change from a partition where accepted changes wait, as all nodes \
+                report it; 0 if none wait";
     registered(GaugeVec::new(Opts::new(name, help), &["partition"]))
 });
 
-static DEAD_LETTERS: LazyLock<IntGaugeVec> = LazyLock::new(|| {
-    gauges("point_system_dead_letter_messages", "Messages that wait in the dead letters", &[])
-});
+static DEAD_LETTERS: LazyLock<IntGaugeVec> =
+    LazyLock::new(|| gauges("point_system_dead_letter_messages", "Messages in the dead letters", &[]));
 
 static OLDEST_AGE: LazyLock<GaugeVec> = LazyLock::new(|| {
     let name = "point_system_oldest_delta_age_seconds";
-    let help =
-        "Age of the oldest delta in this worker's hands, which is its partition's oldest; 0 without one";
+    let help = "Age of the oldest change that this worker holds, which is the oldest of its partition; 0 if it holds \
+                none";
     registered(GaugeVec::new(Opts::new(name, help), &["partition"]))
 });
 
-/// When the oldest delta in hand was accepted, for each partition that a worker of this process subscribes to.
+/// When the oldest delta in hand was accepted, per partition that a worker of this process subscribes to.
 static OLDEST: Mutex<BTreeMap<u16, Option<Timestamp>>> = Mutex::new(BTreeMap::new());
 
 static WAITING_USER_AGE: LazyLock<GaugeVec> = LazyLock::new(|| {
     let name = "point_system_waiting_user_seconds";
-    let help = "For how long a user's changes have been waiting in a worker, and why; the ten longest of a partition";
+    let help =
+        "How long a user's changes have waited in a worker, and why; the ten longest waits of a partition";
     registered(GaugeVec::new(Opts::new(name, help), &["partition", "user_id", "obstacle"]))
 });
 
 type WaitingUser = (Instant, String, &'static str);
 
-/// The users who have waited for the longest, for each partition that a worker of this process subscribes to.
+/// The users who have waited longest, per partition that a worker of this process subscribes to.
 static WAITING: Mutex<BTreeMap<u16, Vec<WaitingUser>>> = Mutex::new(BTreeMap::new());
 
 pub(super) fn users_wait(partition: u16, longest: Vec<WaitingUser>) {
@@ -104,7 +105,7 @@ pub(super) fn taken(partition: u16, oldest: Option<Timestamp>) {
     OLDEST.lock().unwrap_or_else(PoisonError::into_inner).insert(partition, oldest);
 }
 
-/// Brings up to date what is a matter of the moment.
+/// Updates the ages, which change with time alone.
 pub(super) fn refresh() {
     let now = Timestamp::now();
     WAITING_USER_AGE.reset();
@@ -121,16 +122,16 @@ pub(super) fn refresh() {
     }
 }
 
-/// A node's connection to RabbitMQ.
+/// The metrics of a node's connection to RabbitMQ.
 pub struct LinkMetrics {
-    /// Connections that were opened.
+    /// Connections opened.
     pub connections: IntCounter,
-    /// Tries that failed.
+    /// Failed attempts to connect.
     pub failures: IntCounter,
 }
 
 impl LinkMetrics {
-    /// The handles of a role.
+    /// Returns the handles of a role.
     #[must_use]
     pub fn new(role: &str) -> Self {
         let connections = CONNECTIONS.with_label_values(&[role]);
@@ -138,7 +139,7 @@ impl LinkMetrics {
     }
 }
 
-/// How a node is.
+/// The metrics of a node's health.
 pub struct NodeMetrics {
     /// Whether RabbitMQ can be used.
     pub rabbitmq: IntGauge,
@@ -146,18 +147,18 @@ pub struct NodeMetrics {
     pub postgresql: IntGauge,
     /// Whether the node is ready.
     pub ready: IntGauge,
-    /// Connections of the pool that are in use.
+    /// Connections in the pool, in use.
     pub pool_in_use: IntGauge,
-    /// Connections of the pool that are open and free.
+    /// Connections in the pool, idle.
     pub pool_idle: IntGauge,
-    /// The most connections of the pool.
+    /// Maximum number of connections in the pool.
     pub pool_max: IntGauge,
-    /// Who waits for a connection.
+    /// Callers that wait for a connection.
     pub pool_waiting: IntGauge,
 }
 
 impl NodeMetrics {
-    /// The handles of a role.
+    /// Returns the handles of a role.
     #[must_use]
     pub fn new(role: &str) -> Self {
         BUILD_INFO.with_label_values(&[build::VERSION, build::COMMIT.unwrap_or_default()]).set(1);
@@ -177,31 +178,31 @@ impl NodeMetrics {
     }
 }
 
-/// Notes what a partition's queue has, messages and consumers, as the broker counts; where it does not say, no number
-/// is better than an old one.
+/// Sets the number of messages and consumers of a partition's queue. If the broker did not answer, removes both
+/// numbers: no number is better than an old one.
 pub fn queue_has(partition: u16, depth: Option<(u32, u32)>) {
     let label = [partition.to_string()];
     if let Some((messages, consumers)) = depth {
         QUEUE_MESSAGES.with_label_values(&label).set(messages.into());
         QUEUE_CONSUMERS.with_label_values(&label).set(consumers.into());
     } else {
-        // Where it was never there, there is nothing to remove.
+        // Fails if the number was never set.
         QUEUE_MESSAGES.remove_label_values(&label).ok();
         QUEUE_CONSUMERS.remove_label_values(&label).ok();
     }
 }
 
-/// Notes for how many seconds nothing was taken from a partition where changes wait.
+/// Sets for how many seconds no worker has taken a change from a partition where changes wait.
 pub fn partition_is_silent(partition: u16, seconds: f64) {
     SILENCE.with_label_values(&[partition.to_string()]).set(seconds);
 }
 
-/// Forgets all silence: no number is better than an old one.
+/// Removes the silence of all partitions: no number is better than an old one.
 pub fn silence_is_unknown() {
     SILENCE.reset();
 }
 
-/// Notes what the queue of the dead letters has.
+/// Sets the number of dead letters, or removes it if the broker did not answer.
 pub fn dead_letters_have(messages: Option<u32>) {
     match messages {
         Some(messages) => DEAD_LETTERS.with_label_values(NO_LABELS).set(messages.into()),

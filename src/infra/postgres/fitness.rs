@@ -1,4 +1,4 @@
-//! Whether a database suits us at all, which is asked once at the start. Must not contain what may pass, such as
+//! Checks at startup whether the service can use a database at all. Must not contain conditions that may pass, such as
 //! an outage.
 
 use std::time::Duration;
@@ -9,17 +9,17 @@ use tokio::time::timeout;
 
 use super::{ANSWER_TIMEOUT_MS, DatabaseUrl, builder, last_row};
 
-/// How often two connections are compared. Behind a pooler that is idle once is enough, as it hands out the session
-/// that came back last; behind a busy one each round is a chance.
+/// How often two connections are compared. An idle pooler hands out the session that was returned last, so one round is
+/// enough. With a busy pooler, each round is another chance to notice.
 const ROUNDS: u32 = 8;
 
-/// Why a database can never be used as it is. No wait changes that.
+/// Why the service can't use a database as it is. Waiting does not change that.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unfit {
-    /// Its texts can't hold every reason that a client may give.
+    /// Its text columns can't store every `reason` that a client may send.
     #[error("the encoding of the database is {0}: it must be UTF8 (create database … encoding 'UTF8')")]
     Encoding(String),
-    /// What one connection sets, another would get.
+    /// A setting of one connection would reach another.
     #[error(
         "its connections share the server's sessions, as in PgBouncer's transaction pooling: use session \
          pooling (pool_mode = session)"
@@ -27,11 +27,10 @@ pub enum Unfit {
     SharedSessions,
 }
 
-/// Whether each connection has a session of its own, and the texts are UTF-8. The connections that it opens are
-/// left as the server made them.
+/// Checks that each connection has its own session, and that the encoding is UTF-8. Changes no setting of the sessions.
 ///
 /// # Errors
-/// [`Unfit`]; anything else is an outage.
+/// [`Unfit`]; any other error is an outage.
 pub async fn check(url: &DatabaseUrl) -> anyhow::Result<()> {
     let pool = builder(url, 2)?.build().context("building the pool")?;
     let (one, other) = (pool.get().await?, pool.get().await?);
@@ -47,11 +46,12 @@ pub async fn check(url: &DatabaseUrl) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// As one statement without parameters, which any pooler passes on. A process id may come twice on two servers.
+/// One statement without parameters, because every pooler passes that on. Two servers may use the same process id, so
+/// the start time is part of the answer.
 const SESSION: &str = "select pid || ' since ' || backend_start, current_setting('server_encoding') \
      from pg_stat_activity where pid = pg_backend_pid()";
 
-/// Which session of the server answers, and the encoding of its database.
+/// Returns the session that answers, and the encoding of its database.
 async fn session(client: &Client) -> anyhow::Result<(String, String)> {
     let asking = timeout(Duration::from_millis(ANSWER_TIMEOUT_MS), client.simple_query(SESSION));
     let answers = asking.await.context("no answer to a statement")??;
