@@ -1,4 +1,4 @@
-//! Chaos for as long as you like: see `tests/it/chaos`, of which the test suite runs half a minute.
+//! Runs the chaos of `tests/it/chaos` for a chosen time. The test suite runs it for half a minute.
 
 #![expect(unreachable_pub, dead_code, reason = "the harness has more than this needs")]
 
@@ -27,23 +27,23 @@ mod servers;
 #[path = "../tests/it/system.rs"]
 mod system;
 
-/// Lets faults of every kind strike a running system, and compares the log with the clients' own record of
-/// what they were promised.
+/// Injects faults of every kind into a running system, and compares the log with the clients' own record of the answers
+/// that they got.
 #[derive(Parser)]
 struct Options {
-    /// How long faults strike.
+    /// How long faults are injected, in seconds.
     #[arg(long, default_value_t = 600)]
     seconds: u64,
-    /// The same seed gives the same faults in the same order.
+    /// The seed of the faults. The same seed gives the same faults in the same order.
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Connections that send at once.
+    /// The number of connections that send at once.
     #[arg(long, default_value_t = 128)]
     connections: i64,
-    /// Users, each of one connection.
+    /// The number of users. Each user belongs to one connection.
     #[arg(long, default_value_t = 1_600)]
     users: i64,
-    /// Given by `cargo bench`.
+    /// Passed by `cargo bench`.
     #[arg(long, hide = true)]
     bench: bool,
 }
