@@ -1,4 +1,4 @@
-//! Consumer → `apply_delta` → ack. Must not contain HTTP, AMQP frames or SQL.
+//! The worker of the queue: consumer → `apply_deltas` → ack. Must not contain HTTP, AMQP frames or SQL.
 
 use std::{
     fmt,
@@ -19,21 +19,22 @@ use hand::{Hand, Taken};
 
 mod hand;
 
-/// The most messages in hand that have deltas of users with an obstacle. Beyond, the partition waits: half of what the
-/// broker sends ahead is left for the others until then.
+/// The most held messages that have deltas of users with an obstacle. Once there are more, the partition waits. Until
+/// then, half of the messages that the broker sends ahead are left for the other users.
 const WAITING_MESSAGES_MAX: usize = 256;
 
-/// The longest that a message stays in hand. What has been there for longer goes back to the queue and comes again,
-/// well before the broker's `consumer_timeout` of 30 minutes (RabbitMQ, Delivery Acknowledgement Timeout).
+/// The longest that a worker holds a message. Afterwards its messages go back to the queue and come again, well before
+/// the broker's `consumer_timeout` of 30 minutes (RabbitMQ, Delivery Acknowledgement Timeout).
 const HOLD_TIME_MAX_S: u64 = 600;
 
-/// After this, a user who has an obstacle is named in the log and in the metrics.
-const TELL_AFTER_MS: u64 = 1_000;
+/// How long a user has an obstacle before the log and the metrics name the user.
+const REPORT_AFTER_MS: u64 = 1_000;
 
-/// The most users with an obstacle who are named in the metrics of a partition.
+/// The most users with an obstacle that the metrics of a partition name.
 const NAMED_USERS_MAX: usize = 10;
 
-/// Works on the partitions of `consumers` until each has stopped and what was in hand is settled.
+/// Works on the partitions of `consumers` until each consumer has stopped and its last messages are settled or
+/// returned.
 pub async fn work(consumers: impl IntoIterator<Item = Consumer>, service: Arc<PointService>) {
     let tasks = TaskTracker::new();
     for consumer in consumers {
@@ -45,8 +46,8 @@ pub async fn work(consumers: impl IntoIterator<Item = Consumer>, service: Arc<Po
     tasks.wait().await;
 }
 
-/// A partition whose task panics is a defect that would leave it without a word. It takes the process with it: what was
-/// not settled comes again, to a worker that works.
+/// Ends the process if a partition's task panics. Otherwise the defect would silently leave the partition without a
+/// worker. The unsettled messages come again, to another worker.
 async fn outlive(partition: JoinHandle<()>) {
     if partition.await.is_err_and(|error| error.is_panic()) {
         log::error!("a partition's task has panicked; ending the process");
@@ -54,14 +55,14 @@ async fn outlive(partition: JoinHandle<()>) {
     }
 }
 
-/// What became of the deltas of a group, or why there is no answer for any.
+/// The results of a group of deltas, or why none of them has an answer.
 type Results = Result<Vec<Result<Outcome, ServiceError>>, ServiceError>;
 
 fn deltas(taken: &[Taken]) -> Vec<Delta> {
     taken.iter().map(|taken| taken.delta.clone()).collect()
 }
 
-/// One partition, as far as this worker has it.
+/// One partition, as this worker sees it.
 struct Partition {
     consumer: Consumer,
     service: Arc<PointService>,
@@ -70,7 +71,7 @@ struct Partition {
 }
 
 impl Partition {
-    /// One group at a time: what comes next is not applied before this is settled, so a user's order holds.
+    /// Applies one group at a time. The next group is not applied before this one is settled, so a user's order holds.
     async fn work(mut self) {
         loop {
             let room = self.hand.len() < WAITING_MESSAGES_MAX;
@@ -82,7 +83,7 @@ impl Partition {
                 Event::Due => Vec::new(),
                 Event::Lost => {
                     self.hand.clear();
-                    self.tell();
+                    self.report();
                     continue;
                 }
             };
@@ -103,7 +104,7 @@ impl Partition {
                     self.settle(taken, Ok(results), 0).await;
                 }
             }
-            self.tell();
+            self.report();
             let is_old = |since: Instant| since.elapsed() > Duration::from_secs(HOLD_TIME_MAX_S);
             if self.hand.since().is_some_and(is_old) {
                 let partition = self.consumer.partition();
@@ -116,7 +117,7 @@ impl Partition {
         self.give_back().await;
     }
 
-    /// Settles what has come to its end. Where something has not, and it is no user's own, all goes back.
+    /// Settles the finished messages. After a failure that is not an obstacle of one user, all other messages go back.
     async fn settle(&mut self, taken: Vec<Taken>, results: Results, malformed: u64) {
         let (results, failure) = match results {
             Ok(results) => {
@@ -134,7 +135,7 @@ impl Partition {
         let decided = taken.iter().zip(&results).filter(|(_, result)| result.is_ok());
         self.metrics.settled(decided.map(|(taken, _)| taken.delta.requested_at));
         for (user, waited) in self.hand.note(taken, &results, Instant::now()) {
-            if waited.told {
+            if waited.is_reported {
                 log::info!(user_id:% = user; "the user's changes are applied again, after {} s", waited.since.elapsed().as_secs());
             }
         }
@@ -145,29 +146,29 @@ impl Partition {
         if let Some(failure) = failure {
             log::warn!("partition {}: {failure}; its messages go back", self.consumer.partition());
             self.give_back().await;
-            // Another worker's database may answer: until ours does, the partition is free for it.
+            // Until our database answers, leave the partition to another worker: its database may answer.
             self.consumer.wait_for(self.service.can_apply()).await;
         }
     }
 
-    /// Ends the subscription: what is not settled goes back to its place in the queue, and comes again.
+    /// Ends the subscription. The unsettled messages go back to their places in the queue, and come again.
     async fn give_back(&mut self) {
         self.metrics.held.inc_by(self.hand.len() as u64);
         self.hand.clear();
-        self.tell();
+        self.report();
         self.consumer.unsubscribe().await;
     }
 
-    /// Names the users who have had an obstacle for a while.
-    fn tell(&mut self) {
+    /// Names the users that have had an obstacle for a while, in the log and the metrics.
+    fn report(&mut self) {
         self.metrics.taken(self.hand.oldest());
         let mut named = Vec::new();
         for (user, waiting) in self.hand.waiting() {
-            if waiting.since.elapsed() < Duration::from_millis(TELL_AFTER_MS) {
+            if waiting.since.elapsed() < Duration::from_millis(REPORT_AFTER_MS) {
                 continue;
             }
-            if !waiting.told {
-                waiting.told = true;
+            if !waiting.is_reported {
+                waiting.is_reported = true;
                 log::warn!(user_id:% = user; "the user's changes wait, and only they: {}", waiting.obstacle);
             }
             named.push((waiting.since, user.to_string(), waiting.obstacle.as_str()));
@@ -199,7 +200,7 @@ fn log_result(delta: &Delta, result: &Result<Outcome, ServiceError>) {
     }
 }
 
-/// What a customer is likely to ask for is told, and what is traced; the rest is for those who look closer.
+/// Logs rejections, which customers are likely to ask about, and sampled traces at level info; other outcomes at debug.
 fn log_outcome(delta: &Delta, outcome: &Outcome) {
     let rejection = outcome.entry.rejection.filter(|_| !outcome.replayed);
     let is_traced = delta.traceparent.as_ref().is_some_and(TraceParent::is_sampled);

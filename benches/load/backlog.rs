@@ -1,5 +1,5 @@
-//! A backlog, put on the queue by the bare AMQP client; how fast it takes them is the broker's ceiling. No code
-//! of the service's publisher may enter.
+//! Puts a backlog on the queue with the bare AMQP client. Its rate is the broker's ceiling. Must not contain code of
+//! the service's publisher.
 
 use std::time::Instant;
 
@@ -25,11 +25,11 @@ use crate::{
     traffic::{Users, per_second},
 };
 
-/// The most messages of a partition that are on their way to the broker, unconfirmed: in all, as many as there
-/// are connections that wait for a 202 each.
+/// The most unconfirmed messages of a partition. In all partitions together, this equals the number of connections that
+/// each wait for a 202.
 const WINDOW: u64 = MANY / PARTITIONS as u64;
 
-/// Publishes `deltas` of one point each, `of_message` in a message; returns the confirmed messages a second.
+/// Publishes `deltas` of one point each, `of_message` in a message. Returns the rate of confirmed messages per second.
 pub async fn publish(
     amqp_url: &str,
     names: &QueueNames,
@@ -89,7 +89,7 @@ async fn publish_to(connection: &Connection, queue: &str, bodies: Vec<String>) {
     channel.close().await.expect("closed");
 }
 
-/// A channel has one queue, which confirms in the order of the tags.
+/// Counts the confirms of a channel. It publishes to one queue, which confirms in the order of the tags.
 struct Confirms {
     safe_up_to: watch::Sender<u64>,
 }

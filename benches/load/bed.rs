@@ -1,5 +1,5 @@
-//! The test bed: a database and queues of its own on private servers, the release executable on them, and what
-//! its processes cost. No figure is judged here.
+//! The test bed: its own database and queues on private servers, the release executable, and the cost of its processes.
+//! Must not contain a judgement of a figure.
 
 use std::{
     net::SocketAddr,
@@ -21,11 +21,11 @@ const PATIENCE: Duration = Duration::from_secs(300);
 
 pub struct Bed {
     pub system: System,
-    /// Deltas that were promised or put on the queue.
+    /// The number of deltas that were acknowledged or put on the queue.
     pub expected: u64,
 }
 
-/// How a backlog went.
+/// The figures of a drained backlog.
 pub struct Drained {
     pub per_second: f64,
     /// The mean number of deltas in a transaction.
@@ -64,25 +64,25 @@ impl Bed {
         answered.per_second
     }
 
-    /// Puts deltas on the queue, without HTTP; returns the messages a second that were confirmed.
+    /// Puts deltas on the queue, without HTTP. Returns the rate of confirmed messages per second.
     pub async fn publish(&mut self, users: &Users, deltas: u64, of_message: usize) -> f64 {
         self.expected += deltas;
         let names = QueueNames::new(&self.system.prefix).expect("a valid name");
         backlog::publish(&self.system.amqp_url, &names, users, deltas, of_message).await
     }
 
-    /// The messages that wait.
+    /// The number of waiting messages.
     pub async fn messages(&self) -> u32 {
         self.system.queues().await.waiting().await
     }
 
-    /// Deltas that are applied; cheap, so that asking costs the database nothing that would be seen.
+    /// The number of applied deltas. The query is cheap, so that it does not distort the figures.
     pub async fn applied(&self) -> u64 {
         let applied = self.system.count("select coalesce(sum(seq), 0)::bigint from user_point").await;
         u64::try_from(applied).expect("a count")
     }
 
-    /// Waits until all that is expected is applied.
+    /// Waits until all expected deltas are applied.
     pub async fn all_applied(&self) {
         let (started, mut looks) = (Instant::now(), interval(Duration::from_millis(100)));
         while self.applied().await < self.expected {
@@ -91,7 +91,7 @@ impl Bed {
         }
     }
 
-    /// Applies what waits with one worker.
+    /// Applies the waiting deltas with one worker.
     pub async fn drain(&self, concurrency: u16) -> Drained {
         self.pace_of(async {
             let work = self.work(concurrency).await;
@@ -101,8 +101,8 @@ impl Bed {
         .await
     }
 
-    /// How fast `applying` applies deltas, by the clock of the database: the second half of them, when every
-    /// connection has been used and has the pages of its users at hand.
+    /// How fast `applying` applies deltas, by the clock of the database. It measures the second half of the deltas: by
+    /// then every connection has been used and has the pages of its users in its cache.
     pub async fn pace_of(&self, applying: impl Future<Output = ()>) -> Drained {
         let now = "select (extract(epoch from clock_timestamp()) * 1000000)::bigint";
         let since = self.system.count(now).await;
@@ -123,7 +123,7 @@ impl Bed {
         Drained { per_second: deltas / seconds, batch: deltas / transactions }
     }
 
-    /// Sees that all is applied and sound, and removes the database and the queues.
+    /// Checks that all is applied and sound, and removes the database and the queues.
     pub async fn finish(self) {
         self.all_applied().await;
         self.system.finish().await;

@@ -1,5 +1,5 @@
-//! What limits us from outside: HTTP without a broker or a database, and the transactions without HTTP or a
-//! broker. The code in between is the service's own.
+//! The ceilings: HTTP without a broker or a database, and transactions without HTTP or a broker. Must not contain other
+//! code than the service's own in between.
 
 use std::{
     io,
@@ -28,8 +28,8 @@ use crate::{
 /// The argument that makes this executable the server of [`HttpCeiling`].
 pub const ARGUMENT: &str = "--http-ceiling";
 
-/// The handlers of `serve` in a process of their own, with nothing behind them: they read the request, validate
-/// it, and answer as if it were queued or found.
+/// The handlers of `serve` in their own process, with nothing behind them. They read the request, validate it, and
+/// answer as if it were queued or found.
 pub struct HttpCeiling {
     pub address: SocketAddr,
     _process: Child,
@@ -86,7 +86,7 @@ pub async fn apply(system: &System, users: &Users, deltas: usize, batch: usize, 
     tasks.join_all().await;
 }
 
-/// Deltas a second where each has a transaction of its own and the next waits for it.
+/// The rate of deltas per second if each has its own transaction and the next waits for it.
 pub async fn one_by_one(system: &System, users: &Users, time: Duration) -> f64 {
     let service = system.service(1);
     let (mut rng, mut count) = (fastrand::Rng::with_seed(3), 0);
@@ -98,7 +98,7 @@ pub async fn one_by_one(system: &System, users: &Users, time: Duration) -> f64 {
     per_second(count, started.elapsed())
 }
 
-/// Adds a point to each of the users from 1 to `users`; returns how many.
+/// Adds a point to each of the users from 1 to `users`. Returns the number of users.
 pub async fn see_all(system: &System, users: i64) -> u64 {
     let service = system.service(1);
     let deltas: Vec<Delta> = (1..=users).map(delta).collect();
@@ -120,7 +120,7 @@ fn delta(user: i64) -> Delta {
     }
 }
 
-/// Reads a second of PostgreSQL's own benchmark: `pgbench -S`, prepared, in the database of `system`.
+/// The rate of reads per second in PostgreSQL's own benchmark: `pgbench -S`, prepared, in the database of `system`.
 pub async fn pgbench(system: &System, connections: u64, time: Duration) -> f64 {
     let run = async |arguments: &[&str]| {
         let output = Command::new("pgbench").args(arguments).arg(&system.database.url).output().await;

@@ -1,4 +1,4 @@
-//! The charts of `docs/performance.md`, as SVG. Nothing is measured here.
+//! Draws the charts of `docs/performance.md` as SVG. Must not contain a measurement.
 
 use std::path::Path;
 
@@ -18,7 +18,7 @@ use crate::{
 
 const SIZE: (u32, u32) = (760, 380);
 
-/// Colours that the colour-blind can tell apart (Okabe and Ito, 2008).
+/// Colours that colour-blind readers can tell apart (Okabe and Ito, 2008).
 const COLOURS: [RGBColor; 4] =
     [RGBColor(0, 114, 178), RGBColor(213, 94, 0), RGBColor(0, 158, 115), RGBColor(204, 121, 167)];
 
@@ -27,13 +27,13 @@ struct Series {
     points: Vec<(f64, f64)>,
 }
 
-/// How the axis below is labelled.
+/// The title and the labels of the horizontal axis.
 struct Axis {
     title: &'static str,
     label: fn(&f64) -> String,
 }
 
-/// `batch.svg`: throughput against the deltas in a message.
+/// `batch.svg`: the throughput by the number of deltas in a message.
 pub fn batch(folder: &Path, lines: &[Line], batches: &[usize]) {
     let points =
         batches.iter().zip(of_topic(lines, "batch")).map(|(batch, line)| (count(*batch), line.value()));
@@ -42,7 +42,7 @@ pub fn batch(folder: &Path, lines: &[Line], batches: &[usize]) {
     draw(&folder.join("batch.svg"), "Applied a second, against the deltas in a message", &axis, &series);
 }
 
-/// `growth.svg`: throughput against the length of the log.
+/// `growth.svg`: the throughput by the length of the log.
 pub fn growth(folder: &Path, lines: &[Line], log_rows: &[u64]) {
     let of = |kind: usize, name: &str| {
         let lines = of_topic(lines, "growth").skip(kind).step_by(2);

@@ -1,6 +1,5 @@
-//! The load bench: the release executable under load on private servers. Every figure is measured beside what
-//! limits it, in the same run; every delta is accounted for at the end of each scene. The harness is that of
-//! the tests.
+//! The load bench: runs the release executable under load on private servers. It measures every figure beside its
+//! ceiling in the same run, and accounts for every delta at the end of each scene. It uses the harness of the tests.
 
 #![expect(unreachable_pub, reason = "a file's `pub` says what other files may use")]
 
@@ -26,30 +25,30 @@ mod traffic;
 #[path = "../../tests/support/mod.rs"]
 mod support;
 
-/// The sustained rate, where it was never measured.
+/// The sustained rate to use if it was never measured.
 const SUSTAINED: f64 = 4_000.0;
 
-/// Measures what the service does and what it costs, each figure beside what limits it in the same run.
+/// Measures the throughput, latency and cost of the service, each figure beside its ceiling in the same run.
 #[derive(Parser)]
 #[expect(clippy::struct_excessive_bools, reason = "flags")]
 struct Options {
-    /// About two and a half minutes: each figure once, and shorter.
+    /// Measure each figure once, and for a shorter time: about two and a half minutes in all.
     #[arg(long)]
     quick: bool,
-    /// Compare with a log of 100 million rows as well, which takes an hour.
+    /// Also compare with a log of 100 million rows. This takes an hour.
     #[arg(long, conflicts_with = "quick")]
     long: bool,
-    /// Only the topics that are named: accept, apply, sync (with read), sustained, latency, skew, batch,
-    /// concurrency, growth, footprint.
+    /// Measure only these topics: accept, apply, sync (with read), sustained, latency, skew, batch, concurrency,
+    /// growth, footprint.
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
     /// Write the figures to a file, as JSON.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
-    /// Write the table into docs/performance.md, and the charts beside it; other topics stay as they are.
+    /// Write the table into docs/performance.md, and the charts beside it. Other topics stay as they are.
     #[arg(long)]
     docs: bool,
-    /// Given by `cargo bench`.
+    /// Passed by `cargo bench`.
     #[arg(long, hide = true)]
     bench: bool,
 }
@@ -150,7 +149,7 @@ async fn main() {
     }
 }
 
-/// What the figures were measured on.
+/// Describes the machine and the software of the measurement.
 async fn machine() -> String {
     let cores = std::thread::available_parallelism().expect("a number of cores");
     let versions = System::new().await.versions().await;
@@ -158,7 +157,7 @@ async fn machine() -> String {
     format!("{today}, {cores} cores for everything, the load included, {versions}; medians of the runs.")
 }
 
-/// Prints what a scene came to.
+/// Prints the figures of a scene.
 fn show(lines: &mut Vec<Line>, of_scene: Vec<Line>) {
     for line in &of_scene {
         println!("{line}");

@@ -1,10 +1,10 @@
-//! What was measured: the table, for people, machines and the documentation. Nothing is measured here.
+//! The table of figures, for people, machines and the documentation. Must not contain a measurement.
 
 use std::{fmt, fs, path::Path};
 
 use serde::{Deserialize, Serialize};
 
-/// Where and when all figures were measured.
+/// All figures, and where and when they were measured.
 #[derive(Serialize, Deserialize)]
 pub struct Report {
     pub machine: String,
@@ -12,13 +12,13 @@ pub struct Report {
 }
 
 impl Report {
-    /// What an earlier run wrote.
+    /// The report of an earlier run.
     pub fn read_json(file: &Path) -> Option<Self> {
         let json = fs::read_to_string(file).ok()?;
         Some(serde_json::from_str(&json).expect("the figures of an earlier run"))
     }
 
-    /// With what an earlier run measured of other topics.
+    /// Adds the figures that an earlier run measured for other topics.
     pub fn together_with(mut self, earlier: Option<Self>) -> Self {
         let others = earlier.into_iter().flat_map(|earlier| earlier.lines);
         let others = others.filter(|old| self.lines.iter().all(|new| new.topic != old.topic));
@@ -33,7 +33,7 @@ impl Report {
         fs::write(file, json).expect("a file that can be written");
     }
 
-    /// Replaces what is between the marks of `file`.
+    /// Replaces the text between the marks of `file`.
     pub fn write_into(&self, file: &Path) {
         let text = fs::read_to_string(file).expect("the documentation");
         let (before, rest) = text.split_once(BEGIN).expect("the mark of the beginning");
@@ -65,7 +65,7 @@ const TOPICS: [&str; 11] = [
     "footprint",
 ];
 
-/// One figure, each time it was measured, with what limits it from outside.
+/// One figure in every run, with its ceiling.
 #[derive(Serialize, Deserialize)]
 pub struct Line {
     /// accept, apply, …
@@ -77,14 +77,14 @@ pub struct Line {
     pub target: Option<Target>,
 }
 
-/// What the figure is measured against, in the same run.
+/// The external limit that the figure is compared with, measured in the same run.
 #[derive(Serialize, Deserialize)]
 pub struct Ceiling {
     pub what: String,
     pub measured: Vec<f64>,
 }
 
-/// What the figure should come to.
+/// The value that the figure should reach.
 #[derive(Clone, Copy, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Target {
@@ -116,7 +116,7 @@ impl Line {
         self
     }
 
-    /// Adds what one run came to, and its ceiling in that run.
+    /// Adds the figure of one run, and its ceiling in that run.
     pub fn add(&mut self, measured: f64, ceiling: f64) {
         self.measured.push(measured);
         if let Some(of) = &mut self.ceiling {
@@ -136,7 +136,7 @@ impl Line {
         ))
     }
 
-    /// Whether it comes to its target.
+    /// Returns whether it reaches its target, if it has one.
     pub fn holds(&self) -> Option<bool> {
         Some(match self.target? {
             Target::RatioAtLeast(least) => self.ratio()? >= least,

@@ -1,5 +1,5 @@
-//! HTTP load over bare connections, cheap enough to leave the CPU to what is measured. No figure is judged
-//! here.
+//! HTTP load over bare connections, cheap enough to leave the CPU to the service. Must not contain a judgement of a
+//! figure.
 
 use std::{
     net::SocketAddr,
@@ -18,19 +18,19 @@ use hyper::{Request, StatusCode, body::Bytes, client::conn::http1, header::Heade
 use hyper_util::rt::TokioIo;
 use tokio::{net::TcpStream, sync::mpsc, task::JoinSet, time::sleep};
 
-/// How long a closed loop runs before it is measured.
+/// How long a closed loop runs before the measurement.
 const WARM_UP: Duration = Duration::from_secs(1);
 
-/// The operations of a batch.
+/// The number of operations in a batch.
 pub const OPERATIONS: u64 = 100;
 
-/// How many users are drawn beforehand.
+/// The number of users that are drawn before the load.
 const DRAWN: usize = 1 << 20;
 
 /// The seed of every choice: each run picks the same users.
 const SEED: u64 = 1;
 
-/// What every request of a load does.
+/// The kind of request that a load sends.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// Queue one point: 202.
@@ -44,7 +44,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// The deltas of a request.
+    /// The number of deltas in a request.
     pub fn deltas(self) -> u64 {
         match self {
             Self::Add | Self::Wait => 1,
@@ -61,19 +61,19 @@ impl Kind {
     }
 }
 
-/// For whom.
+/// The users of a load.
 #[derive(Clone)]
 pub enum Users {
-    /// Each of the users from 1 to this as often as any other.
+    /// The users from 1 to this number, all equally often.
     Uniform(i64),
-    /// One user alone.
+    /// A single user.
     Hot,
-    /// One of these, which were drawn before: it costs the load nothing to speak of.
+    /// Users that were drawn before the load, so that the choice costs next to nothing.
     Drawn(Arc<[i64]>),
 }
 
 impl Users {
-    /// Zipf's law with exponent 1: the k-th user 1/k as often as the first.
+    /// Zipf's law with exponent 1: the k-th user occurs 1/k as often as the first.
     pub fn zipf(users: u32) -> Self {
         let mut sum = 0.0;
         let shares = (1..=users).map(|rank| {
@@ -98,7 +98,7 @@ impl Users {
     }
 }
 
-/// A connection of its own; one request at a time.
+/// A connection that carries one request at a time.
 pub struct Wire(http1::SendRequest<Full<Bytes>>);
 
 impl Wire {
@@ -110,7 +110,7 @@ impl Wire {
         Self(sender)
     }
 
-    /// Sends a request for users of `users`, and reads the whole answer, which must be the expected one.
+    /// Sends a request for users of `users`, reads the whole answer, and checks it.
     async fn send_for(&mut self, kind: Kind, users: &Users, rng: &mut Rng) {
         let request = match kind {
             Kind::Add | Kind::Wait | Kind::Read => request(kind, users.pick(rng)),
@@ -150,22 +150,22 @@ fn post(path: &str, body: String) -> Request<Full<Bytes>> {
     request.body(Full::from(body)).expect("a valid request")
 }
 
-/// As many requests as the answers let through: each connection sends one when it has the answer to the last.
+/// A closed loop: each connection sends its next request when it has the answer to the last one.
 #[derive(Clone)]
 pub struct Closed {
     pub kind: Kind,
     pub users: Users,
     pub connections: u64,
-    /// How long it is measured, after the warm-up.
+    /// The time of the measurement, after the warm-up.
     pub time: Duration,
-    /// Where it ends even so.
+    /// The number of requests after which it ends early.
     pub at_most: u64,
 }
 
-/// What a closed loop came to.
+/// The result of a closed loop.
 pub struct Answered {
     pub per_second: f64,
-    /// All requests, with those of the warm-up.
+    /// The number of requests, including the warm-up.
     pub total: u64,
 }
 
@@ -200,7 +200,7 @@ impl Closed {
     }
 }
 
-/// So many requests a second, whatever the answers do.
+/// An open loop: a fixed rate of requests, whenever the answers come.
 pub struct Open {
     pub kind: Kind,
     pub users: Users,
@@ -210,14 +210,14 @@ pub struct Open {
 }
 
 impl Open {
-    /// All connections, open.
+    /// Opens all connections.
     pub async fn connect(&self, address: SocketAddr) -> Vec<Wire> {
         join_all((0..self.connections).map(|_| Wire::open(address))).await
     }
 
-    /// The latencies in microseconds, each from the time at which the request was due: a request that had to
-    /// wait for its connection counts that as well, so that nothing is omitted where the service is slow. A
-    /// thread of its own keeps the time, which the runtime's timers only do to a millisecond.
+    /// Returns the latencies in microseconds. Each counts from the time when the request was due. So it includes the
+    /// wait for a free connection, and no slow phase of the service is omitted. A separate thread keeps the time,
+    /// because the runtime's timers are only exact to a millisecond.
     pub async fn run(&self, wires: Vec<Wire>) -> Histogram<u64> {
         let mut connections = JoinSet::new();
         let mut queues = Vec::new();
@@ -255,7 +255,7 @@ impl Open {
     }
 }
 
-/// Latencies from a microsecond to a minute, to three digits.
+/// A histogram of latencies from a microsecond to a minute, with three significant digits.
 pub fn histogram() -> Histogram<u64> {
     Histogram::new_with_bounds(1, 60_000_000, 3).expect("valid bounds")
 }

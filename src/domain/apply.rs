@@ -1,4 +1,5 @@
-//! Groups of deltas → transactions, as large as the database can take. Must not contain SQL or a rule of the ledger.
+//! Turns groups of deltas into transactions, as large as the database can take. Must not contain SQL or a rule of the
+//! ledger.
 
 use std::{
     collections::HashMap,
@@ -19,13 +20,13 @@ use super::{
 };
 use crate::infra::{lane::Trip, logging, metrics::StoreMetrics};
 
-/// A transaction that took no longer may be followed by one of twice its size.
+/// After a transaction that took no longer than this, the next may be twice as large.
 const QUICK_MS: u64 = 500;
 
-/// The most users that are taken to be slow by themselves, one after the other: where more are, it is the database.
+/// The most consecutive users that are each considered slow. If there are more, the database is slow.
 const SLOW_USERS_MAX: usize = 8;
 
-/// The most deltas in one transaction, at the pace that the database has. All trips share it.
+/// The most deltas in one transaction, at the current pace of the database. All trips share it.
 #[derive(Clone, Debug)]
 pub(super) struct Pace(Arc<AtomicUsize>);
 
@@ -36,19 +37,19 @@ impl Default for Pace {
 }
 
 impl Pace {
-    /// A trip may pass [`APPLY_BATCH_MAX`] by the last of its groups.
+    /// The last group of a trip may exceed [`APPLY_BATCH_MAX`].
     const MAX: usize = 4 * APPLY_BATCH_MAX;
 
     pub(super) fn batch_max(&self) -> usize {
         self.0.load(Ordering::Relaxed)
     }
 
-    /// A transaction of `size` deltas was too slow.
+    /// Notes that a transaction of `size` deltas was too slow.
     fn too_slow(&self, size: usize) {
         self.0.fetch_min((size / 2).max(1), Ordering::Relaxed);
     }
 
-    /// A transaction of `size` deltas, and no fewer than were allowed, took so long.
+    /// Notes that a transaction of `size` deltas took `time`. A transaction smaller than the maximum says nothing.
     fn took(&self, size: usize, time: Duration) {
         let max = self.batch_max();
         if max < Self::MAX && size >= max && time <= Duration::from_millis(QUICK_MS) {
@@ -57,7 +58,7 @@ impl Pace {
     }
 }
 
-/// Its batches are transactions.
+/// A trip whose batches are transactions.
 pub(super) struct ApplyTrip {
     store: Store,
     pace: Pace,
@@ -93,14 +94,14 @@ impl ApplyTrip {
         Self { store, pace, patience, metrics }
     }
 
-    /// Applies the deltas in their order: at once, or in parts where that takes the database too long, or one by one
-    /// where it refuses, so that only the guilty is refused. The first result that is neither final nor a user's own
-    /// ends the group: what follows may be of the same user.
+    /// Applies the deltas in order: all at once, in parts if that takes the database too long, or one by one if the
+    /// database refuses, so that only the offending delta is refused. The first result that is neither final nor an
+    /// obstacle of one user ends the group: a later delta may belong to the same user.
     pub(super) async fn apply(&self, deltas: &[Delta]) -> Vec<Result<Outcome, ServiceError>> {
         let mut results = Vec::with_capacity(deltas.len());
         let mut obstacles = HashMap::new();
         let (mut one_by_one_until, mut slow_users) = (0, 0);
-        // While what takes too long is searched for; the pace is the database's, and this the group's own.
+        // Narrows the search for the delta that takes too long. Unlike the pace, it concerns this group only.
         let mut bound = usize::MAX;
         let began = Instant::now();
         while results.len() < deltas.len() {
@@ -139,7 +140,7 @@ impl ApplyTrip {
         results
     }
 
-    /// One transaction for those of `part` whose users have no obstacle; those who turn out to have one are added.
+    /// Runs one transaction for the deltas of `part` whose users have no obstacle, and adds the obstacles it finds.
     async fn transact(
         &self,
         part: &[Delta],
@@ -201,7 +202,7 @@ impl ApplyTrip {
     }
 }
 
-/// A request id that stands for another change: this one is not applied, and its sender may not know.
+/// Warns that a request id stands for another change: this delta is not applied, and its sender may not know.
 fn warn_of_conflict(delta: &Delta, outcome: &Outcome) {
     let first = &outcome.entry.delta;
     let pairs = [

@@ -1,5 +1,5 @@
-//! The proof that every balance is what its log comes to. It reads one snapshot, writes nothing and locks
-//! nothing, so it may run beside the service, or on a replica.
+//! Proves that every balance equals the sum of its log. Must not contain a write or a lock: the audit reads one
+//! snapshot, beside the service or on a replica.
 
 use std::fmt;
 
@@ -13,30 +13,30 @@ mod moment;
 mod scan;
 mod uniqueness;
 
-/// The most users whose entries are followed at the same time: some 180 MB of memory. With more users the
-/// log is read several times, for some of the users each time.
+/// The most users whose entries are followed at the same time: some 180 MB of memory. If there are more users, the log
+/// is read several times, each time for some of the users.
 const USERS_AT_A_TIME: usize = 3_600_000;
 
-/// The most entries that are kept because they lie in the table before their predecessors: some 50 MB.
+/// The most entries that are kept because they come before their predecessors in the table: some 50 MB.
 const EARLY_MAX: usize = 900_000;
 
-/// What was checked, and what is broken.
+/// The counts of an audit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AuditReport {
-    /// Entries in the log.
+    /// The number of entries in the log.
     pub entries: i64,
-    /// Rows of balances.
+    /// The number of balances.
     pub users: i64,
-    /// Findings, at most a few for each broken entry.
+    /// The number of findings, at most a few for each broken entry.
     pub findings: u64,
 }
 
-/// How much an audit keeps in memory.
+/// The limits on what an audit keeps in memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AuditLimits {
     /// The most users whose entries are followed at the same time, at least 2.
     pub users: usize,
-    /// The most entries that are kept because they lie in the table before their predecessors.
+    /// The most entries that are kept because they come before their predecessors in the table.
     pub early: usize,
 }
 
@@ -46,18 +46,18 @@ impl Default for AuditLimits {
     }
 }
 
-/// One thing that is not as it should be.
+/// One value that breaks a rule.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
-    /// Whose ledger.
+    /// The user whose ledger it is in.
     pub user_id: i64,
-    /// At which entry; `None` for the balance itself.
+    /// The entry, or `None` for the balance itself.
     pub seq: Option<i64>,
     /// The column at fault.
     pub column: &'static str,
-    /// The rule, or what the entries before it come to.
+    /// The rule, or the value that follows from the entries before.
     pub expected: String,
-    /// What is there.
+    /// The value in the table.
     pub found: String,
 }
 
@@ -76,31 +76,30 @@ impl fmt::Display for Finding {
 /// Why the audit could not be finished.
 #[derive(Debug, thiserror::Error)]
 pub enum AuditError {
-    /// No connection.
+    /// There is no connection.
     #[error(transparent)]
     Pool(#[from] deadpool_postgres::PoolError),
     /// A query failed.
     #[error(transparent)]
     Query(#[from] tokio_postgres::Error),
-    /// The table and its index have different entries.
+    /// A table and its index have different rows.
     #[error(
-        "user {0}: the tables hold damage that a look at this user alone does not show: \
+        "user {0}: the tables are damaged, but the rows of this user alone show no damage: \
          an index is corrupt, or the id is null (try `reindex table log` and `reindex table user_point`)"
     )]
     Hidden(i64),
 }
 
-/// Audits everything: `progress` hears how many of how many blocks of the log are read, `find` hears each
-/// finding.
+/// Audits all users. It calls `progress` with the number of blocks of the log that are read and their total, and `find`
+/// with each finding.
 ///
-/// The log is read in the order of the table, which is nearly the order in which it was written. Of each user
-/// the number, the balance and the time of the last entry so far are kept: the next entry must go on from
-/// there. An entry that lies before its predecessor waits for it. So every chain, gap, time and balance is
-/// compared, and none is only summed up. Where something does not fit, the user's entries are read once more,
-/// in their order, to name it.
+/// The audit reads the log in the order of the table, which is nearly the order in which it was written. For each user
+/// it keeps the number, the balance and the time of the last entry so far: the next entry must continue from there. An
+/// entry that comes before its predecessor waits for it. So the audit compares every chain, gap, time and balance, and
+/// not only sums. If something does not fit, it reads the user's entries once more, in order, to name the error.
 ///
 /// # Errors
-/// [`AuditError`]; on a replica also where recovery cancels a long query.
+/// [`AuditError`]. On a replica, recovery may also cancel a long query.
 pub async fn audit(
     pool: &Pool,
     progress: impl FnMut(i64, i64),
@@ -109,7 +108,7 @@ pub async fn audit(
     audit_within(AuditLimits::default(), pool, progress, find).await
 }
 
-/// The same with other limits on what is kept in memory.
+/// As [`audit`], with other limits on what is kept in memory.
 ///
 /// # Errors
 /// As [`audit`].
@@ -120,7 +119,7 @@ pub async fn audit_within(
     mut find: impl FnMut(Finding),
 ) -> Result<AuditReport, AuditError> {
     let client = pool.get().await?;
-    // The limits and the preference for indexes are for the service: this reads whole tables.
+    // The session's limits and its preference for indexes are for the service. The audit reads whole tables.
     client.batch_execute("reset all; begin isolation level repeatable read, read only").await?;
     let mut findings = 0;
     let mut count = |finding| {
@@ -143,7 +142,7 @@ pub async fn audit_within(
     Ok(AuditReport { entries, users, findings })
 }
 
-/// Compares each balance with where the user's entries end, and names what is broken; how many there are.
+/// Compares each balance with the user's last entry, and reports what is broken. Returns the number of balances.
 async fn compare_balances(
     client: &Client,
     chains: &mut Chains,
@@ -159,25 +158,25 @@ async fn compare_balances(
         for balance in some {
             users += 1;
             let standing = chains.compare(&balance);
-            name(client, balance.user_id, standing, find).await?;
+            report(client, balance.user_id, standing, find).await?;
         }
     }
     balances.close().await?;
-    for (user_id, standing) in chains.left() {
-        name(client, user_id, standing, find).await?;
+    for (user_id, standing) in chains.without_balance() {
+        report(client, user_id, standing, find).await?;
     }
     Ok(users)
 }
 
-/// Names what is wrong with a user, if anything is.
-async fn name(
+/// Reports what is wrong with a user, if anything.
+async fn report(
     client: &Client,
     user_id: i64,
     standing: Standing,
     find: &mut impl FnMut(Finding),
 ) -> Result<(), AuditError> {
     match standing {
-        Standing::Sound | Standing::Told => {}
+        Standing::Sound | Standing::Reported => {}
         Standing::Unread => {
             examine::user(client, user_id, find).await?;
         }

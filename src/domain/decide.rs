@@ -63,7 +63,7 @@ mod tests {
     use super::*;
     use crate::domain::delta::Points;
 
-    /// A few users and request ids, so that duplicates happen; points near both limits.
+    /// A delta of a few users and request ids, so that duplicates happen, with points near both limits.
     fn any_delta() -> impl Strategy<Value = Delta> {
         let point = prop_oneof![1..100i64, POINTS_MAX - 50..=POINTS_MAX];
         (1..4i64, 0..40u128, any::<bool>(), point).prop_map(|(user, request, add, point)| Delta {
@@ -77,7 +77,7 @@ mod tests {
         })
     }
 
-    /// The same rules, the slow way: a user's log is a list, and the balance is its sum.
+    /// The same rules in a slow implementation: a user's log is a list, and the balance is its sum.
     fn naive(log: &mut Vec<Entry>, delta: &Delta) -> Outcome {
         let of_user: Vec<&Entry> = log.iter().filter(|e| e.delta.user_id == delta.user_id).collect();
         if let Some(first) = of_user.iter().find(|e| e.delta.request_id == delta.request_id) {

@@ -1,9 +1,9 @@
-//! Whole numbers, judged on the digits that were sent. Must not contain floating-point numbers.
+//! Parses whole numbers from their digits. Must not contain floating-point numbers.
 
-/// The digits of the largest number that fits, 2^63 − 1.
+/// The number of digits of the largest number that fits, 2^63 − 1.
 const DIGITS_MAX: usize = 19;
 
-/// The number that `text` is in the notation of JSON (RFC 8259 §6), where it is whole and fits. `5.0`, `1e2` and
+/// Parses a number in JSON notation (RFC 8259 §6). Returns `None` if it is not whole or does not fit. `5.0`, `1e2` and
 /// `100e-2` are whole, as in JSON Schema (2020-12 Validation §6.1.1). The cost does not depend on the exponent.
 #[must_use]
 pub fn whole_number(text: &str) -> Option<i64> {
@@ -21,7 +21,7 @@ pub fn whole_number(text: &str) -> Option<i64> {
     if whole.is_empty() || leading_zero || !is_digits(whole) || !is_digits(fraction) {
         return None;
     }
-    // A number is its digits without zeros at either end, times a power of ten.
+    // The number equals its digits, without the zeros at either end, times a power of ten.
     let digits = || whole.bytes().chain(fraction.bytes());
     let leading = digits().take_while(|digit| *digit == b'0').count();
     let trailing = digits().rev().take_while(|digit| *digit == b'0').count();
@@ -38,7 +38,7 @@ pub fn whole_number(text: &str) -> Option<i64> {
     i64::try_from(if negative { -number } else { number }).ok()
 }
 
-/// An exponent. One that is out of every range stays out of it.
+/// Parses an exponent. One that does not fit becomes the largest or smallest, which is out of range as well.
 fn exponent_of(text: &str) -> Option<i64> {
     let (negative, digits) = match text.strip_prefix(['+', '-']) {
         Some(digits) => (text.starts_with('-'), digits),
@@ -64,7 +64,7 @@ mod tests {
     /// The longest exponent that the oracle writes out.
     const WRITTEN_MAX: i32 = 400;
 
-    /// Writes the number out in full and looks at the digits behind the point.
+    /// Writes the number out in full and checks the digits after the decimal point.
     fn oracle(text: &str) -> Option<i64> {
         let (mantissa, exponent) = text.split_once(['e', 'E']).unwrap_or((text, "0"));
         let (sign, mantissa) = mantissa.strip_prefix('-').map_or(("", mantissa), |rest| ("-", rest));

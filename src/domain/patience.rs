@@ -1,4 +1,4 @@
-//! How long, and how often, what PostgreSQL could not do is tried again. Must not contain what is tried.
+//! How long and how often a failed operation on PostgreSQL is retried. Must not contain the operations.
 
 use std::time::{Duration, Instant};
 
@@ -9,27 +9,27 @@ use tokio_util::sync::CancellationToken;
 use super::{ServiceError, store::StoreError};
 use crate::infra::metrics::StoreMetrics;
 
-/// The pauses between tries while PostgreSQL can't be used.
+/// The bounds of the pause between two attempts while PostgreSQL is unavailable.
 const RETRY_PAUSE_MIN_MS: u64 = 20;
 const RETRY_PAUSE_MAX_MS: u64 = 1_000;
 
-/// How long we go on trying for a caller who waits for the answer.
+/// How long attempts go on for a caller that waits for the answer.
 const CALLER_PATIENCE_MS: u64 = 1_500;
 
-/// How long a worker goes on trying: then others, whose database may answer, get what it holds.
+/// How long a worker keeps trying. Afterwards, other workers get its messages: their database may answer.
 const QUEUE_PATIENCE_MS: u64 = 10_000;
 
-/// What to do about an outage of PostgreSQL.
+/// How long to keep trying during an outage of PostgreSQL.
 #[derive(Clone)]
 pub enum Patience {
-    /// Somebody waits for the answer: try again for a moment, then say so.
+    /// A caller waits for the answer: try for a moment, then report the failure.
     Caller,
     /// The queue holds the deltas: try for about ten seconds, or until the token is cancelled.
     Queue(CancellationToken),
 }
 
 impl Patience {
-    /// Whether nothing more should be begun of what began then.
+    /// Returns whether work that began at `began` should start nothing more.
     pub(super) fn has_ended(&self, began: Instant) -> bool {
         match self {
             Self::Caller => began.elapsed() > Duration::from_millis(CALLER_PATIENCE_MS),
@@ -45,7 +45,7 @@ impl Patience {
     }
 }
 
-/// Tries again what may succeed later, with growing pauses, for as long as `patience` lasts.
+/// Retries an attempt that may succeed later, with growing pauses, for as long as `patience` lasts.
 pub(super) async fn retried<T, F: Future<Output = Result<T, StoreError>>>(
     attempt: impl FnMut() -> F,
     patience: &Patience,
@@ -81,7 +81,7 @@ pub(super) async fn retried<T, F: Future<Output = Result<T, StoreError>>>(
         .await
 }
 
-/// What a failure means to those who asked, once nothing is tried any more.
+/// What a failure means to the caller, once there are no more attempts.
 impl From<StoreError> for ServiceError {
     fn from(error: StoreError) -> Self {
         match error {

@@ -1,4 +1,4 @@
-//! Reading: balances, the log, what became of a request, looked up together. Must not contain writes or SQL.
+//! Reads balances, the log and the outcomes of requests, in batches. Must not contain writes or SQL.
 
 use std::{marker::PhantomData, time::Duration};
 
@@ -20,7 +20,7 @@ use crate::infra::{
     metrics::StoreMetrics,
 };
 
-/// The most entries of a page.
+/// The most entries in a page.
 pub const PAGE_MAX: u16 = 1_000;
 
 /// The most ids in one query.
@@ -29,48 +29,49 @@ const IDS_MAX: usize = 1_000;
 /// The most queries that travel together on one connection.
 const PIPELINE_MAX: usize = 16;
 
-/// Connections that read the log at once.
+/// The number of connections that read the log at once.
 const PAGES_AT_ONCE: usize = 2;
 
-/// The most callers that wait for an outcome to come.
+/// The most callers that wait for an outcome.
 const WAITERS_MAX: usize = 1_000;
-/// All who wait for an outcome look at the same moments, this far apart: one query for all of them.
+
+/// The time between two looks for outcomes. All waiting callers look at the same moments, so one query serves them all.
 const ROUND_MS: u64 = 50;
 
-/// Which entries of a user's log.
+/// Selects entries of a user's log.
 #[derive(Clone, Debug)]
 pub struct HistoryQuery {
     /// Whose.
     pub user_id: UserId,
     /// The most entries to return, from 1 to [`PAGE_MAX`].
     pub limit: u16,
-    /// Only those with a smaller `seq`.
+    /// Only entries with a smaller `seq`.
     pub before: Option<i64>,
-    /// Only those that were written at this time or later.
+    /// Only entries written at this time or later.
     pub from: Option<Timestamp>,
-    /// Only those that were written before this time.
+    /// Only entries written before this time.
     pub to: Option<Timestamp>,
-    /// Only those of this status.
+    /// Only entries with this status.
     pub status: Option<Status>,
 }
 
 /// A part of a user's log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Page {
-    /// The newest first.
+    /// The entries, newest first.
     pub entries: Vec<Entry>,
-    /// The `before` of the next page, if there is one. A page of one status may have fewer entries than
-    /// its limit, or none, and a next one all the same: it looks through a bounded part of the log.
+    /// The `before` of the next page, if there is one. A page of one status searches a bounded part of the log: it may
+    /// have fewer entries than its limit, or none, and a next page nevertheless.
     pub next: Option<i64>,
 }
 
-/// Something to look up, many at a time.
+/// A query that is looked up together with others of its kind.
 trait LookUp: Clone + Send + Sync + 'static {
     type Answer: Clone + Send + 'static;
     const NAME: &'static str;
     const TOGETHER_MAX: usize;
 
-    /// An answer for each of `asked`, in their order.
+    /// Returns an answer for each of `asked`, in order.
     fn look_up(
         store: &Store,
         asked: &[Self],
@@ -119,7 +120,7 @@ impl LookUp for HistoryQuery {
     }
 }
 
-/// Its batches are queries.
+/// A trip whose batches are queries.
 struct ReadTrip<Q> {
     store: Store,
     metrics: StoreMetrics,
@@ -140,7 +141,7 @@ impl<Q: LookUp> Trip for ReadTrip<Q> {
     async fn carry(&mut self, asked: Vec<Q>) -> Vec<Self::Reply> {
         match self.look_up(&asked).await {
             Ok(answers) => answers.into_iter().map(Ok).collect(),
-            // One by one, so that only those who ask for the damaged row are told of it.
+            // One by one, so that only callers that ask for the damaged row get its error.
             Err(StoreError::Unreadable(_)) if asked.len() > 1 => {
                 let mut answers = Vec::new();
                 for one in asked.chunks(1) {
@@ -160,7 +161,7 @@ impl<Q: LookUp> ReadTrip<Q> {
     }
 }
 
-/// What is read, and who waits for it.
+/// The lanes of reads, and the callers that wait for outcomes.
 pub(super) struct Readers {
     balances: Lane<ReadTrip<UserId>>,
     outcomes: Lane<ReadTrip<(UserId, RequestId)>>,
@@ -171,7 +172,7 @@ pub(super) struct Readers {
 }
 
 impl Readers {
-    /// Up to `concurrency` reads of balances at once, and a few of what is rarer.
+    /// Runs up to `concurrency` reads of balances at once, and fewer of the other reads.
     pub(super) fn start(store: &Store, concurrency: usize, metrics: &StoreMetrics) -> Self {
         Self {
             balances: start(store, concurrency, metrics),
@@ -183,7 +184,7 @@ impl Readers {
         }
     }
 
-    /// The next moment at which everybody who waits looks.
+    /// The next moment at which all waiting callers look.
     fn next_round(&self) -> Instant {
         let since = self.first_round.elapsed().as_millis();
         let rounds = u64::try_from(since).unwrap_or(u64::MAX) / ROUND_MS + 1;
@@ -197,24 +198,24 @@ fn start<Q: LookUp>(store: &Store, at_once: usize, metrics: &StoreMetrics) -> La
 }
 
 impl PointService {
-    /// The connections that a service makes use of at once, where it serves reads as well.
+    /// The number of connections that a service uses at once, reads included.
     #[must_use]
     pub const fn connections(concurrency: usize) -> usize {
         // Transactions and reads of balances, outcomes, past balances, and pages.
         2 * concurrency + 2 + PAGES_AT_ONCE
     }
 
-    /// The balance of a user, or `None` for one that was never seen.
+    /// Returns the balance of a user, or `None` for an unknown user.
     ///
     /// # Errors
-    /// [`ServiceError`] within a few seconds where PostgreSQL does not answer.
+    /// [`ServiceError`] if PostgreSQL does not answer, within a few seconds.
     pub async fn balance(&self, user_id: UserId) -> Result<Option<Balance>, ServiceError> {
         self.readers.balances.call(user_id).await?
     }
 
-    /// What [`PointService::balance`] was at a time, by the log: the balance after the last entry that was
-    /// written then or before. A user's entries are in the order of their times, whatever the clock did. It is
-    /// final for a time that is past by more than a transaction may take, some seconds.
+    /// Returns a user's balance at a time: the balance after the last entry written at that time or earlier. The times
+    /// of a user's entries never go back, whatever the clock does. The answer is final once the time lies further back
+    /// than a transaction may take, which is some seconds.
     ///
     /// # Errors
     /// As [`PointService::balance`].
@@ -222,7 +223,7 @@ impl PointService {
         self.readers.past_balances.call((user_id, at)).await?
     }
 
-    /// A page of a user's log; an empty one for a user that was never seen.
+    /// Returns a page of a user's log. It is empty for an unknown user.
     ///
     /// # Errors
     /// As [`PointService::balance`].
@@ -230,7 +231,7 @@ impl PointService {
         self.readers.pages.call(query).await?
     }
 
-    /// The log's entry of a request, or `None` while there is none.
+    /// Returns the log entry of a request, or `None` while there is none.
     ///
     /// # Errors
     /// As [`PointService::balance`].
@@ -242,8 +243,8 @@ impl PointService {
         self.readers.outcomes.call((user_id, request_id)).await?
     }
 
-    /// The same, as soon as there is an entry, or `None` after `limit`. Where too many wait already it does
-    /// not: the answer is that of [`PointService::outcome`].
+    /// As [`PointService::outcome`], but waits up to `limit` for the entry. It does not wait if too many callers wait
+    /// already.
     ///
     /// # Errors
     /// As [`PointService::balance`].

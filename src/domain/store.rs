@@ -1,5 +1,5 @@
-//! Every SQL statement on our tables, and what a failure of one means. Private to the domain; no rule of
-//! the ledger may enter: `settle` decides, this writes it down.
+//! The SQL statements of the ledger, and what a failed statement means. Must not contain a rule of the ledger: `decide`
+//! decides, and the store writes the entries.
 
 use std::time::Duration;
 
@@ -20,30 +20,30 @@ mod read;
 
 pub(super) use apply::Decision;
 
-/// The longest that PostgreSQL may take to show that it is there.
+/// The longest that PostgreSQL may take to show that it can apply changes.
 const ANSWER_TIMEOUT_MS: u64 = 2_000;
 
-/// What a failed statement means for the deltas in hand.
+/// What a failed statement means for its deltas.
 #[derive(Clone, Debug, thiserror::Error)]
 pub(super) enum StoreError {
-    /// The database can't be used now: try again later, with the same deltas.
-    #[error("PostgreSQL is not available: {0}")]
+    /// The database is unavailable: try again later, with the same deltas.
+    #[error("PostgreSQL is unavailable: {0}")]
     Unavailable(String),
-    /// The database is there, and this took longer than it may: try again with less.
+    /// The database is available, but the statement took too long: try again with fewer deltas.
     #[error("PostgreSQL takes too long: {why}")]
     TooSlow {
-        /// What it is where there is no less.
+        /// The obstacle of the user, if there was only one delta.
         obstacle: Obstacle,
-        /// What PostgreSQL, or our own limit, says.
+        /// The message of PostgreSQL, or of our own limit.
         why: String,
     },
-    /// A row that our constraints do not allow.
+    /// A row breaks our constraints.
     #[error("{0}")]
     Unreadable(String),
-    /// Two transactions met: try again at once.
-    #[error("PostgreSQL asks for another try: {0}")]
+    /// Two transactions are in conflict: try again at once.
+    #[error("PostgreSQL asks for a retry: {0}")]
     Conflict(String),
-    /// The database will never take this batch.
+    /// The database refuses this batch for good.
     #[error("PostgreSQL refuses: {0}")]
     Refused(String),
 }
@@ -57,7 +57,7 @@ impl From<tokio_postgres::Error> for StoreError {
             &SqlState::T_R_SERIALIZATION_FAILURE | &SqlState::T_R_DEADLOCK_DETECTED => Self::Conflict(text),
             &SqlState::QUERY_CANCELED => Self::TooSlow { obstacle: Obstacle::Slow, why: text },
             &SqlState::LOCK_NOT_AVAILABLE => Self::TooSlow { obstacle: Obstacle::Locked, why: text },
-            // Data exceptions, broken constraints, and what a trigger raises; the rest is the server's state.
+            // Data exceptions, broken constraints and errors raised by a trigger. All else is the state of the server.
             state if ["22", "23", "P0"].contains(&&state.code()[..2]) => Self::Refused(text),
             _ => Self::Unavailable(text),
         }
@@ -84,15 +84,15 @@ impl Store {
         Self { pool }
     }
 
-    /// Whether changes can be applied: no more is locked for longer than a session waits than single users.
+    /// Returns whether changes can be applied. Locks on single users do not count; a lock on the whole table does.
     pub(super) async fn can_apply(&self) -> bool {
         self.with_client(ANSWER_TIMEOUT_MS, async |client| Ok(client.batch_execute(LOCK_NOBODY).await?))
             .await
             .is_ok()
     }
 
-    /// Lends a connection for at most `limit_ms`. One that failed is closed, which ends its transaction;
-    /// where the server can't be used, so are the idle ones, which are likely to be dead as well.
+    /// Lends a connection for at most `limit_ms`. After a failure the connection is closed, which ends its transaction.
+    /// If the server is unavailable, the idle connections are closed too: they are likely to be dead as well.
     async fn with_client<T>(
         &self,
         limit_ms: u64,
@@ -117,7 +117,8 @@ impl Store {
     }
 }
 
-/// The columns of a log entry, as [`entry`] reads them and [`apply`] writes them; `status` follows from `reject_reason`.
+/// The columns of a log entry, as [`entry`] reads them and [`apply`] writes them; `status` follows from
+/// `reject_reason`.
 macro_rules! entry_columns {
     () => {
         "user_id, seq, request_id, action, point, reject_reason, reason, balance, requested_at, created_at"
@@ -169,12 +170,12 @@ fn entry(row: &Row) -> Result<((UserId, RequestId), Entry), StoreError> {
     Ok(((entry.delta.user_id, request_id), entry))
 }
 
-/// The value of a column. A value that can't be read, such as an infinite time, is damage as well.
+/// Reads the value of a column. A value that can't be read, such as an infinite time, is damage as well.
 fn get<'a, T: FromSql<'a>>(row: &'a Row, column: &str) -> Result<T, StoreError> {
     row.try_get(column).map_err(corrupt)
 }
 
-/// A row that our constraints do not allow: somebody has changed the tables by hand.
+/// The error for a row that breaks our constraints: somebody has changed the tables by hand.
 fn corrupt(why: impl std::fmt::Display) -> StoreError {
     StoreError::Unreadable(format!("a row breaks the rules of its table: {why}"))
 }

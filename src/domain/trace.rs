@@ -1,17 +1,17 @@
-//! The trace that a request belongs to, carried along; nothing may be decided by it.
+//! The trace that a request belongs to. Must not contain a decision: the trace is only carried along.
 
 use std::fmt;
 
-/// The trace that a request belongs to: a `traceparent` of version 00 (W3C Trace Context §3.2), carried as it
-/// came. It is no part of the change, and not written to the log.
+/// The trace that a request belongs to: a `traceparent` of version 00 (W3C Trace Context §3.2), passed on unchanged.
+/// It is not part of the change, and the log does not keep it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TraceParent(Box<str>);
 
 impl TraceParent {
-    /// Its length: `00-`, 32 digits of the trace, `-`, 16 of the parent, `-`, 2 of the flags.
+    /// The length: `00-`, 32 digits of the trace, `-`, 16 of the parent, `-`, 2 of the flags.
     pub const BYTES: usize = 55;
 
-    /// Refuses whatever is not valid, which the standard wants ignored.
+    /// Parses a `traceparent`. Returns `None` if it is invalid: the standard says to ignore it then.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let mut parts = text.split('-');
@@ -31,7 +31,7 @@ impl TraceParent {
         &self.0
     }
 
-    /// Whether the caller records this trace: the lowest bit of the flags.
+    /// Returns whether the caller records this trace: the lowest bit of the flags.
     #[must_use]
     pub fn is_sampled(&self) -> bool {
         self.0.chars().next_back().and_then(|digit| digit.to_digit(16)).is_some_and(|flags| flags & 1 == 1)

@@ -1,5 +1,5 @@
-//! What RabbitMQ says of itself: closes, cancels, confirms, returns. Called on the task that reads the
-//! connection: nothing here may wait.
+//! Handles what RabbitMQ sends unasked: closes, cancels, confirms and returns. Must not contain code that waits: it
+//! runs on the task that reads the connection.
 
 use std::sync::{
     Arc,
@@ -18,19 +18,19 @@ use log::Level;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-/// The reply code of a channel that asked for a queue that is not there (AMQP 0-9-1 §1.2).
+/// The reply code on a channel that asked for a missing queue (AMQP 0-9-1 §1.2).
 pub(super) const NOT_FOUND: u16 = 404;
 
-/// What the broker says on a channel besides deliveries.
+/// What the broker sends on a channel besides deliveries.
 #[derive(Debug)]
 pub(super) enum ChannelEvent {
-    /// It has closed the channel, with this reply code (AMQP 0-9-1 §1.2) and text.
+    /// The broker has closed the channel, with this reply code (AMQP 0-9-1 §1.2) and text.
     Closed(u16, String),
     /// Every message up to this tag is safe.
     Acked(u64),
-    /// Messages up to this tag were refused.
+    /// The broker refuses messages up to this tag.
     Nacked(u64),
-    /// A message found no queue; its ack follows.
+    /// No queue exists for a message. Its ack follows.
     Returned(String),
 }
 
@@ -48,17 +48,17 @@ impl ConnectionCallback for ConnectionWatch {
     }
 
     async fn blocked(&mut self, _: &Connection, reason: String) {
-        log::warn!("RabbitMQ takes no messages now: {reason}");
+        log::warn!("RabbitMQ accepts no messages now: {reason}");
     }
 
     async fn unblocked(&mut self, _: &Connection) {
-        log::info!("RabbitMQ takes messages again");
+        log::info!("RabbitMQ accepts messages again");
     }
 
     async fn secret_updated(&mut self, _: &Connection) {}
 }
 
-/// Tells a channel's events, and ends the channel when the broker does.
+/// Passes on a channel's events, and ends the channel when the broker does.
 pub(super) struct ChannelWatch {
     pub(super) over: CancellationToken,
     pub(super) events: mpsc::UnboundedSender<ChannelEvent>,
@@ -69,7 +69,7 @@ pub(super) struct ChannelWatch {
 
 impl ChannelWatch {
     fn tell(&self, event: ChannelEvent) {
-        // Consumers don't listen.
+        // Consumers do not listen.
         self.events.send(event).ok();
     }
 }
@@ -83,15 +83,15 @@ impl ChannelCallback for ChannelWatch {
         self.tell(ChannelEvent::Closed(close.reply_code(), close.reply_text().clone()));
         self.over.cancel();
         if self.closes_left.fetch_sub(1, Ordering::Relaxed) == 1 {
-            log::warn!("RabbitMQ has closed half of the connection's channels: the connection is replaced");
+            log::warn!("RabbitMQ has closed half of the connection's channels; replacing the connection");
             self.session_over.cancel();
         }
         Ok(())
     }
 
-    /// A queue is gone, or has lost its leader: subscribing again finds out which.
+    /// The queue is deleted, or has lost its leader. The next subscription finds out which.
     async fn cancel(&mut self, _: &Channel, cancel: Cancel) -> Result<(), Error> {
-        log::warn!("RabbitMQ cancels the consumer {}: is its queue deleted?", cancel.consumer_tag());
+        log::warn!("RabbitMQ cancels the consumer {}: its queue may be deleted", cancel.consumer_tag());
         self.over.cancel();
         Ok(())
     }

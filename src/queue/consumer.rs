@@ -1,4 +1,4 @@
-//! Deliveries in, acks and rejects out, of one partition. What is done with a delta may not enter.
+//! Takes the deliveries of one partition and sends acks and rejects. Must not contain what is done with a delta.
 
 use std::time::{Duration, Instant};
 
@@ -27,15 +27,15 @@ use super::{
 };
 use crate::domain::Delta;
 
-/// The most messages of a partition that are under way to us or in our hands. Never make it smaller: a quorum
-/// queue puts what a worker returns behind what was returned before it, so the order holds as long as the next
-/// worker takes at once all that the last one held.
+/// The most unsettled messages of a partition that the broker sends. Never make it smaller: a quorum queue puts a
+/// returned message behind the messages that were returned before. So the order holds only if the next worker takes at
+/// once all the messages that the previous one held.
 const PREFETCH: u16 = 512;
 
-/// The longest that subscribing may take, and handing over an ack.
+/// The longest that a subscription or the sending of acks may take.
 const RPC_TIMEOUT_MS: u64 = 5_000;
 
-/// The longest pause between tries to subscribe.
+/// The longest pause between attempts to subscribe.
 const SUBSCRIBE_PAUSE_MAX_MS: u64 = 10_000;
 
 /// A message from the queue.
@@ -43,18 +43,18 @@ const SUBSCRIBE_PAUSE_MAX_MS: u64 = 10_000;
 pub struct Delivery {
     /// Its number in the subscription, in the order of the queue.
     pub tag: u64,
-    /// Its deltas, or why it has none.
+    /// Its deltas, or why it can't be read.
     pub deltas: Result<Vec<Delta>, String>,
 }
 
-/// What a consumer has to tell.
+/// What a consumer reports.
 #[derive(Debug)]
 pub enum Event {
-    /// Messages, in their order.
+    /// Messages, in order.
     Messages(Vec<Delivery>),
-    /// The time that was asked for has come.
+    /// The requested time has come.
     Due,
-    /// The subscription has ended: what was taken in it and not settled comes again.
+    /// The subscription has ended. Its unsettled messages come again.
     Lost,
 }
 
@@ -63,14 +63,14 @@ pub enum Event {
 pub enum Disposition {
     /// Its deltas are in the log.
     Ack,
-    /// It can never be applied.
+    /// It can't ever be applied.
     DeadLetter,
 }
 
-/// The consumer of one partition. Of all that subscribe to it, the broker lets one be active.
+/// The consumer of one partition. Of all consumers that subscribe to the partition, the broker lets one be active.
 ///
-/// It has a channel of its own, so that the tags are one sequence: an ack of "all up to" a tag covers only
-/// messages of this partition that have come to their end.
+/// It has its own channel, so that the tags are one sequence: an ack of all messages up to a tag covers only finished
+/// messages of this partition.
 pub struct Consumer {
     partition: u16,
     link: LinkWatch,
@@ -91,8 +91,8 @@ struct Subscription {
 }
 
 impl Consumer {
-    /// A consumer that subscribes at the first [`Consumer::next`]. `worker` names this process; the worker
-    /// that ranks highest for a partition is preferred for it by a broker that knows priorities.
+    /// A consumer that subscribes at the first [`Consumer::next`]. `worker` identifies this process. A broker that
+    /// supports priorities prefers the worker that ranks highest for the partition.
     #[must_use]
     pub fn new(partition: u16, link: LinkWatch, worker: Uuid, stop: CancellationToken) -> Self {
         Self {
@@ -113,20 +113,20 @@ impl Consumer {
         self.partition
     }
 
-    /// How far it has come.
+    /// Its progress.
     #[must_use]
     pub fn progress(&self) -> Progress {
         self.progress.clone()
     }
 
-    /// Notes whether it takes no more for now, for a reason that its worker knows.
+    /// Sets whether it takes no messages now because its worker is busy.
     pub fn set_busy(&self, is_busy: bool) {
         self.progress.update(|standing| standing.is_busy = is_busy);
     }
 
-    /// Waits for messages and takes those that are there, until they have `deltas_max` deltas, in their order; none where
-    /// that is 0. It waits until `due` at the most. Subscribes again after a failure. `None` once the stop token is
-    /// cancelled.
+    /// Waits for messages, but not longer than until `due`. Takes the messages that are available, in order, until they
+    /// have `deltas_max` deltas; it takes none if that is 0. Subscribes again after a failure. Returns `None` once the
+    /// stop token is cancelled.
     pub async fn next(&mut self, deltas_max: usize, due: Option<Instant>) -> Option<Event> {
         let stop = self.stop.clone();
         stop.run_until_cancelled(async {
@@ -138,12 +138,12 @@ impl Consumer {
         .await
     }
 
-    /// Waits for something else, without a subscription, or for the stop token.
+    /// Waits for a condition or the stop token. The caller has unsubscribed before.
     pub async fn wait_for(&self, condition: impl Future<Output = ()>) {
         self.stop.run_until_cancelled(condition).await;
     }
 
-    /// Dropped at an await, it has taken no message.
+    /// Cancel safe: a call that is dropped has taken no message.
     async fn receive(&mut self, deltas_max: usize) -> Event {
         while self.subscription.is_none() {
             self.subscribe().await;
@@ -172,7 +172,7 @@ impl Consumer {
         Event::Messages(deliveries)
     }
 
-    /// Notes that the subscription has ended. After a short one, the next waits for a while.
+    /// Notes that the subscription has ended. After a short subscription, the next one waits for a while.
     fn lost(&mut self) -> Event {
         if let Some(ended) = self.subscription.take() {
             ended.channel.over.cancel();
@@ -220,8 +220,8 @@ impl Consumer {
         Ok(Subscription { session, channel, messages, began: Instant::now() })
     }
 
-    /// Tells the broker what became of deliveries, by their tags. `open` is the lowest tag that is taken and not
-    /// settled; what is below it is acked at once. Where the broker can't be told, the messages come again.
+    /// Tells the broker what becomes of deliveries, by their tags. `open` is the lowest unsettled tag: one ack covers
+    /// all tags below it. If the broker can't be told, the messages come again.
     pub async fn settle(&mut self, settled: &[(u64, Disposition)], open: Option<u64>) {
         let Some(subscription) = &self.subscription else { return };
         if settled.is_empty() || subscription.channel.is_over() {
@@ -230,24 +230,25 @@ impl Consumer {
         let telling = tell(&subscription.channel.channel, settled, open);
         let told = timeout(Duration::from_millis(RPC_TIMEOUT_MS), telling).await;
         if !matches!(told, Ok(Ok(()))) {
-            log::warn!("partition {}: the broker can't be told what is done", self.partition);
+            log::warn!("partition {}: the broker does not take the acks", self.partition);
             subscription.channel.over.cancel();
             subscription.session.check();
         }
     }
 
-    /// Ends the subscription; what was not settled goes back to its place in the queue.
+    /// Ends the subscription. Unsettled messages go back to their places in the queue.
     pub async fn unsubscribe(&mut self) {
         let Some(subscription) = self.subscription.take() else { return };
         self.progress.update(|standing| standing.subscribed_at = None);
         if let Err(error) = subscription.channel.close().await {
-            log::warn!("leaving partition {}: {error}", self.partition);
+            log::warn!("unsubscribing from partition {}: {error}", self.partition);
             subscription.session.check();
         }
     }
 }
 
-/// Rejects what is dead and acks what is done: at once where nothing before it is open, else one by one.
+/// Rejects dead messages and acks the others: with one ack for all tags below the lowest open one, and one by one
+/// above.
 async fn tell(
     channel: &Channel,
     settled: &[(u64, Disposition)],
@@ -273,8 +274,8 @@ fn count(delivery: &Delivery) -> usize {
     delivery.deltas.as_ref().map_or(0, Vec::len)
 }
 
-/// The rank of a worker for a partition, from 0 to 2^31 − 1: rendezvous hashing (Thaler and Ravishankar,
-/// 1998) spreads the partitions evenly and moves few of them when a worker comes or goes.
+/// The rank of a worker for a partition, from 0 to 2^31 − 1. Rendezvous hashing (Thaler and Ravishankar, 1998) spreads
+/// the partitions evenly, and moves few of them when a worker comes or goes.
 fn rank(worker: Uuid, partition: u16) -> i32 {
     let pair = [&worker.as_bytes()[..], &partition.to_le_bytes()].concat();
     i32::try_from(xxh3_64(&pair) >> 33).expect("31 bits")

@@ -1,5 +1,4 @@
-//! The dead letters: looked at one by one, put back into the queue, or removed. Nothing that is printed
-//! may enter.
+//! Reads the dead letters one by one, and redrives or removes them. Must not contain printed text.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -13,41 +12,41 @@ use tokio::time::timeout;
 
 use super::{
     QueueNames,
+    confirm::{CONFIRM_TIMEOUT_MS, Confirm, ConfirmChannel},
     death::{self, Death},
     link::LinkWatch,
-    publisher::{CONFIRM_TIMEOUT_MS, Confirm, ConfirmChannel, PublishError},
+    publisher::PublishError,
     session::{OpenChannel, Session},
     wire,
 };
 use crate::domain::Delta;
 
-/// The longest that the broker may take to answer, and to take an ack.
+/// The longest that the broker may take to answer, or to take an ack.
 const REQUEST_TIMEOUT_MS: u64 = 10_000;
 
-/// The tag that stands for every message not yet settled (AMQP 0-9-1, basic.nack).
+/// The tag that stands for all unsettled messages (AMQP 0-9-1, basic.nack).
 const ALL_TAGS: u64 = 0;
 
-/// The most dead letters that are taken from the queue at a time and neither redriven nor removed, and the most
-/// that the queue holds.
+/// The most dead letters that a command holds unsettled, and the most that the queue holds.
 pub const KEPT_MAX: u32 = 10_000;
 
-/// Why the dead letters can't be looked at, or one of them not be settled. It stays where it is, or is there
-/// twice, which its request ids make harmless.
+/// Why the dead letters can't be read, or one of them can't be settled. Its message stays among the dead letters. It
+/// may also be in its partition, which its request ids make harmless.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DeadLettersError {
-    /// No connection, or it failed.
+    /// There is no connection, or it failed.
     #[error("RabbitMQ: {0}")]
     Unavailable(String),
-    /// Another command holds them.
-    #[error("another `point-system dead-letters` is at work, or has just ended: {0}")]
+    /// Another command holds the dead letters.
+    #[error("another `point-system dead-letters` is running, or has just ended: {0}")]
     Locked(String),
-    /// It would come back at once.
+    /// The message would become a dead letter again at once.
     #[error("it can't be redriven: {0}")]
     Unredrivable(Death),
-    /// Its partition is full.
-    #[error("queue {0} takes no more now")]
+    /// The partition is full.
+    #[error("queue {0} is full")]
     Full(String),
-    /// It is not known to be in its partition.
+    /// The message is not known to be in its partition.
     #[error(transparent)]
     Publish(#[from] PublishError),
 }
@@ -56,71 +55,71 @@ pub enum DeadLettersError {
 #[derive(Clone, Debug)]
 pub struct DeadLetter {
     tag: u64,
-    /// Its place in the queue of now, from 1.
+    /// Its current position in the queue, from 1.
     pub position: u32,
-    /// The id it was published with: that of its first delta, where it is ours.
+    /// The id it was published with. For our own messages, this is the id of the first delta.
     pub message_id: Option<String>,
-    /// Where it came from, which need not be a partition of today.
+    /// The partition it came from, which may no longer exist.
     pub partition: Option<u16>,
-    /// When it came here, by the broker's clock, to the second.
+    /// When it became a dead letter, by the broker's clock, to the second.
     pub died_at: Option<Timestamp>,
-    /// Why it came here.
+    /// Why it became a dead letter.
     pub death: Death,
-    /// Its deltas, where it can be read.
+    /// Its deltas, if it can be read.
     pub deltas: Vec<Delta>,
     /// The message itself.
     pub body: Vec<u8>,
 }
 
-/// The dead letters, oldest first, held until [`DeadLetters::close`] or the end of the connection returns
-/// those that were not settled.
+/// The dead letters, oldest first. They are held until [`DeadLetters::close`], or the end of the connection, returns
+/// the unsettled ones.
 ///
-/// Of all that open them, one succeeds: a second would see a queue without those that the first holds, and
-/// count the positions otherwise.
+/// Only one caller can open them at a time: a second would not see the messages that the first holds, and would count
+/// other positions.
 pub struct DeadLetters {
     session: Session,
     channel: OpenChannel,
     names: QueueNames,
     publisher: Option<ConfirmChannel>,
-    /// How many there were at the first look: what comes later, be it redriven in vain, is not looked at.
-    there: Option<u32>,
+    /// How many messages there were at first. Later ones are not read, even if they were redriven in vain.
+    count: Option<u32>,
     taken: u32,
     settled: u32,
 }
 
 impl DeadLetters {
-    /// Opens them, for us alone.
+    /// Opens the dead letters, for this caller alone.
     ///
     /// # Errors
-    /// [`DeadLettersError`]: no connection, or another command has them open.
+    /// [`DeadLettersError`] if there is no connection, or if another command has them open.
     pub async fn open(link: &LinkWatch) -> Result<Self, DeadLettersError> {
         let session = link.current().map_err(DeadLettersError::Unavailable)?;
         let channel = session.open_channel().await.map_err(DeadLettersError::Unavailable)?;
-        // Another connection's exclusive queue can't be declared; it goes with its connection.
+        // An exclusive queue can't be declared on another connection. It is deleted with its own connection.
         let lock = QueueDeclareArguments::new(&link.names.dead_letters_lock()).exclusive(true).finish();
         let locked =
             channel.ask(REQUEST_TIMEOUT_MS, |channel| async move { channel.queue_declare(lock).await });
         locked.await.map_err(DeadLettersError::Locked)?;
         let names = link.names.clone();
-        Ok(Self { session, channel, names, publisher: None, there: None, taken: 0, settled: 0 })
+        Ok(Self { session, channel, names, publisher: None, count: None, taken: 0, settled: 0 })
     }
 
-    /// The next one, or `None` after the last of those that were there at the first look, or where
-    /// [`KEPT_MAX`] are held.
+    /// Returns the next dead letter. Returns `None` after the last one that was there at first, or if [`KEPT_MAX`] are
+    /// held.
     ///
     /// # Errors
-    /// [`DeadLettersError::Unavailable`].
+    /// [`DeadLettersError::Unavailable`] if the broker does not answer.
     pub async fn next(&mut self) -> Result<Option<DeadLetter>, DeadLettersError> {
-        if self.there.is_some_and(|there| self.taken >= there) || self.is_full() {
+        if self.count.is_some_and(|count| self.taken >= count) || self.is_full() {
             return Ok(None);
         }
         let get = BasicGetArguments::new(&self.names.dead_letters());
         let got = self.channel.ask(REQUEST_TIMEOUT_MS, |channel| async move { channel.basic_get(get).await });
         let Some((found, properties, body)) = got.await.map_err(DeadLettersError::Unavailable)? else {
-            self.there = Some(self.taken);
+            self.count = Some(self.taken);
             return Ok(None);
         };
-        self.there.get_or_insert(1 + found.message_count());
+        self.count.get_or_insert(1 + found.message_count());
         self.taken += 1;
         Ok(Some(self.read(found.delivery_tag(), &properties, body)))
     }
@@ -129,10 +128,10 @@ impl DeadLetters {
         self.taken - self.settled >= KEPT_MAX
     }
 
-    /// How many can't be looked at because [`KEPT_MAX`] before them are held.
+    /// How many dead letters can't be read because [`KEPT_MAX`] before them are held.
     #[must_use]
     pub fn out_of_reach(&self) -> u32 {
-        if self.is_full() { self.there.unwrap_or_default().saturating_sub(self.taken) } else { 0 }
+        if self.is_full() { self.count.unwrap_or_default().saturating_sub(self.taken) } else { 0 }
     }
 
     fn read(&self, tag: u64, properties: &BasicProperties, body: Vec<u8>) -> DeadLetter {
@@ -147,11 +146,12 @@ impl DeadLetters {
         DeadLetter { tag, position: self.taken, message_id, partition, died_at, death, deltas, body }
     }
 
-    /// Puts each delta back into the queue of its user's partition, wherever the message came from, and takes the
-    /// message from here once all are safe there.
+    /// Puts each delta into the queue of its user's partition, wherever the message came from. Removes the message from
+    /// the dead letters once all its deltas are safe.
     ///
     /// # Errors
-    /// [`DeadLettersError`]; it is still here then, and all or a part of it may be there as well.
+    /// [`DeadLettersError`] if that fails. The message is then still a dead letter, and some or all of its deltas may
+    /// be in their partitions as well.
     pub async fn redrive(&mut self, letter: DeadLetter) -> Result<(), DeadLettersError> {
         if !letter.death.is_redrivable() {
             return Err(DeadLettersError::Unredrivable(letter.death));
@@ -172,7 +172,7 @@ impl DeadLetters {
         let publishing = async {
             let publisher = match self.publisher.take() {
                 Some(publisher) => publisher,
-                // Not the channel that gets: there a returned message could come between a get and its answer.
+                // Not the channel that gets messages: a returned message could come between a get and its answer.
                 None => ConfirmChannel::open(&session).await.map_err(PublishError::Unavailable)?,
             };
             let publisher = self.publisher.insert(publisher);
@@ -190,10 +190,11 @@ impl DeadLetters {
         }
     }
 
-    /// Removes it for good.
+    /// Removes a dead letter for good.
     ///
     /// # Errors
-    /// [`DeadLettersError::Unavailable`]; it may still be here then.
+    /// [`DeadLettersError::Unavailable`] if the broker does not take the ack. The message may then still be a dead
+    /// letter.
     pub async fn remove(&mut self, letter: DeadLetter) -> Result<(), DeadLettersError> {
         self.settle(letter.tag).await
     }
@@ -204,28 +205,29 @@ impl DeadLetters {
         Ok(())
     }
 
-    /// Returns what was not settled, once the broker has read what was.
+    /// Returns the unsettled messages to the queue, once the broker has read the acks.
     ///
     /// # Errors
-    /// [`DeadLettersError::Unavailable`]: what was settled last may still be here.
+    /// [`DeadLettersError::Unavailable`] if the broker does not answer. The last settled messages may then still be
+    /// dead letters.
     pub async fn close(mut self) -> Result<(), DeadLettersError> {
-        // All are taken before any is returned: the broker puts what comes back behind what came back before,
-        // and so they keep their order.
+        // Take all messages before returning any, so that they keep their order: the broker puts a returned message
+        // behind the messages that were returned before.
         while self.next().await?.is_some() {}
-        // Closing the channel would return them as well, but later, and not in their order.
+        // Closing the channel would return them as well, but later, and not in order.
         if self.settled < self.taken {
             let all = BasicNackArguments::new(ALL_TAGS, true, true);
-            sent("what is returned", self.channel.channel.basic_nack(all)).await?;
+            sent("a nack", self.channel.channel.basic_nack(all)).await?;
         }
         self.channel.close().await.map_err(DeadLettersError::Unavailable)
     }
 }
 
-/// Waits until a frame without an answer is on its way.
+/// Waits until a frame that gets no answer is sent.
 async fn sent(what: &str, sending: impl Future<Output = Result<(), Error>>) -> Result<(), DeadLettersError> {
     match timeout(Duration::from_millis(REQUEST_TIMEOUT_MS), sending).await {
         Ok(done) => done.map_err(|error| lost(error.to_string())),
-        Err(_) => Err(lost(format!("{what} did not leave within {REQUEST_TIMEOUT_MS} ms"))),
+        Err(_) => Err(lost(format!("{what} was not sent within {REQUEST_TIMEOUT_MS} ms"))),
     }
 }
 

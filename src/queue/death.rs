@@ -1,4 +1,4 @@
-//! Why and when a message became a dead letter, by the headers that the broker adds. Must not contain channels.
+//! Reads from the broker's headers why and when a message became a dead letter. Must not contain channels.
 
 use std::fmt;
 
@@ -11,21 +11,21 @@ use crate::domain::{Delta, PARTITIONS, UserId};
 /// Why a message is a dead letter.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Death {
-    /// It can't be read, and how.
+    /// It can't be read, for this reason.
     Malformed(String),
-    /// It can be read: what a worker rejects nevertheless, the database refused.
+    /// It can be read, and a worker rejected it: the database refused one of its deltas.
     Refused,
-    /// It can be read, and was in another partition than this user's.
+    /// It can be read, but it was not in the partition of this user.
     Misplaced(UserId),
-    /// It can be read, and the broker moved it without a worker's word; its own term for why, such as
-    /// `expired`, which only a policy can bring about.
+    /// It can be read, but the broker moved it by itself. The text is the broker's reason, such as `expired`, which
+    /// only a policy can cause.
     GivenUp(String),
-    /// It can be read, and did not come from a queue of a partition.
+    /// It can be read, but it did not come from a partition's queue.
     Stray,
 }
 
 impl Death {
-    /// Whether it may be applied when it is tried again.
+    /// Returns whether the message may be applied on another attempt.
     #[must_use]
     pub fn is_redrivable(&self) -> bool {
         match self {
@@ -49,7 +49,7 @@ impl fmt::Display for Death {
     }
 }
 
-/// Why a message that can be read is here.
+/// Why a readable message is a dead letter.
 pub(super) fn of(properties: &BasicProperties, partition: Option<u16>, deltas: &[Delta]) -> Death {
     let Some(partition) = partition else { return Death::Stray };
     match header(properties, "x-first-death-reason") {
@@ -65,7 +65,7 @@ fn field<'a>(table: &'a FieldTable, name: &str) -> Option<&'a FieldValue> {
     table.get(&name.try_into().expect("a short name"))
 }
 
-/// A text in a message's headers.
+/// A text from a message's headers.
 pub(super) fn header<'a>(properties: &'a BasicProperties, name: &str) -> Option<&'a str> {
     field(properties.headers()?, name)?.try_into().ok()
 }

@@ -1,4 +1,4 @@
-//! How much waits in the queues, asked of the broker. Must not contain what is done with the numbers.
+//! Asks the broker how many messages wait in the queues. Must not contain what is done with the numbers.
 
 use std::collections::HashMap;
 
@@ -8,33 +8,33 @@ use futures_util::future::join_all;
 use super::{link::LinkWatch, session::OpenChannel};
 use crate::domain::PARTITIONS;
 
-/// The longest that the broker may take to answer for a queue.
+/// The longest that the broker may take to answer for one queue.
 const ANSWER_TIMEOUT_MS: u64 = 5_000;
 
-/// What is in the queues now; nothing for a queue of which the broker does not say.
+/// The current depths of the queues. A depth is `None` if the broker does not answer for the queue.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Depths {
-    /// For each partition: the messages that wait, without those in a worker's hands, and the workers that
-    /// subscribe.
+    /// For each partition, the number of waiting messages, not counting messages that a worker holds, and the number of
+    /// subscribed workers.
     pub partitions: Vec<Option<(u32, u32)>>,
-    /// The messages that wait in the dead letters.
+    /// The number of waiting dead letters.
     pub dead_letters: Option<u32>,
 }
 
-/// Asks the broker, on a channel for each queue that it keeps: a queue that does not answer holds up only itself.
+/// Asks the broker on one channel per queue, so that a queue that does not answer delays no other.
 pub struct DepthProbe {
     link: LinkWatch,
     channels: HashMap<String, OpenChannel>,
 }
 
 impl DepthProbe {
-    /// A probe that opens its channels at the first look.
+    /// A probe that opens its channels on first use.
     #[must_use]
     pub fn new(link: LinkWatch) -> Self {
         Self { link, channels: HashMap::new() }
     }
 
-    /// What is in the queues.
+    /// Returns the current depths.
     pub async fn look(&mut self) -> Depths {
         let names = &self.link.names;
         let mut queues: Vec<String> = (0..PARTITIONS).map(|partition| names.partition(partition)).collect();
@@ -51,7 +51,7 @@ impl DepthProbe {
                     Some(depth)
                 }
                 Err(error) => {
-                    log::debug!("queue {queue} can't be looked at: {error}");
+                    log::debug!("the depth of queue {queue} is unknown: {error}");
                     None
                 }
             });
@@ -61,7 +61,7 @@ impl DepthProbe {
     }
 }
 
-/// A declaration that changes nothing; its answer has the numbers (AMQP 0-9-1, queue.declare-ok).
+/// Sends a passive declaration, which changes nothing. Its answer has the numbers (AMQP 0-9-1, queue.declare-ok).
 async fn ask(
     link: &LinkWatch,
     queue: String,

@@ -1,4 +1,4 @@
-//! A connection to RabbitMQ that comes back by itself. What travels over it may not enter.
+//! A connection to RabbitMQ that reconnects by itself. Must not contain messages.
 
 use std::time::{Duration, Instant};
 
@@ -19,16 +19,16 @@ use super::{
 };
 use crate::infra::metrics::LinkMetrics;
 
-/// The heartbeat asked of the broker. A silent peer is given up after twice this.
+/// The heartbeat that we ask the broker for. The connection to a silent peer is closed after twice this time.
 const HEARTBEAT_S: u16 = 5;
 
 /// The longest that opening a connection may take.
 const OPEN_TIMEOUT_MS: u64 = 20_000;
 
-/// The longest that a TCP connection may take, where one of AMQP could not be had.
+/// The longest that a TCP connection may take, after an AMQP connection has failed.
 const REACH_TIMEOUT_MS: u64 = 5_000;
 
-/// The longest pause between tries to connect.
+/// The longest pause between attempts to connect.
 const RECONNECT_PAUSE_MAX_MS: u64 = 1_000;
 
 /// A connection that is replaced when it fails, for as long as the `Link` lives.
@@ -39,8 +39,8 @@ pub struct Link {
 }
 
 impl Link {
-    /// Starts to connect, declares the queues, and goes on so after every failure. `name` is what the
-    /// broker's operators see.
+    /// Connects and declares the queues in the background, and again after every failure. The broker shows `name` to
+    /// its operators.
     #[must_use]
     pub fn start(url: BrokerUrl, names: QueueNames, name: &'static str) -> Self {
         let (state, watch) = watch::channel(State::Down(format!("RabbitMQ at {url}: not connected yet")));
@@ -49,13 +49,13 @@ impl Link {
         Self { watch: LinkWatch { state: watch, names }, stop: stop.drop_guard(), supervisor }
     }
 
-    /// A view of the link for those who use its sessions.
+    /// A view of the link, for users of its sessions.
     #[must_use]
     pub fn watch(&self) -> LinkWatch {
         self.watch.clone()
     }
 
-    /// Closes the connection. What is in flight is lost to its sender: finish first.
+    /// Closes the connection. Its users must finish first: a sender never learns what became of a message in flight.
     pub async fn close(self) {
         drop(self.stop);
         if let Err(error) = self.supervisor.await {
@@ -70,7 +70,7 @@ enum State {
     Up(Session),
 }
 
-/// What there is of a [`Link`] now, and what comes.
+/// Shows the current session of a [`Link`] and waits for the next.
 #[derive(Clone)]
 pub struct LinkWatch {
     state: watch::Receiver<State>,
@@ -78,7 +78,7 @@ pub struct LinkWatch {
 }
 
 impl LinkWatch {
-    /// The session there is, or why there is none.
+    /// The current session, or why there is none.
     pub(super) fn current(&self) -> Result<Session, String> {
         match &*self.state.borrow() {
             State::Up(session) if session.over.is_cancelled() => Err("the connection was lost".to_owned()),
@@ -87,7 +87,7 @@ impl LinkWatch {
         }
     }
 
-    /// Whether there is a session now.
+    /// Returns whether there is a session now.
     #[must_use]
     pub fn is_up(&self) -> bool {
         self.current().is_ok()
@@ -99,14 +99,14 @@ impl LinkWatch {
             if let Ok(session) = self.current() {
                 return session;
             }
-            // Where the link is closed, there will be no session any more.
+            // Once the link is closed, there are no more sessions.
             if self.state.changed().await.is_err() {
                 std::future::pending::<()>().await;
             }
         }
     }
 
-    /// Gives the connection up, for a new one.
+    /// Replaces the connection with a new one.
     pub fn renew(&self) {
         if let Ok(session) = self.current() {
             session.over.cancel();
@@ -116,7 +116,7 @@ impl LinkWatch {
     /// Waits until there is a connection and the queues are declared.
     ///
     /// # Errors
-    /// After `limit`, why there is none.
+    /// The reason, if there is no connection within `limit`.
     pub async fn ready(&mut self, limit: Duration) -> Result<(), String> {
         timeout(limit, self.session()).await.map(drop).or_else(|_| self.current().map(drop))
     }
@@ -148,16 +148,16 @@ async fn supervise(
                     }
                     return;
                 }
-                // Of a broker that has gone away there is nothing to wait for.
+                // There is no answer to wait for if the broker has gone away.
                 tokio::spawn(close);
                 let pause = pauses.after(began);
                 log::warn!(
-                    "lost the connection to RabbitMQ at {url}; connecting again in {} ms",
+                    "lost the connection to RabbitMQ at {url}; reconnecting in {} ms",
                     pause.as_millis()
                 );
                 pause
             }
-            // An attempt that fails because the process ends is no failure.
+            // An attempt that fails because the process ends does not count as a failure.
             Err(_) if stop.is_cancelled() => return,
             Err(error) => {
                 metrics.failures.inc();
@@ -171,8 +171,8 @@ async fn supervise(
     }
 }
 
-/// Connects and declares the queues. Where that went well before, nobody waits for the queues: those who use one see that
-/// it is there.
+/// Connects and declares the queues. If the link was up before, it does not wait for the declarations: every user of a
+/// queue checks that it exists.
 async fn open(
     url: &BrokerUrl,
     names: &QueueNames,
@@ -206,8 +206,8 @@ async fn open(
     Ok(session)
 }
 
-/// RabbitMQ drops the connection without a word where the user, the password or the virtual host is wrong:
-/// where it can be reached, that is what to look for.
+/// Explains why there is no connection. RabbitMQ drops a connection without a reply if the user, the password or the
+/// virtual host is wrong. So if the server is reachable, these are what to check.
 async fn diagnosed(url: &BrokerUrl, error: String) -> String {
     let reach = TcpStream::connect((url.host.trim_matches(['[', ']']), url.port));
     match timeout(Duration::from_millis(REACH_TIMEOUT_MS), reach).await {

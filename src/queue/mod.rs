@@ -1,5 +1,4 @@
-//! Everything of RabbitMQ: a connection that comes back by itself, and what both sides share. No HTTP and no
-//! SQL may enter.
+//! RabbitMQ: a connection that reconnects by itself, the publisher and the consumer. Must not contain HTTP or SQL.
 
 use std::{fmt, str::FromStr};
 
@@ -15,6 +14,7 @@ mod pace;
 mod topology;
 pub mod consumer;
 pub mod publisher;
+mod confirm;
 pub mod dead_letters;
 mod death;
 mod depth;
@@ -28,10 +28,10 @@ pub use progress::{Progress, Standing};
 pub use publisher::{PARTITION_CAPACITY, PublishError, Publisher};
 pub use topology::QueueNames;
 
-/// AMQP carries names in a byte of length (AMQP 0-9-1 §4.2.5.3).
+/// The longest name: AMQP sends its length as one byte (AMQP 0-9-1 §4.2.5.3).
 const NAME_MAX_BYTES: usize = 255;
 
-/// Where RabbitMQ is and who we are there. Its `Display` and `Debug` name the server, never the password.
+/// The address of RabbitMQ and our credentials. Its `Display` and `Debug` show the server, never the password.
 #[derive(Clone)]
 pub struct BrokerUrl {
     host: String,
@@ -44,7 +44,7 @@ pub struct BrokerUrl {
 impl FromStr for BrokerUrl {
     type Err = String;
 
-    /// Reads `amqp://user:password@host:port/vhost`, percent-decoded; without a path the virtual host is `/`
+    /// Parses `amqp://user:password@host:port/vhost`, with percent-decoding. Without a path, the virtual host is `/`
     /// (RabbitMQ URI specification). The errors never quote the URL.
     fn from_str(text: &str) -> Result<Self, String> {
         let url = Url::parse(text).map_err(|error| format!("is not a URL: {error}"))?;
@@ -64,7 +64,7 @@ impl FromStr for BrokerUrl {
             |part: Option<&str>, default: &str| part.filter(|p| !p.is_empty()).unwrap_or(default).to_owned();
         let virtual_host = or(url.path().strip_prefix('/'), "%2f");
         if virtual_host.contains('/') {
-            return Err("has a path of more than one part: write a / of the virtual host as %2f".to_owned());
+            return Err("has more than one part in its path: write a / in the virtual host as %2f".to_owned());
         }
         let parts = [or(Some(url.username()), "guest"), or(url.password(), "guest"), virtual_host];
         let [user, password, virtual_host] = parts.map(|part| decode_percents(&part));
@@ -76,7 +76,9 @@ impl FromStr for BrokerUrl {
 fn decode_percents(part: &str) -> Result<String, String> {
     let decoded = percent_encoding::percent_decode_str(part).decode_utf8();
     let readable = decoded.ok().filter(|text| text.len() <= NAME_MAX_BYTES);
-    readable.map(String::from).ok_or_else(|| "has a part that is over 255 bytes or not UTF-8".to_owned())
+    readable
+        .map(String::from)
+        .ok_or_else(|| "has a part that is longer than 255 bytes or not UTF-8".to_owned())
 }
 
 impl fmt::Display for BrokerUrl {

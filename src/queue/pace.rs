@@ -1,5 +1,4 @@
-//! How fast a partition takes deltas, and until when it has taken them, measured where they are confirmed. Must not contain
-//! anything of the connection.
+//! Measures how fast the broker confirms a partition's deltas. Must not contain a connection.
 
 use std::{
     cmp,
@@ -9,14 +8,14 @@ use std::{
 
 use jiff::Timestamp;
 
-/// How far back the measurement looks, at the most twice this.
+/// The length of a window. The measurement looks back over one to two windows.
 const WINDOW: Duration = Duration::from_secs(5);
 
-/// The bounds of what a client is told to wait.
+/// The bounds of the time that a client is told to wait.
 const RETRY_AFTER_MIN: Duration = Duration::from_secs(1);
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(30);
 
-/// The confirms of this window and of the one before.
+/// The confirms of this window and of the previous one.
 pub(super) struct Pace(Mutex<Windows>);
 
 struct Windows {
@@ -31,7 +30,7 @@ impl Pace {
         Self(Mutex::new(Windows { began: Instant::now(), confirmed: 0, before: 0, until: None }))
     }
 
-    /// Counts deltas that were confirmed now, of which the latest was accepted at `latest`.
+    /// Counts deltas that are confirmed now. `latest` is when the latest of them was accepted.
     pub(super) fn confirmed(&self, deltas: usize, latest: Option<Timestamp>) {
         self.with(Instant::now(), |windows| {
             windows.confirmed += deltas;
@@ -39,13 +38,13 @@ impl Pace {
         });
     }
 
-    /// When the latest of the deltas that were ever confirmed was accepted.
+    /// When the latest of all confirmed deltas was accepted.
     pub(super) fn until(&self) -> Option<Timestamp> {
         self.with(Instant::now(), |windows| windows.until)
     }
 
-    /// When `waiting` deltas that are before a client's will have been taken, at the pace of late: whole
-    /// seconds, rounded up, from 1 to 30. A partition that has taken nothing lately gets the most.
+    /// How long the `waiting` deltas before a client's will take at the recent pace: whole seconds, rounded up, from 1
+    /// to 30. It is 30 if nothing was confirmed recently.
     pub(super) fn retry_after(&self, waiting: usize) -> Duration {
         self.retry_after_at(Instant::now(), waiting)
     }
@@ -85,7 +84,7 @@ mod tests {
         pace.with(start, |windows| windows.confirmed = 500);
         assert_eq!(after(5, 0), 1, "at 100 a second");
         assert_eq!(after(5, 450), 5, "at 100 a second");
-        assert_eq!(after(5, 100_000), 30, "at the most");
-        assert_eq!(after(11, 1), 30, "nothing was taken of late");
+        assert_eq!(after(5, 100_000), 30, "the maximum");
+        assert_eq!(after(11, 1), 30, "nothing was taken recently");
     }
 }

@@ -1,4 +1,4 @@
-//! The pauses between tries, which grow until what is tried has lasted. Must not contain what is tried.
+//! The pauses between attempts, which grow until an attempt lasts. Must not contain the attempts.
 
 use std::time::{Duration, Instant};
 
@@ -7,7 +7,7 @@ use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 /// The first pause.
 const MIN_MS: u64 = 100;
 
-/// What lasts for this long has succeeded: the next pause is the first again.
+/// An attempt that lasts this long has succeeded. The pauses then start over.
 const STEADY_MS: u64 = 5_000;
 
 /// Growing pauses, each with some jitter.
@@ -17,7 +17,7 @@ pub(super) struct Pauses {
 }
 
 impl Pauses {
-    /// Pauses of 100 ms, and twice that each time, up to `max_ms`.
+    /// Pauses that start at 100 ms and double each time, up to `max_ms`.
     pub(super) fn new(max_ms: u64) -> Self {
         let builder = ExponentialBuilder::new()
             .with_min_delay(Duration::from_millis(MIN_MS))
@@ -27,12 +27,12 @@ impl Pauses {
         Self { builder, current: builder.build() }
     }
 
-    /// The pause after a try that failed.
+    /// The pause after a failed attempt.
     pub(super) fn after_failure(&mut self) -> Duration {
         self.current.next().expect("the pauses have no end")
     }
 
-    /// The pause after what began at `began` has ended: none where it lasted.
+    /// The pause after the end of an attempt that began at `began`: none if it lasted.
     pub(super) fn after(&mut self, began: Instant) -> Duration {
         if began.elapsed() < Duration::from_millis(STEADY_MS) {
             return self.after_failure();

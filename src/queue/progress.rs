@@ -1,4 +1,4 @@
-//! How far the consumer of a partition has come, for those who watch over it. Must not contain a judgement.
+//! The progress of a partition's consumer, for the code that watches it. Must not contain a judgement.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -11,19 +11,19 @@ use jiff::Timestamp;
 #[derive(Clone, Debug, Default)]
 pub struct Progress(Arc<Mutex<Standing>>);
 
-/// Where a consumer stands.
+/// The state of a consumer.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Standing {
-    /// When the latest of the deltas that it has ever taken was accepted.
+    /// When the latest of all deltas that it has taken was accepted.
     pub taken_until: Option<Timestamp>,
-    /// Since when it is subscribed.
+    /// When its subscription began, if it has one.
     pub subscribed_at: Option<Instant>,
-    /// Whether it takes no more for now, for a reason that its worker knows.
+    /// Whether it takes no messages now because its worker is busy.
     pub is_busy: bool,
 }
 
 impl Progress {
-    /// Where the consumer stands now.
+    /// The current state of the consumer.
     #[must_use]
     pub fn standing(&self) -> Standing {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner)

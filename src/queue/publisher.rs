@@ -1,23 +1,19 @@
-//! Deltas out: batched per partition, published, and safe once the broker confirms. No HTTP may enter.
+//! Publishes deltas in a batch per partition, and returns once the broker confirms them. Must not contain HTTP.
 
 use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use amqprs::{
-    BasicProperties, DELIVERY_MODE_PERSISTENT,
-    channel::{BasicPublishArguments, Channel, ConfirmSelectArguments},
-};
 use jiff::Timestamp;
 use tokio::time::timeout;
 
 use super::{
-    callbacks::ChannelEvent,
+    confirm::{CONFIRM_TIMEOUT_MS, Confirm, ConfirmChannel, lost},
     link::LinkWatch,
     pace::Pace,
     pauses::Pauses,
-    session::{OpenChannel, Session},
+    session::Session,
     topology, wire,
 };
 use crate::{
@@ -28,14 +24,11 @@ use crate::{
     },
 };
 
-/// A message takes waiting deltas until it has about this many bytes: hundreds of deltas, while all that a worker
-/// has in its hands still fits its memory.
+/// A message takes waiting deltas until it has about this many bytes. This allows hundreds of deltas, while all the
+/// messages that a worker holds still fit its memory.
 const MESSAGE_MAX_BYTES: usize = 128 * 1024;
 
-/// The longest wait for a confirm, opening a channel included.
-pub(super) const CONFIRM_TIMEOUT_MS: u64 = 5_000;
-
-/// The longest pause between tries to use a partition's queue.
+/// The longest pause between attempts to use a partition's queue.
 const OPEN_PAUSE_MAX_MS: u64 = 1_000;
 
 /// The most deltas that may wait for one partition.
@@ -44,22 +37,22 @@ pub const PARTITION_CAPACITY: usize = 4_096;
 /// Why a delta is not known to be in the queue.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PublishError {
-    /// No connection, or it failed before the confirm came. The delta may or may not be queued: send it
-    /// again with its id.
+    /// There is no connection, or it failed before the confirm came. The delta may or may not be queued: send it again
+    /// with its id.
     #[error("{0}")]
     Unavailable(String),
-    /// The partition is full, here or at the broker; the delta is not queued.
-    #[error("the queue takes no more now")]
+    /// The partition is full, here or at the broker. The delta is not queued.
+    #[error("the queue is full")]
     Full {
-        /// When there should be room, at the pace of late.
+        /// When there should be room, at the recent pace.
         retry_after: Duration,
     },
 }
 
-/// Puts deltas on the queue; cheap to share behind an `Arc`.
+/// Puts deltas on the queue. Share it behind an `Arc`.
 ///
-/// Each partition has a channel of its own with one message in flight: its deltas get to the broker in the
-/// order they came in, a confirm can only be that message's, and what comes meanwhile shares the next one.
+/// Each partition has its own channel with one message in flight. So deltas reach the broker in their order of arrival,
+/// each confirm belongs to that message, and deltas that arrive meanwhile share the next message.
 pub struct Publisher {
     partitions: Vec<Lane<PublishTrip>>,
     paces: Vec<Arc<Pace>>,
@@ -84,21 +77,20 @@ impl Publisher {
         Self { partitions: (0..).zip(&paces).map(lane).collect(), paces }
     }
 
-    /// Returns once the broker has the delta on disk. Deltas of one user that are handed in one after
-    /// the other are queued in that order.
+    /// Returns once the broker has the delta on disk. Deltas of one user are queued in the order of the calls.
     ///
     /// # Errors
-    /// [`PublishError`], at the latest after twice the confirm timeout of 5 s.
+    /// [`PublishError`] if the broker does not confirm the delta within twice the confirm timeout of 5 s.
     pub async fn publish(&self, delta: Delta) -> Result<(), PublishError> {
         let partition = usize::from(delta.user_id.partition());
         let published = self.partitions[partition].call(delta).await;
         published.unwrap_or_else(|error| Err(self.refused(partition, error)))
     }
 
-    /// The same for many at once, with a result for each: they are queued in their order.
+    /// As [`Publisher::publish`], for many deltas in order, with a result for each.
     ///
     /// # Errors
-    /// [`PublishError`] where none of them is queued, as there is not room for all.
+    /// [`PublishError`] if there is no room for all of them. Then none is queued.
     pub async fn publish_all(
         &self,
         deltas: Vec<Delta>,
@@ -110,7 +102,7 @@ impl Publisher {
         Ok(published.into_iter().map(|one| one.unwrap_or_else(ended)).collect())
     }
 
-    /// For each partition, when the latest of the deltas that are safe in it was accepted.
+    /// For each partition, when the latest of its confirmed deltas was accepted.
     #[must_use]
     pub fn accepted_until(&self) -> Vec<Option<Timestamp>> {
         self.paces.iter().map(|pace| pace.until()).collect()
@@ -170,7 +162,7 @@ impl PublishTrip {
             }
             Ok(Err(error)) => Err(error),
             Err(_) => {
-                // The other partitions go on, unless it is the connection that does not answer.
+                // The other partitions go on, unless the connection itself does not answer.
                 session.check();
                 Err(lost(&format!("no confirm within {CONFIRM_TIMEOUT_MS} ms")))
             }
@@ -186,21 +178,22 @@ impl PublishTrip {
             log::warn!("{count} deltas for partition {partition} are not confirmed: {error}");
         }
         if matches!(result, Err(PublishError::Unavailable(_))) {
-            // What is in flight is unknown: begin anew, so that no late confirm is taken for another's.
+            // The fate of the message is unknown. A new channel keeps its late confirm from being taken for another's.
             self.channel = None;
         }
         result
     }
 
     async fn confirmed(&mut self, session: &Session, deltas: &[Delta]) -> Result<Confirm, PublishError> {
-        let usable = self.channel.take().filter(|open| !open.channel.is_over());
+        let usable = self.channel.take().filter(|open| !open.is_over());
         let channel = if let Some(channel) = usable { channel } else { self.open(session).await? };
         let queue = self.link.names.partition(self.partition);
         let id = deltas[0].request_id.to_string();
         self.channel.insert(channel).publish(&queue, Some(&id), wire::encode(deltas)).await
     }
 
-    /// A queue that can't be used is not asked for at each publish: each refusal costs the connection a channel.
+    /// Opens a channel, but not at each publish while the queue can't be used: each refusal costs the connection a
+    /// channel.
     async fn open(&mut self, session: &Session) -> Result<ConfirmChannel, PublishError> {
         if Instant::now() < self.not_before {
             return Err(lost(&format!("partition {} could not be used a moment ago", self.partition)));
@@ -216,86 +209,4 @@ impl PublishTrip {
         }
         opened
     }
-}
-
-/// What the broker says to a message: it is safe, or it is refused.
-pub(super) enum Confirm {
-    Ack,
-    Nack,
-}
-
-/// A channel in confirm mode with at most one message in flight.
-pub(super) struct ConfirmChannel {
-    channel: OpenChannel,
-    /// The broker numbers the messages of a channel from 1.
-    last_tag: u64,
-}
-
-impl ConfirmChannel {
-    pub(super) async fn open(session: &Session) -> Result<Self, String> {
-        Self::on(session.open_channel().await?).await
-    }
-
-    async fn on(channel: OpenChannel) -> Result<Self, String> {
-        let select =
-            |channel: Channel| async move { channel.confirm_select(ConfirmSelectArguments::default()).await };
-        channel.ask(CONFIRM_TIMEOUT_MS, select).await?;
-        Ok(Self { channel, last_tag: 0 })
-    }
-
-    /// Returns once the broker has the message on disk or refuses it. `id` is of 255 bytes at the most.
-    ///
-    /// The first message of a channel has the broker look for the queue's leader, and is refused as well where
-    /// that does not answer in time, as in an election (RabbitMQ's `rabbit_fifo_client`): it is sent once more.
-    pub(super) async fn publish(
-        &mut self,
-        queue: &str,
-        id: Option<&str>,
-        body: Vec<u8>,
-    ) -> Result<Confirm, PublishError> {
-        if self.last_tag > 0 {
-            return self.publish_once(queue, id, body).await;
-        }
-        match self.publish_once(queue, id, body.clone()).await? {
-            Confirm::Ack => Ok(Confirm::Ack),
-            Confirm::Nack => self.publish_once(queue, id, body).await,
-        }
-    }
-
-    async fn publish_once(
-        &mut self,
-        queue: &str,
-        id: Option<&str>,
-        body: Vec<u8>,
-    ) -> Result<Confirm, PublishError> {
-        self.last_tag += 1;
-        let mut properties = BasicProperties::default();
-        properties.with_content_type(wire::CONTENT_TYPE).with_delivery_mode(DELIVERY_MODE_PERSISTENT);
-        if let Some(id) = id {
-            properties.with_message_id(id);
-        }
-        let arguments = BasicPublishArguments::new("", queue).mandatory(true).finish();
-        let published = self.channel.channel.basic_publish(properties, body, arguments).await;
-        published.map_err(|error| lost(&error.to_string()))?;
-        let mut returned = None;
-        while let Some(event) = self.channel.events.recv().await {
-            match event {
-                ChannelEvent::Returned(why) => returned = Some(why),
-                ChannelEvent::Acked(tag) if tag >= self.last_tag => {
-                    return returned
-                        .map_or(Ok(Confirm::Ack), |why| Err(lost(&format!("queue {queue}: {why}"))));
-                }
-                ChannelEvent::Nacked(tag) if tag >= self.last_tag => {
-                    return Ok(Confirm::Nack);
-                }
-                ChannelEvent::Closed(_, why) => return Err(lost(&why)),
-                ChannelEvent::Acked(_) | ChannelEvent::Nacked(_) => {}
-            }
-        }
-        Err(lost("the channel was closed before the confirm"))
-    }
-}
-
-fn lost(why: &str) -> PublishError {
-    PublishError::Unavailable(format!("RabbitMQ: {why}"))
 }

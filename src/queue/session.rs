@@ -1,4 +1,4 @@
-//! One connection while it lasts, and its channels, each of which fails alone. Must not contain what travels over them.
+//! One connection and its channels, each of which fails alone. Must not contain messages.
 
 use std::{
     sync::{Arc, atomic::AtomicU32},
@@ -14,27 +14,28 @@ use super::callbacks::{ChannelEvent, ChannelWatch, ConnectionWatch};
 /// The longest that opening a channel may take.
 const CHANNEL_TIMEOUT_MS: u64 = 5_000;
 
-/// The longest that a connection in doubt may take to open a channel: what waits behind it is refused no later.
+/// The longest that a doubtful connection may take to open a channel. The requests that wait behind it are refused by
+/// then.
 const CHECK_TIMEOUT_MS: u64 = 500;
 
 /// The longest that a clean close may take.
 const CLOSE_TIMEOUT_MS: u64 = 3_000;
 
-/// One connection, and the token that says it is over: whatever sees it fail cancels the token, and
-/// everything that waits for an answer on it waits for the token as well.
+/// One connection, and the token that is cancelled when it is over. Any code that sees the connection fail cancels the
+/// token. Any code that waits for an answer also waits for the token.
 #[derive(Clone)]
 pub(super) struct Session {
     connection: Connection,
     pub(super) over: CancellationToken,
-    /// How many more of its channels the broker may close: amqprs does not use their numbers again, and panics when none
-    /// is free.
+    /// How many more of its channels the broker may close. amqprs does not reuse their numbers, and panics when none is
+    /// free.
     closes_left: Arc<AtomicU32>,
 }
 
 impl Session {
-    /// Watches over an open connection from now on.
+    /// A session of an open connection, which it watches from now on.
     pub(super) async fn new(connection: Connection) -> Result<Self, String> {
-        // Half of them stay for use.
+        // The other half of the channels stays usable.
         let closes_left = Arc::new(AtomicU32::new(u32::from(connection.channel_max() / 2).max(1)));
         let session = Self { connection, over: CancellationToken::new(), closes_left };
         let (listener, over) = (session.connection.clone(), session.over.clone());
@@ -48,7 +49,7 @@ impl Session {
         Ok(session)
     }
 
-    /// A new channel. A connection that opens none is over.
+    /// Opens a channel. If that fails, the session is over.
     pub(super) async fn open_channel(&self) -> Result<OpenChannel, String> {
         self.open_channel_within(CHANNEL_TIMEOUT_MS).await
     }
@@ -72,7 +73,7 @@ impl Session {
         Ok(OpenChannel { channel, events: heard, over })
     }
 
-    /// Ends the session, by and by, where its connection does not answer any more.
+    /// Checks the connection in the background, and ends the session if it no longer answers.
     pub(super) fn check(&self) {
         let session = self.clone();
         tokio::spawn(async move {
@@ -93,8 +94,8 @@ impl Session {
     }
 }
 
-/// A channel, what the broker says on it, and the token that says it is over. The channel is closed when the last
-/// handle is dropped; nothing is sent on it once the token is cancelled: a frame on a channel that the broker has
+/// A channel, its events, and the token that is cancelled when it is over. The channel closes when the last handle is
+/// dropped. Once the token is cancelled, nothing is sent on the channel: a frame on a channel that the broker has
 /// closed would end the connection.
 pub(super) struct OpenChannel {
     pub(super) channel: Channel,
@@ -103,8 +104,8 @@ pub(super) struct OpenChannel {
 }
 
 impl OpenChannel {
-    /// Asks the broker, and waits at most `limit_ms` for the answer. Without one the channel is over, and what a late
-    /// answer has begun, such as a subscription, ends with it.
+    /// Sends a request and waits at most `limit_ms` for the answer. Without an answer the channel is over. Whatever a
+    /// late answer starts, such as a subscription, ends with the channel.
     pub(super) async fn ask<T: Send + 'static, F>(
         &self,
         limit_ms: u64,
@@ -117,12 +118,12 @@ impl OpenChannel {
         asking.await.inspect_err(|_| self.over.cancel())
     }
 
-    /// Whether nothing may be sent on it any more.
+    /// Returns whether nothing more may be sent on the channel.
     pub(super) fn is_over(&self) -> bool {
         self.over.is_cancelled()
     }
 
-    /// Ends the channel after the broker has read everything that was sent on it.
+    /// Closes the channel after the broker has read everything that was sent on it.
     pub(super) async fn close(self) -> Result<(), String> {
         if self.is_over() {
             return Ok(());
@@ -131,8 +132,8 @@ impl OpenChannel {
     }
 }
 
-/// Runs a request to the broker to its end, however long we wait for it: amqprs panics where the answer
-/// comes to a request that was dropped.
+/// Runs a request to its end, even if the caller stops waiting for it after `limit_ms`: amqprs panics if the answer
+/// comes after the request was dropped.
 pub(super) async fn in_own_task<T: Send + 'static>(
     limit_ms: u64,
     request: impl Future<Output = Result<T, Error>> + Send + 'static,

@@ -1,4 +1,4 @@
-//! The queues: partitions and dead letters, declared here once, for both sides. No message may enter.
+//! The queues of the partitions and of the dead letters, and their one declaration. Must not contain messages.
 
 use std::time::Duration;
 
@@ -12,33 +12,33 @@ use super::{
 };
 use crate::domain::PARTITIONS;
 
-/// How long a queue must have been missing before it is declared. A quorum queue that comes back within 30 ms keeps the
-/// consumer of the one that was deleted, which then neither hears of messages nor hands over (seen on RabbitMQ
-/// 3.10.8; after 200 ms the broker cancels the consumer).
+/// How long a queue must be missing before it is declared. A quorum queue that comes back within 30 ms keeps the
+/// consumer of the deleted queue. That consumer then gets no messages and does not make way for another (seen on
+/// RabbitMQ 3.10.8; after 200 ms the broker cancels the consumer).
 const MISSING_PAUSE_MS: u64 = 1_000;
 
-/// The longest that the broker may take to declare a queue, or to say whether it is there.
+/// The longest that the broker may take to declare a queue, or to say whether it exists.
 const DECLARE_TIMEOUT_MS: u64 = 5_000;
 
-/// The most bytes that wait in a partition's queue; beyond, publishes are refused.
+/// The most bytes that wait in a partition's queue. Beyond this, the broker refuses messages.
 const PARTITION_MAX_BYTES: i64 = 1 << 30;
 
-/// How often a message may be returned to its queue. RabbitMQ 4 would drop it after 20 lost connections;
-/// "unlimited" is spelled −1 there, which RabbitMQ 3.10 takes for "once". This is in effect unlimited on both.
+/// How often a message may return to its queue. By default RabbitMQ 4 drops it after 20 lost connections. RabbitMQ 4
+/// reads −1 as "unlimited", but RabbitMQ 3.10 reads it as "once". This number is in effect unlimited on both.
 const DELIVERY_LIMIT: i64 = 2_000_000_000;
 
-/// The names of our queues, which begin with a common prefix.
+/// The names of our queues, which share a prefix.
 #[derive(Clone, Debug)]
 pub struct QueueNames {
     prefix: String,
 }
 
 impl QueueNames {
-    /// Refuses a prefix that is empty, longer than 100 characters, or has anything but ASCII letters, digits,
-    /// `.`, `-` and `_`: a queue's name has 255 bytes at the most (AMQP 0-9-1 §3.1).
+    /// Names with this prefix: 1 to 100 ASCII letters, digits, `.`, `-` and `_`. A queue's name has at most 255 bytes
+    /// (AMQP 0-9-1 §3.1).
     ///
     /// # Errors
-    /// The rule, readable after the setting's name.
+    /// The rule, readable after the setting's name, if the prefix breaks it.
     pub fn new(prefix: &str) -> Result<Self, String> {
         let plain = |c: char| c.is_ascii_alphanumeric() || ".-_".contains(c);
         if prefix.is_empty() || prefix.len() > 100 || !prefix.chars().all(plain) {
@@ -53,26 +53,26 @@ impl QueueNames {
         format!("{}.deltas.{partition}", self.prefix)
     }
 
-    /// The queue of what can't be applied.
+    /// The queue of messages that can't be applied.
     #[must_use]
     pub fn dead_letters(&self) -> String {
         format!("{}.dead-letters", self.prefix)
     }
 
-    /// The partition of a queue's name, if it is one, whether there is such a partition today or not: which queue
-    /// a delta belongs to is its user's to say.
+    /// The partition in a queue's name, if there is one. It need not exist today: the user decides which queue a delta
+    /// belongs to.
     pub(super) fn partition_of(&self, queue: &str) -> Option<u16> {
         let number = queue.rsplit('.').next()?.parse().ok()?;
         (self.partition(number) == queue).then_some(number)
     }
 
-    /// The queue that the one who looks at the dead letters holds.
+    /// The queue that a command holds while it reads the dead letters.
     pub(super) fn dead_letters_lock(&self) -> String {
         format!("{}.dead-letters.lock", self.prefix)
     }
 }
 
-/// A queue, as we declare it.
+/// A queue and the arguments that we declare it with.
 struct Queue {
     name: String,
     arguments: FieldTable,
@@ -101,14 +101,14 @@ impl Queue {
     }
 
     fn dead_letters(names: &QueueNames) -> Self {
-        // Beyond it the partitions keep what is dead, and offer it again: nothing is lost.
+        // If this queue is full, the partitions keep their dead messages and offer them again: nothing is lost.
         let arguments =
             vec![("x-max-length", FieldValue::l(KEPT_MAX.into())), ("x-overflow", "reject-publish".into())];
         Self::new(names.dead_letters(), arguments)
     }
 
-    /// Whether there is a queue of this name. Where there is none, the channel is over.
-    async fn is_there(&self, channel: &mut OpenChannel) -> Result<bool, String> {
+    /// Returns whether the queue exists. If it does not, the channel is over.
+    async fn exists(&self, channel: &mut OpenChannel) -> Result<bool, String> {
         let passive = QueueDeclareArguments::new(&self.name).passive(true).finish();
         match self.declared(channel, passive).await {
             Ok(()) => Ok(true),
@@ -117,7 +117,7 @@ impl Queue {
         }
     }
 
-    /// Declares it; one that is there with other arguments is an error.
+    /// Declares the queue. It is an error if the queue exists with other arguments.
     async fn declare(&self, channel: &mut OpenChannel) -> Result<(), String> {
         let declaration = QueueDeclareArguments::durable_client_named(&self.name)
             .arguments(self.arguments.clone())
@@ -125,7 +125,7 @@ impl Queue {
         self.declared(channel, declaration).await.map_err(|(_, why)| why)
     }
 
-    /// The reply code, 0 without one, and why not.
+    /// Sends a declaration. The error has the broker's reply code, or 0 without one, and the reason.
     async fn declared(
         &self,
         channel: &mut OpenChannel,
@@ -141,12 +141,12 @@ impl Queue {
     }
 }
 
-/// Declares every queue, one after the other: RabbitMQ may hand out a queue that is being declared elsewhere before its
-/// process runs. Queues that exist with these arguments stay as they are. One that can't be declared is told, and left to
-/// those who use it: the others go on.
+/// Declares every queue, one after the other: if another session is declaring a queue, RabbitMQ may offer it before its
+/// process runs. Queues that exist with these arguments stay as they are. A queue that can't be declared is logged; its
+/// users try again, and the other queues stay usable.
 ///
 /// # Errors
-/// Where no partition can be used, why that is.
+/// The reason, if no partition can be used.
 pub(super) async fn declare(session: &Session, names: &QueueNames) -> Result<(), String> {
     // The partitions name the dead letters as their target.
     let mut queues = vec![Queue::dead_letters(names)];
@@ -180,8 +180,7 @@ pub(super) async fn declare(session: &Session, names: &QueueNames) -> Result<(),
     Ok(())
 }
 
-/// A channel for the use of a partition's queue, which is there, as we declare it. One that is missing is declared after a
-/// pause.
+/// Opens a channel for a partition's queue, which exists as we declare it. A missing queue is declared after a pause.
 pub(super) async fn open_partition(
     session: &Session,
     names: &QueueNames,
@@ -195,10 +194,10 @@ pub(super) async fn open_partition(
     declared(session, &queue).await
 }
 
-/// A channel on which the queue was seen to be there as we declare it, or `None` where it is missing.
+/// Opens a channel and checks that the queue exists as we declare it. Returns `None` if the queue is missing.
 async fn found(session: &Session, queue: &Queue) -> Result<Option<OpenChannel>, String> {
     let mut channel = session.open_channel().await?;
-    if !queue.is_there(&mut channel).await? {
+    if !queue.exists(&mut channel).await? {
         log::info!("queue {} is missing; declaring it in {MISSING_PAUSE_MS} ms", queue.name);
         return Ok(None);
     }
@@ -206,7 +205,7 @@ async fn found(session: &Session, queue: &Queue) -> Result<Option<OpenChannel>, 
     Ok(Some(channel))
 }
 
-/// A channel on which the queue was declared.
+/// Opens a channel and declares the queue on it.
 async fn declared(session: &Session, queue: &Queue) -> Result<OpenChannel, String> {
     let mut channel = session.open_channel().await?;
     queue.declare(&mut channel).await?;

@@ -1,4 +1,4 @@
-//! The wire format of the queue: JSON ↔ deltas. Must not contain the connection.
+//! The wire format of the queue: JSON ↔ deltas. Must not contain a connection.
 
 use std::borrow::Cow;
 
@@ -15,11 +15,11 @@ const VERSION: u8 = 1;
 /// The `content-type` of a message.
 pub(super) const CONTENT_TYPE: &str = "application/json";
 
-/// The most bytes of a delta without its reason and trace: field names, a UUID, two numbers of up to 19 digits and a
+/// The largest size of a delta without its reason and trace: field names, a UUID, two numbers of up to 19 digits and a
 /// time of 30 characters, with room to spare.
 const DELTA_OVERHEAD_BYTES: usize = 256;
 
-/// The bytes of a trace and its name: `,"traceparent":"…"`.
+/// The size of a trace with its name: `,"traceparent":"…"`.
 const TRACE_BYTES: usize = 17 + TraceParent::BYTES;
 
 /// Why a message can't be read.
@@ -28,7 +28,7 @@ pub(super) enum Malformed {
     // The error's own text may quote the message.
     #[error("not a message of deltas: {:?} error at line {} column {}", .0.classify(), .0.line(), .0.column())]
     Json(#[from] serde_json::Error),
-    #[error("version {0}, where only {VERSION} is known")]
+    #[error("unknown version {0}: only version {VERSION} is known")]
     Version(u8),
     #[error(transparent)]
     Invalid(#[from] Invalid),
@@ -57,26 +57,26 @@ struct DeltaMessage<'a> {
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     reason: Option<Cow<'a, str>>,
     requested_at: Timestamp,
-    /// Added within version 1. Older workers refuse it: update the workers before `serve`.
+    /// Added within version 1. Older workers refuse a message that has it: update the workers before `serve`.
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     traceparent: Option<Cow<'a, str>>,
 }
 
-/// A whole number, judged on its digits as in a request.
+/// Parses a whole number from its digits, as in a request.
 fn whole<'de, D: Deserializer<'de>>(deserializer: D) -> Result<i64, D::Error> {
     let number = <&RawValue>::deserialize(deserializer)?;
     whole_number(number.get()).ok_or_else(|| D::Error::custom("not a whole number"))
 }
 
-/// The most bytes that `delta` takes in a message. A reason has no control characters, so JSON escapes each byte of it into
-/// at most two.
+/// The largest size of `delta` in a message, in bytes. A reason has no control characters, so JSON escapes each of its
+/// bytes into at most two.
 pub(super) fn max_bytes(delta: &Delta) -> usize {
     DELTA_OVERHEAD_BYTES
         + 2 * delta.reason.as_ref().map_or(0, |reason| reason.as_str().len())
         + delta.traceparent.as_ref().map_or(0, |_| TRACE_BYTES)
 }
 
-/// The message of `deltas`, which belong to one partition.
+/// Encodes `deltas`, which belong to one partition, as a message.
 pub(super) fn encode(deltas: &[Delta]) -> Vec<u8> {
     let deltas = deltas.iter().map(|delta| DeltaMessage {
         request_id: delta.request_id.get(),
@@ -91,8 +91,8 @@ pub(super) fn encode(deltas: &[Delta]) -> Vec<u8> {
     serde_json::to_vec(&message).expect("numbers, texts and times are always JSON")
 }
 
-/// The deltas of a message from the queue of `partition`. A delta of another partition's user makes the message malformed:
-/// it would lose its place in that user's order.
+/// Decodes a message from the queue of `partition`. A delta of another partition's user makes the message malformed:
+/// the delta would lose its place in that user's order.
 pub(super) fn decode(body: &[u8], partition: u16) -> Result<Vec<Delta>, Malformed> {
     let deltas = decode_any(body)?;
     match stranger(&deltas, partition) {
@@ -106,7 +106,7 @@ pub(super) fn stranger(deltas: &[Delta], partition: u16) -> Option<UserId> {
     deltas.iter().map(|delta| delta.user_id).find(|user| user.partition() != partition)
 }
 
-/// The deltas of a message from any queue.
+/// Decodes a message from any queue.
 pub(super) fn decode_any(body: &[u8]) -> Result<Vec<Delta>, Malformed> {
     let message: DeltasMessage = serde_json::from_slice(body)?;
     if message.version != VERSION {

@@ -1,5 +1,5 @@
-//! What a worker has in hand of one partition: messages that are not settled, and the users whose deltas wait. Must not
-//! contain I/O or a clock.
+//! What a worker holds of one partition: the unsettled messages, and the users whose deltas wait. Must not contain I/O
+//! or a clock.
 
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
@@ -13,53 +13,54 @@ use crate::{
     queue::{Delivery, Disposition},
 };
 
-/// The pauses between tries for a user who has an obstacle: once it is gone, the user waits no longer than this.
+/// The bounds of the pause between attempts for a user with an obstacle.
 const RETRY_PAUSE_MIN_MS: u64 = 50;
 const RETRY_PAUSE_MAX_MS: u64 = 1_000;
 
-/// The same for one who is slow: each try holds the partition up for as long as a statement may take.
+/// The same for a slow user. They are longer because each attempt delays the partition for as long as a statement may
+/// take.
 const SLOW_PAUSE_MIN_MS: u64 = 5_000;
 const SLOW_PAUSE_MAX_MS: u64 = 60_000;
 
-/// A delta, and where it came from.
+/// A delta, and its place in the queue.
 pub(super) struct Taken {
-    /// The tag of its message, and its place in there: in the order of the queue.
+    /// The tag of its message and its index in the message. Places sort in the order of the queue.
     place: (u64, usize),
     pub(super) delta: Delta,
 }
 
-/// The unsettled part of a partition. What is not here is either behind it in the queue or settled.
+/// The unsettled part of a partition. Every other message is either settled or later in the queue.
 #[derive(Default)]
 pub(super) struct Hand {
-    /// By the tags of their messages.
+    /// The unsettled messages by their tags.
     messages: BTreeMap<u64, Message>,
     waiting: HashMap<UserId, Waiting>,
 }
 
 struct Message {
-    /// How many of its deltas have not come to their end.
+    /// The number of its deltas without a final result.
     open: usize,
     disposition: Disposition,
     oldest: Option<Timestamp>,
     taken_at: Instant,
 }
 
-/// A user who has an obstacle.
+/// A user with an obstacle.
 pub(super) struct Waiting {
-    /// In the order of the queue; the first is tried again, and the others follow it.
+    /// The user's deltas in the order of the queue. The first is tried again, and the others follow it.
     deltas: VecDeque<Taken>,
     pub(super) obstacle: Obstacle,
-    /// Since when.
+    /// When the wait began.
     pub(super) since: Instant,
     pause: Duration,
     due: Instant,
-    /// Whether somebody was told.
-    pub(super) told: bool,
+    /// Whether the log has named the user.
+    pub(super) is_reported: bool,
 }
 
 impl Hand {
-    /// Takes messages, and returns the deltas to apply now, those of users who do not wait. Of messages that have nothing
-    /// to apply, what becomes of them is settled at once: see [`Hand::settled`].
+    /// Takes messages, and returns the deltas to apply now: the deltas of users that do not wait. A message with
+    /// nothing to apply is finished at once: see [`Hand::settled`].
     pub(super) fn take(&mut self, deliveries: Vec<Delivery>, now: Instant) -> Vec<Taken> {
         let mut fresh = Vec::new();
         for Delivery { tag, deltas } in deliveries {
@@ -78,21 +79,22 @@ impl Hand {
         fresh
     }
 
-    /// The deltas of users who are due, to be applied apart from others: those who still have an obstacle take time.
+    /// Takes the deltas of users that are due. Apply them apart from others: users that still have an obstacle take
+    /// time.
     pub(super) fn take_due(&mut self, now: Instant) -> Vec<Taken> {
         let due = self.waiting.values_mut().filter(|user| user.due <= now && user.obstacle != Obstacle::Slow);
         due.flat_map(|waiting| waiting.deltas.drain(..)).collect()
     }
 
-    /// The next delta of a user who is slow and due, to be applied alone.
+    /// Takes the next delta of a slow user that is due. Apply it alone.
     pub(super) fn take_slow(&mut self, now: Instant) -> Vec<Taken> {
         let mut users = self.waiting.values_mut();
         let user = users.find(|user| user.due <= now && user.obstacle == Obstacle::Slow);
         user.and_then(|user| user.deltas.pop_front()).into_iter().collect()
     }
 
-    /// Notes what became of the deltas that were taken, up to the first without a final result, and returns
-    /// the users who were waiting and do not any more.
+    /// Notes the results of the taken deltas, up to the first failure that is not an obstacle of one user. Returns the
+    /// users that no longer wait.
     pub(super) fn note(
         &mut self,
         taken: Vec<Taken>,
@@ -103,7 +105,7 @@ impl Hand {
             match result {
                 Ok(_) => {
                     self.close(taken.place.0, Disposition::Ack);
-                    // Slow no more: what came behind it may go on together.
+                    // The user is no longer slow: the later deltas may be applied together.
                     if let Some(user) = self.waiting.get_mut(&taken.delta.user_id) {
                         (user.obstacle, user.due, user.pause) = (Obstacle::Locked, now, Duration::ZERO);
                     }
@@ -138,7 +140,7 @@ impl Hand {
             since: now,
             pause: Duration::ZERO,
             due: now,
-            told: false,
+            is_reported: false,
         });
         if user.due <= now {
             user.pause = (2 * user.pause).clamp(min, max);
@@ -149,7 +151,7 @@ impl Hand {
         user.deltas.insert(place, taken);
     }
 
-    /// Removes the messages of which every delta has come to its end, and says what becomes of them.
+    /// Removes the messages whose deltas all have a final result, and returns what becomes of each message.
     pub(super) fn settled(&mut self) -> Vec<(u64, Disposition)> {
         let done: Vec<_> = self
             .messages
@@ -163,37 +165,37 @@ impl Hand {
         done
     }
 
-    /// The lowest tag that is not settled.
+    /// The lowest unsettled tag.
     pub(super) fn first_open(&self) -> Option<u64> {
         self.messages.keys().next().copied()
     }
 
-    /// How many messages are not settled.
+    /// The number of unsettled messages.
     pub(super) fn len(&self) -> usize {
         self.messages.len()
     }
 
-    /// When the first of the waiting users is to be tried again.
+    /// When the next attempt for a waiting user is due.
     pub(super) fn due(&self) -> Option<Instant> {
         self.waiting.values().map(|waiting| waiting.due).min()
     }
 
-    /// Since when the oldest message is in hand.
+    /// When the oldest held message was taken.
     pub(super) fn since(&self) -> Option<Instant> {
         self.messages.values().next().map(|message| message.taken_at)
     }
 
-    /// When the oldest delta in hand was accepted.
+    /// When the oldest held delta was accepted.
     pub(super) fn oldest(&self) -> Option<Timestamp> {
         self.messages.values().filter_map(|message| message.oldest).min()
     }
 
-    /// The users who wait.
+    /// The users that wait.
     pub(super) fn waiting(&mut self) -> impl ExactSizeIterator<Item = (UserId, &mut Waiting)> {
         self.waiting.iter_mut().map(|(user, waiting)| (*user, waiting))
     }
 
-    /// Forgets everything: it comes again.
+    /// Forgets all messages. They come again.
     pub(super) fn clear(&mut self) {
         *self = Self::default();
     }
@@ -225,8 +227,8 @@ mod tests {
     }
 
     proptest! {
-        /// Messages of a few users, and what becomes of each try: whatever happens, each user's deltas are applied in
-        /// their order and once, and a message is settled when its last delta is, and no sooner.
+        /// Takes messages of a few users, with obstacles at random. Each user's deltas are applied once and in order,
+        /// and a message is settled with its last delta and no sooner.
         #[test]
         fn an_obstacle_delays_its_user_only_and_nothing_is_overtaken(
             messages in prop::collection::vec(prop::collection::vec(1..5i64, 0..4), 1..30),

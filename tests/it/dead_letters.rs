@@ -76,7 +76,7 @@ async fn each_is_listed_with_its_reason_however_often_one_looks() {
             "malformed: not a message of deltas: Syntax error at line 1 column 2",
             "malformed: not a message of deltas: Eof error at line 1 column 0",
             "malformed: point must be a whole number from 1 to 9007199254740991",
-            "malformed: version 9, where only 1 is known",
+            "malformed: unknown version 9: only version 1 is known",
             &format!("in the wrong partition: user {stranger} belongs to partition {partition_of_stranger}"),
             "refused by the database",
             "malformed: not a message of deltas: Syntax error at line 1 column 2",
@@ -223,7 +223,7 @@ async fn one_at_a_time_may_look_at_them() {
     assert!(letters.next().await.expect("an answer").is_some_and(|letter| letter.body == b"not JSON"));
     let (status, printed) = dead_letters(&system, &["drop", "1", "--yes"]).await;
     assert_eq!(status.code(), Some(1), "{printed}");
-    assert!(printed.contains("another `point-system dead-letters` is at work"), "{printed}");
+    assert!(printed.contains("another `point-system dead-letters` is running"), "{printed}");
     letters.close().await.expect("closed");
     link.close().await;
     assert_eq!(list(&system).await.len(), 1);

@@ -1,4 +1,4 @@
-//! Accept: 202s a second, with no worker.
+//! Accept: the rate of 202s, without a worker.
 
 use super::{FEW, MANY, Size, USERS, uniform};
 use crate::{
@@ -46,7 +46,7 @@ async fn one(size: &Size) -> [(f64, f64); 8] {
     let bare = bare(size).await;
     let (http, mut bed) = (HttpCeiling::start().await, Bed::new().await);
     let (serve, address) = bed.serve().await;
-    // Each right after its ceiling: the machine is another one from minute to minute.
+    // Each figure right after its ceiling: the speed of the machine changes from minute to minute.
     let http_few = uniform(Kind::Add, FEW, size.time).run(http.address).await.per_second;
     let few = bed.load(address, &uniform(Kind::Add, FEW, size.time)).await;
     let http_many = uniform(Kind::Add, MANY, size.time).run(http.address).await.per_second;
@@ -70,7 +70,7 @@ async fn one(size: &Size) -> [(f64, f64); 8] {
     [(few, http_few), (many, http_many), (many, bare), (operations, many), of_message, cpu(0), cpu(1), cpu(2)]
 }
 
-/// Confirmed messages a second of one delta each.
+/// The rate of confirmed messages per second, with one delta each.
 async fn bare(size: &Size) -> f64 {
     let mut bed = Bed::new().await;
     let rate = bed.publish(&Users::Uniform(USERS), size.backlog, 1).await;

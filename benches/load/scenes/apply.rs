@@ -1,4 +1,4 @@
-//! Apply: how fast one worker drains a backlog, against its transactions alone.
+//! Apply: how fast one worker drains a backlog, compared with its transactions alone.
 
 use std::time::Duration;
 
@@ -40,7 +40,7 @@ async fn singles(size: &Size) -> Drained {
     drain(bed).await
 }
 
-/// A backlog that 512 connections made.
+/// A backlog from 512 HTTP connections.
 async fn batched(size: &Size) -> Drained {
     let mut bed = Bed::new().await;
     let (serve, address) = bed.serve().await;

@@ -10,7 +10,7 @@ use crate::{
     traffic::{Kind, Users},
 };
 
-/// How often the memory is looked at.
+/// The time between two looks at the memory.
 const LOOKS: Duration = Duration::from_millis(100);
 
 pub async fn measure(size: &Size, of_message: usize) -> Vec<Line> {
@@ -85,7 +85,7 @@ async fn one(size: &Size, of_message: usize) -> [f64; 11] {
     ]
 }
 
-/// Keeps the highest memory of both while `busy` goes on.
+/// Records the highest memory of both processes while `busy` runs.
 async fn while_looking<T>(
     busy: impl Future<Output = T>,
     serve: &Process,

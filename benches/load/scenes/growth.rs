@@ -1,4 +1,4 @@
-//! Growth: apply and read with a log that is longer and longer.
+//! Growth: apply and read with longer and longer logs.
 
 use super::{LANES, MANY, Size, USERS, uniform};
 use crate::{
@@ -8,10 +8,10 @@ use crate::{
     traffic::{Kind, Users},
 };
 
-/// The entries of each user that the log is filled with.
+/// The number of entries per user that the log is filled with.
 const ENTRIES_PER_USER: u64 = 100;
 
-/// Returns the lines: for each length of the log, apply and read.
+/// Returns the lines of apply and read for each length of the log.
 pub async fn measure(size: &Size, of_message: usize) -> Vec<Line> {
     let lines = |rows: &u64| {
         let line = |what: &str| {
@@ -44,7 +44,7 @@ pub async fn measure(size: &Size, of_message: usize) -> Vec<Line> {
     lines
 }
 
-/// The users are those of whom the log has a history, where there are any.
+/// Measures apply and read. If the log has histories, it uses their users.
 async fn apply_and_read(bed: &mut Bed, size: &Size, of_message: usize) -> [f64; 2] {
     bed.publish(&Users::Uniform(USERS), size.backlog, of_message).await;
     let drained = bed.drain(LANES).await;
@@ -54,8 +54,8 @@ async fn apply_and_read(bed: &mut Bed, size: &Size, of_message: usize) -> [f64; 
     [drained.per_second, read]
 }
 
-/// Writes histories of [`ENTRIES_PER_USER`], one entry of every user after the other, as time would; then lets
-/// PostgreSQL settle as it would overnight.
+/// Writes histories of [`ENTRIES_PER_USER`] entries, with the users interleaved as they would be over time. Then
+/// vacuums and checkpoints, as PostgreSQL would overnight.
 async fn filled(rows: u64) -> Bed {
     let mut bed = Bed::new().await;
     let users = (rows / ENTRIES_PER_USER).max(u64::from(rows > 0));

@@ -1,4 +1,4 @@
-//! Latency at fixed rates: of the 202, and from the 202 to a balance that shows it.
+//! Latency at fixed rates: until the 202, and from the 202 until the balance shows the delta.
 
 use std::{
     net::SocketAddr,
@@ -16,13 +16,13 @@ use crate::{
     traffic::{Kind, Open, Users, Wire, histogram, record, request},
 };
 
-/// How often one more delta is followed until it is seen.
+/// The time between two deltas that are followed until they are visible.
 const PROBES: Duration = Duration::from_millis(20);
 
-/// What the targets are for.
+/// The rate that the targets apply to.
 const TARGET_PER_SECOND: f64 = 2_000.0;
 
-/// The latencies of one rate.
+/// The latencies at one rate.
 pub struct Latency {
     pub per_second: f64,
     pub accepted: Histogram<u64>,
@@ -70,7 +70,7 @@ async fn one(size: &Size, per_second: f64) -> (Histogram<u64>, Histogram<u64>) {
     let work = bed.work(LANES).await;
     let connections = u32::try_from(if per_second < 5_000.0 { FEW } else { MANY }).expect("a small number");
     let load = |time| Open { kind: Kind::Add, users: Users::Uniform(USERS), connections, per_second, time };
-    // Every connection, channel and statement is made once.
+    // Creates every connection, channel and statement before the measurement.
     let warm_up = load(Duration::from_secs(2));
     bed.expected += warm_up.run(warm_up.connect(address).await).await.len();
     let load = load(size.hold);
@@ -85,7 +85,7 @@ async fn one(size: &Size, per_second: f64) -> (Histogram<u64>, Histogram<u64>) {
     (accepted, visible)
 }
 
-/// Now and then the first delta of a new user, followed from its 202 until its balance is there.
+/// Sends the first delta of a new user now and then, and measures the time from its 202 until its balance is visible.
 async fn probe(address: SocketAddr, time: Duration) -> (Histogram<u64>, u64) {
     let mut wire = Wire::open(address).await;
     let (mut visible, mut probes) = (histogram(), 0);

@@ -1,4 +1,4 @@
-//! What is measured, a file for each question. How load is made, and what is made of the figures, is elsewhere.
+//! The scenes, one file for each question. Must not contain how load is made or how figures are reported.
 
 use std::time::Duration;
 
@@ -14,29 +14,29 @@ pub mod sustained;
 pub mod waiting;
 pub mod workers;
 
-/// The users of a load that is not skewed.
+/// The number of users of a load that is not skewed.
 pub const USERS: i64 = 10_000;
 
-/// The connections of a busy service.
+/// The number of connections of a busy service.
 pub const MANY: u64 = 512;
 
-/// The connections of a quieter one.
+/// The number of connections of a quieter service.
 pub const FEW: u64 = 64;
 
-/// The transactions at once, as by default.
+/// The number of transactions at once, which is the default.
 pub const LANES: u16 = 4;
 
-/// How much is measured.
+/// The size of a measurement.
 pub struct Size {
-    /// How often each figure is measured; the median counts.
+    /// How often each figure is measured. The median counts.
     pub runs: usize,
     /// How long a closed loop is measured.
     pub time: Duration,
     /// How long a rate must hold.
     pub hold: Duration,
-    /// The deltas of a backlog.
+    /// The number of deltas in a backlog.
     pub backlog: u64,
-    /// The deltas of a long backlog.
+    /// The number of deltas in a long backlog.
     pub long_backlog: u64,
     /// The lengths of the log to compare.
     pub log_rows: Vec<u64>,

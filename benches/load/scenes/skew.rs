@@ -1,4 +1,4 @@
-//! Skew: one hot user, and Zipf's law, against a load that is spread evenly over as many users.
+//! Skew: one hot user, and Zipf's law, compared with an even load over the same number of users.
 
 use super::{LANES, MANY, Size, uniform};
 use crate::{
@@ -7,7 +7,7 @@ use crate::{
     traffic::{Closed, Kind, Users},
 };
 
-/// The users, of whom some send more than others.
+/// The number of users.
 const SKEWED_USERS: u32 = 100_000;
 
 pub async fn measure(size: &Size, of_message: usize) -> Vec<Line> {

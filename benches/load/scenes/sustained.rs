@@ -1,5 +1,4 @@
-//! Sustained: the highest rate of adds, end to end, at which the backlog does not grow. Once: it is a
-//! search.
+//! Sustained: the highest end-to-end rate of adds at which the backlog does not grow. It is measured once, by a search.
 
 use std::time::Duration;
 
@@ -12,20 +11,20 @@ use crate::{
     traffic::{Kind, Open, Users},
 };
 
-/// How often the range in which the rate must be is halved.
+/// How often the search halves the range of the rate.
 const HALVINGS: u32 = 4;
 
-/// How much of [`Size::hold`] a rate must hold while it is looked for.
+/// During the search, a rate must hold for [`Size::hold`] divided by this.
 const LOOK: u32 = 3;
 
-/// The step down from a rate that does not hold for as long as it must.
+/// The factor from a rate that does not hold for long enough to the next rate.
 const STEP: f64 = 0.95;
 
-/// How often the backlog is looked at.
+/// The time between two looks at the backlog.
 const LOOKS: Duration = Duration::from_millis(250);
 
-/// The backlog may be what arrives in this time, whenever it is looked at in the second half: that much is
-/// under way, not left behind.
+/// In the second half, the backlog must not exceed the deltas that arrive in this time. Such a backlog is work in
+/// progress.
 const UNDER_WAY_S: f64 = 1.0;
 
 pub async fn measure(size: &Size) -> Line {
@@ -58,7 +57,7 @@ pub async fn measure(size: &Size) -> Line {
     line
 }
 
-/// Whether the backlog stays small at this rate, and the service keeps up with it.
+/// Returns whether the backlog stays small at this rate and the service keeps up with it.
 async fn holds(bed: &mut Bed, address: std::net::SocketAddr, per_second: f64, time: Duration) -> bool {
     let connections = u32::try_from(if per_second < 5_000.0 { FEW } else { MANY }).expect("a small number");
     let load = Open { kind: Kind::Add, users: Users::Uniform(USERS), connections, per_second, time };

@@ -1,4 +1,4 @@
-//! Requests that wait for PostgreSQL: `Prefer: wait`, and reads.
+//! Waiting: requests that wait for PostgreSQL, with `Prefer: wait`, and reads.
 
 use super::{FEW, MANY, Size, USERS, uniform};
 use crate::{
@@ -29,7 +29,7 @@ pub async fn measure(size: &Size) -> Vec<Line> {
             let rate = bed.load(address, &uniform(Kind::Wait, connections, size.time)).await;
             lines[line].add(rate, one_by_one);
         }
-        // Every user that is read has been seen.
+        // So that every user of the reads exists.
         bed.expected += ceiling::see_all(&bed.system, USERS).await;
         let http = HttpCeiling::start().await;
         for (line, connections) in [(2, FEW), (3, MANY)] {

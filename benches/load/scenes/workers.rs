@@ -1,4 +1,5 @@
-//! Apply against the number of transactions at once, and against the deltas in a message. Once each: no target hangs on them.
+//! Workers: apply by the number of transactions at once, and by the number of deltas in a message. Each is measured
+//! once, because no target depends on it.
 
 use super::{LANES, Size, USERS};
 use crate::{bed::Bed, report::Line, traffic::Users};
@@ -6,10 +7,10 @@ use crate::{bed::Bed, report::Line, traffic::Users};
 /// `--concurrency`.
 const CONCURRENCY: [u16; 4] = [1, 2, 4, 8];
 
-/// Deltas in a message.
+/// The numbers of deltas in a message.
 pub const BATCHES: [usize; 5] = [1, 4, 16, 64, 256];
 
-/// The concurrency that the others are compared with.
+/// The index of the concurrency that the others are compared with.
 const USUAL: usize = 2;
 
 pub async fn concurrency(size: &Size, of_message: usize) -> Vec<Line> {
@@ -28,7 +29,7 @@ pub async fn batches(size: &Size) -> Vec<Line> {
     against("batch", &rates, 0)
 }
 
-/// A line for each rate, against the one at `base`.
+/// Returns a line for each rate, compared with the rate at `base`.
 fn against(topic: &str, rates: &[(String, f64)], base: usize) -> Vec<Line> {
     let (against, ceiling) = &rates[base];
     let line = |(what, rate): &(String, f64)| {

@@ -1,5 +1,5 @@
-//! Whether every entry goes on from the one before it, in bounded memory, whatever order they come in.
-//! Must not contain I/O or SQL.
+//! Checks that every entry continues from the one before it, in any order of arrival and in bounded memory. Must not
+//! contain I/O or SQL.
 
 use std::{
     collections::{HashMap, hash_map},
@@ -9,18 +9,18 @@ use std::{
 
 use super::AuditLimits;
 
-/// What an entry of the log says of its user's balance.
+/// What a log entry says about its user's balance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Step {
     /// The balance before it.
     pub before: i64,
     /// The balance after it.
     pub after: i64,
-    /// When it was written, as PostgreSQL counts.
+    /// When it was written, in PostgreSQL's microseconds.
     pub time: i64,
 }
 
-/// What a user's row says: `None` where a column is null.
+/// A user's row. A column is `None` if it is null.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct BalanceRow {
     pub user_id: i64,
@@ -29,20 +29,20 @@ pub(super) struct BalanceRow {
     pub updated_at: Option<i64>,
 }
 
-/// What is known of a user.
+/// What is known about a user.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Standing {
-    /// Each entry so far goes on from the one before it.
+    /// Each entry so far continues from the one before it.
     Sound,
-    /// Too many entries lay before their predecessors: what they say is not known.
+    /// Too many entries came before their predecessors, so the user's entries must be read one by one.
     Unread,
     /// Something does not fit.
     Broken,
-    /// It was broken or unread, and that was told before.
-    Told,
+    /// The user was broken or unread, and was reported before.
+    Reported,
 }
 
-/// A user's entries, as far as they are known from the first one on.
+/// The last of a user's entries that are known without a gap from the first.
 #[derive(Clone, Copy, Debug)]
 struct Chain {
     seq: i64,
@@ -58,7 +58,7 @@ impl Chain {
     const NEW: Self =
         Self { seq: 0, balance: 0, time: i64::MIN, early: 0, standing: Standing::Sound, has_balance: false };
 
-    /// Goes on to the next entry, if that goes on from here.
+    /// Moves to the next entry. The chain is broken if that entry does not continue from here.
     fn follow(&mut self, seq: i64, step: Step) {
         if step.before != self.balance || step.time < self.time {
             self.standing = Standing::Broken;
@@ -76,7 +76,7 @@ impl Chain {
     }
 }
 
-/// The users of a range of ids. Where there are more than the limit, the range is made smaller.
+/// The chains of the users in a range of ids. The range shrinks if it has more users than the limit.
 pub(super) struct Chains {
     limits: AuditLimits,
     users: RangeInclusive<i64>,
@@ -89,18 +89,18 @@ impl Chains {
         Self { limits, users: i64::MIN..=i64::MAX, of_users: HashMap::new(), early: HashMap::new() }
     }
 
-    /// The users of whom every entry is wanted.
+    /// The range of users whose entries are wanted.
     pub(super) fn users(&self) -> RangeInclusive<i64> {
         self.users.clone()
     }
 
-    /// Those after them, if there are any.
+    /// The users after this range, if there are any.
     pub(super) fn next(self) -> Option<Self> {
         let first = self.users.end().checked_add(1)?;
         Some(Self { users: first..=i64::MAX, ..Self::new(self.limits) })
     }
 
-    /// Takes an entry in; `step` is `None` where it breaks a rule by itself.
+    /// Adds an entry. `step` is `None` if the entry breaks a rule by itself.
     pub(super) fn entry(&mut self, user_id: i64, seq: i64, step: Option<Step>) {
         if !self.users.contains(&user_id) {
             return;
@@ -141,7 +141,7 @@ impl Chains {
         }
     }
 
-    /// Leaves the larger half of the users for later.
+    /// Leaves the half of the users with the larger ids for later.
     fn narrow(&mut self) {
         let mut ids: Vec<i64> = self.of_users.keys().copied().collect();
         let middle = ids.len() / 2;
@@ -151,7 +151,7 @@ impl Chains {
         self.early.retain(|(user_id, _), _| *user_id < first_left_out);
     }
 
-    /// The users of the entries that wait are looked at one by one instead.
+    /// Drops the entries that wait. Their users are read one by one instead.
     fn forget_early(&mut self) {
         for (user_id, _) in mem::take(&mut self.early).into_keys() {
             if let Some(chain) = self.of_users.get_mut(&user_id)
@@ -162,14 +162,14 @@ impl Chains {
         }
     }
 
-    /// Compares a user's row with the user's entries; every entry is in by now. A user is told of once.
+    /// Compares a user's row with the user's entries, once all entries are added. A user is reported once.
     pub(super) fn compare(&mut self, row: &BalanceRow) -> Standing {
         let has_room = self.of_users.len() < self.limits.users;
         if let Some(chain) = self.of_users.get_mut(&row.user_id) {
             chain.has_balance = true;
             let standing = chain.standing_with(chain.ends_at(row));
             if standing != Standing::Sound {
-                chain.standing = Standing::Told;
+                chain.standing = Standing::Reported;
             }
             return standing;
         }
@@ -177,14 +177,14 @@ impl Chains {
             return Standing::Sound;
         }
         if has_room {
-            let told = Chain { standing: Standing::Told, has_balance: true, ..Chain::NEW };
+            let told = Chain { standing: Standing::Reported, has_balance: true, ..Chain::NEW };
             self.of_users.insert(row.user_id, told);
         }
         Standing::Broken
     }
 
-    /// The users who have entries and no row.
-    pub(super) fn left(&self) -> impl Iterator<Item = (i64, Standing)> {
+    /// The users that have entries but no row.
+    pub(super) fn without_balance(&self) -> impl Iterator<Item = (i64, Standing)> {
         let left = self.of_users.iter().filter(|(_, chain)| !chain.has_balance);
         left.map(|(user_id, chain)| (*user_id, chain.standing_with(false)))
     }
@@ -211,7 +211,7 @@ mod tests {
         BalanceRow { user_id, seq: Some(seq), point: Some(seq), updated_at: Some(seq) }
     }
 
-    /// What is told of each user in the end, over as many passes as it takes.
+    /// The final standing of each user, after all passes.
     fn standings(limits: AuditLimits, entries: &[(i64, i64)]) -> Vec<(i64, Standing)> {
         let last = |user: i64| entries.iter().filter(|entry| entry.0 == user).map(|entry| entry.1).max();
         let (mut told, mut chains) = (Vec::new(), Chains::new(limits));
@@ -226,7 +226,7 @@ mod tests {
                     told.push((user, chains.compare(&row(user, seq))));
                 }
             }
-            assert_eq!(chains.left().count(), 0);
+            assert_eq!(chains.without_balance().count(), 0);
             match chains.next() {
                 Some(next) => chains = next,
                 None => return told,

@@ -1,4 +1,4 @@
-//! One user's entries, read in their order: what is wrong with each, by name. The statements are here as well.
+//! Examines one user's entries in order, and names what is wrong with each. Must not contain a read of other users.
 
 use std::pin::pin;
 
@@ -21,7 +21,7 @@ const ENTRIES: &str = "select coalesce(seq, 0) as seq, action, point, status, re
 
 const BALANCES: &str = "select point, seq, updated_at from user_point where user_id = $1 order by ctid";
 
-/// Names everything that is wrong with a user; how much that is.
+/// Reports everything that is wrong with a user, and returns the number of findings.
 pub(super) async fn user(
     client: &Client,
     user_id: i64,
@@ -48,7 +48,7 @@ pub(super) async fn user(
     Ok(findings)
 }
 
-/// Where the user's entries have come to. After a finding it goes on from what is there.
+/// The state after a user's last entry. After a finding it continues from the values in the table.
 struct Ledger<'a, F> {
     user_id: i64,
     seq: i64,
@@ -65,7 +65,7 @@ impl<F: FnMut(Finding)> Ledger<'_, F> {
         }
     }
 
-    /// The same for what is not one value but a rule.
+    /// As `check`, for a rule instead of a single value.
     fn rule(&mut self, seq: Option<i64>, column: &'static str, holds: bool, rule: &str, found: &str) {
         if !holds {
             let (expected, found) = (rule.to_owned(), found.to_owned());
@@ -113,7 +113,7 @@ impl<F: FnMut(Finding)> Ledger<'_, F> {
         Ok(())
     }
 
-    /// The balance, were the entry applied.
+    /// The balance if the entry were applied.
     fn changed(&self, action: Option<Action>, point: Option<i64>) -> Option<i128> {
         let (balance, point) = (i128::from(self.balance), i128::from(point?));
         Some(match action? {
@@ -122,7 +122,7 @@ impl<F: FnMut(Finding)> Ledger<'_, F> {
         })
     }
 
-    /// An entry is rejected where the balance would leave its range, and the reason says on which side.
+    /// An entry is rejected if the balance would leave its range. The reason says at which end.
     fn decision(
         &mut self,
         seq: i64,
@@ -156,7 +156,13 @@ impl<F: FnMut(Finding)> Ledger<'_, F> {
         let holds = (1..=REASON_MAX_CHARS).contains(&length);
         self.rule(Some(seq), "reason", holds, &rule, &format!("{length} characters"));
         let plain = !reason.chars().any(char::is_control);
-        self.rule(Some(seq), "reason", plain, "without control characters", "with control characters");
+        self.rule(
+            Some(seq),
+            "reason",
+            plain,
+            "a text without control characters",
+            "a text with control characters",
+        );
     }
 
     fn times(&mut self, seq: i64, requested_at: Option<Moment>, created_at: Option<Moment>) {
@@ -189,7 +195,7 @@ fn shown(value: Option<impl ToString>) -> String {
     value.map_or_else(|| "missing".to_owned(), |value| value.to_string())
 }
 
-/// A text that may be anything: nothing in it may steer a terminal.
+/// Quotes an arbitrary text, escaped so that it can't control a terminal.
 fn quoted(text: Option<&str>) -> String {
     let start = |text: &str| text.chars().take(QUOTE_MAX_CHARS).collect::<String>();
     text.map_or_else(|| "missing".to_owned(), |text| start(text).escape_debug().to_string())

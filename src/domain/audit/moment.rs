@@ -1,19 +1,19 @@
-//! A time as PostgreSQL stores it, whose range is wider than that of our own times. Must not contain SQL.
+//! A time as PostgreSQL stores it. Its range is wider than that of our own times. Must not contain SQL.
 
 use std::{error::Error, fmt};
 
 use jiff::Timestamp;
 use tokio_postgres::types::{FromSql, Type, accepts};
 
-/// 2000-01-01T00:00:00Z, from which PostgreSQL counts, in microseconds since 1970.
+/// PostgreSQL's epoch, 2000-01-01T00:00:00Z, in microseconds since 1970.
 const EPOCH_US: i64 = 946_684_800_000_000;
 
-/// Microseconds since [`EPOCH_US`]; the least and the largest stand for −infinity and infinity.
+/// Microseconds since [`EPOCH_US`]. The smallest and the largest value stand for −infinity and infinity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Moment(pub i64);
 
 impl Moment {
-    /// The time, where the service can read it.
+    /// The time, if the service can read it.
     pub(super) fn readable(self) -> Option<Timestamp> {
         Timestamp::from_microsecond(self.0.checked_add(EPOCH_US)?).ok().filter(|_| self.0 != i64::MIN)
     }

@@ -1,4 +1,4 @@
-//! The statements that read whole tables, and their rows. Must not contain what the rows come to.
+//! The statements that read whole tables, and their rows. Must not contain a judgement of the rows.
 
 use std::ops::RangeInclusive;
 
@@ -11,30 +11,30 @@ use super::{
     moment::Moment,
 };
 
-/// How much of the log is read by one query, between two reports of progress: 4 MiB of 8 KiB blocks.
+/// The number of blocks that one query reads, between two reports of progress: 4 MiB in blocks of 8 KiB.
 const STEP_BLOCKS: i64 = 512;
 
-/// The bytes of a number.
+/// The size of a number, in bytes.
 const NUMBER_BYTES: usize = 8;
 
-/// What stands for null among the numbers: no column of a sound entry has it.
+/// Stands for null among the numbers. No column of a sound entry has this value.
 const NULL: i64 = i64::MIN;
 
-/// How many balances are fetched at a time.
+/// The number of balances that one fetch returns.
 const FETCH_ROWS: u32 = 10_000;
 
 const LOG_BLOCKS: &str = "select pg_relation_size('log') / current_setting('block_size')::bigint as blocks";
 
-/// A column of a part of the log as one value, which costs the client a quarter of what a row an entry does.
+/// Packs a column of a part of the log into one value. This costs the client a quarter of one row per entry.
 macro_rules! packed {
     ($column:expr) => {
         concat!("string_agg(coalesce(int8send(", $column, "), '\\x8000000000000000'), '')")
     };
 }
 
-/// What an entry changes: null where it breaks a rule by itself, whatever comes before it. Control characters in a
-/// reason are looked for by the client, in all reasons of a part at once: a pattern for each costs as much as all the
-/// other rules. Longer ones than 200 characters of four bytes are broken anyway.
+/// The change of an entry, or null if the entry breaks a rule by itself, whatever comes before it. The client searches
+/// the reasons for control characters, all reasons of a part at once: a pattern match per entry costs as much as all
+/// the other rules. A reason longer than 200 characters of four bytes is broken anyway.
 macro_rules! change {
     () => {
         "case when point between 1 and 9007199254740991 and balance between 0 and 9007199254740991 \
@@ -53,7 +53,7 @@ macro_rules! change {
     };
 }
 
-/// The part of the log between two blocks, as far as it is of some users.
+/// The entries of a range of users in the part of the log between two blocks.
 macro_rules! part {
     () => {
         " from log where ctid >= format('(%s,0)', $1::bigint)::tid and ctid < format('(%s,0)', $2::bigint)::tid \
@@ -75,14 +75,14 @@ const LOG: &str = concat!(
     part!()
 );
 
-/// Whose reasons have a control character.
+/// The entries whose reasons have a control character.
 const CONTROL_CHARACTERS: &str = concat!(
     "select coalesce(user_id, 0) as user_id, seq",
     part!(),
     " and reason ~ '[\\x01-\\x1f\\x7f-\\x9f]'"
 );
 
-/// Reads the entries of the users that are wanted. Nobody else's are sent where it can be helped.
+/// Reads the entries of the wanted users. Few entries of other users are sent.
 pub(super) async fn read_log(
     client: &Client,
     chains: &mut Chains,
@@ -92,7 +92,7 @@ pub(super) async fn read_log(
     let blocks: i64 = client.query_one(LOG_BLOCKS, &[]).await?.try_get("blocks")?;
     let statement = client.prepare(LOG).await?;
     let mut first = 0;
-    // The last step has no end: entries that are written meanwhile are not of our snapshot.
+    // The last step has no end. Our snapshot does not show entries that are written meanwhile.
     while first <= blocks {
         let next = if first + STEP_BLOCKS > blocks { i64::from(u32::MAX) } else { first + STEP_BLOCKS };
         let (from, to) = chains.users().into_inner();
@@ -122,19 +122,19 @@ pub(super) async fn read_log(
     Ok(())
 }
 
-/// The numbers of a packed column, which is null where there are none.
+/// The numbers of a packed column, which is null if there are none.
 fn numbers<'a>(row: &'a Row, column: &str) -> Result<impl Iterator<Item = i64> + use<'a>, AuditError> {
     let packed: Option<&[u8]> = row.try_get(column)?;
     let numbers = packed.unwrap_or_default().chunks_exact(NUMBER_BYTES);
     Ok(numbers.map(|bytes| i64::from_be_bytes(bytes.try_into().expect("eight bytes"))))
 }
 
-/// How many entries the log has.
+/// The number of entries in the log.
 pub(super) async fn count_log(client: &Client) -> Result<i64, AuditError> {
     Ok(client.query_one("select count(*) as entries from log", &[]).await?.try_get("entries")?)
 }
 
-/// The balances of a range of users, read in parts.
+/// Reads the balances of a range of users in parts.
 pub(super) struct Balances<'a> {
     client: &'a Client,
     fetch: String,
@@ -152,7 +152,7 @@ impl<'a> Balances<'a> {
         Ok(Self { client, fetch: format!("fetch {FETCH_ROWS} from balances") })
     }
 
-    /// Some more of them; none after the last.
+    /// The next balances, or none after the last.
     pub(super) async fn next(&mut self) -> Result<Vec<BalanceRow>, AuditError> {
         let rows = self.client.query(&self.fetch, &[]).await?;
         rows.iter()

@@ -1,4 +1,4 @@
-//! Whether anything is there twice. A valid constraint is proof enough. Must not contain a rule of the ledger.
+//! Searches for repeated requests and users. A valid constraint is proof enough. Must not contain a rule of the ledger.
 
 use std::pin::pin;
 
@@ -21,10 +21,10 @@ const REPEATED_REQUESTS: &str = "select user_id, max(seq) as seq, \
 const REPEATED_USERS: &str = "select user_id, null::bigint as seq, 'in ' || count(*) || ' rows' as found \
      from user_point group by user_id having count(*) > 1";
 
-/// Reports everything that is there more than once.
+/// Reports every request and user that occurs more than once.
 pub(super) async fn examine(client: &Client, find: &mut impl FnMut(Finding)) -> Result<(), AuditError> {
     for (table, constraint, column, expected, repeated) in [
-        ("log", "UNIQUE (user_id, request_id)", "request_id", "one entry of its id", REPEATED_REQUESTS),
+        ("log", "UNIQUE (user_id, request_id)", "request_id", "in one entry", REPEATED_REQUESTS),
         ("user_point", "PRIMARY KEY (user_id)", "user_id", "in one row", REPEATED_USERS),
     ] {
         if client.query_opt(CONSTRAINT, &[&table, &constraint]).await?.is_some() {

@@ -1,5 +1,5 @@
-//! The apply transaction, from its locks to the statement that writes. Must not contain a rule of the ledger: `settle`
-//! decides, this writes it down.
+//! The apply transaction, from its locks to the statement that writes. Must not contain a rule of the ledger: `decide`
+//! decides, and the transaction writes the entries.
 
 use std::{
     collections::HashMap,
@@ -20,21 +20,21 @@ use crate::domain::{
     entry::{Account, Entry, Outcome, Rejection},
 };
 
-/// The longest that one transaction may take before its connection is given up: a second more than the session's
-/// limit for a statement, so that PostgreSQL says first that it is slow.
+/// The longest that a transaction may take before its connection is closed. This is a second more than the session's
+/// limit for a statement, so that PostgreSQL reports first that it is slow.
 const APPLY_TIMEOUT_MS: u64 = 6_000;
 
-/// What became of a delta in a transaction that was committed: it was decided, or left out for its user's obstacle.
+/// What became of a delta in a committed transaction: its outcome, or the obstacle for which it was left out.
 pub(in crate::domain) type Decision = Result<Outcome, Obstacle>;
 
 impl Store {
-    /// Decides and writes a batch in one transaction; all of it or nothing, but for the deltas of users whose rows
-    /// are locked elsewhere or can't be read.
+    /// Decides and writes a batch in one transaction: all of it or nothing. The deltas of users whose rows are locked
+    /// by another session, or can't be read, are left out.
     pub(in crate::domain) async fn apply(&self, deltas: &[Delta]) -> Result<Vec<Decision>, StoreError> {
         let began = Instant::now();
         let applied = self.with_client(APPLY_TIMEOUT_MS, async |client| apply(client, deltas).await).await;
         match applied {
-            // Our own limit can't tell a slow server from one that has gone away.
+            // Our own limit does not distinguish a slow server from an unreachable one.
             Err(StoreError::Unavailable(why))
                 if began.elapsed() >= Duration::from_millis(APPLY_TIMEOUT_MS) && self.can_apply().await =>
             {
@@ -58,11 +58,11 @@ const WRITE: &str = concat!(
          $11::text[], $12::bigint[], $13::timestamptz[], $14::timestamptz[], $15::text[])"
 );
 
-/// Two round trips: locks and what is known, then the decision; each is pipelined on the connection.
+/// Takes two round trips, each pipelined on the connection: the locks and look-ups, then the write and the commit.
 async fn apply(client: &Client, deltas: &[Delta]) -> Result<Vec<Decision>, StoreError> {
     let write = client.prepare_cached(WRITE).await?;
-    // In the order of the indexes, here and where entries are written: then what is on one page is found there while
-    // the page is at hand.
+    // Reads and writes follow the order of the indexes, so that rows on one page are used while the page is in the
+    // cache.
     let mut asked: Vec<(i64, Uuid)> =
         deltas.iter().map(|delta| (delta.user_id.get(), delta.request_id.get())).collect();
     asked.sort_unstable();
@@ -84,7 +84,7 @@ async fn apply(client: &Client, deltas: &[Delta]) -> Result<Vec<Decision>, Store
     Ok(decisions)
 }
 
-/// What the transaction holds, and for whom it can't decide.
+/// The accounts and entries that the transaction has read, and the users it can't decide for.
 struct State {
     accounts: HashMap<UserId, Account>,
     known: HashMap<(UserId, RequestId), Entry>,
@@ -92,20 +92,20 @@ struct State {
 }
 
 impl State {
-    /// Every one of `users` is there by now: whose row was not locked is locked elsewhere.
+    /// By now each of `users` has a row. A row that was not locked is locked by another session.
     fn of(users: &[i64], locked: &[Row], logged: &[Row]) -> Result<Self, StoreError> {
         let mut state = Self { accounts: HashMap::new(), known: HashMap::new(), obstacles: HashMap::new() };
         for row in locked {
             let user = user_id(row)?;
             match account(row) {
                 Ok(account) => drop(state.accounts.insert(user, account)),
-                Err(why) => state.can_not_read(user, &why),
+                Err(why) => state.mark_unreadable(user, &why),
             }
         }
         for row in logged {
             match entry(row) {
                 Ok((key, entry)) => drop(state.known.insert(key, entry)),
-                Err(why) => state.can_not_read(user_id(row)?, &why),
+                Err(why) => state.mark_unreadable(user_id(row)?, &why),
             }
         }
         if locked.len() < users.len() {
@@ -119,12 +119,12 @@ impl State {
         Ok(state)
     }
 
-    fn can_not_read(&mut self, user: UserId, why: &StoreError) {
+    fn mark_unreadable(&mut self, user: UserId, why: &StoreError) {
         self.accounts.remove(&user);
         self.obstacles.insert(user, Obstacle::Unreadable(why.to_string()));
     }
 
-    /// Decides the deltas of those without an obstacle.
+    /// Decides the deltas of the users without an obstacle.
     fn decide(&mut self, deltas: &[Delta], now: Timestamp) -> Vec<Decision> {
         let outcomes = if self.obstacles.is_empty() {
             decide(&mut self.accounts, &mut self.known, deltas, now)
@@ -142,7 +142,7 @@ impl State {
     }
 }
 
-/// The columns of a [`WRITE`]: the accounts as they stand now, and the new entries.
+/// The columns of a [`WRITE`]: the accounts after the batch, and the new entries.
 #[derive(Default)]
 struct Rows<'a> {
     users: Vec<i64>,

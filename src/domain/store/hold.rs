@@ -1,5 +1,5 @@
-//! What an apply transaction begins with: the locks, and what is known of the requests. Must not contain a rule of the
-//! ledger, or a write to it but for the rows of new users.
+//! The first half of an apply transaction: locks the users' rows and looks up the request ids. Must not contain a rule
+//! of the ledger, or a write to it except the rows of new users.
 
 use std::{
     collections::HashSet,
@@ -15,51 +15,51 @@ use uuid::Uuid;
 
 use super::{LOGGED, StoreError};
 
-/// The longest that users are created one by one for. Those who are left are taken to be locked, and tried again later.
+/// The longest time for creating users one by one. The remaining users count as locked and are tried again later.
 const CREATE_TIME_MAX_MS: u64 = 1_000;
 
-/// Only users who are not there at all: for others it would wait until their rows are unlocked.
+/// Inserts only users that have no row: for the others it would wait until their rows are unlocked.
 const CREATE: &str = "insert into user_point (user_id) select asked.user_id \
      from unnest($1::bigint[]) as asked (user_id) \
      where not exists (select from user_point where user_point.user_id = asked.user_id) \
      on conflict do nothing";
 
-/// Where another session has inserted the same user and not committed, a new row waits for that: no longer than this.
+/// Limits the wait for another session that has inserted the same user and not committed yet.
 const WAIT_BRIEFLY: &str = "set local lock_timeout = '50ms'";
 
-/// As the session has it.
+/// Restores the limit of the session.
 const WAIT_AS_USUAL: &str = "set local lock_timeout = '500ms'";
 
-/// Rows that are locked elsewhere are left out: one user who is locked for long holds up nobody else.
+/// Skips rows that another session has locked, so that a user locked for long does not delay other users.
 const LOCK: &str = "select user_id, point, seq, updated_at from user_point where user_id = any($1) \
      order by user_id for update skip locked";
 
 const NOW: &str = "select clock_timestamp() as now";
 
-/// For whom a transaction is: each user once, and each request with its user, in the order of the index.
+/// The users and requests of a transaction: each user once, and each request with its user, in the order of the index.
 pub(super) struct Hold<'a> {
     pub(super) users: &'a [i64],
     pub(super) asked_users: &'a [i64],
     pub(super) asked_requests: &'a [Uuid],
 }
 
-/// What it holds.
+/// The rows that the transaction has locked and read.
 pub(super) struct Held {
-    /// The rows of the users, but for those that are locked elsewhere.
+    /// The rows of the users, except those that another session has locked.
     pub(super) locked: Vec<Row>,
-    /// The entries of the requests that are known.
+    /// The entries of the known requests.
     pub(super) logged: Vec<Row>,
     /// The database's clock.
     pub(super) now: Timestamp,
 }
 
 impl Hold<'_> {
-    /// Begins a transaction. Where users are new, or locked elsewhere, it takes one more round trip.
+    /// Begins a transaction. If users are new, or locked by another session, it takes one more round trip.
     pub(super) async fn take(&self, client: &Client) -> Result<Held, StoreError> {
         let [create, lock, logged, now] = prepared(client, [CREATE, LOCK, LOGGED, NOW]).await?;
-        // Everyone locks in the order of the ids, so nobody waits in a circle: where a user is new, all locks are given
-        // up before the next try. In READ COMMITTED a statement sees what was committed before it began: what is
-        // logged is asked once the locks are held. `biased` polls in the order of the lines, which is then the order
+        // All transactions lock in the order of the ids, so there are no deadlocks: if a user is new, all locks are
+        // released before the next attempt. In READ COMMITTED, a statement sees what was committed before it began, so
+        // the log is read after the locks are taken. `biased` polls in the order of the lines, which is then the order
         // on the wire.
         let of_users: [&(dyn ToSql + Sync); 1] = [&self.users];
         let of_requests: [&(dyn ToSql + Sync); 2] = [&self.asked_users, &self.asked_requests];
@@ -91,7 +91,7 @@ impl Hold<'_> {
         Ok(Held { locked, logged, now: now.try_get("now")? })
     }
 
-    /// Creates the users who are not `there` one by one, but for those whom another session is creating.
+    /// Creates the users that are not `there`, one by one, except users that another session is creating.
     async fn create_each(
         &self,
         client: &Client,

@@ -16,15 +16,15 @@ use crate::domain::{
     read::{HistoryQuery, Page},
 };
 
-/// The most entries that are looked through for a page of applied ones, which no index leads to: 10,000
-/// refusals in a row are some 250 blocks of 8 KiB.
+/// The most entries to search for a page of applied entries, for which there is no index. 10,000 consecutive rejections
+/// take some 250 blocks of 8 KiB.
 const APPLIED_SCAN_MAX: i64 = 10_000;
 
-/// The longest that one read may take before its connection is given up.
+/// The longest that a read may take before its connection is closed.
 const READ_TIMEOUT_MS: u64 = 2_000;
 
 impl Store {
-    /// The balances of those of `users` that have been seen.
+    /// The balances of the known users among `users`.
     pub(in crate::domain) async fn balances(
         &self,
         users: &[UserId],
@@ -32,7 +32,7 @@ impl Store {
         self.with_client(READ_TIMEOUT_MS, async |client| balances(client, users).await).await
     }
 
-    /// The entries of those request ids that are in the log.
+    /// The log entries of the known request ids among `asked`.
     pub(in crate::domain) async fn logged(
         &self,
         asked: &[(UserId, RequestId)],
@@ -46,7 +46,7 @@ impl Store {
         .await
     }
 
-    /// The balance of each user at a time; `None` for one that had no entry then. Pipelined on one connection.
+    /// The balance of each user at a time, or `None` if the user had no entry yet. Pipelined on one connection.
     pub(in crate::domain) async fn past_balances(
         &self,
         asked: &[(UserId, Timestamp)],
@@ -93,9 +93,9 @@ async fn balances(client: &Client, users: &[UserId]) -> Result<HashMap<UserId, B
         .collect()
 }
 
-/// A binary search for the last entry that is not after a time: within a user's log the times never go back,
-/// and `seq` has no gap. As many look-ups in the primary key as the number of entries has binary digits;
-/// the limits keep the planner from reading all of the user's entries instead.
+/// A binary search for the last entry that is not after a time. It works because a user's times never go back and `seq`
+/// has no gaps. It takes one look-up in the primary key per binary digit of the number of entries. The `limit` clauses
+/// keep the planner from reading all of the user's entries instead.
 const LAST_UNTIL: &str = "with recursive search (low, high) as ( \
          select 0::bigint, seq + 1 from user_point where user_id = $1 \
          union all \
@@ -114,13 +114,13 @@ async fn last_until(client: &Client, user: UserId, time: Timestamp) -> Result<Op
     Ok(client.query_opt(&statement, &[&user.get(), &time]).await?)
 }
 
-/// The log's times are in whole microseconds: what is between two is as good as the earlier.
+/// Rounds a time down to a whole microsecond, as the times of the log are.
 fn in_microseconds(nanoseconds: i128) -> Timestamp {
     let earlier = nanoseconds - nanoseconds.rem_euclid(1_000);
     Timestamp::from_nanosecond(earlier).unwrap_or(Timestamp::MIN)
 }
 
-/// The `seq` of the last entry before a time, 0 where there is none.
+/// The `seq` of the last entry before a time, or 0 if there is none.
 async fn last_before(client: &Client, user: UserId, time: Timestamp) -> Result<i64, StoreError> {
     let until = in_microseconds(time.as_nanosecond() - 1);
     let found = last_until(client, user, until).await?;
@@ -145,7 +145,7 @@ const REJECTED: &str = entries_between!("and status = 'rejected'");
 
 const NEWEST: &str = "select coalesce(max(seq), 0) as newest from user_point where user_id = $1";
 
-/// One look-up in an index, wherever in the log the page is.
+/// Reads a page with one look-up in an index, wherever in the log it is.
 async fn page(client: &Client, query: &HistoryQuery) -> Result<Page, StoreError> {
     let user = query.user_id;
     let (after, mut before) = try_join!(
@@ -176,7 +176,7 @@ async fn page(client: &Client, query: &HistoryQuery) -> Result<Page, StoreError>
         }
     };
     let statement = client.prepare_cached(text).await?;
-    // One more than the page has tells whether there is another.
+    // One entry more than the page needs tells whether there is a next page.
     let wanted = i64::from(query.limit) + 1;
     let rows = client.query(&statement, &[&user.get(), &floor, &before, &wanted]).await?;
     let entries = rows.iter().take(query.limit.into()).map(|row| Ok(entry(row)?.1));

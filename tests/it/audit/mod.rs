@@ -134,7 +134,7 @@ async fn what_no_sum_can_see_is_found_and_named() {
             "user 5: log entry 4: reject_reason is balance_limit, expected insufficient_points",
             "user 6: log entry 4: status is rejected, expected applied",
             "user 7: log entry 4: point is 0, expected 1 to 9007199254740991",
-            "user 8: log entry 1: reason is with control characters, expected without control characters",
+            "user 8: log entry 1: reason is a text with control characters, expected a text without control characters",
             "user 8: log entry 1: requested_at is infinity, expected a time before the year 10000",
             "user 9: log entry 5: created_at is missing, expected a time before the year 10000",
             "user 10: user_point: user_id is in 2 rows, expected in one row",

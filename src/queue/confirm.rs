@@ -1,0 +1,107 @@
+//! A channel in confirm mode: publishes one message at a time and waits for its confirm. Must not contain deltas.
+
+use amqprs::{
+    BasicProperties, DELIVERY_MODE_PERSISTENT,
+    channel::{BasicPublishArguments, Channel, ConfirmSelectArguments},
+};
+
+use super::{
+    callbacks::ChannelEvent,
+    publisher::PublishError,
+    session::{OpenChannel, Session},
+    wire::CONTENT_TYPE,
+};
+
+/// The longest wait for a confirm, including the time to open a channel.
+pub(super) const CONFIRM_TIMEOUT_MS: u64 = 5_000;
+
+/// The broker's answer to a message.
+pub(super) enum Confirm {
+    /// The message is safe.
+    Ack,
+    /// The broker refuses the message.
+    Nack,
+}
+
+/// A channel in confirm mode with at most one message in flight.
+pub(super) struct ConfirmChannel {
+    channel: OpenChannel,
+    /// The broker numbers the messages of a channel from 1.
+    last_tag: u64,
+}
+
+impl ConfirmChannel {
+    pub(super) async fn open(session: &Session) -> Result<Self, String> {
+        Self::on(session.open_channel().await?).await
+    }
+
+    pub(super) async fn on(channel: OpenChannel) -> Result<Self, String> {
+        let select =
+            |channel: Channel| async move { channel.confirm_select(ConfirmSelectArguments::default()).await };
+        channel.ask(CONFIRM_TIMEOUT_MS, select).await?;
+        Ok(Self { channel, last_tag: 0 })
+    }
+
+    /// Returns whether nothing more may be sent on the channel.
+    pub(super) fn is_over(&self) -> bool {
+        self.channel.is_over()
+    }
+
+    /// Returns once the broker has the message on disk or refuses it. `id` has at most 255 bytes.
+    ///
+    /// For the first message of a channel, the broker looks up the queue's leader. It also refuses the message if the
+    /// leader does not answer in time, as during an election (RabbitMQ's `rabbit_fifo_client`). So a refused first
+    /// message is sent once more.
+    pub(super) async fn publish(
+        &mut self,
+        queue: &str,
+        id: Option<&str>,
+        body: Vec<u8>,
+    ) -> Result<Confirm, PublishError> {
+        if self.last_tag > 0 {
+            return self.publish_once(queue, id, body).await;
+        }
+        match self.publish_once(queue, id, body.clone()).await? {
+            Confirm::Ack => Ok(Confirm::Ack),
+            Confirm::Nack => self.publish_once(queue, id, body).await,
+        }
+    }
+
+    async fn publish_once(
+        &mut self,
+        queue: &str,
+        id: Option<&str>,
+        body: Vec<u8>,
+    ) -> Result<Confirm, PublishError> {
+        self.last_tag += 1;
+        let mut properties = BasicProperties::default();
+        properties.with_content_type(CONTENT_TYPE).with_delivery_mode(DELIVERY_MODE_PERSISTENT);
+        if let Some(id) = id {
+            properties.with_message_id(id);
+        }
+        let arguments = BasicPublishArguments::new("", queue).mandatory(true).finish();
+        let published = self.channel.channel.basic_publish(properties, body, arguments).await;
+        published.map_err(|error| lost(&error.to_string()))?;
+        let mut returned = None;
+        while let Some(event) = self.channel.events.recv().await {
+            match event {
+                ChannelEvent::Returned(why) => returned = Some(why),
+                ChannelEvent::Acked(tag) if tag >= self.last_tag => {
+                    return returned
+                        .map_or(Ok(Confirm::Ack), |why| Err(lost(&format!("queue {queue}: {why}"))));
+                }
+                ChannelEvent::Nacked(tag) if tag >= self.last_tag => {
+                    return Ok(Confirm::Nack);
+                }
+                ChannelEvent::Closed(_, why) => return Err(lost(&why)),
+                ChannelEvent::Acked(_) | ChannelEvent::Nacked(_) => {}
+            }
+        }
+        Err(lost("the channel was closed before the confirm"))
+    }
+}
+
+/// The error for a message whose fate is unknown.
+pub(super) fn lost(why: &str) -> PublishError {
+    PublishError::Unavailable(format!("RabbitMQ: {why}"))
+}
