@@ -80,7 +80,7 @@ pub(super) async fn create(
     let (name, scope) = (name.as_str(), scope.as_str());
     visit(pool, async |client| {
         match client.query_opt(CREATE, &[&name, &scope, &hash.as_bytes(), &KEYS_MAX]).await {
-            Ok(Some(created)) => Ok(created.try_get(0)?),
+            Ok(Some(created)) => Ok(created.try_get("id")?),
             Ok(None) => Err(AccessError::TooMany { limit: KEYS_MAX }),
             Err(error) if error.code() == Some(&SqlState::UNIQUE_VIOLATION) => {
                 Err(AccessError::NameTaken(name.to_owned()))
@@ -119,7 +119,7 @@ pub(super) async fn revoke(pool: &Pool, which: &WhichKey) -> Result<Option<KeyRe
 
 const ACTIVE: &str = "select id, scope, key_hash from api_key where revoked_at is null";
 
-const ANY: &str = "select exists (select from api_key)";
+const ANY: &str = "select exists (select from api_key) as has_any";
 
 /// Reads what a node needs to know about the keys.
 pub(super) async fn snapshot(pool: &Pool) -> Result<Snapshot, AccessError> {
@@ -127,7 +127,7 @@ pub(super) async fn snapshot(pool: &Pool) -> Result<Snapshot, AccessError> {
         let (active, any) = try_join!(client.prepare_cached(ACTIVE), client.prepare_cached(ANY))?;
         let (active, any) = try_join!(client.query(&active, &[]), client.query_one(&any, &[]))?;
         let active = active.iter().map(active_row).collect::<Result<_, _>>()?;
-        Ok(Snapshot { active, any: any.try_get(0)? })
+        Ok(Snapshot { active, any: any.try_get("has_any")? })
     })
     .await
 }
@@ -165,18 +165,18 @@ async fn visit<T>(
 
 fn record(row: &Row) -> Result<KeyRecord, AccessError> {
     Ok(KeyRecord {
-        id: row.try_get(0)?,
-        name: row.try_get(1)?,
-        scope: scope(row.try_get(2)?)?,
-        created_at: row.try_get(3)?,
-        last_used_at: row.try_get(4)?,
-        revoked_at: row.try_get(5)?,
+        id: row.try_get("id")?,
+        name: row.try_get("name")?,
+        scope: scope(row.try_get("scope")?)?,
+        created_at: row.try_get("created_at")?,
+        last_used_at: row.try_get("last_used_at")?,
+        revoked_at: row.try_get("revoked_at")?,
     })
 }
 
 fn active_row(row: &Row) -> Result<ActiveRow, AccessError> {
-    let hash = KeyHash::from_stored(row.try_get(2)?).ok_or_else(|| corrupt("key_hash"))?;
-    Ok(ActiveRow { id: row.try_get(0)?, scope: scope(row.try_get(1)?)?, hash })
+    let hash = KeyHash::from_stored(row.try_get("key_hash")?).ok_or_else(|| corrupt("key_hash"))?;
+    Ok(ActiveRow { id: row.try_get("id")?, scope: scope(row.try_get("scope")?)?, hash })
 }
 
 fn scope(text: &str) -> Result<Scope, AccessError> {

@@ -99,8 +99,8 @@ fn runner(migrations: &[Migration]) -> Runner {
 async fn lock(client: &Client, patience: Duration) -> anyhow::Result<()> {
     let started = Instant::now();
     loop {
-        let row = client.query_one("select pg_try_advisory_lock($1)", &[&LOCK_KEY]).await?;
-        if row.try_get(0)? {
+        let row = client.query_one("select pg_try_advisory_lock($1) as is_ours", &[&LOCK_KEY]).await?;
+        if row.try_get("is_ours")? {
             return Ok(());
         }
         if started.elapsed() > patience {
@@ -117,7 +117,7 @@ async fn applied_patiently(
     runner: &Runner,
     (started, patience): (Instant, Duration),
 ) -> anyhow::Result<Vec<String>> {
-    let session: i32 = client.query_one("select pg_backend_pid()", &[]).await?.try_get(0)?;
+    let session: i32 = client.query_one("select pg_backend_pid() as pid", &[]).await?.try_get("pid")?;
     let pause = Duration::from_millis(TABLE_PAUSE_MS);
     let mut names = Vec::new();
     let mut note =
@@ -163,8 +163,8 @@ fn locked_by(blockers: &[String]) -> String {
 }
 
 /// A prepared transaction has no session, so its `pid` is 0.
-const BLOCKERS: &str = "select distinct pid, coalesce(application_name, ''), \
-         coalesce(extract(epoch from clock_timestamp() - xact_start)::bigint, 0) \
+const BLOCKERS: &str = "select distinct pid, coalesce(application_name, '') as application, \
+         coalesce(extract(epoch from clock_timestamp() - xact_start)::bigint, 0) as seconds \
      from unnest(pg_blocking_pids($1)) as blocker (pid) left join pg_stat_activity using (pid) order by pid";
 
 /// Keeps in `blockers` the sessions that were last seen to block `session`. If it can't read them, `blockers` stays as
@@ -188,7 +188,7 @@ async fn look_for_blockers(pool: &Pool, session: i32) -> anyhow::Result<Vec<Stri
     let rows = pool.get().await?.query(BLOCKERS, &[&session]).await?;
     let named = rows.iter().map(|row| {
         let (pid, application, seconds): (i32, &str, i64) =
-            (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
+            (row.try_get("pid")?, row.try_get("application")?, row.try_get("seconds")?);
         let application = application.escape_debug();
         Ok(format!("session {pid} ({application}, in its transaction for {seconds} s)"))
     });

@@ -1,9 +1,12 @@
 //! A channel in confirm mode: publishes one message at a time and waits for its confirm. Must not contain deltas.
 
+use std::time::Duration;
+
 use amqprs::{
     BasicProperties, DELIVERY_MODE_PERSISTENT,
     channel::{BasicPublishArguments, Channel, ConfirmSelectArguments},
 };
+use tokio::time::sleep;
 
 use super::{
     callbacks::ChannelEvent,
@@ -14,6 +17,9 @@ use super::{
 
 /// The longest wait for a confirm, including the time to open a channel.
 pub(super) const CONFIRM_TIMEOUT_MS: u64 = 5_000;
+
+/// The pauses before a refused first message of a channel is sent again: 1.5 s in all.
+const FIRST_PAUSES_MS: [u64; 4] = [0, 100, 400, 1_000];
 
 /// The broker's answer to a message.
 pub(super) enum Confirm {
@@ -51,7 +57,7 @@ impl ConfirmChannel {
     ///
     /// For the first message of a channel, the broker looks up the queue's leader. It also refuses the message if the
     /// leader does not answer in time, as during an election (RabbitMQ's `rabbit_fifo_client`). So a refused first
-    /// message is sent once more.
+    /// message is sent a few more times. A queue that is full refuses each of them.
     pub(super) async fn publish(
         &mut self,
         queue: &str,
@@ -61,10 +67,13 @@ impl ConfirmChannel {
         if self.last_tag > 0 {
             return self.publish_once(queue, id, body).await;
         }
-        match self.publish_once(queue, id, body.clone()).await? {
-            Confirm::Ack => Ok(Confirm::Ack),
-            Confirm::Nack => self.publish_once(queue, id, body).await,
+        for pause_ms in FIRST_PAUSES_MS {
+            if let Confirm::Ack = self.publish_once(queue, id, body.clone()).await? {
+                return Ok(Confirm::Ack);
+            }
+            sleep(Duration::from_millis(pause_ms)).await;
         }
+        self.publish_once(queue, id, body).await
     }
 
     async fn publish_once(

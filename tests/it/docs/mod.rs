@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use tokio::process::Command;
 use uuid::Uuid;
 
-use crate::{system::System, tidy::rust_files};
+use crate::{support::system::System, tidy::sources};
 
 mod tables;
 
@@ -131,7 +131,7 @@ fn every_test_that_the_guarantees_cite_exists() {
         let path = root().join("tests/it").join(path.replace("::", "/"));
         [path.with_extension("rs"), path.join("mod.rs")].into_iter().find(|path| path.exists())
     };
-    let everywhere: String = rust_files("src").into_iter().map(|(_, text)| text).collect();
+    let everywhere: String = sources("src").into_iter().map(|source| source.text).collect();
     let exists = |cited: &&str| match cited.rsplit_once("::") {
         None => everywhere.contains(&format!("fn {cited}(")),
         Some((module, name)) => {

@@ -7,7 +7,7 @@ use clap::{Arg, ArgAction, Command, CommandFactory};
 use point_system::cli::Cli;
 
 use super::read;
-use crate::{ops, system::System, tidy::rust_files};
+use crate::{ops, support::system::System, tidy::sources};
 
 /// A row of a table, cell by cell.
 type Row = Vec<String>;
@@ -126,9 +126,9 @@ async fn the_table_of_metrics_is_what_the_nodes_export() {
     }
     let named: BTreeSet<String> = documented.iter().map(|row| row[0].replace('`', "")).collect();
     assert_same("metrics", documented, &metrics(&exported));
-    let in_code: BTreeSet<String> = rust_files("src/infra/metrics")
+    let in_code: BTreeSet<String> = sources("src/infra/metrics")
         .iter()
-        .flat_map(|(_, text)| text.split('"'))
+        .flat_map(|source| source.text.split('"'))
         .filter(|part| part.starts_with("point_system_"))
         .map(str::to_owned)
         .collect();
