@@ -1,5 +1,5 @@
-//! The rooms of the house: which file may use what, what each says of itself, and how large one may be. Every rule is
-//! tried on a line that breaks it.
+//! The rules of the house: what each file may use, what its header says, and how long it may be. Every rule is tried on
+//! a line that breaks it.
 
 use std::{
     collections::BTreeSet,
@@ -10,13 +10,13 @@ use std::{
 
 use regex::Regex;
 
-/// The most lines of a file.
+/// The most lines in a file.
 const FILE_MAX_LINES: usize = 300;
 
-/// The most lines of a function, its signature included.
+/// The most lines in a function, its signature included.
 const FUNCTION_MAX_LINES: usize = 70;
 
-/// The rooms of `src` and what each may import. A room imports only what comes after it here, so there is no circle.
+/// The rooms of `src` and what each may import. A room imports only rooms after it in this list, so there is no cycle.
 const ROOMS: [(&str, &[&str]); 11] = [
     ("main", &["cli", "infra"]),
     ("cli", &["http", "worker", "ops", "access", "queue", "domain", "local", "infra"]),
@@ -31,7 +31,7 @@ const ROOMS: [(&str, &[&str]); 11] = [
     ("lib", &[]),
 ];
 
-/// What belongs to one room alone, as a word of the code: a library, or a statement on a table.
+/// Words of the code that belong to certain rooms alone: a library, or a statement on a table.
 const BELONGINGS: [(&[&str], &[&str]); 13] = [
     (&["actix_web", "actix_rt", "actix_http", "actix_server", "actix_service"], &["http", "cli/serve.rs"]),
     (&["utoipa", "maud"], &["http"]),
@@ -48,10 +48,10 @@ const BELONGINGS: [(&[&str], &[&str]); 13] = [
     (&["process::Command"], &["local"]),
 ];
 
-/// What no file of `src` may have outside of its tests.
+/// Words that no file of `src` may have outside its unit tests.
 const NOWHERE: [&str; 3] = [".unwrap()", "todo!", "dbg!"];
 
-/// A file, by its path from the root of the repository.
+/// A file, with its path from the root of the repository.
 struct Source {
     path: String,
     text: String,
@@ -62,7 +62,7 @@ impl Source {
         Self { path: path.to_owned(), text: text.to_owned() }
     }
 
-    /// Its room in `src`: a folder, or a file beside it.
+    /// Its room: a folder of `src`, or a file directly in `src`.
     fn room(&self) -> &str {
         let inside = self.path.strip_prefix("src/").unwrap_or_default();
         inside.split(['/', '.']).next().unwrap_or_default()
@@ -79,7 +79,7 @@ impl Source {
         lines.take_while(|line| *line != "#[cfg(test)]").collect::<Vec<_>>().join("\n")
     }
 
-    /// The rooms that it imports, by `use` or by a path.
+    /// The rooms that it imports, through `use` or a path.
     fn imports(&self) -> BTreeSet<String> {
         static PATH: LazyLock<Regex> = LazyLock::new(|| regex(r"\b(?:crate|point_system)::(\w+|\{)"));
         let (code, mut rooms) = (self.code(), BTreeSet::new());
@@ -101,7 +101,7 @@ impl Source {
         })
     }
 
-    /// Each function's name and number of lines, by rustfmt's indentation.
+    /// Each function's first line and number of lines, found by rustfmt's indentation.
     fn functions(&self) -> Vec<(String, usize)> {
         static BEGIN: LazyLock<Regex> = LazyLock::new(|| {
             regex(r"^\s*(pub(\([^)]*\))? )?(const )?(async )?(unsafe )?(extern [^ ]+ )?fn \w")
@@ -116,7 +116,7 @@ impl Source {
         starts.map(|start| (lines[start].trim().to_owned(), length(start))).collect()
     }
 
-    /// The sentences that begin it.
+    /// Its `//!` header.
     fn header(&self) -> String {
         let lines = self.text.lines().map_while(|line| line.strip_prefix("//!"));
         lines.map(str::trim).collect::<Vec<_>>().join(" ")
@@ -127,7 +127,7 @@ fn regex(text: &str) -> Regex {
     Regex::new(text).expect("a pattern")
 }
 
-/// The first names of the items of a group in braces, whose opening brace is behind us.
+/// The first names of the items of a group in braces. `group` begins after the opening brace.
 fn names(group: &str) -> Vec<String> {
     let (mut depth, mut items) = (1, vec![String::new()]);
     for c in group.chars() {
@@ -165,7 +165,7 @@ fn sources(folder: &str) -> Vec<Source> {
     found
 }
 
-/// A file may import what its room may.
+/// Finds imports that the file's room does not allow.
 fn wrong_imports(source: &Source) -> Vec<String> {
     let room = source.room();
     let Some((_, allowed)) = ROOMS.iter().find(|(name, _)| *name == room) else {
@@ -176,7 +176,7 @@ fn wrong_imports(source: &Source) -> Vec<String> {
     wrong.map(|import| format!("{} imports {import}", source.path)).collect()
 }
 
-/// A file may have its room's belongings, and what nobody owns.
+/// Finds words that belong to other rooms.
 fn wrong_words(source: &Source) -> Vec<String> {
     let mut wrong: Vec<String> = NOWHERE
         .iter()
@@ -191,7 +191,7 @@ fn wrong_words(source: &Source) -> Vec<String> {
     wrong
 }
 
-/// A file says what lives in it, one of `src` also what must not, and neither it nor a function is long.
+/// Finds a missing header, a header in `src` without "Must not contain", and files and functions that are too long.
 fn wrong_shape(source: &Source) -> Vec<String> {
     let path = &source.path;
     let mut wrong = Vec::new();
@@ -223,7 +223,7 @@ fn imports_go_one_way() {
     all_of(&["src"], wrong_imports);
     for (index, (room, allowed)) in ROOMS.iter().enumerate() {
         let later = |import: &&str| ROOMS[index..].iter().any(|(room, _)| room == import);
-        assert!(allowed.iter().all(later), "{room} imports what comes before it: a circle");
+        assert!(allowed.iter().all(later), "{room} imports a room before it: a cycle");
         let others =
             ROOMS.iter().map(|(other, _)| *other).filter(|other| other != room && !allowed.contains(other));
         for other in others {
