@@ -90,7 +90,7 @@ async fn every_kind_of_damage_is_found_and_named() {
             "user 9: user_point: updated_at is missing, expected 2026-11-01T00:00:00Z",
             "user 10: user_point: point is 4, expected 0",
             "user 10: user_point: seq is 5, expected 0",
-            &format!("user 11: log entry 5: request_id is {}, in 2 entries, expected one entry of its id", {
+            &format!("user 11: log entry 5: request_id is {}, in 2 entries, expected in one entry", {
                 let id = "select request_id::text from log where user_id = 11 and seq = 1";
                 client.query_one(id, &[]).await.expect("an id").get::<_, String>(0)
             }),

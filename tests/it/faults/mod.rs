@@ -77,7 +77,7 @@ impl Rig {
         eventually(what, async || count().await >= now + 100).await;
     }
 
-    /// Checks how long it takes from now until more deltas are applied.
+    /// Waits until more deltas are applied, and prints how long it took.
     async fn recovers(&self, what: &str) {
         let started = Instant::now();
         self.progresses(what).await;
