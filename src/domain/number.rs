@@ -38,7 +38,7 @@ pub fn whole_number(text: &str) -> Option<i64> {
     i64::try_from(if negative { -number } else { number }).ok()
 }
 
-/// Parses an exponent. One that does not fit becomes the largest or smallest, which is out of range as well.
+/// Parses an exponent. One that does not fit saturates, which keeps it out of range.
 fn exponent_of(text: &str) -> Option<i64> {
     let (negative, digits) = match text.strip_prefix(['+', '-']) {
         Some(digits) => (text.starts_with('-'), digits),

@@ -80,7 +80,7 @@ impl Publisher {
     /// Returns once the broker has the delta on disk. Deltas of one user are queued in the order of the calls.
     ///
     /// # Errors
-    /// [`PublishError`] if the broker does not confirm the delta within twice the confirm timeout of 5 s.
+    /// [`PublishError`] if the delta is not known to be queued, at the latest after twice the confirm timeout of 5 s.
     pub async fn publish(&self, delta: Delta) -> Result<(), PublishError> {
         let partition = usize::from(delta.user_id.partition());
         let published = self.partitions[partition].call(delta).await;

@@ -1,4 +1,4 @@
-//! Keys: what each lets in to, what is kept of them, and that a revoked one is refused everywhere.
+//! API keys: what each allows, what is stored of it, and that every node refuses a revoked key.
 
 use std::time::{Duration, Instant};
 
@@ -20,10 +20,10 @@ use crate::{
     },
 };
 
-/// A key that nobody has.
+/// A key that does not exist.
 const UNKNOWN: &str = "ps_0000000000000000000000000000000000000000000000000000000000000000";
 
-/// The longest that a node may take to refuse a key that was revoked.
+/// The longest that a node may take to refuse a revoked key.
 const REVOCATION_LIMIT: Duration = Duration::from_secs(5);
 
 async fn sent(request: RequestBuilder) -> Response {
@@ -42,7 +42,7 @@ async fn refused(client: &Client, key: &str) -> bool {
     status(read(client, key)).await == 401
 }
 
-/// A `serve` as a process of its own, and a client of it.
+/// Starts `serve` as a process, with a client.
 async fn serve(system: &System, arguments: &[&str]) -> (Process, Client) {
     let serve = system.process("serve", arguments);
     let port = serve.says("server listen at :").await;
@@ -230,7 +230,7 @@ async fn the_last_use_of_a_key_is_kept() {
     assert_eq!(list(&system).await[1]["last_used_at"], Value::Null);
     let before = "update api_key set last_used_at = now() - interval '1 hour' where id = 1";
     system.execute(before).await;
-    // A use that nobody has written down yet is written by the node that stops.
+    // A node that stops records a use of a key that is not recorded yet.
     assert_eq!(status(read(&client, &used)).await, 404);
     system.stop().await;
     let recent = "select count(*) from api_key where last_used_at > now() - interval '1 minute'";
@@ -254,6 +254,6 @@ async fn no_key_is_in_a_log_at_any_level() {
     let log = serve.printed();
     assert!(log.contains("TRACE"), "{log}");
     assert!(serve.end("-TERM").await.success());
-    // What was printed so far is among that which `finish` has looked through.
+    // `finish` also checks what was printed so far.
     system.finish().await;
 }

@@ -1,4 +1,4 @@
-//! `apply_delta` on a real PostgreSQL.
+//! Tests of `apply_delta` on a real PostgreSQL.
 
 use std::{collections::HashSet, sync::Arc};
 
@@ -91,7 +91,7 @@ async fn a_duplicate_changes_nothing_within_a_batch_and_across_batches() {
 #[tokio::test(flavor = "multi_thread")]
 async fn new_users_may_be_created_by_many_at_once() {
     let system = System::new().await;
-    // Services of their own: they share nothing but the database.
+    // Separate services, which share only the database.
     let mut tasks = JoinSet::new();
     for _ in 0..4 {
         let service = system.service(2);
@@ -139,7 +139,7 @@ async fn of_a_batch_only_the_guilty_delta_is_refused() {
     system.finish_without_queues().await;
 }
 
-/// After a refusal the deltas are applied one by one: one that fails for now may not be overtaken.
+/// After a refusal the deltas are applied one by one. A later delta must not overtake one that fails for now.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_delta_that_fails_while_its_worker_stops_is_not_overtaken() {
     let system = System::new().await;

@@ -1,4 +1,4 @@
-//! A broker that takes no more: an answer in time, and nothing else is disturbed. On servers of its own.
+//! A broker that accepts no more messages: clients get an answer in time, and all else goes on. It has its own servers.
 
 use std::time::{Duration, Instant};
 
@@ -10,7 +10,7 @@ use crate::support::{
     system::{System, eventually},
 };
 
-/// The confirm timeout of 5 s, and some time to say so.
+/// The confirm timeout of 5 s, and some time for the answer.
 const REFUSAL_LIMIT: Duration = Duration::from_secs(6);
 
 #[tokio::test(flavor = "multi_thread")]
@@ -20,7 +20,7 @@ async fn a_broker_that_takes_no_more_is_waited_for_no_longer_than_it_should() {
     let client = system.serve();
     client.queue("add", 7, 1).await;
 
-    // A queue at its limit, which a policy makes a small one: the broker refuses at once.
+    // A queue at its limit, which a policy makes small: the broker refuses at once.
     let pattern = format!("^{}\\.deltas\\.", system.prefix);
     let policy = ["set_policy", "--apply-to", "queues", "full", &pattern, r#"{"max-length":1}"#];
     servers.broker.control(&policy).await.expect("a policy");
@@ -42,7 +42,7 @@ async fn a_broker_that_takes_no_more_is_waited_for_no_longer_than_it_should() {
     system.work();
     eventually("what was promised is applied", async || client.balance(7).await == promised).await;
 
-    // A memory alarm: the broker stops to read, and says nothing.
+    // A memory alarm: the broker stops reading, and sends nothing.
     servers.broker.control(&["set_vm_memory_high_watermark", "0.00001"]).await.expect("an alarm");
     let asked = Instant::now();
     let (status, problem) = answer(client.change("add", 7, 1)).await;
@@ -57,7 +57,7 @@ async fn a_broker_that_takes_no_more_is_waited_for_no_longer_than_it_should() {
     servers.stop().await;
 }
 
-/// Reads and writes past the queue.
+/// Checks that reads, and changes that do not use the queue, go on.
 async fn the_rest_goes_on(client: &Client) {
     let before = client.balance(8).await;
     let (status, entry) = answer(client.change("add", 8, 1).header("Prefer", "wait")).await;

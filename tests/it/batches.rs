@@ -1,4 +1,4 @@
-//! Many changes at once: their order, their keys, what is refused, and a broker that takes some of them.
+//! Batches of changes: their order, their keys, refusals, and a broker that accepts only some of them.
 
 use reqwest::{RequestBuilder, header::RETRY_AFTER};
 use serde_json::{Value, json};
@@ -25,7 +25,7 @@ fn keyed(user: i64, key: &str) -> Value {
     json!({"action": "add", "user_id": user, "point": 1, "key": key})
 }
 
-/// What became of each operation of an answer.
+/// The outcome of each operation in an answer.
 fn operations(answer: &Value) -> Vec<(String, String)> {
     let operations = answer["operations"].as_array().unwrap_or_else(|| panic!("{answer}"));
     operations.iter().map(|one| (text(&one["request_id"]), text(&one["status"]))).collect()
@@ -44,7 +44,7 @@ async fn a_batch_is_applied_in_its_order_for_each_user() {
     let client = system.serve();
     system.work();
     let mut promises = Promises::new();
-    // All of one user, and of several.
+    // All operations for one user, and for several.
     for users in [1, 7] {
         let users: Vec<i64> = (0..1_000).map(|index| 1 + index % users).collect();
         let changes: Vec<Value> = (1..).zip(&users).map(|(point, user)| add(*user, point)).collect();
@@ -142,7 +142,7 @@ async fn all_that_is_wrong_with_a_batch_is_told_and_nothing_of_it_is_queued() {
     system.finish().await;
 }
 
-/// On servers of its own, whose limits it changes.
+/// Uses its own servers, because it changes their limits.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_batch_that_the_broker_takes_in_part_is_safe_to_send_again() {
     let servers = OwnServers::start().await;

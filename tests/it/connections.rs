@@ -1,4 +1,4 @@
-//! Connections: each has its deadlines on every request, and those of strangers leave room for the next client.
+//! Connections: each request has its deadlines, and idle connections leave room for the next client.
 
 use std::{thread::available_parallelism, time::Duration};
 
@@ -17,26 +17,26 @@ use crate::support::{
 
 const PING: &[u8] = b"GET /ping HTTP/1.1\r\nHost: localhost\r\n\r\n";
 
-/// What a slow client sends, byte by byte, and never ends.
+/// An unfinished head, which a slow client sends byte by byte.
 const ENDLESS_HEAD: &[u8] = b"GET /ping HTTP/1.1\r\nHost: localhost\r\nX-Endless: ";
 
 /// The pause between two bytes of a slow client.
 const DRIP_MS: u64 = 500;
 
-/// Longer than the 5 s after which many servers close, and far below what the test asks for.
+/// Longer than the 5 s after which many servers close, and far below the time that the test sets.
 const IDLE_S: u64 = 6;
 
-/// Answers of half a megabyte each.
+/// The number of answers, of half a megabyte each.
 const LARGE_ANSWERS: usize = 100;
 
-/// The descriptors of a small process on one core, and what each further core may need.
+/// The descriptors of a small process on one core, and of each further core.
 const DESCRIPTORS: usize = 300;
 const DESCRIPTORS_PER_CORE: usize = 8;
 
 /// Fewer than any `serve` needs.
 const DESCRIPTORS_TOO_FEW: usize = 100;
 
-/// A connection, and what is read from it.
+/// A raw connection.
 struct Raw(TcpStream);
 
 impl Raw {
@@ -44,7 +44,7 @@ impl Raw {
         Self(TcpStream::connect(format!("127.0.0.1:{port}")).await.expect("a connection"))
     }
 
-    /// Sends a request and reads its answer, or nothing where the server has closed the connection.
+    /// Sends a request and reads its answer. Returns `None` if the server has closed the connection.
     async fn asks(&mut self, request: &[u8]) -> Option<String> {
         self.0.write_all(request).await.ok()?;
         let mut answer = Vec::new();
@@ -62,11 +62,11 @@ impl Raw {
     /// Waits until the server has closed the connection.
     async fn ends(&mut self) {
         let mut rest = Vec::new();
-        // A reset is an end as well.
+        // A reset also ends the connection.
         timeout(PATIENCE, self.0.read_to_end(&mut rest)).await.expect("an end of the connection").ok();
     }
 
-    /// Sends a byte now and then, for as long as the server takes them.
+    /// Sends a byte now and then, as long as the server accepts them.
     async fn drips(mut self) {
         let mut pause = interval(Duration::from_millis(DRIP_MS));
         pause.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -134,7 +134,7 @@ async fn an_idle_connection_is_kept_as_long_as_the_flag_says_and_no_longer() {
         assert!(!answer.contains("connection: close"), "900 ms are not none: {answer}");
         raw.ends().await;
     };
-    // The body of a request that nobody reads may not keep its connection either.
+    // A body that no handler reads must not keep its connection open either.
     let unread = async {
         let mut raw = Raw::open(&hasty_port).await;
         let request = b"GET /ping HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n";
@@ -157,7 +157,7 @@ async fn a_client_that_does_not_take_its_answers_is_given_up() {
     let port = serve.says("server listen at :").await;
     let mut raw = Raw::open(&port).await;
     let request = b"GET /docs/swagger-ui-bundle.js HTTP/1.1\r\nHost: localhost\r\n\r\n";
-    // More than what the buffers between the two take.
+    // More than the buffers between client and server hold.
     raw.0.write_all(&request.repeat(LARGE_ANSWERS)).await.expect("sent");
     raw.0.readable().await.expect("the first of it");
     eventually("its connection is closed", async || {
@@ -179,13 +179,13 @@ fn sample(metrics: &Value, name: &str) -> Option<f64> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_full_of_sockets_serves_the_next_client_and_its_operators() {
     let system = System::new().await;
-    // Of one server each begins another request, of the other they stay idle.
+    // On one server each connection begins another request. On the other they stay idle.
     tokio::join!(is_filled(&system, b"G"), is_filled(&system, b""));
     system.finish().await;
 }
 
-/// Fills a small `serve` with sockets that have had an answer and then send `rest`; the next client and its
-/// operators are served all the same.
+/// Fills a small `serve` with connections that have had an answer and then send `rest`. Checks that the next client and
+/// the operators are still served.
 async fn is_filled(system: &System, rest: &[u8]) {
     let descriptors = DESCRIPTORS + DESCRIPTORS_PER_CORE * available_parallelism().map_or(1, usize::from);
     let arguments = ["--listen", "127.0.0.1:0", "--metrics-listen", "127.0.0.1:0"];

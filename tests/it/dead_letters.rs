@@ -1,4 +1,4 @@
-//! The role `dead-letters`: looking loses nothing, redriving applies once, a kill in the middle loses nothing.
+//! The role `dead-letters`: listing loses nothing, redriving applies once, and a kill in the middle loses nothing.
 
 use std::{collections::BTreeSet, process::ExitStatus};
 
@@ -13,18 +13,18 @@ use crate::support::{
 
 const ID: &str = "01890a5d-ac96-774b-bcce-b302099a8057";
 
-/// How often the dead letters are looked at: more often than RabbitMQ 4 returns a message by default.
+/// How often the dead letters are listed: more often than RabbitMQ 4 returns a message by default.
 const LOOKS: usize = 30;
 
-/// How many are redriven by a command that is killed.
+/// The number of dead letters that a command redrives before it is killed.
 const MANY: usize = 500;
 
-/// Runs the role to its end; how it ended, and all that it printed.
+/// Runs the role to its end. Returns its exit status and everything that it printed.
 pub async fn dead_letters(system: &System, arguments: &[&str]) -> (ExitStatus, String) {
     system.process("dead-letters", arguments).ends().await
 }
 
-/// The queues, declared: what was published before would have gone nowhere.
+/// The queues, once they are declared: an earlier message would get lost.
 pub async fn declared(system: &System) -> Queues {
     assert!(list(system).await.is_empty());
     system.queues().await
@@ -36,7 +36,7 @@ pub async fn list(system: &System) -> Vec<Value> {
     printed.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
 }
 
-/// From now on the database refuses a delta of 666 points.
+/// Makes the database refuse every delta of 666 points.
 pub async fn refuse(system: &System) {
     system.execute("alter table log add constraint beast check (point <> 666)").await;
 }
@@ -110,7 +110,7 @@ async fn what_is_redriven_is_applied_once() {
     let client = system.serve();
     system.work();
     let queues = declared(&system).await;
-    // The first delta of this one is applied before the second sends it to the dead letters.
+    // The first delta of this message is applied before the second sends the message to the dead letters.
     let applied: Value = serde_json::from_str(&message(ID, 7, 1)).expect("JSON");
     let refused: Value = serde_json::from_str(&message(&ID.replace("01", "02"), 7, 666)).expect("JSON");
     let both = json!({"version": 1, "deltas": [applied["deltas"][0], refused["deltas"][0]]}).to_string();

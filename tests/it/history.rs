@@ -1,4 +1,4 @@
-//! The log, read: pages, times, the balance of the past, and what each costs.
+//! Reads of the log: pages, times, past balances, and the cost of each.
 
 use jiff::Timestamp;
 use point_system::domain::{HistoryQuery, PAGE_MAX, POINTS_MAX, PointService, Status, UserId};
@@ -15,8 +15,8 @@ use crate::{
     },
 };
 
-/// Writes `entries` a second apart from 2026 on, each an add of 1, but every hundredth is refused, an add of more than
-/// fits; as the apply path would, which the audit at the end of the test proves.
+/// Writes `entries`, one second apart from 2026 on. Each is an add of 1, except that every hundredth is a rejected add
+/// of more than fits. The audit at the end of the test proves that the apply path could have written them.
 async fn fill(system: &System, user: i64, entries: i64) {
     let sql = format!(
         "insert into user_point values ({user}, {entries} - {entries} / 100, {entries}, '2026-01-01Z', \
@@ -36,7 +36,7 @@ fn seqs(page: &Value) -> Vec<i64> {
     entries.map(|entry| entry["seq"].as_i64().expect("a number")).collect()
 }
 
-/// The pages from a path on, by their links.
+/// Follows the links of the pages, starting from a path.
 async fn pages(client: &Client, path: &str) -> Vec<Vec<i64>> {
     let (mut pages, mut next) = (Vec::new(), Some(path.to_owned()));
     while let Some(path) = next {
@@ -141,7 +141,7 @@ async fn a_users_times_never_go_back_whatever_the_clock_does() {
     system.execute(&ahead).await;
     let (_, entry) = answer(client.change("add", 7, 1).header("Prefer", "wait")).await;
     assert_eq!(entry["created_at"], "2099-01-01T00:00:00Z");
-    // Nor does one whose times are ahead hold those whose changes share the transaction.
+    // A user whose times are ahead does not affect other users in the same transaction.
     let together = vec![apply::add(7, 1), apply::add(8, 1)];
     let outcomes = system.service(1).apply_deltas(together).await.expect("an answer");
     let times = outcomes.into_iter().map(|outcome| outcome.expect("applied").entry.created_at);
@@ -153,7 +153,7 @@ async fn a_users_times_never_go_back_whatever_the_clock_does() {
     system.finish().await;
 }
 
-/// The domain's answers, next to a list in memory.
+/// Compares the domain's answers with a list in memory.
 #[tokio::test(flavor = "multi_thread")]
 async fn any_question_to_the_log_is_answered_as_a_list_would() {
     let system = System::new().await;
@@ -201,7 +201,7 @@ async fn any_question_to_the_log_is_answered_as_a_list_would() {
     system.finish_without_queues().await;
 }
 
-/// How many refusals in a row are looked through for applied entries, and no further.
+/// The most consecutive rejections that a read of applied entries searches.
 const APPLIED_SCAN_MAX: i64 = 10_000;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -237,7 +237,7 @@ async fn a_page_of_applied_entries_looks_through_a_bounded_part_of_the_log() {
     system.finish_without_queues().await;
 }
 
-/// The blocks that each statement of a request touched, by PostgreSQL's own account (`auto_explain`).
+/// Counts the blocks that each statement of a request touches, as PostgreSQL reports them (`auto_explain`).
 #[tokio::test(flavor = "multi_thread")]
 async fn a_page_costs_the_same_in_a_long_log_as_in_a_short_one() {
     let system = System::new().await;
@@ -256,7 +256,7 @@ async fn a_page_costs_the_same_in_a_long_log_as_in_a_short_one() {
     let client = Client::new(&format!("http://127.0.0.1:{}", serve.says("server listen at :").await));
     let blocks = async |path: &str| {
         let mut of_requests = Vec::new();
-        // A statement that is not yet prepared, and blocks that nobody has read, cost more.
+        // A statement that is not prepared yet, and blocks that were never read, cost more.
         for _ in 0..3 {
             let before = serve.printed().len();
             assert_eq!(answer(client.get(path)).await.0, StatusCode::OK, "{path}");
@@ -270,10 +270,10 @@ async fn a_page_costs_the_same_in_a_long_log_as_in_a_short_one() {
         let long = blocks(&format!("/v1/point/log?id=11{query}")).await;
         assert!(long <= short + 4, "{long} blocks for {query:?}, {short} in a short log");
     }
-    // An entry of these is in a block of its own.
+    // Each of these entries is in a different block.
     let rejected = blocks("/v1/point/log?id=11&limit=10&status=rejected").await;
     assert!(rejected <= short + 11, "{rejected} blocks");
-    // 18 look-ups of 4 blocks, and what is left of the last.
+    // 18 look-ups of 4 blocks, and the rest of the last one.
     let at = blocks("/v1/point?id=11&at=2026-01-01T12:00:00Z").await;
     assert!((17..=20 * 4).contains(&at), "{at} blocks");
     drop(client);
@@ -281,7 +281,7 @@ async fn a_page_costs_the_same_in_a_long_log_as_in_a_short_one() {
     system.finish().await;
 }
 
-/// The sum over all plans of what their top nodes say.
+/// The sum of the blocks that the top nodes of all plans report.
 fn blocks_of_plans(printed: &str) -> u64 {
     let of_plan = |plan: &str| -> u64 {
         let buffers = plan.lines().find_map(|line| line.trim().strip_prefix("Buffers: shared "));

@@ -1,4 +1,4 @@
-//! The HTTP surface: every answer, and that a refused request changes nothing.
+//! The HTTP interface: every answer, and that a refused request changes nothing.
 
 use reqwest::header::{ALLOW, CONTENT_TYPE};
 use serde_json::{Value, json};
@@ -34,7 +34,7 @@ async fn a_key_used_twice_counts_once() {
     let (_, first) = answer(keyed()).await;
     let (status, again) = answer(keyed()).await;
     assert_eq!((status.as_u16(), &again["request_id"]), (202, &first["request_id"]));
-    // The last one for the user: when it is applied, so are the others.
+    // The user's last change: once it is applied, so are the others.
     client.queue("add", 7, 1).await;
     system.drain(2).await;
     assert_eq!(client.balance(7).await, 11);
@@ -71,7 +71,7 @@ async fn a_change_is_waited_for_where_the_client_prefers_it() {
     refused(keyed("add", 99, "a"), 422, "key-reused", Some("Idempotency-Key")).await;
     let problem = refused(keyed("subtract", 101, "b"), 409, "insufficient-points", None).await;
     assert_eq!(problem["balance"], 100);
-    // A refused key stays refused, even when the points would be enough by now.
+    // A rejected key stays rejected, even if there are enough points by now.
     answer(keyed("add", 100, "c")).await;
     let again = refused(keyed("subtract", 101, "b"), 409, "insufficient-points", None).await;
     assert_eq!(again["request_id"], problem["request_id"]);

@@ -1,4 +1,4 @@
-//! Input that nobody would send, and somebody will: never a panic, never a 500, never in a log.
+//! Random and hostile input: it never causes a panic or a 500, and never appears in a log.
 
 use proptest::{
     prelude::*,
@@ -10,10 +10,10 @@ use reqwest::header::{CONTENT_TYPE, HeaderValue};
 
 use crate::support::{client::Client, system::System};
 
-/// How many requests of each kind.
+/// The number of requests of each kind.
 const CASES: usize = 600;
 
-/// In every body, key, and query, and so never in a log.
+/// Part of every body, key and query. It must never appear in a log.
 const SECRET: &str = "hush4711";
 
 #[derive(Debug)]
@@ -26,7 +26,7 @@ struct Request {
     body: Vec<u8>,
 }
 
-/// Bytes, JSON of any shape, and what is nearly right.
+/// Bytes, JSON of any shape, and bodies that are nearly valid.
 fn any_body() -> impl Strategy<Value = Vec<u8>> {
     let bytes = prop::collection::vec(any::<u8>(), 0..64).prop_map(|mut bytes| {
         bytes.extend(SECRET.bytes());
@@ -106,7 +106,7 @@ fn any_request() -> impl Strategy<Value = Request> {
     )
 }
 
-/// Sends it; the status, or nothing where the HTTP client itself refuses to.
+/// Sends a request. Returns the status, or `None` if the HTTP client itself refuses to send it.
 async fn send(client: &Client, request: &Request, post: bool) -> Option<u16> {
     let path = format!("{}{}", request.path, request.query);
     let mut sending = if post { client.post(&path).body(request.body.clone()) } else { client.get(&path) };
@@ -134,7 +134,7 @@ async fn whatever_is_sent_is_answered_and_stays_out_of_the_log() {
     let serve = system.process_with_log("serve", &["--listen", "127.0.0.1:0"], "trace");
     let worker = system.process_with_log("work", &[], "point_system=trace");
     let client = Client::new(&format!("http://127.0.0.1:{}", serve.says("server listen at :").await));
-    // The same requests in every run: a failure can be looked into.
+    // Every run sends the same requests, so that a failure can be reproduced.
     let rng = TestRng::deterministic_rng(RngAlgorithm::ChaCha);
     let mut runner = TestRunner::new_with_rng(Config::default(), rng);
     let (mut statuses, mut queued) = (std::collections::BTreeMap::<u16, usize>::new(), 0);
@@ -148,7 +148,7 @@ async fn whatever_is_sent_is_answered_and_stays_out_of_the_log() {
     for status in [200, 202, 400, 404, 405, 415] {
         assert!(statuses.contains_key(&status), "no {status} among {statuses:?}");
     }
-    // Whatever is in the log was applied or refused by the rules, which the audit proves.
+    // The audit proves that every entry in the log follows the rules.
     system.work();
     client.queue("add", 1, 1).await;
     system.drain(queued.min(1)).await;

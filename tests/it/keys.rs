@@ -1,4 +1,4 @@
-//! The role `key`: what it shows, and what is kept.
+//! The role `key`: what it prints, and what is stored.
 
 use std::process::Output;
 
@@ -8,7 +8,7 @@ use tokio::process::Command;
 
 use crate::support::{leaks, system::System};
 
-/// Runs the role `key` to its end. What it prints on standard output is for its caller alone; the rest is a log.
+/// Runs the role `key` to its end. Its standard output is for the caller alone; its standard error is a log.
 async fn run(system: &System, arguments: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_point-system"));
     command.arg("key").args(arguments).env("DATABASE_URL", &system.database.url).env("RUST_LOG", "trace");

@@ -1,4 +1,4 @@
-//! The private servers: what they keep, and that they end with the process that started them.
+//! The private servers: they keep their data, and they end with the process that started them.
 
 use std::{net::TcpStream, path::Path};
 
@@ -21,7 +21,7 @@ impl Dev {
         Self { process, client, ports }
     }
 
-    /// Sends a signal and waits until nobody listens any more.
+    /// Sends a signal and waits until no server listens.
     async fn end(self, signal: &str) -> Option<i32> {
         let status = self.process.end(signal).await;
         let closed = |port: &u16| TcpStream::connect(("127.0.0.1", *port)).is_err();

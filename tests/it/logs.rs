@@ -1,4 +1,4 @@
-//! The lines of the log: as JSON, and a request that is followed through both halves.
+//! The lines of the log: their JSON, and the trace of a request through `serve` and a worker.
 
 use serde_json::{Value, json};
 
@@ -10,7 +10,7 @@ use crate::support::{
 
 const TRACE: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7";
 
-/// The lines that have `part`, each of which must be a JSON object.
+/// The lines that contain `part`. Each must be a JSON object.
 fn lines_with(process: &Process, part: &str) -> Vec<Value> {
     let printed = process.printed();
     let lines = printed.lines().filter(|line| line.contains(part));

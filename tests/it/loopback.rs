@@ -1,4 +1,4 @@
-//! Without a key a loopback service serves this machine, and no web page and no proxy in its name.
+//! Without keys, a service on loopback serves clients on this machine, but no web pages or proxies.
 
 use point_system::{access::Anonymous, cli::AccessArgs};
 use reqwest::RequestBuilder;
@@ -18,7 +18,7 @@ use crate::{
     },
 };
 
-/// What a page of another site, or a proxy, sends beside the rest.
+/// Headers that a page of another site, or a proxy, adds.
 const FOREIGN: [(&str, &str); 20] = [
     ("Host", "evil.example"),
     ("Host", "evil.example:31001"),
@@ -42,7 +42,7 @@ const FOREIGN: [(&str, &str); 20] = [
     ("Cf-Connecting-Ip", "192.0.2.1"),
 ];
 
-/// What a client on this machine may send.
+/// Headers that a client on this machine may send.
 const LOCAL: [(&str, &str); 10] = [
     ("Host", "localhost"),
     ("Host", "LOCALHOST:31001"),
@@ -56,7 +56,7 @@ const LOCAL: [(&str, &str); 10] = [
     ("Sec-Fetch-Site", "same-origin"),
 ];
 
-/// A change, a read and a batch, each with one more header.
+/// A change, a read and a batch, each with an additional header.
 fn requests(client: &Client, (name, value): (&str, &str)) -> [RequestBuilder; 3] {
     let batch = serde_json::json!({"operations": [{"action": "add", "user_id": 7, "point": 1}]});
     [
@@ -83,7 +83,7 @@ async fn is_served(client: &Client, header: (&str, &str)) {
     }
 }
 
-/// A request as its bytes; the answer.
+/// Sends a request as raw bytes and returns the answer.
 async fn raw(client: &Client, request: &str) -> String {
     let address = client.base().strip_prefix("http://").expect("a scheme");
     let mut stream = TcpStream::connect(address).await.expect("a connection");
@@ -148,7 +148,7 @@ async fn a_key_or_a_word_of_the_operator_lets_a_proxy_in() {
     let serve = |system: &mut System, allow_anonymous| {
         system.serve_with(AccessArgs { allow_anonymous, rate_limit: None })
     };
-    // First, so that every node knows it from its start.
+    // Created first, so that every node knows the key from its start.
     let key = create(&system, "shop", "write").await;
     let [open, guarded] = [Anonymous::Everyone, Anonymous::Loopback].map(|who| serve(&mut system, who));
     let keyed = system.serve();

@@ -1,4 +1,4 @@
-//! Everything that needs real servers, in one test binary, so that they are started once.
+//! All tests that need real servers, in one binary, so that the servers start once.
 
 #![expect(unreachable_pub, reason = "a test's `pub` says what other tests may use")]
 

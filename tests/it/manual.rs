@@ -1,11 +1,11 @@
-//! What the command line says of itself: version, completions, manual.
+//! The command line's own documentation: version, completions and manual.
 
 use std::collections::BTreeSet;
 
 use crate::support::process::Process;
 
 async fn printed(role: &str, arguments: &[&str]) -> String {
-    // A secret in the environment, which must not get into a page.
+    // A secret in the environment, which must not appear in a page.
     let set_up = |command: &mut tokio::process::Command| {
         command.env("DATABASE_URL", "postgres://u:hush@h/d").env("AMQP_URL", "amqp://u:hush@h");
     };

@@ -1,4 +1,4 @@
-//! `migrate`, as a deploy runs it.
+//! The role `migrate`, as a deployment runs it.
 
 use deadpool_postgres::{Object, Pool};
 use futures_util::future::join_all;
@@ -11,20 +11,20 @@ use crate::support::{
     system::{PATIENCE, System, eventually},
 };
 
-/// Enough for a second try at a locked table.
+/// Enough for a second attempt at a locked table.
 const SHORT_PATIENCE: &str = "5s";
 
 async fn migrate(url: &str, arguments: &[&str]) -> (Option<i32>, String) {
     run("migrate", arguments, url).await
 }
 
-/// Ours, and one more.
+/// Our migrations and another one.
 fn migrations_and(sql: &str) -> Vec<Migration> {
     let more = Migration::unapplied("V1000__more", sql).expect("a migration");
     [migrate::migrations(), vec![more]].concat()
 }
 
-/// An `alter table` locks out everybody else, so it waits for everybody who has the table in use.
+/// An `alter table` locks out all other sessions, so it waits for every session that uses the table.
 fn migrations_that_lock() -> Vec<Migration> {
     migrations_and("alter table user_point add column note text; alter table log add column note text")
 }
@@ -70,7 +70,7 @@ async fn a_database_that_is_not_there_is_named_without_its_password() {
     assert!(!printed.contains("hush"), "{printed}");
 }
 
-/// The service goes on while a migration waits for somebody's open transaction, however long that takes.
+/// The service goes on while a migration waits for an open transaction, however long that takes.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_migration_that_waits_for_a_table_lets_the_service_go_on() {
     let mut system = System::new().await;
@@ -127,7 +127,7 @@ async fn who_locks_a_table_is_named_and_waited_for() {
     database.drop().await;
 }
 
-/// Neither in a connection that others get, nor in one that nobody has any more.
+/// The lock remains neither in a connection that others get, nor in one that was dropped.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_migration_that_fails_or_is_given_up_leaves_no_lock() {
     let database = Database::migrated().await;

@@ -1,4 +1,4 @@
-//! Numbers are judged on the digits that were sent, wherever one is read.
+//! Numbers are parsed from their digits, wherever the service reads one.
 
 use reqwest::header::CONTENT_TYPE;
 use serde_json::json;
@@ -12,7 +12,7 @@ use crate::{
     },
 };
 
-/// With a remainder, however small, or out of every range. The last ones cost nothing to judge.
+/// Numbers with a fraction, however small, or out of range. The last ones are cheap to refuse.
 const WRONG: [&str; 14] = [
     "0.99999999999999999999",
     "1.00000000000000000001",
@@ -30,7 +30,7 @@ const WRONG: [&str; 14] = [
     "9223372036854775808",
 ];
 
-/// Five, as JSON Schema allows it (2020-12 Validation §6.1.1: a fraction of zero is none).
+/// Five, in forms that JSON Schema allows (2020-12 Validation §6.1.1: a zero fraction is no fraction).
 const FIVE: [&str; 6] = ["5", "5.0", "0.5e1", "50E-1", "500e-2", "5.000000000000000000000000000e+0"];
 
 fn add(client: &Client, user: &str, point: &str) -> reqwest::RequestBuilder {

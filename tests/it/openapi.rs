@@ -1,4 +1,4 @@
-//! The API's description: it is whole, it is true (schemathesis asks), and its pages are there.
+//! The API description: it is complete, it is true (schemathesis checks it), and its pages exist.
 
 use std::{collections::BTreeSet, fs, path::Path};
 
@@ -20,10 +20,10 @@ use crate::{
 
 const SCHEMATHESIS: &str = "schemathesis==4.32.5";
 
-/// The most examples that schemathesis makes up for an operation and a way to make them up.
+/// The most examples that schemathesis generates per operation and per way to generate them.
 const EXAMPLES_MAX: &str = "150";
 
-/// The fewest that it must have tried in all.
+/// The fewest examples that it must try in all.
 const EXAMPLES_MIN: usize = 2_000;
 
 /// A method and a path.
@@ -44,7 +44,7 @@ fn operations(description: &Value) -> BTreeSet<Operation> {
     paths.into_iter().flat_map(methods).collect()
 }
 
-/// The routes, as the source has them, but for the one that has a listener of its own.
+/// The routes in the source, except the one on a separate listener.
 fn routes() -> BTreeSet<Operation> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/http");
     let files = fs::read_dir(folder).expect("a folder").flatten().map(|file| file.path());
@@ -172,7 +172,7 @@ async fn the_postman_collection_has_every_operation() {
         }
     }
     for (method, path) in &described {
-        // What has a parameter in its path is requested with some value of it.
+        // A path with a parameter is requested with some value.
         let (begin, parameter) =
             path.split_once('{').map_or((path.as_str(), false), |(begin, _)| (begin, true));
         let found = requested.iter().any(|(asked, url)| {
@@ -184,7 +184,7 @@ async fn the_postman_collection_has_every_operation() {
     system.finish().await;
 }
 
-/// A page that keeps to what it may load.
+/// Gets a page and checks its content security policy.
 async fn page(client: &Client, path: &str) -> String {
     let response = client.get(path).send().await.expect("an answer");
     assert_eq!(response.status(), 200, "{path}");
@@ -194,7 +194,7 @@ async fn page(client: &Client, path: &str) -> String {
     response.text().await.expect("a text")
 }
 
-/// schemathesis, installed once, or nothing where that can't be done.
+/// schemathesis, installed once, or `None` if it can't be installed.
 async fn schemathesis() -> Option<Command> {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(SCHEMATHESIS);
     let executable = folder.join("bin/schemathesis");
@@ -210,7 +210,7 @@ async fn schemathesis() -> Option<Command> {
     Some(Command::new(executable))
 }
 
-/// The description without its leave to call without a key, so that schemathesis tries that and wants a 401.
+/// The description without the option to call without a key, so that schemathesis tries it and expects a 401.
 fn keys_needed(mut description: Value) -> Value {
     let paths = description["paths"].as_object_mut().expect("paths").values_mut();
     let operations = paths.flat_map(|path| path.as_object_mut().expect("methods").values_mut());
@@ -233,7 +233,7 @@ async fn schemathesis_finds_nothing() {
     let key = create(&system, "schemathesis", "write").await;
     let client = system.serve_with(AccessArgs::default());
     system.work();
-    // From a file, since the operation that a description is loaded from is left out.
+    // From a file, because schemathesis leaves out the operation that it loads a description from.
     let folder = tempfile::tempdir().expect("a folder");
     let description = folder.path().join("openapi.json");
     fs::write(&description, keys_needed(self::description(&client).await).to_string()).expect("written");

@@ -1,4 +1,4 @@
-//! What a node tells its operators: probes, metrics, and that the dashboard and the alerts ask for what there is.
+//! What a node tells its operators: probes and metrics, and that the dashboard and the alerts use existing metrics.
 
 use std::{collections::BTreeSet, fs, path::PathBuf, process::Stdio};
 
@@ -14,7 +14,7 @@ use crate::support::{
     system::{System, eventually},
 };
 
-/// A role as a process of its own, and the client of its operations.
+/// Starts a role as a process, with a client of its operations listener.
 async fn with_operations(system: &System, role: &str, arguments: &[&str]) -> (Process, Client) {
     let process = system.process(role, &[arguments, &["--metrics-listen", "127.0.0.1:0"]].concat());
     let address = process.says("operations listen at ").await;
@@ -108,7 +108,7 @@ pub async fn exported(system: &System) -> String {
         value(&metrics(&serving).await, "point_system_queue_messages{partition=\"0\"}").is_some()
     })
     .await;
-    // A user who waits, who is then named.
+    // A user that waits, whom the metrics then name.
     let session = system.database.pool(1).get().await.expect("a connection");
     let lock = "reset all; begin; select from user_point where user_id = 7 for update";
     session.batch_execute(lock).await.expect("locked");
@@ -138,7 +138,7 @@ async fn the_dashboard_and_the_alerts_ask_for_metrics_that_there_are() {
     system.finish().await;
 }
 
-/// The names of our metrics in a text.
+/// The names of our metrics in `text`.
 fn names(text: &str) -> BTreeSet<&str> {
     let parts = text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'));
     parts.filter(|part| part.starts_with("point_system_")).collect()
@@ -148,7 +148,7 @@ fn operations_folder() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("docs/ops")
 }
 
-/// What the panels of the dashboard ask Prometheus.
+/// The Prometheus queries of the dashboard's panels.
 fn dashboard_queries() -> Vec<String> {
     let dashboard = fs::read_to_string(operations_folder().join("grafana.json")).expect("a dashboard");
     let dashboard: Value = serde_json::from_str(&dashboard).expect("JSON");
@@ -245,7 +245,7 @@ async fn a_node_says_what_is_down_and_whether_it_can_work() {
     let opened = "point_system_rabbitmq_connections_total{role=\"serve\"}";
     assert_eq!(value(&metrics(&serving).await, opened), Some(2.0), "a reconnect is counted");
     system.drain(1).await;
-    // Its ack may have met the outage, and it comes again.
+    // Its ack may be lost in the outage. Then the message comes again.
     let queues = system.queues().await;
     eventually("it is in a worker's hands", async || queues.waiting().await == 0).await;
     assert!(work.end("-TERM").await.success() && serve.end("-TERM").await.success());
@@ -253,7 +253,7 @@ async fn a_node_says_what_is_down_and_whether_it_can_work() {
     servers.stop().await;
 }
 
-/// A probe asks our memory, not the database, however often it is sent.
+/// A probe is answered from memory, without the database, however often it is sent.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_flood_of_probes_is_no_load_on_the_database() {
     let mut system = System::new().await;
@@ -273,7 +273,7 @@ async fn a_flood_of_probes_is_no_load_on_the_database() {
     system.finish().await;
 }
 
-/// A load balancer hears of a node's end from the listener that outlives the API's.
+/// A load balancer learns of a node's end from the operations listener, which outlives the API's.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_that_is_told_to_stop_is_ready_no_more() {
     let system = System::new().await;

@@ -1,4 +1,4 @@
-//! Either half may be down: on servers of its own, which the test stops and starts.
+//! Outages of either half, on separate servers that the test stops and starts.
 
 use std::time::{Duration, Instant};
 
@@ -10,7 +10,7 @@ use crate::support::{
     system::{System, eventually},
 };
 
-/// The longest that a client waits for the news that the broker is gone.
+/// The longest that a client waits to learn that the broker is gone.
 const REFUSAL_LIMIT: Duration = Duration::from_secs(6);
 
 #[tokio::test(flavor = "multi_thread")]
@@ -58,7 +58,7 @@ async fn accepted(client: &Client, key: &str, point: i64) -> bool {
     answer(keyed).await.0 == 202
 }
 
-/// The balance, or nothing while the database is away.
+/// The balance, or `None` while the database is away.
 async fn client_balance(client: &Client) -> Option<i64> {
     answer(client.get("/v1/point?id=7")).await.1["point"].as_i64()
 }

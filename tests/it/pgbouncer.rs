@@ -1,4 +1,4 @@
-//! Behind PgBouncer: session pooling holds what we promise, the other modes are refused.
+//! Behind PgBouncer: session pooling keeps our promises, and the other modes are refused.
 
 use std::{
     fs,
@@ -20,20 +20,20 @@ use crate::support::{
     system::{System, eventually},
 };
 
-/// Where Debian has it, which need not be on the PATH of a user.
+/// The program, and its place on Debian, which may not be on a user's PATH.
 const PROGRAMS: [&str; 2] = ["pgbouncer", "/usr/sbin/pgbouncer"];
 
 /// Part of the name of its socket. Nothing listens on a port.
 const PORT: u16 = 6432;
 
-/// A private PgBouncer before the server of a database. It is killed when it is dropped.
+/// A private PgBouncer in front of the server of a database. It is killed when it is dropped.
 struct PgBouncer {
     folder: TempDir,
     _child: Child,
 }
 
 impl PgBouncer {
-    /// Starts it with a `pool_mode`; nothing where it is not installed.
+    /// Starts it with a `pool_mode`. Returns `None` if it is not installed.
     async fn start(database: &Database, mode: &str) -> Option<Self> {
         let succeeds = |command: &mut Command| {
             command.stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|status| status.success())
@@ -45,7 +45,7 @@ impl PgBouncer {
             return None;
         };
         let folder = open_folder();
-        // It refuses to be root, and its user makes the socket.
+        // It refuses to run as root, and its user creates the socket.
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o777)).expect("open");
         let settings = folder.path().join("pgbouncer.ini");
         fs::write(&settings, configuration(database, mode, folder.path())).expect("written");
@@ -67,7 +67,7 @@ impl PgBouncer {
     }
 }
 
-/// Whoever reaches the socket is let in, as the user of the tests.
+/// Lets in every client that reaches the socket, as the user of the tests.
 fn configuration(database: &Database, mode: &str, folder: &Path) -> String {
     let server = Url::parse(&database.url).expect("a valid URL");
     let (host, port) = (server.host_str().expect("a host"), server.port().unwrap_or(5432));
@@ -112,7 +112,7 @@ async fn session_pooling_keeps_every_promise() {
     system.finish().await;
 }
 
-/// However the sessions are shared out among others.
+/// Checks that the mode is refused, however the sessions are shared with other clients.
 async fn is_refused_amid_traffic(url: &str) {
     let mut traffic = JoinSet::new();
     for _ in 0..8 {

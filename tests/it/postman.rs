@@ -1,4 +1,4 @@
-//! The Postman collection, run by newman where node is present.
+//! The Postman collection, which newman runs if node is installed.
 
 use point_system::{access::Anonymous, cli::AccessArgs};
 use tokio::process::Command;

@@ -1,4 +1,4 @@
-//! The executable itself: load over two workers, a worker killed under load, signals.
+//! The executable: load over two workers, a worker killed under load, and signals.
 
 use reqwest::StatusCode;
 use tokio::task::JoinSet;
@@ -11,8 +11,8 @@ use crate::support::{
     system::{System, eventually},
 };
 
-/// The most workers that join two others: that none of them bids the most for any of four partitions has then a
-/// chance of 1 in 6,000.
+/// The most workers that join two others. The chance that none of them ranks highest for any of four partitions is then
+/// 1 in 6,000.
 const JOINING_MAX: usize = 6;
 
 const LOAD: Load = Load { users: 200, changes_per_user: 20, connections: 32 };
@@ -70,7 +70,7 @@ async fn a_server_that_is_told_to_stop_answers_what_it_has_and_ends_well() {
     let failed: Vec<_> =
         answers.iter().filter_map(|answer| answer.as_ref().ok()).filter(|s| **s != 202).collect();
     assert!(failed.is_empty(), "{failed:?}");
-    // What was promised by the one that has ended is applied by another.
+    // Another process applies the changes that the ended one has acknowledged.
     let mut system = system;
     system.work();
     system.drain(1 + promised).await;
@@ -80,7 +80,7 @@ async fn a_server_that_is_told_to_stop_answers_what_it_has_and_ends_well() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_second_signal_ends_a_process_at_once() {
     let system = System::new().await;
-    // No broker: it waits, and would go on so for a minute.
+    // Without a broker it waits, and would wait for a minute.
     let work = system.process("work", &["--amqp-url", "amqp://127.0.0.1:1"]);
     work.says("RabbitMQ at 127.0.0.1:1").await;
     assert!(work.end("-TERM").await.success(), "the first signal, while it waits");
@@ -98,7 +98,7 @@ async fn a_worker_that_is_killed_before_its_commit_has_acked_nothing() {
     let only = system.process("work", &[]);
     let mut promises = vec![client.queue("add", 7, 1).await];
     system.drain(1).await;
-    // Its next transaction has written its entries, and waits for us before it may commit.
+    // Its next transaction writes its entries, and waits for us before it commits.
     system
         .execute(
             "create function wait() returns trigger language plpgsql as $$ begin
@@ -126,8 +126,8 @@ async fn a_worker_that_is_killed_before_its_commit_has_acked_nothing() {
     system.finish().await;
 }
 
-/// RabbitMQ 4 moves each partition to its highest bidder, 3 leaves it where it is: order and failover hold on
-/// both.
+/// RabbitMQ 4 moves each partition to the worker that ranks highest. RabbitMQ 3 leaves it in place. Order and failover
+/// hold on both.
 #[tokio::test(flavor = "multi_thread")]
 async fn workers_that_come_and_go_keep_the_order_and_share_what_the_broker_lets_them() {
     let mut system = System::new().await;
@@ -156,7 +156,7 @@ async fn workers_that_come_and_go_keep_the_order_and_share_what_the_broker_lets_
         progresses().await;
         assert!(!has_applied(&second) && !has_applied(&third), "RabbitMQ {version} moved a partition");
     } else {
-        // A hash of its name says which partitions a worker bids the most for, which may be none.
+        // A hash of a worker's name decides for which partitions it ranks highest. There may be none.
         let shared = |more: &[Process]| [&second, &third].into_iter().chain(more).any(has_applied);
         while !shared(&more) && more.len() < JOINING_MAX {
             let joined = worker();
@@ -168,7 +168,7 @@ async fn workers_that_come_and_go_keep_the_order_and_share_what_the_broker_lets_
     }
     assert!(first.end("-TERM").await.success());
     progresses().await;
-    // What it had applied it had acked: nobody gets that again.
+    // It had acked every change that it had applied, so no worker gets them again.
     for heir in [&second, &third].into_iter().chain(&more) {
         assert!(!heir.printed().contains("already in the log"), "{}", heir.printed());
     }

@@ -1,4 +1,4 @@
-//! How often a key or an address may call, and what it is told.
+//! Rate limits: how often a key or an address may call, and the answer beyond that.
 
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -29,7 +29,7 @@ fn read(client: &Client) -> RequestBuilder {
     client.get("/v1/point?id=1")
 }
 
-/// A refusal, and the seconds after which to come back.
+/// Sends a request that must be refused, and returns the seconds to wait.
 async fn refusal(request: RequestBuilder) -> u32 {
     let response = sent(request).await;
     assert_eq!(response.status(), 429);

@@ -1,5 +1,5 @@
-//! Where a redriven message goes, and what becomes of dead letters for which there is no room. On servers whose
-//! queues a policy makes small.
+//! The targets of redriven messages, and dead letters without room. It has its own servers, whose queues a policy makes
+//! small.
 
 use std::collections::BTreeSet;
 
@@ -14,21 +14,21 @@ use crate::{
     },
 };
 
-/// How many messages die where there is room for [`ROOM`]: more than the 32 that the broker moves before it hears of
-/// the limit.
+/// The number of messages that die while there is room for [`ROOM`]: more than the 32 that the broker moves before it
+/// learns of the limit.
 const MANY: usize = 100;
 
-/// The room in a queue that a policy makes small.
+/// The number of messages that fit into a queue that a policy makes small.
 const ROOM: usize = 3;
 
-/// How soon the broker offers a dead letter again that found no room; its default is 180,000.
+/// How soon the broker retries a dead letter that found no room. Its default is 180,000.
 const OFFERED_AGAIN_MS: usize = 500;
 
 fn id(number: usize) -> String {
     format!("01890a5d-ac96-774b-bcce-{number:012}")
 }
 
-/// A message of an add of 1 for each of `users`.
+/// A message with an add of 1 for each of `users`.
 fn of_users(users: &[i64]) -> String {
     let delta = |(number, user): (usize, &i64)| {
         let message: Value = serde_json::from_str(&message(&id(number), *user, 1)).expect("JSON");
@@ -53,7 +53,7 @@ async fn each_delta_goes_to_the_partition_of_its_user_wherever_its_message_died(
     system.work();
     let queues = declared(&system).await;
     let users = two_partitions();
-    // As a partition of an installation that has more of them.
+    // Like a partition of an installation that has more of them.
     queues.die_in("deltas.13", &message(&id(10), users[0], 1)).await;
     queues.publish(partition(users[0]), &of_users(&users)).await;
     queues.publish_dead(&message(&id(11), users[1], 1)).await;
@@ -125,7 +125,7 @@ async fn a_dead_letter_that_finds_no_room_waits_in_its_partition_and_is_not_lost
         queues.publish(partition(7), &message(&id(number), 7, 666)).await;
     }
     queues.publish(partition(7), &message(&id(MANY), 7, 1)).await;
-    // What is behind them is not held up.
+    // The messages behind them are not delayed.
     system.drain(1).await;
     eventually("the dead letters are full", async || queues.dead().await as usize >= ROOM).await;
     assert!((queues.dead().await as usize) < MANY, "the limit is not held");

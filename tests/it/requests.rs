@@ -1,4 +1,4 @@
-//! What became of a request, the wait for it, and the order of changes that are waited for.
+//! The outcome of a request, the wait for it, and the order of changes with `Prefer: wait`.
 
 use std::time::{Duration, Instant};
 
@@ -12,10 +12,10 @@ use crate::support::{
     system::{System, eventually},
 };
 
-/// An id that is in no log.
+/// An unknown id.
 const NEVER: &str = "01890a5d-ac96-774b-bcce-b302099a8057";
 
-/// Queues a change; where its outcome will be.
+/// Queues a change. Returns the path of its outcome.
 async fn queued(client: &Client, action: &str, user: i64, point: i64) -> String {
     let response = client.change(action, user, point).send().await.expect("an answer");
     let location = response.headers()[LOCATION].to_str().expect("text").to_owned();
@@ -101,7 +101,7 @@ async fn those_who_wait_are_looked_up_together() {
         assert_eq!(pending["status"], "pending");
     }
     let made = transactions().await - before;
-    // 60 rounds, in which each would have made 18,000.
+    // 60 rounds. Without sharing, the requests would have made 18,000 transactions.
     assert!(made < 600, "{made} transactions");
     system.finish().await;
 }
@@ -147,7 +147,7 @@ async fn a_change_that_is_waited_for_passes_those_in_the_queue() {
     for point in 1..=5 {
         queued.push(client.queue("add", 7, point).await);
     }
-    // Decided now, against the balance of now: what is queued does not count yet.
+    // Decided at once, against the current balance: queued changes do not count yet.
     let (refused, _) = answer(client.change("subtract", 7, 1).header("Prefer", "wait")).await;
     assert_eq!(refused, 409);
     for point in [10, 20] {
@@ -211,7 +211,7 @@ async fn a_change_behind_a_reused_key_is_told_to_its_sender_and_to_the_operator(
     let (_, outcome) = answer(client.get(&location)).await;
     assert_eq!((&outcome["status"], &outcome["point"]), (&json!("applied"), &json!(7)), "{outcome}");
     assert!(line.contains(&text(&outcome["request_id"])), "{line}");
-    // The same change again is a duplicate, and no conflict.
+    // The same change again is a duplicate, not a conflict.
     assert_eq!(answer(keyed(7)).await.0, 202);
     let duplicate = r#"point_system_settled_deltas_total{outcome="duplicate"} 1"#;
     eventually("it is counted", async || work.metrics().await.contains(duplicate)).await;

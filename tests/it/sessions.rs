@@ -1,4 +1,4 @@
-//! What a session is set to, and what becomes of one that can't write.
+//! The settings of a session, and sessions that can't write.
 
 use deadpool_postgres::Pool;
 use point_system::{
@@ -13,7 +13,7 @@ use crate::support::{
     system::{PATIENCE, System, eventually},
 };
 
-/// What a standby and a server that takes no writes are told apart from one that is away by.
+/// The message that distinguishes a standby, or another read-only server, from an unreachable one.
 const READ_ONLY: &str = "the server is read-only: is it a standby?";
 
 fn reading(url: &str) -> Pool {
@@ -57,7 +57,7 @@ async fn a_standby_is_refused_by_what_writes_and_good_for_what_reads() {
     let url = server.url();
     let pool = postgres::pool(&url.parse().expect("a valid URL"), 1).expect("a pool");
     migrate::run(&pool, PATIENCE).await.expect("migrations");
-    // A server that finds this file follows a primary, which need not be there.
+    // A server that finds this file follows a primary, which need not exist.
     let signal = format!("{}/standby.signal", value(&pool, "show data_directory").await);
     execute(&pool, &format!("copy (values ('')) to '{signal}'")).await;
     drop(pool);

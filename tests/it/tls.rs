@@ -1,4 +1,4 @@
-//! TLS to PostgreSQL: asked for means verified.
+//! TLS to PostgreSQL: a TLS connection is always verified.
 
 use std::{fs, os::unix::fs::PermissionsExt, path::Path, process::Command};
 
@@ -7,7 +7,7 @@ use point_system::{infra::postgres, local::LocalPostgres};
 
 use crate::support::{servers::open_folder, system::eventually};
 
-/// A key and a certificate of `localhost` that signs itself, in `folder`, by the program of OpenSSL.
+/// Creates a key and a self-signed certificate for `localhost` in `folder`, with the OpenSSL program.
 fn certify(folder: &Path) {
     let config = folder.join("openssl.cnf");
     fs::write(&config, "[req]\ndistinguished_name = dn\n[dn]\n").expect("written");
@@ -22,7 +22,7 @@ fn certify(folder: &Path) {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
-/// Has the server write a file beside its data, so that it is its own; its key must be nobody else's.
+/// Lets the server write a file beside its data, so that the server owns it: PostgreSQL refuses a key of another owner.
 async fn install(client: &Client, file: &Path) {
     let rows: Vec<String> =
         fs::read_to_string(file).expect("a PEM").lines().map(|line| format!("('{line}')")).collect();

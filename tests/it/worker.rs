@@ -1,4 +1,4 @@
-//! The worker on a real RabbitMQ: redelivery, poison, order.
+//! The worker on a real RabbitMQ: redelivery, poison messages and order.
 
 use futures_util::future::join_all;
 use point_system::{

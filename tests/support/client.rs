@@ -1,4 +1,4 @@
-//! An HTTP client of the service, and its own record of what it was promised.
+//! An HTTP client of the service, and its own record of the acknowledged changes.
 
 use std::collections::HashMap;
 
@@ -48,7 +48,7 @@ impl Client {
         text(&body["request_id"])
     }
 
-    /// A user's balance, or 0 for one that was never seen.
+    /// A user's balance, or 0 for an unknown user.
     pub async fn balance(&self, user: i64) -> i64 {
         let (status, body) = answer(self.get(&format!("/v1/point?id={user}"))).await;
         match status.as_u16() {
@@ -59,7 +59,7 @@ impl Client {
     }
 }
 
-/// Sends a request; the status and the JSON of the answer.
+/// Sends a request. Returns the status and the JSON of the answer.
 pub async fn answer(request: RequestBuilder) -> (StatusCode, Value) {
     let response = request.send().await.expect("an answer");
     (response.status(), body(response).await)
@@ -74,5 +74,5 @@ pub fn text(value: &Value) -> String {
     value.as_str().expect("a text").to_owned()
 }
 
-/// What a client was promised: for each user, the request ids in the order of their 202s.
+/// The changes that a client got acknowledged: for each user, the request ids in the order of their 202s.
 pub type Promises = HashMap<i64, Vec<String>>;

@@ -1,22 +1,22 @@
-//! AMQP 0-9-1 frames on their way to a client, of which deliveries can be swallowed. With none of our own code, and none of
-//! a client's.
+//! Reads AMQP 0-9-1 frames on their way to a client, and drops deliveries. Must not contain our own code, or a
+//! client's.
 
-/// The frames of one connection, in pieces as they come.
+/// The frames of one connection, which arrive in pieces.
 #[derive(Default)]
 pub struct Frames {
-    /// What is not a whole frame yet.
+    /// The beginning of an unfinished frame.
     rest: Vec<u8>,
-    /// The channel whose delivery is being swallowed: its content follows the method.
+    /// The channel whose delivery is being dropped: its content follows the method.
     swallowed: Option<[u8; 2]>,
 }
 
 impl Frames {
-    /// What of a piece, and of those before it, is passed on: all whole frames but deliveries.
+    /// Adds a piece and returns the whole frames so far, without deliveries.
     pub fn without_deliveries(&mut self, piece: &[u8]) -> Vec<u8> {
         const METHOD: u8 = 1;
         const CONTENT: [u8; 2] = [2, 3];
         const BASIC_DELIVER: [u8; 4] = [0, 60, 0, 60];
-        // Type, channel and size come first, and one byte last (§4.2.3).
+        // A frame begins with its type, channel and size, and ends with one byte (§4.2.3).
         const OVERHEAD: usize = 8;
         self.rest.extend_from_slice(piece);
         let mut passed = Vec::new();

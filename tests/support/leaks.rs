@@ -1,17 +1,17 @@
-//! What the roles of this process and of its children log, and that neither an API key nor a panic is ever in it.
+//! Watches the logs of this process and its children, in which no API key and no panic may appear.
 
 use std::{
     io::{self, Write},
     sync::{Mutex, Once, PoisonError},
 };
 
-/// A part of a key that is worth something: more hexadecimal digits in a row than anything else has in a log, such as the
+/// The length of a useful part of a key: more consecutive hexadecimal digits than anything else in a log, such as the
 /// 40 of a commit in the backtrace of a panic.
 const DIGITS: usize = 48;
 
 static LEAKS: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
-/// Watches what is logged in this process from now on, as it would be printed.
+/// Watches the log lines of this process from now on, as they would be printed.
 pub fn watch() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
@@ -33,14 +33,14 @@ impl Write for Watch {
     }
 }
 
-/// Looks at a line of a log.
+/// Checks a line of a log.
 pub fn see(line: &str) {
     if has_key(line) || line.contains("panicked at") {
         LEAKS.lock().unwrap_or_else(PoisonError::into_inner).push(line.to_owned());
     }
 }
 
-/// Fails the test where a line so far, of whatever test, had a key or told of a panic.
+/// Fails if any line so far, of any test, had a key or reported a panic.
 pub fn have_neither() {
     let leaks = LEAKS.lock().unwrap_or_else(PoisonError::into_inner);
     assert!(leaks.is_empty(), "API keys or panics in logs: {leaks:?}");

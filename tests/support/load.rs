@@ -1,4 +1,4 @@
-//! A load of changes from many connections, and the record of what was promised.
+//! A load of changes from many connections, and the record of the acknowledged ones.
 
 use std::time::Duration;
 
@@ -8,10 +8,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::support::client::{Client, Promises, answer, text};
 
-/// The pause between tries of one connection.
+/// The pause between two attempts of one connection.
 const RETRY_PAUSE: Duration = Duration::from_millis(20);
 
-/// How much, for whom, from how many connections at once.
+/// The size of a load.
 #[derive(Clone, Copy)]
 pub struct Load {
     pub users: i64,
@@ -25,13 +25,13 @@ impl Load {
         usize::try_from(self.users * self.changes_per_user).expect("a positive number")
     }
 
-    /// Each connection has users of its own, and adds and subtracts for them in turn; every 202 is noted. A
-    /// 503 is tried again with the same key, as a client should.
+    /// Each connection has its own users, adds and subtracts for them in turn, and records every 202. It retries after
+    /// a 503 with the same key, as a client should.
     pub async fn run(self, client: &Client) -> Promises {
         self.run_until(client, &CancellationToken::new()).await
     }
 
-    /// The same, and no further once `enough` is cancelled.
+    /// As `run`, until `enough` is cancelled.
     pub async fn run_until(self, client: &Client, enough: &CancellationToken) -> Promises {
         let mut connections = JoinSet::new();
         for connection in 0..self.connections {

@@ -1,4 +1,4 @@
-//! The executable as a child process, and what it prints.
+//! The executable as a child process, and its output.
 
 use std::{
     process::{ExitStatus, Stdio},
@@ -18,7 +18,7 @@ use crate::support::{
     system::{PATIENCE, eventually},
 };
 
-/// Runs a role on a database to its end; the exit code, and all that it printed.
+/// Runs a role on a database to its end. Returns its exit code and everything that it printed.
 pub async fn run(role: &str, arguments: &[&str], database_url: &str) -> (Option<i32>, String) {
     let amqp_url = &servers().await.amqp_url;
     let process = Process::start(role, arguments, |command| {
@@ -37,12 +37,12 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts a role; what it needs from its environment is set by `set_up`.
+    /// Starts a role. `set_up` sets its environment.
     pub fn start(role: &str, arguments: &[&str], set_up: impl FnOnce(&mut Command)) -> Self {
         Self::spawn(Command::new(EXECUTABLE), role, arguments, set_up)
     }
 
-    /// The same, with a limit of open files.
+    /// As `start`, with a limit of open files.
     pub fn start_limited(
         descriptors: usize,
         role: &str,
@@ -79,7 +79,7 @@ impl Process {
         self.lines.lock().unwrap_or_else(PoisonError::into_inner).join("\n")
     }
 
-    /// Waits for a line that begins with, or has in it, `part`; what comes after that in the line.
+    /// Waits for a line that contains `part`. Returns the rest of the line after it.
     pub async fn says(&self, part: &str) -> String {
         let mut found = None;
         eventually(part, async || {
@@ -90,14 +90,14 @@ impl Process {
         found.expect("found")
     }
 
-    /// Its metrics; it was started with --metrics-listen.
+    /// Its metrics. It must have been started with `--metrics-listen`.
     pub async fn metrics(&self) -> String {
         let address = self.says("operations listen at ").await;
         let answer = Client::new(&format!("http://{address}")).get("/metrics").send().await;
         answer.expect("an answer").text().await.expect("text")
     }
 
-    /// Waits for its end; how it ended, and all that it printed.
+    /// Waits for its end. Returns its exit status and everything that it printed.
     pub async fn ends(mut self) -> (ExitStatus, String) {
         let status = self.child.wait().await.expect("an end");
         // Each collector holds the lines until its stream has ended.

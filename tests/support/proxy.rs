@@ -1,4 +1,4 @@
-//! A TCP proxy in front of a server, which does to connections what networks do to them.
+//! A TCP proxy in front of a server, which breaks connections as networks do.
 
 use std::{
     io,
@@ -19,27 +19,27 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::support::frames::Frames;
 
-/// What becomes of the bytes that pass.
+/// What the proxy does to connections.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Weather {
     Fair,
-    /// Every piece takes this much longer, until the weather turns.
+    /// Every piece is delayed by this time, until the weather turns.
     Slow(Duration),
-    /// Nothing passes and nothing is closed; new connections are accepted, and then nothing.
+    /// Nothing passes and nothing is closed. New connections are accepted, but carry nothing.
     Stalled,
-    /// Of each connection, so many bytes pass to the server, in whole pieces, and then nothing.
+    /// On each connection this many bytes pass to the server, in whole pieces, and then nothing.
     StalledAfter(usize),
-    /// Each connection is cut once so many bytes have passed in one direction, be it amid a word.
+    /// Each connection is cut once this many bytes have passed in one direction, even in the middle of a message.
     CutAfter(usize),
-    /// What clients send is preceded by bytes that are no protocol's.
+    /// The proxy sends bytes of no protocol before those of the client.
     Garbled,
-    /// Connections that begin now never get an AMQP delivery, whatever the weather turns to.
+    /// Connections that begin now never get an AMQP delivery, even after the weather turns.
     Swallowing,
-    /// Nobody listens.
+    /// Connections are refused.
     Refusing,
 }
 
-/// A running proxy; it ends, with its connections, when it is dropped.
+/// A running proxy. It ends, with its connections, when it is dropped.
 pub struct Proxy {
     port: u16,
     weather: watch::Sender<Weather>,
@@ -48,19 +48,19 @@ pub struct Proxy {
     _end: DropGuard,
 }
 
-/// What ends the connections there are.
+/// Tokens that end the current connections.
 #[derive(Clone, Default)]
 struct Lives {
-    /// For both ends.
+    /// Ends both sides.
     cut: CancellationToken,
-    /// For the server; the client is not told.
+    /// Ends the server's side only.
     halved: CancellationToken,
-    /// For the client; the server is not told.
+    /// Ends the client's side only.
     stranded: CancellationToken,
 }
 
 impl Proxy {
-    /// Stands in front of the server at `server`, which is `host:port`.
+    /// Starts a proxy in front of `server`, which is `host:port`.
     pub async fn start(server: String) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a free port");
         let port = listener.local_addr().expect("bound").port();
@@ -79,17 +79,17 @@ impl Proxy {
         self.port
     }
 
-    /// How many connections it has accepted.
+    /// The number of connections that it has accepted.
     pub fn accepted(&self) -> usize {
         *self.accepted.borrow()
     }
 
-    /// Changes what becomes of the bytes; what was stopped by a stall goes on in fair weather.
+    /// Changes the weather. Stalled bytes go on in fair weather.
     pub fn turn(&self, weather: Weather) {
         self.weather.send_replace(weather);
     }
 
-    /// Stalls until the weather turns, or for so long: as with [`Weather::Slow`], the time is the fault itself.
+    /// Stalls for `time`, or until the weather turns. As with [`Weather::Slow`], the time is the fault itself.
     pub async fn stall(&self, time: Duration) {
         self.turn(Weather::Stalled);
         let mut forecast = self.weather.subscribe();
@@ -102,21 +102,21 @@ impl Proxy {
         self.lives.send_replace(Lives::default()).cut.cancel();
     }
 
-    /// Closes the server's end of all connections; the clients' ends stay open, and nothing comes any more.
+    /// Closes the server's side of all connections. The clients' sides stay open, but nothing arrives.
     pub fn halve(&self) {
         let lives = self.lives.borrow().clone();
         self.lives.send_replace(Lives { halved: CancellationToken::new(), ..lives.clone() });
         lives.halved.cancel();
     }
 
-    /// Closes the clients' end of all connections; the server's end stays open, as of clients that have vanished.
+    /// Closes the clients' side of all connections. The server's side stays open, as if the clients had vanished.
     pub fn strand(&self) {
         let lives = self.lives.borrow().clone();
         self.lives.send_replace(Lives { stranded: CancellationToken::new(), ..lives.clone() });
         lives.stranded.cancel();
     }
 
-    /// Closes all connections, and accepts none until the weather is another.
+    /// Closes all connections, and accepts none until the weather turns.
     pub fn refuse(&self) {
         self.turn(Weather::Refusing);
         self.cut();
@@ -129,7 +129,7 @@ impl Drop for Proxy {
     }
 }
 
-/// A proxy in front of the server of `url`, and the URL that leads there.
+/// A proxy in front of the server of `url`, and the URL that leads through it.
 pub async fn detour(url: &str) -> (Proxy, url::Url) {
     let mut url = url::Url::parse(url).expect("a valid URL");
     let port = url.port().unwrap_or(if url.scheme() == "amqp" { 5672 } else { 5432 });
@@ -164,7 +164,7 @@ async fn accept(
                 continue;
             }
         }
-        // The port stays ours, and is closed to everybody.
+        // The port stays ours, but is closed.
         drop(listener);
         let closed = hold(address).expect("our port");
         if weather.wait_for(|weather| !refusing(weather)).await.is_err() {
@@ -194,7 +194,7 @@ async fn carry(mut client: TcpStream, server: String, mut weather: watch::Receiv
             pump(from_server, to_client, weather.clone(), false),
         )
     };
-    // However it ends, both ends are closed, by and by.
+    // However the connection ends, both sides are closed in the end.
     tokio::select! {
         _ = carrying => {}
         () = lives.cut.cancelled() => {}
@@ -209,7 +209,7 @@ async fn carry(mut client: TcpStream, server: String, mut weather: watch::Receiv
     }
 }
 
-/// Moves bytes until one end has closed.
+/// Moves bytes until one side has closed.
 async fn pump(
     mut from: ReadHalf<'_>,
     mut to: WriteHalf<'_>,

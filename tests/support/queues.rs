@@ -1,4 +1,4 @@
-//! The queues of one test, seen from outside: with the bare client, not with our own code.
+//! The queues of one test, through the bare client. Must not contain our own code for queues.
 
 use amqprs::{
     BasicProperties, FieldTable, FieldValue,
@@ -34,7 +34,7 @@ impl Queues {
         Self { names: QueueNames::new(prefix).expect("a valid name"), connection, channel }
     }
 
-    /// What the server calls itself; ends the connection.
+    /// Returns the server's version, and ends the connection.
     pub async fn server_version(self) -> String {
         let version = self.connection.server_properties().version().to_owned();
         self.connection.close().await.expect("closed");
@@ -45,12 +45,12 @@ impl Queues {
         self.publish_to(&self.names.partition(partition), body).await;
     }
 
-    /// Puts a message into the dead letters that never was in a partition.
+    /// Puts a message into the dead letters that was never in a partition.
     pub async fn publish_dead(&self, body: &str) {
         self.publish_to(&self.names.dead_letters(), body).await;
     }
 
-    /// Lets a message die in a queue that is none of ours, and removes the queue; `name` comes behind our prefix.
+    /// Lets a message die in a queue that is not ours, and removes the queue. `name` follows our prefix.
     pub async fn die_in(&self, name: &str, body: &str) {
         let dead_letters = self.names.dead_letters();
         let queue = format!("{}.{name}", dead_letters.trim_end_matches(".dead-letters"));
@@ -81,7 +81,7 @@ impl Queues {
             .expect("published");
     }
 
-    /// The messages that wait in the partitions.
+    /// The number of waiting messages in the partitions.
     pub async fn waiting(&self) -> u32 {
         let mut sum = 0;
         for partition in 0..PARTITIONS {
@@ -90,7 +90,7 @@ impl Queues {
         sum
     }
 
-    /// The messages that wait in the dead letters.
+    /// The number of dead letters.
     pub async fn dead(&self) -> u32 {
         self.length(&self.names.dead_letters()).await
     }
@@ -100,21 +100,21 @@ impl Queues {
         self.channel.queue_declare(passive).await.expect("declared").expect("an answer").1
     }
 
-    /// The first of the dead letters, which stays there.
+    /// The first dead letter, which stays in its queue.
     pub async fn dead_letter(&self) -> String {
         let message = self.channel.basic_get(BasicGetArguments::new(&self.names.dead_letters())).await;
         let (_, _, body) = message.expect("an answer").expect("a message");
         String::from_utf8(body).expect("text")
     }
 
-    /// Deletes the queues of the partitions, with what is in them.
+    /// Deletes the queues of the partitions with their messages.
     pub async fn delete_partitions(&self) {
         for partition in 0..PARTITIONS {
             self.delete_partition(partition).await;
         }
     }
 
-    /// Deletes the queue of a partition, with what is in it.
+    /// Deletes the queue of a partition with its messages.
     pub async fn delete_partition(&self, partition: u16) {
         self.delete_queue(&self.names.partition(partition)).await;
     }

@@ -1,5 +1,5 @@
-//! The servers of the tests: one private PostgreSQL and one private RabbitMQ for all of them, a database for
-//! each.
+//! The servers of the tests: one private PostgreSQL and one private RabbitMQ for all tests, and a database for each
+//! test.
 
 use std::{
     env,
@@ -26,7 +26,7 @@ pub struct Servers {
     _own: Option<OwnServers>,
 }
 
-/// Private servers, and the lock that tells later runs that their folder is in use.
+/// Private servers, and the lock that shows other runs that their folder is in use.
 pub struct OwnServers {
     pub postgres: LocalPostgres,
     pub broker: LocalRabbitMq,
@@ -40,7 +40,7 @@ impl OwnServers {
         sweep();
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         let name = format!("{FOLDER_PREFIX}{}-{count}", std::process::id());
-        // Under another name until it is locked, so that no other run takes it for one that was left.
+        // The folder has another name until it is locked, so that no other run takes it for an abandoned one.
         let unlocked = env::temp_dir().join(format!("new-{name}"));
         fs::create_dir_all(&unlocked).expect("a temporary folder");
         let lock = File::create(unlocked.join("lock")).expect("a lock file");
@@ -63,7 +63,7 @@ impl OwnServers {
 
 const FOLDER_PREFIX: &str = "point-system-test-";
 
-/// Removes the folders of runs that ended, however they did.
+/// Removes the folders of ended runs, however they ended.
 fn sweep() {
     let entries = fs::read_dir(env::temp_dir()).expect("a temporary folder").flatten();
     for folder in entries.map(|entry| entry.path()) {
@@ -79,8 +79,8 @@ fn is_left(folder: &Path) -> bool {
     logs.iter().filter_map(|log| File::open(log).ok()).all(|log| log.try_lock().is_ok())
 }
 
-/// Starts the servers once. `POINT_SYSTEM_TEST_DATABASE_URL` and `POINT_SYSTEM_TEST_AMQP_URL` name running
-/// ones instead; the databases and queues that the tests make there are theirs alone.
+/// Starts the servers once. `POINT_SYSTEM_TEST_DATABASE_URL` and `POINT_SYSTEM_TEST_AMQP_URL` name running servers to
+/// use instead. The tests create their own databases and queues there.
 pub async fn servers() -> &'static Servers {
     static SERVERS: OnceCell<Servers> = OnceCell::const_new();
     let start = async || {
@@ -100,7 +100,7 @@ pub async fn servers() -> &'static Servers {
 
 const TEMPLATE: &str = "point_system_test_template";
 
-/// A database of its own.
+/// A database for one test.
 pub struct Database {
     pub url: String,
     pub name: String,
@@ -118,7 +118,7 @@ impl Database {
         database(&servers().await.database_url, &fresh_name(), TEMPLATE).await
     }
 
-    /// A fresh database whose texts are not UTF-8.
+    /// A fresh database with another encoding than UTF-8.
     pub async fn encoded(encoding: &str) -> Self {
         let template = format!("template0 encoding '{encoding}' locale 'C'");
         database(&servers().await.database_url, &fresh_name(), &template).await
@@ -128,14 +128,14 @@ impl Database {
         postgres::pool(&self.url.parse().expect("a valid URL"), size).expect("a pool")
     }
 
-    /// The server outside of this database.
+    /// A pool of the server's default database.
     pub fn server(&self) -> Pool {
         postgres::pool(&self.server.parse().expect("a valid URL"), 1).expect("a pool")
     }
 
     pub async fn drop(self) {
         let client = self.server().get().await.expect("a connection");
-        // A busy disk may take longer than the service would wait.
+        // A busy disk may take longer than the limits of the service.
         client.batch_execute("reset all").await.expect("reset");
         client.batch_execute(&format!("drop database {} with (force)", self.name)).await.expect("dropped");
     }
@@ -157,7 +157,7 @@ fn fresh_name() -> String {
     format!("point_system_test_{}_{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed))
 }
 
-/// A temporary folder that the user of the servers can reach, whoever that is.
+/// A temporary folder that the user of the servers can reach.
 pub fn open_folder() -> TempDir {
     let folder = tempfile::Builder::new().prefix("point-system-open-").tempdir().expect("a folder");
     fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).expect("open");

@@ -24,10 +24,10 @@ use crate::support::{
     servers::{Database, OwnServers, database, servers},
 };
 
-/// The longest that a condition may take to come true.
+/// The longest that a condition may take to become true.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Waits for `condition`, and fails the test where it does not come true.
+/// Waits for `condition`, and fails the test if it does not become true.
 pub async fn eventually(what: &str, mut condition: impl AsyncFnMut() -> bool) {
     let started = Instant::now();
     let mut looks = tokio::time::interval(Duration::from_millis(10));
@@ -37,13 +37,13 @@ pub async fn eventually(what: &str, mut condition: impl AsyncFnMut() -> bool) {
     }
 }
 
-/// An installation: a database and queues of its own, and the roles that a test starts.
+/// An installation: its own database and queues, and the roles that a test starts.
 pub struct System {
     pub database: Database,
     pub amqp_url: String,
     pub prefix: String,
     pub pool: Pool,
-    /// Where the nodes find the servers, if not where the test does.
+    /// The URL that the nodes use for the database, if it differs from the test's.
     pub node_database_url: Option<String>,
     pub node_amqp_url: Option<String>,
     roles: Vec<(CancellationToken, JoinHandle<anyhow::Result<()>>)>,
@@ -92,12 +92,12 @@ impl System {
         PointService::start(self.database.pool(concurrency), concurrency, &Patience::Caller)
     }
 
-    /// Starts `serve` on a port of its own.
+    /// Starts `serve` on a free port.
     pub fn serve(&mut self) -> Client {
         self.serve_with(AccessArgs::default())
     }
 
-    /// The same, with a say on who may call.
+    /// As `serve`, with options for access.
     pub fn serve_with(&mut self, access: AccessArgs) -> Client {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let client = Client::new(&format!("http://{}", listener.local_addr().expect("bound")));
@@ -111,7 +111,7 @@ impl System {
         client
     }
 
-    /// Starts a worker; returns what stops it.
+    /// Starts a worker. Returns the token that stops it.
     pub fn work(&mut self) -> CancellationToken {
         let (node, stop) = (self.node(), CancellationToken::new());
         let role = {
@@ -122,17 +122,17 @@ impl System {
         stop
     }
 
-    /// Starts a role as a process of its own.
+    /// Starts a role as a separate process.
     pub fn process(&self, role: &str, arguments: &[&str]) -> Process {
         self.process_with_log(role, arguments, "info")
     }
 
-    /// The same, with a level of the log as `RUST_LOG` has it.
+    /// As `process`, with log levels in the format of `RUST_LOG`.
     pub fn process_with_log(&self, role: &str, arguments: &[&str], log: &str) -> Process {
         Process::start(role, arguments, |command| self.set_up(command, log))
     }
 
-    /// The same, with a limit of open files.
+    /// As `process`, with a limit of open files.
     pub fn process_with_descriptors(&self, role: &str, arguments: &[&str], descriptors: usize) -> Process {
         Process::start_limited(descriptors, role, arguments, |command| self.set_up(command, "info"))
     }
@@ -150,14 +150,14 @@ impl System {
         Queues::connect(&self.amqp_url, &self.prefix).await
     }
 
-    /// A connection without the limits that the service has for itself: a test may read a whole table.
+    /// A connection without the limits of the service: a test may read a whole table.
     async fn client(&self) -> Object {
         let client = self.pool.get().await.expect("a connection");
         client.batch_execute("reset all").await.expect("reset");
         client
     }
 
-    /// What the servers call themselves.
+    /// The versions of the servers.
     pub async fn versions(&self) -> String {
         let client = self.client().await;
         let postgres: String = client.query_one("show server_version", &[]).await.expect("a version").get(0);
@@ -165,13 +165,13 @@ impl System {
         format!("PostgreSQL {postgres}, RabbitMQ {rabbitmq}")
     }
 
-    /// A number that a query gives.
+    /// The number that a query returns.
     pub async fn count(&self, query: &str) -> i64 {
         let client = self.client().await;
         client.query_one(query, &[]).await.expect(query).get(0)
     }
 
-    /// The rows that a query gives.
+    /// The rows that a query returns.
     pub async fn rows(&self, query: &str) -> Vec<Row> {
         self.client().await.query(query, &[]).await.expect(query)
     }
@@ -181,7 +181,7 @@ impl System {
         self.client().await.batch_execute(statement).await.expect(statement);
     }
 
-    /// Waits until the log has `entries`.
+    /// Waits until the log has this many entries.
     pub async fn drain(&self, entries: usize) {
         let expected = i64::try_from(entries).expect("a small number");
         let what = format!("{entries} entries in the log");
@@ -207,8 +207,8 @@ impl System {
         }
     }
 
-    /// Stops the roles, audits the database, and sees that no delta is left in a queue: what a worker took
-    /// and did not ack would be back there. No API key may be in a log by then, in no test's.
+    /// Stops the roles, audits the database, and checks that no delta is left in a queue: a message that a worker did
+    /// not ack would be back there. Also checks that no log of any test has an API key so far.
     pub async fn finish(mut self) {
         self.stop().await;
         self.audit().await;
@@ -219,27 +219,27 @@ impl System {
         self.discard().await;
     }
 
-    /// The same once the workers have done all that is in the queues, duplicates as well.
+    /// As `finish`, once the workers have emptied the queues, duplicates included.
     pub async fn finish_drained(self) {
         let queues = self.queues().await;
         eventually("nothing is left in the queues", async || queues.waiting().await == 0).await;
         self.finish().await;
     }
 
-    /// The same for a test without queues.
+    /// As `finish`, for a test without queues.
     pub async fn finish_without_queues(self) {
         self.audit().await;
         leaks::have_neither();
         self.discard().await;
     }
 
-    /// For a test that has damaged its database.
+    /// Removes the database of a test that has damaged it, without an audit.
     pub async fn discard(self) {
         self.pool.close();
         self.database.drop().await;
     }
 
-    /// The whole of the database is sound.
+    /// Checks that the whole database is sound.
     pub async fn audit(&self) {
         audit(&self.pool, |_, _| {}, |finding| panic!("{finding}")).await.expect("a report");
     }

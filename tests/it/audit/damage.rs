@@ -1,14 +1,14 @@
-//! Damage at random, by hand of nobody: statements that no service sends, for a database without constraints.
+//! Random damage: statements that the service never sends, for a database without constraints.
 
 use fastrand::Rng;
 
-/// The users that a damage may hit.
+/// The number of users that may be damaged.
 const USERS: i64 = 12;
 
-/// The entries of each at the most.
+/// The most entries of a user.
 const ENTRIES: i64 = 7;
 
-/// The constraints and the guards against nulls, but for the ids; the indexes of the constraints go as well.
+/// Drops the constraints with their indexes, and the not-null rules of all columns except the ids.
 pub const DROP_CONSTRAINTS: &str = "do $$
     declare found record;
     begin
@@ -29,7 +29,7 @@ fn pick<'a>(rng: &mut Rng, of: &[&'a str]) -> &'a str {
     of[rng.usize(..of.len())]
 }
 
-/// An amount that a careless eye or a weak hash may take for nothing.
+/// An amount that a careless comparison or a weak hash may take for zero.
 fn amount(rng: &mut Rng) -> i64 {
     let sign = if rng.bool() { 1 } else { -1 };
     sign * match rng.u8(..5) {
@@ -97,7 +97,7 @@ fn entry(rng: &mut Rng) -> String {
     format!("user_id = {} and seq = {}", rng.i64(1..=USERS), rng.i64(1..=ENTRIES))
 }
 
-/// Swaps a column of two entries, of one user or of any.
+/// Swaps a column of two entries, of one user or of different users.
 fn swap(rng: &mut Rng, user: i64, at: &str) -> String {
     let column = pick(rng, &COLUMNS);
     let of =
@@ -110,7 +110,7 @@ fn swap(rng: &mut Rng, user: i64, at: &str) -> String {
     )
 }
 
-/// A statement that damages something, or nothing.
+/// A statement that may damage something.
 pub fn statement(rng: &mut Rng) -> String {
     let (user, at) = (rng.i64(1..=USERS), entry(rng));
     let later = format!("user_id = {user} and seq >= {}", rng.i64(1..=ENTRIES));
@@ -166,7 +166,7 @@ pub fn statement(rng: &mut Rng) -> String {
             rng.i64(0..2),
             rng.i64(0..2)
         ),
-        // The row moves to the end of the table: that is no damage.
+        // The row moves to the end of the table, which is no damage.
         _ => format!("update log set reason = 'another' where {later}"),
     }
 }

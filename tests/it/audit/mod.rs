@@ -1,4 +1,4 @@
-//! The audit finds what it must, names it, and is in nobody's way.
+//! The audit finds all damage, names it, and does not disturb the service.
 
 use std::sync::Arc;
 
@@ -18,7 +18,7 @@ mod oracle;
 /// How often the database is damaged at random.
 const ROUNDS: usize = 40;
 
-/// Twelve users with 1 + 2 + 4 − 3, and a refused 100: four applied entries and a rejected one each.
+/// Twelve users with 1 + 2 + 4 − 3, and a rejected 100: four applied entries and a rejected one each.
 async fn filled() -> System {
     let system = System::new().await;
     let service = system.service(4);
@@ -30,7 +30,7 @@ async fn filled() -> System {
     system
 }
 
-/// Every entry at one time: then a finding can be foretold.
+/// Sets one time for every entry, so that the findings are predictable.
 const ONE_TIME: &str =
     "update log set created_at = '2026-11-01Z'; update user_point set updated_at = '2026-11-01Z'";
 
@@ -90,7 +90,7 @@ async fn every_kind_of_damage_is_found_and_named() {
             "user 9: user_point: updated_at is missing, expected 2026-11-01T00:00:00Z",
             "user 10: user_point: point is 4, expected 0",
             "user 10: user_point: seq is 5, expected 0",
-            &format!("user 11: log entry 5: request_id is {}, in 2 entries, expected one entry of its id", {
+            &format!("user 11: log entry 5: request_id is {}, in 2 entries, expected in one entry", {
                 let id = "select request_id::text from log where user_id = 11 and seq = 1";
                 client.query_one(id, &[]).await.expect("an id").get::<_, String>(0)
             }),
@@ -143,7 +143,7 @@ async fn what_no_sum_can_see_is_found_and_named() {
     system.discard().await;
 }
 
-/// `hashint8extended` and its like fold a number to 32 bits: 1 and 2^32 are one to them.
+/// `hashint8extended` and similar functions fold a number to 32 bits: they give 1 and 2^32 the same hash.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_number_of_two_to_the_32_is_not_taken_for_one() {
     let system = System::new().await;
@@ -168,7 +168,7 @@ async fn whatever_is_damaged_is_found_and_nothing_else() {
     for _ in 0..ROUNDS {
         let seed = fastrand::u64(..);
         let mut rng = Rng::with_seed(seed);
-        // In the order in which they were written, or any other.
+        // In the order in which they were written, or in another order.
         let order = if rng.bool() { "created_at" } else { "md5(request_id::text)" };
         let restored = format!(
             "set synchronous_commit = off; delete from log; delete from user_point; insert into log select * from sound_log order by {order};
@@ -178,7 +178,7 @@ async fn whatever_is_damaged_is_found_and_nothing_else() {
         for statement in [&restored].into_iter().chain(&damages) {
             system.execute(statement).await;
         }
-        // Little memory: the log is read several times, and users are looked at one by one.
+        // Little memory: the log is read several times, and users are examined one by one.
         let little = AuditLimits { users: rng.usize(2..20), early: rng.usize(1..40) };
         let limits = if rng.bool() { little } else { AuditLimits::default() };
         let told = format!("seed {seed}, {limits:?}, {order}, {damages:#?}");

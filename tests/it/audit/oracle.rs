@@ -1,4 +1,4 @@
-//! The rules of the ledger once more, told the slow way: every row is read, every rule is looked at by itself.
+//! The rules of the ledger in a second, slow form: it reads every row and checks every rule separately.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,7 +7,7 @@ use tokio_postgres::Row;
 
 use crate::support::system::System;
 
-/// Whose, at which entry, and the column at fault.
+/// The user, the entry, and the column at fault.
 pub type Fault = (i64, Option<i64>, String);
 
 /// The latest second that the service can read, in microseconds since 1970.
@@ -34,7 +34,7 @@ struct Account {
     updated_at: Option<i128>,
 }
 
-/// A time in seconds as SQL writes it, in microseconds.
+/// Converts a time in seconds, as SQL returns it, to microseconds.
 fn time(row: &Row, column: &str) -> Option<i128> {
     Some(match row.get::<_, Option<&str>>(column)? {
         "Infinity" => i128::MAX,
@@ -122,7 +122,7 @@ pub async fn faults(system: &System) -> Vec<Fault> {
     faults
 }
 
-/// What is wrong with an entry whatever comes before it.
+/// The faults of an entry by itself.
 fn alone(entry: &Entry) -> Vec<&'static str> {
     let maximum = i128::from(POINTS_MAX);
     let is_one_of = |text: &Option<String>, names: &[&str]| {
@@ -164,7 +164,7 @@ fn alone(entry: &Entry) -> Vec<&'static str> {
     columns
 }
 
-/// What is wrong with an entry behind those before it.
+/// The faults of an entry after the entries before it.
 fn after(before: &[Entry], entry: &Entry) -> Vec<&'static str> {
     let mut columns = Vec::new();
     let balance = before.iter().rev().find_map(|entry| entry.balance).unwrap_or(0);
@@ -198,7 +198,7 @@ fn after(before: &[Entry], entry: &Entry) -> Vec<&'static str> {
     columns
 }
 
-/// The request ids that a user has more than once, at the last entry of each.
+/// The repeated request ids of a user, at the last entry of each.
 fn repeated(log: &[Entry]) -> Vec<Fault> {
     let mut requests: BTreeMap<&str, Vec<i64>> = BTreeMap::new();
     for entry in log {

@@ -7,14 +7,14 @@ use futures_util::future::join_all;
 use super::{PROBE, Rig, queued, timed};
 use crate::support::{proxy::Weather, system::eventually};
 
-/// The longest that a client waits for the news that a change is not known to be queued.
+/// The longest that a client waits to learn that a change is not known to be queued.
 const REFUSAL_LIMIT: Duration = Duration::from_secs(6);
 
 /// The longest from the end of a fault to the next 202.
 const RECOVERY_LIMIT: Duration = Duration::from_secs(5);
 
 impl Rig {
-    /// Waits for a 202, since the fault ended.
+    /// Waits for a 202 after the end of a fault.
     async fn takes_changes_again(&self) {
         let ended = Instant::now();
         eventually("a 202", async || queued(&self.client, PROBE).await.0 == 202).await;
@@ -22,7 +22,7 @@ impl Rig {
         assert!(ended.elapsed() < RECOVERY_LIMIT, "{:?}", ended.elapsed());
     }
 
-    /// Reads and writes past the queue don't need RabbitMQ.
+    /// Checks that reads, and changes that do not use the queue, work without RabbitMQ.
     async fn does_without_the_queue(&self) {
         let (read, _) = timed(self.client.get("/v1/point?id=1")).await;
         let waited = self.client.change("add", PROBE, 1).header("Prefer", "wait");
@@ -44,7 +44,7 @@ async fn cut_connections_to_the_broker_lose_and_double_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn connections_to_the_broker_that_break_anywhere_lose_and_double_nothing() {
     let rig = Rig::start().await;
-    // From a word of the handshake to some publishes, confirms and deliveries.
+    // From one byte of the handshake to some publishes, confirms and deliveries.
     for limit in [1, 500, 4_000, 12_000, 16_000, 24_000, 40_000] {
         let before = rig.broker.accepted();
         rig.broker.turn(Weather::CutAfter(limit));
@@ -61,7 +61,7 @@ async fn connections_to_the_broker_that_break_anywhere_lose_and_double_nothing()
 async fn connections_that_the_broker_closes_are_opened_again() {
     let rig = Rig::start().await;
     let before = rig.broker.accepted();
-    // RabbitMQ answers what is no frame with connection.close, 501 FRAME_ERROR.
+    // RabbitMQ answers an invalid frame with connection.close, 501 FRAME_ERROR.
     rig.broker.turn(Weather::Garbled);
     eventually("both are closed and tried again", async || rig.broker.accepted() >= before + 2).await;
     rig.broker.turn(Weather::Fair);
@@ -74,7 +74,7 @@ async fn connections_that_the_broker_closes_are_opened_again() {
 async fn a_broker_that_does_not_answer_costs_seconds_and_loses_nothing() {
     let rig = Rig::start().await;
     rig.broker.turn(Weather::Stalled);
-    // Every partition, and whoever comes when the first have given up.
+    // Every partition, and later clients, after the first have given up.
     for _ in 0..2 {
         let probes = (0..32).map(|user| queued(&rig.client, PROBE + 1 + user));
         let answers = join_all(probes).await;
@@ -99,7 +99,7 @@ async fn a_connection_that_only_we_still_hold_is_given_up() {
     let (status, after) = queued(&rig.client, PROBE).await;
     assert!(status == 503 && after < REFUSAL_LIMIT, "{status} after {after:?}");
     rig.takes_changes_again().await;
-    // The worker only listens: missed heartbeats tell it.
+    // The worker only listens: it learns from missed heartbeats.
     rig.recovers("applied after the half-open connections").await;
     eprintln!("half-open: {:?}", started.elapsed());
     rig.keeps_its_promises().await;

@@ -1,4 +1,4 @@
-//! Queues that somebody deletes. What is in a queue goes with it, so each is empty by then.
+//! Deleted queues. The messages of a queue are lost with it, so each queue is empty by then.
 
 use std::{future::pending, time::Duration};
 
@@ -31,8 +31,8 @@ async fn queues_that_are_deleted_under_their_consumers_are_declared_again() {
     system.finish().await;
 }
 
-/// RabbitMQ hands a queue that is declared again within 30 ms of its deletion to the consumer of the old one, which is then
-/// never served.
+/// If a queue is declared again within 30 ms of its deletion, RabbitMQ keeps the consumer of the old queue, which then
+/// gets no messages.
 #[tokio::test(flavor = "multi_thread")]
 async fn queues_that_are_deleted_at_any_moment_come_back_with_consumers_that_hear() {
     const ROUNDS: usize = 5;
@@ -66,7 +66,7 @@ async fn a_change_for_a_queue_that_is_gone_gets_no_202() {
     let first = client.queue("add", 1_000, 1).await;
     let work = system.process("work", &[]);
     system.drain(1).await;
-    // Nobody is left who would hear of the deletion.
+    // No process is left that would learn of the deletion.
     assert!(work.end("-TERM").await.success());
     system.queues().await.delete_partitions().await;
     let mut refusals = 0;

@@ -1,4 +1,4 @@
-//! What a client that is told of an outage may ask about its change, and what it is told of one that never counts.
+//! What a client can ask about its change after an outage, and the answer for a change that never counts.
 
 use reqwest::header::{LOCATION, RETRY_AFTER};
 use serde_json::Value;
@@ -9,7 +9,7 @@ use crate::support::{
     system::{System, eventually},
 };
 
-/// What a change is told while a server is away: its id, and where to ask what became of it.
+/// The answer to a change during an outage: its id, and the path of its outcome.
 async fn told(request: reqwest::RequestBuilder, kind: &str) -> (String, String) {
     let response = request.send().await.expect("an answer");
     assert_eq!(response.status(), 503);
@@ -25,7 +25,7 @@ async fn told(request: reqwest::RequestBuilder, kind: &str) -> (String, String) 
     (id, location)
 }
 
-/// Waits until the change is known to be applied, by what its sender was told.
+/// Waits until the change is applied, with the id and path that its sender got.
 async fn is_applied(client: &Client, (id, location): (String, String)) {
     eventually("its outcome is known", async || {
         let (status, outcome) = answer(client.get(&location)).await;
@@ -76,7 +76,7 @@ async fn a_change_that_was_waited_for_and_may_be_applied_is_named_too() {
         client.change("add", 7, 10).header("Idempotency-Key", key).header("Prefer", "wait")
     };
     let named = told(waited("order-8"), "database-unavailable").await;
-    // A read changes nothing: there is nothing to ask about.
+    // A read changes nothing, so it has no outcome.
     let response = client.get("/v1/point?id=7").send().await.expect("an answer");
     assert_eq!((response.status().as_u16(), response.headers().get(LOCATION)), (503, None));
     let problem = body(response).await;

@@ -1,4 +1,4 @@
-//! Faults between the nodes and their servers, each amid a load, and what must be true after every one.
+//! Faults between the nodes and their servers, each under load, and what must be true after every fault.
 
 use std::time::{Duration, Instant};
 
@@ -20,16 +20,16 @@ mod postgres;
 mod refusals;
 mod shutdown;
 
-/// Light, so that the tests don't measure each other, and without end: it goes on until the fault is over.
+/// A light load, so that the tests do not measure each other. It has no end: it goes on until the fault is over.
 const LOAD: Load = Load { users: 24, changes_per_user: i64::MAX, connections: 8 };
 
-/// A request that takes longer than this is one that hangs.
+/// A request that takes longer than this hangs.
 const HANG: Duration = Duration::from_secs(20);
 
-/// The first of the users of whom the load knows nothing.
+/// The first of the users that the load does not use.
 const PROBE: i64 = 1_000_000;
 
-/// The first of the users who come last.
+/// The first of the users whose changes are queued last.
 const LAST: i64 = 2_000_000;
 
 /// An installation whose nodes reach their servers through proxies, and the load on it.
@@ -43,12 +43,12 @@ struct Rig {
 }
 
 impl Rig {
-    /// With `serve` and a worker, in the middle of a load.
+    /// Starts `serve`, a worker and a load, and waits until the load runs.
     async fn start() -> Self {
         Self::start_on(System::new().await, None).await
     }
 
-    /// The same on `system`, with nodes that are another user of the database, by a password that is the name.
+    /// As `start`, on `system`. The nodes connect to the database as `user`, whose password is the name.
     async fn start_on(mut system: System, user: Option<&str>) -> Self {
         let (postgres, mut database_url) = detour(&system.database.url).await;
         let (broker, amqp_url) = detour(&system.amqp_url).await;
@@ -70,32 +70,32 @@ impl Rig {
         rig
     }
 
-    /// Waits until more deltas have been applied than there are now.
+    /// Waits until more deltas are applied than now.
     async fn progresses(&self, what: &str) {
         let count = async || self.system.count("select count(*) from log").await;
         let now = count().await;
         eventually(what, async || count().await >= now + 100).await;
     }
 
-    /// How long it takes from now on until more is applied.
+    /// Waits until more deltas are applied, and prints how long it took.
     async fn recovers(&self, what: &str) {
         let started = Instant::now();
         self.progresses(what).await;
         eprintln!("{what}: after {:?}", started.elapsed());
     }
 
-    /// Ends the load, waits until all that was promised is applied, and proves that nothing else was, that it
-    /// was in order, and that every balance is what its log comes to.
+    /// Ends the load and waits until all acknowledged changes are applied. Checks that nothing else is applied, that
+    /// the order holds, and that every balance equals its log.
     ///
-    /// Each connection of the load waits for a user's 202 before it sends that user's next change, and a retry
-    /// has its request's id. So an earlier copy, of a try that ended in a 503, is queued after the previous
-    /// 202 and before or beside its own: it changes neither what is applied nor the order.
+    /// Each connection of the load waits for a user's 202 before it sends that user's next change, and a retry keeps
+    /// its request's id. So an earlier copy, from an attempt that ended in a 503, is queued after the previous 202 and
+    /// before or beside its own 202. It changes neither what is applied nor the order.
     async fn keeps_its_promises(mut self) {
         self.enough.cancel();
         let loading = self.loading.take().expect("once");
         let promises = timeout(PATIENCE, loading).await.expect("an end of the load").expect("no panic");
         self.reaches_the_end_of_the_queues().await;
-        // Users who were locked may come behind it.
+        // The changes of locked users may come later.
         let expected = promises.values().map(Vec::len).sum::<usize>();
         let logged = format!("select count(*) from log where user_id < {PROBE}");
         let is_there = |count: i64| usize::try_from(count).is_ok_and(|count| count >= expected);
@@ -109,8 +109,8 @@ impl Rig {
         self.system.finish().await;
     }
 
-    /// Queues one more change on each partition: once these are applied, so is all that came before, but for users
-    /// whose rows were locked.
+    /// Queues one more change on each partition. Once these are applied, so are all earlier changes, except those of
+    /// users whose rows were locked.
     async fn reaches_the_end_of_the_queues(&self) {
         let users = (0..PARTITIONS).filter_map(|partition| {
             (LAST..LAST + 1_000)
@@ -124,12 +124,12 @@ impl Rig {
     }
 }
 
-/// What a queued change of a user gets, and after how long.
+/// Queues a change of a user. Returns the status of the answer, and the time until it came.
 async fn queued(client: &Client, user: i64) -> (u16, Duration) {
     timed(client.change("add", user, 1)).await
 }
 
-/// What a request gets, and after how long.
+/// Sends a request. Returns the status of the answer, and the time until it came.
 async fn timed(request: reqwest::RequestBuilder) -> (u16, Duration) {
     let started = Instant::now();
     let (status, _) = timeout(HANG, answer(request)).await.expect("an answer rather than a hang");

@@ -8,10 +8,10 @@ use crate::support::{
     system::{System, eventually},
 };
 
-/// The longest that a reader waits for the news that the database does not answer.
+/// The longest that a reader waits to learn that the database does not answer.
 const REFUSAL_LIMIT: Duration = Duration::from_secs(8);
 
-/// The longest that the users of a transaction whose node has vanished are locked.
+/// The longest that users stay locked after the node of their transaction has vanished.
 const ABANDONED_LIMIT: Duration = Duration::from_secs(12);
 
 impl Rig {
@@ -20,7 +20,7 @@ impl Rig {
         client.batch_execute(sql).await.expect(sql);
     }
 
-    /// Ends all sessions in the test's database but the one that does it.
+    /// Ends all other sessions in the test's database.
     async fn terminate_sessions(&self) {
         self.system.pool.retain(|_, _| false);
         self.execute(
@@ -30,12 +30,12 @@ impl Rig {
         .await;
     }
 
-    /// What a read gets, and after how long.
+    /// Reads a balance. Returns the status of the answer, and the time until it came.
     async fn read(&self) -> (u16, Duration) {
         timed(self.client.get("/v1/point?id=1")).await
     }
 
-    /// Waits until reads answer and more is applied.
+    /// Waits until reads are answered and more deltas are applied.
     async fn is_whole_again(&self) {
         let ended = Instant::now();
         eventually("a read", async || self.read().await.0 == 200).await;
@@ -43,7 +43,7 @@ impl Rig {
         self.recovers("applied again").await;
     }
 
-    /// Reads are refused in time, while changes are queued as ever.
+    /// Checks that reads are refused in time, while changes are still queued.
     async fn refuses_reads_and_takes_changes(&self) {
         let (status, after) = self.read().await;
         eprintln!("a read got {status} after {after:?}");
@@ -68,7 +68,8 @@ async fn terminated_sessions_lose_and_double_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn connections_to_the_database_that_break_anywhere_lose_and_double_nothing() {
     let rig = Rig::start().await;
-    // From the first word to some transactions. Where each breaks is chance; what follows is not.
+    // From the first byte to some transactions. Each connection breaks at a random place, but the result must be the
+    // same.
     for limit in [1, 200, 1_000, 3_000, 4_000, 6_000, 9_000, 20_000] {
         let before = rig.postgres.accepted();
         rig.postgres.turn(Weather::CutAfter(limit));
@@ -94,12 +95,12 @@ async fn a_database_that_does_not_answer_costs_readers_seconds_and_writers_nothi
 #[tokio::test(flavor = "multi_thread")]
 async fn a_database_that_falls_silent_at_the_start_of_a_session_is_given_up_too() {
     let rig = Rig::start().await;
-    // The password is exchanged, or whatever comes first, and then no statement is answered.
+    // The first exchange, such as the password's, succeeds. Then no statement is answered.
     rig.postgres.turn(Weather::StalledAfter(1));
     rig.postgres.cut();
     rig.refuses_reads_and_takes_changes().await;
     rig.refuses_reads_and_takes_changes().await;
-    // What was silent stays so: new connections are needed.
+    // The silent connections stay silent: new connections are needed.
     rig.postgres.halve();
     rig.postgres.turn(Weather::Fair);
     rig.is_whole_again().await;
@@ -157,7 +158,7 @@ async fn a_transaction_that_a_vanished_node_left_open_is_ended_before_long() {
     rig.keeps_its_promises().await;
 }
 
-/// SQLSTATEs of failures that pass: the first two ask for another try, the others are the server's state.
+/// SQLSTATEs of temporary failures: the first two ask for a retry, and the others are states of the server.
 const PASSING: [(&str, &str); 7] = [
     ("40001", "serialization failure"),
     ("40P01", "deadlock detected"),
@@ -172,7 +173,7 @@ const PASSING: [(&str, &str); 7] = [
 async fn failures_that_pass_are_tried_again_until_they_have_passed() {
     let rig = Rig::start().await;
     for (state, what) in PASSING {
-        // A sequence counts on where a transaction is rolled back.
+        // A sequence keeps its count even if the transaction is rolled back.
         rig.execute(&format!(
             "create sequence failures;
              create or replace function fail() returns trigger language plpgsql as $$ begin

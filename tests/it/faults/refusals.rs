@@ -1,4 +1,4 @@
-//! Servers that refuse us: wrong names and passwords. What to look at is said, the password never.
+//! Servers that refuse wrong names and passwords. The log says what to check, but never shows the password.
 
 use crate::support::system::System;
 

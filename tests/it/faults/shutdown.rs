@@ -9,7 +9,7 @@ use crate::support::{
     system::{System, eventually},
 };
 
-/// What is given to the nodes, and how much longer they may take on a machine that is busy.
+/// The shutdown timeout of the nodes, and how much longer they may take on a busy machine.
 const SHUTDOWN: &str = "900ms";
 const SHUTDOWN_LIMIT: Duration = Duration::from_secs(5);
 

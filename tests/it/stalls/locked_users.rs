@@ -1,4 +1,4 @@
-//! Users whose rows are locked by another session, or damaged by hand: only they wait, and they are named.
+//! Users whose rows are locked by another session, or damaged by hand: only their changes wait, and the log names them.
 
 use std::time::Duration;
 
@@ -48,7 +48,7 @@ async fn one_locked_user_holds_up_nobody_else() {
             && line.contains(r#"obstacle="locked""#)
     });
     assert!(named, "{metrics}");
-    // Behind the lock, and past it in the same partition.
+    // One change waits for the lock, and another in the same partition does not.
     promises.push(client.queue("subtract", STUCK, 1).await);
     let neighbour = users_of(partition(STUCK), 1_000).next().expect("a neighbour");
     queue_adds(&client, [neighbour]).await;
@@ -144,11 +144,11 @@ async fn where_more_messages_have_stuck_users_than_a_worker_holds_their_partitio
     let elsewhere = users_of(elsewhere, 1_000).next().expect("a user");
     queue_adds(&client, [elsewhere]).await;
     eventually("another partition goes on", async || client.balance(elsewhere).await == 1).await;
-    // More than the broker sends ahead are not even delivered.
+    // Messages beyond those that the broker sends ahead are not delivered.
     let queues = system.queues().await;
     let ahead = |waiting: u32| usize::try_from(waiting).is_ok_and(|waiting| waiting > 0);
     eventually("messages are left in the queue", async || ahead(queues.waiting().await)).await;
-    // A worker that comes next has everything in its order.
+    // The next worker gets everything in order.
     stop.cancel();
     system.work();
     session.batch_execute("rollback").await.expect("unlocked");
@@ -175,7 +175,7 @@ async fn a_user_whose_rows_are_damaged_waits_alone_and_is_named() {
              update log set action = 'multiply' where user_id = 1",
         )
         .await;
-    // Sent again, so that the damaged entry is looked up.
+    // Sent again, so that the worker looks up the damaged entry.
     for user in [STUCK, 2] {
         assert_eq!(answer(key(user)).await.0, 202);
     }
@@ -204,7 +204,7 @@ async fn a_damaged_row_fails_the_reads_of_its_own_user_only() {
     }
     system.execute("update user_point set updated_at = 'infinity' where user_id = 1").await;
     for _ in 0..20 {
-        // At once, so that they share queries.
+        // All at once, so that they share queries.
         let paths = (1..=20).map(|user| format!("/v1/point?id={user}"));
         let answers = join_all(paths.map(|path| answer(client.get(&path)))).await;
         for (user, (status, body)) in (1..).zip(answers) {

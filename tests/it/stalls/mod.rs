@@ -1,4 +1,4 @@
-//! One neighbour misbehaves: a user, a statement, a partition, a worker. It delays what is its own, and nothing else.
+//! Stalls of one user, statement, partition or worker, which must delay nothing else.
 
 use point_system::domain::{PARTITIONS, UserId};
 use serde_json::json;
@@ -14,10 +14,10 @@ mod silence;
 mod slow_database;
 mod workers;
 
-/// The most operations of a batch.
+/// The most operations in a batch.
 const BATCH: i64 = 1_000;
 
-/// Queues an add of one point for each of the users, many at once.
+/// Queues an add of one point for each of the users, in batches.
 async fn queue_adds(client: &Client, users: impl IntoIterator<Item = i64>) {
     let operations: Vec<_> =
         users.into_iter().map(|user| json!({"action": "add", "user_id": user, "point": 1})).collect();
@@ -35,7 +35,7 @@ fn users_of(partition: u16, first: i64) -> impl Iterator<Item = i64> {
         .filter(move |user| UserId::new("user_id", *user).is_ok_and(|user| user.partition() == partition))
 }
 
-/// How many entries the log has of these users.
+/// The number of log entries of these users.
 async fn entries_of(system: &System, users: &str) -> i64 {
     system.count(&format!("select count(*) from log where {users}")).await
 }

@@ -1,5 +1,5 @@
-//! One partition that can't be used: what is wrong with its queue is its own, and the others go on untouched. On servers
-//! of their own, since users and permissions belong to a broker.
+//! One partition whose queue can't be used: the other partitions go on. The tests have their own servers, because users
+//! and permissions belong to a broker.
 
 use point_system::domain::PARTITIONS;
 
@@ -11,7 +11,7 @@ use crate::support::{
     system::{System, eventually},
 };
 
-/// The partition that is disturbed.
+/// The partition whose queue can't be used.
 const BAD: u16 = 0;
 
 /// Queues adds for users of the other partitions, one by one, and waits until they are applied.
@@ -39,7 +39,7 @@ async fn a_queue_that_may_not_be_read_disturbs_no_other() {
     client.queue("add", 1, 1).await;
     let control = async |arguments: &[&str]| servers.broker.control(arguments).await.expect("done");
     control(&["add_user", "worker", "secret"]).await;
-    // Everything but to read from the queue of one partition.
+    // All permissions, except to read from the queue of one partition.
     let readable = format!(r"^{}\.(deltas\.[1-9]|dead-letters)$", system.prefix.replace('.', r"\."));
     control(&["set_permissions", "worker", ".*", ".*", &readable]).await;
     let (broker, mut amqp_url) = detour(&system.amqp_url).await;
@@ -79,7 +79,7 @@ async fn a_queue_that_does_not_answer_disturbs_no_other() {
     system.drain(40).await;
     let connections = broker.accepted();
     bad_queue(&servers, &system, "suspend").await;
-    // Until the bad one has been refused twice; every other change gets its 202 at once.
+    // Until the bad partition has refused twice. Every other change gets its 202 at once.
     let refused = async |key: &str| {
         let change = client.change("add", bad, 1).header("Idempotency-Key", key);
         let (status, problem) = answer(change).await;

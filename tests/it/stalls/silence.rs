@@ -1,4 +1,5 @@
-//! A partition whose deliveries never arrive, though the broker believes that they did: it is noticed, told, and healed.
+//! A partition whose deliveries never arrive, although the broker counts them as delivered: the service notices it,
+//! reports it, and recovers.
 
 use serde_json::Value;
 
@@ -21,7 +22,7 @@ async fn swallowed_deliveries_are_noticed_told_and_delivered_again() {
     queue_adds(&client, 1..=40).await;
     let queues = system.queues().await;
     eventually("the broker has sent everything", async || queues.waiting().await == 0).await;
-    // The connection that swallows them goes on to; the next one will not.
+    // The current connection keeps losing deliveries, but the next one will not.
     broker.turn(Weather::Fair);
     let operations = Client::new(&format!("http://{}", work.says("operations listen at ").await));
     for node in [&operations, &client] {

@@ -1,4 +1,4 @@
-//! A database that is slow is used at the pace it has.
+//! A slow database: the service adapts to its pace.
 
 use super::queue_adds;
 use crate::support::system::{System, eventually};
@@ -7,7 +7,7 @@ use crate::support::system::{System, eventually};
 async fn a_database_that_is_too_slow_for_a_batch_gets_smaller_ones() {
     const ADDS: i64 = 8_000;
     let mut system = System::new().await;
-    // A transaction of a thousand takes as long as a statement may.
+    // A transaction of a thousand deltas takes as long as a statement may.
     system
         .execute(
             "create function crawl() returns trigger language plpgsql as $$ begin
@@ -22,7 +22,7 @@ async fn a_database_that_is_too_slow_for_a_batch_gets_smaller_ones() {
     let work = system.process("work", &[]);
     system.drain(usize::try_from(ADDS).expect("a small number")).await;
     work.says("PostgreSQL takes too long").await;
-    // And with the time it has again, they grow again.
+    // Once the database is fast again, the transactions grow again.
     system.execute("drop trigger crawl on log").await;
     queue_adds(&client, 1..=ADDS).await;
     system.drain(usize::try_from(2 * ADDS).expect("a small number")).await;
@@ -52,7 +52,7 @@ async fn a_change_that_is_slow_by_itself_holds_up_nobody_else() {
     let others = "select count(*) from log where user_id > 1";
     eventually("all others are applied", async || system.count(others).await == 39).await;
     assert_eq!(client.balance(1).await, 0);
-    // It is tried again, and shares no transaction with what comes meanwhile.
+    // The slow delta is tried again, and shares no transaction with later deltas.
     let (mut alone, mut together) = slow_transactions(&work.printed());
     let (tried, shared) = (alone + 1, together);
     let mut promised = 39;
@@ -69,7 +69,7 @@ async fn a_change_that_is_slow_by_itself_holds_up_nobody_else() {
     system.finish().await;
 }
 
-/// How many transactions were too slow: those of one delta, and those of more.
+/// The number of transactions that were too slow: of one delta, and of more.
 fn slow_transactions(printed: &str) -> (usize, usize) {
     let all = printed.matches("it was a transaction of ").count();
     let alone = printed.matches("it was a transaction of 1 deltas").count();

@@ -1,4 +1,4 @@
-//! A worker that alone has lost the database: another, whose database answers, takes over.
+//! A worker that alone loses the database: another worker, whose database answers, takes over.
 
 use super::queue_adds;
 use crate::support::{
@@ -29,14 +29,14 @@ async fn a_worker_that_alone_has_lost_the_database_hands_over_and_comes_back() {
     let second = system.process("work", &[]);
     second.says("working on").await;
 
-    // The first has the partitions; its database falls silent, and then refuses.
+    // The first worker has the partitions. Its database stops answering, and then refuses connections.
     one.turn(Weather::Stalled);
     queue_for_all(2).await;
     system.drain(80).await;
     one.refuse();
     queue_for_all(3).await;
     system.drain(120).await;
-    // Now the other way round: the first is back, and takes over in its turn.
+    // Now the other way round: the first worker's database is back, and it takes over.
     one.turn(Weather::Fair);
     other.refuse();
     queue_for_all(4).await;

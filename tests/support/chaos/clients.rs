@@ -1,5 +1,5 @@
-//! The clients of the chaos: each sends its users' changes one after the other, again and again until it is
-//! answered, and notes every answer.
+//! The clients of the chaos: each sends its users' changes one after the other, repeats each until it gets an answer,
+//! and records every answer.
 
 use std::{
     sync::{
@@ -29,7 +29,7 @@ use crate::support::{
 /// How long a client waits for an answer before it sends again.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// The least time between two tries of a change.
+/// The least time between two attempts of a change.
 const RETRY_PAUSE: Duration = Duration::from_millis(50);
 
 /// The most operations of a batch.
@@ -38,23 +38,23 @@ const BATCH_MAX: usize = 100;
 /// The first of the prober's users.
 const PROBE: i64 = 1_000_000;
 
-/// How many requests were sent, and what came of them.
+/// The number of requests by their result.
 #[derive(Default)]
 pub struct Counts {
     pub requests: AtomicU64,
     pub queued: AtomicU64,
     pub waited: AtomicU64,
-    /// Of those with 202, answers to many at once.
+    /// The number of 202 answers to batches.
     pub batches: AtomicU64,
     pub unavailable: AtomicU64,
     pub unanswered: AtomicU64,
 }
 
-/// The clients, and one more: the prober, which has a user in each partition.
+/// The clients, and an additional prober, which has a user in each partition.
 pub struct Clients {
     tasks: JoinSet<Promises>,
     prober: Sender,
-    /// Closed while the clients stand still.
+    /// Locked while the clients stand still.
     gate: Arc<RwLock<()>>,
     probes: i64,
     promises: Promises,
@@ -75,14 +75,14 @@ impl Clients {
         Self { tasks, prober, gate, probes: 0, promises: Promises::new() }
     }
 
-    /// Waits until no client but the prober has a request under way, and keeps them from the next until what is
-    /// returned is dropped.
+    /// Waits until no client except the prober has a request in flight, and holds their next requests until the
+    /// returned guard is dropped.
     pub async fn stand_still(&self) -> OwnedRwLockWriteGuard<()> {
         Arc::clone(&self.gate).write_owned().await
     }
 
-    /// How long it takes from now until a new change is accepted in every partition, and until each of these
-    /// is applied.
+    /// Measures how long it takes from now until a new change is accepted in every partition, and until all these
+    /// changes are applied.
     pub async fn probe(&mut self, system: &System) -> (Duration, Duration) {
         let started = Instant::now();
         self.probes += 1;
@@ -110,7 +110,7 @@ impl Clients {
     }
 }
 
-/// A user of each partition, of whom no other client knows.
+/// A user of each partition that no other client has.
 fn probe_users() -> Vec<i64> {
     let of = |partition: u16| {
         let first = PROBE + i64::from(partition) * 1_000;
@@ -134,9 +134,9 @@ struct Sender {
 }
 
 impl Sender {
-    /// A user's order is that of its promises, as the next change is sent after the answer to the last. Those
-    /// who wait pass the queue, so a user always waits or never does. Some users' changes are sent many at once,
-    /// one of each: a batch that is sent again after a failure may be out of its own order.
+    /// Sends each change after the answer to the user's last one, so a user's order is that of its answers. Changes
+    /// with `Prefer: wait` overtake the queue, so a user always waits or never does. A batch has one change per user:
+    /// the changes in a repeated batch may be out of order.
     async fn run(&self, users: &[i64], ended: &CancellationToken) -> Promises {
         let (together, alone): (Vec<i64>, Vec<i64>) = users.iter().partition(|user| *user % 4 == 1);
         let mut promises = Promises::new();
@@ -169,7 +169,7 @@ impl Sender {
         text(&self.answered(request).await["request_id"])
     }
 
-    /// The same change for each of `users`, half of them with a key of their own.
+    /// Sends the same change for each of `users`, half of them with their own key.
     async fn send_batch(&self, users: &[i64], change: i64) -> Vec<String> {
         let operations: Vec<Value> = users
             .iter()
@@ -189,7 +189,7 @@ impl Sender {
         operations.iter().map(|operation| text(&operation["request_id"])).collect()
     }
 
-    /// Sends a request until it is answered; the body of the answer.
+    /// Sends a request until it is answered. Returns the body of the answer.
     async fn answered(&self, request: impl Fn() -> RequestBuilder) -> Value {
         let mut tries = interval(RETRY_PAUSE);
         tries.set_missed_tick_behavior(MissedTickBehavior::Delay);

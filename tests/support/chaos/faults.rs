@@ -1,4 +1,4 @@
-//! The faults of the chaos, and the site they strike: processes, servers, and the networks between.
+//! The faults of the chaos, and the site that they strike: processes, servers, and the networks between them.
 
 use std::{
     fmt, fs,
@@ -16,11 +16,11 @@ use crate::support::{
     system::{System, eventually},
 };
 
-/// How long a stall lasts, at the least and at the most. The longest is past every limit of the service.
+/// The shortest and the longest stall. The longest exceeds every limit of the service.
 const STALL_MS: std::ops::Range<u64> = 500..9_000;
 
-/// Where RabbitMQ lists its quorum queues. It does so up to a second after it has declared them, and loses those
-/// that are not there when it is killed (docs/faults.md).
+/// The file in which RabbitMQ lists its quorum queues. RabbitMQ writes it up to a second after a declaration. If it is
+/// killed before, it loses the queues that are not listed (docs/faults.md).
 const QUORUM_QUEUES: &str = "rabbitmq/data/point_system@localhost/quorum/point_system@localhost/names.dets";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -90,7 +90,7 @@ impl fmt::Display for Fault {
     }
 }
 
-/// Whom a fault concerns.
+/// The users that a fault concerns.
 #[derive(Clone, Copy, Debug)]
 pub enum Concern {
     Everybody,
@@ -99,7 +99,7 @@ pub enum Concern {
 }
 
 impl Concern {
-    /// The partitions that have users whom it does not concern.
+    /// The partitions of users that it does not concern.
     pub fn others(self) -> impl Iterator<Item = u16> {
         (0..PARTITIONS).filter(move |partition| match self {
             Self::Everybody => false,
@@ -109,7 +109,7 @@ impl Concern {
     }
 }
 
-/// What there is to strike. The nodes reach the servers through the proxies.
+/// The nodes and servers that faults strike. The nodes reach the servers through the proxies.
 pub struct Site {
     pub(super) servers: OwnServers,
     pub(super) to_broker: Proxy,
@@ -143,7 +143,7 @@ impl Site {
         site
     }
 
-    /// Waits until RabbitMQ has written its list of queues, as it was at a time.
+    /// Waits until RabbitMQ has written its list of queues after a time.
     pub(super) async fn has_queues_on_disk(&self, since: SystemTime) {
         let listed = self.servers.folder.join(QUORUM_QUEUES);
         let written = || fs::metadata(&listed).and_then(|file| file.modified()).expect("RabbitMQ's list");
@@ -162,7 +162,7 @@ impl Site {
         self.workers.push(worker);
     }
 
-    /// Lets a fault strike and pass; whom it concerns, and when it struck.
+    /// Lets a fault strike and pass. Returns the users that it concerns, and when it struck.
     pub async fn strike(
         &mut self,
         fault: Fault,
@@ -240,7 +240,7 @@ impl Site {
         self.servers.postgres.resume().await.expect("PostgreSQL starts");
     }
 
-    /// Stops the processes, each of which must end well.
+    /// Stops the processes. Each must exit with success.
     pub async fn stop(self) -> OwnServers {
         for process in self.workers.into_iter().chain(self.serve) {
             let status = process.end("-TERM").await;
@@ -250,7 +250,7 @@ impl Site {
     }
 }
 
-/// Kills the server whose pid is the first line of a file.
+/// Kills the server whose process id is the first line of a file.
 async fn kill(pid_file: &std::path::Path) {
     let text = fs::read_to_string(pid_file).expect("a pid file");
     let pid = text.lines().next().expect("a pid").trim();

@@ -1,5 +1,5 @@
-//! Chaos: clients keep their own record of what they were promised while faults of every kind strike at
-//! random; at the end the log must be that record, no more and no less and in its order.
+//! Chaos: clients record their acknowledged changes while faults of every kind strike at random. At the end the log
+//! must match that record: nothing missing, nothing more, and in order.
 
 use std::{
     collections::HashSet,
@@ -22,32 +22,32 @@ mod report;
 
 pub use report::Report;
 
-/// How much chaos.
+/// The size of a chaos run.
 #[derive(Clone, Copy, Debug)]
 pub struct Chaos {
-    /// How long faults go on striking; each that has begun is ended.
+    /// How long faults strike. A fault that has begun runs to its end.
     pub time: Duration,
     /// The same seed gives the same faults in the same order.
     pub seed: u64,
-    /// Connections that send at once, each for users of its own.
+    /// The number of connections that send at once, each for its own users.
     pub connections: i64,
-    /// Users, of which a quarter prefers to wait for each answer, and a quarter is sent many at once.
+    /// The number of users. A quarter uses `Prefer: wait`, and a quarter is sent in batches.
     pub users: i64,
 }
 
-/// One fault that has struck and passed.
+/// A fault that has struck and passed.
 struct Strike {
     fault: Fault,
     struck: Instant,
     healed: Instant,
-    /// From then on, until every partition accepts, and until what it accepted is applied.
+    /// From the end of the fault until every partition accepts a change, and until these changes are applied.
     accepted_after: Duration,
     applied_after: Duration,
-    /// The longest without an applied change, of those whom it does not concern, if there are any.
+    /// The longest time without an applied change for users that it does not concern, if there are any.
     others_waited: Option<Duration>,
 }
 
-/// Runs on servers of its own and leaves nothing behind.
+/// Runs the chaos on separate servers, and leaves nothing behind.
 pub async fn run(chaos: Chaos) -> Report {
     let servers = OwnServers::start().await;
     let mut system = System::on_own(&servers).await;
@@ -62,7 +62,7 @@ pub async fn run(chaos: Chaos) -> Report {
     let mut strikes = Vec::new();
     let until = Instant::now() + chaos.time;
     while Instant::now() < until {
-        // Round by round, so that each kind strikes as often as the others.
+        // In rounds, so that all kinds strike equally often.
         let mut round = Fault::ALL.to_vec();
         rng.shuffle(&mut round);
         for fault in round.into_iter().take_while(|_| Instant::now() < until) {
@@ -87,16 +87,16 @@ pub async fn run(chaos: Chaos) -> Report {
     Report::new(chaos, versions, (&promises, &ledger), counts, &strikes, &accepted)
 }
 
-/// What is wrong with a ledger, by the record of the promises.
+/// The faults of a ledger, compared with the record of the acknowledged changes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Verdict {
-    /// Promised, and not in the log.
+    /// The changes that were acknowledged but are not in the log.
     pub lost: usize,
-    /// In the log more than once.
+    /// The changes that are in the log more than once.
     pub doubled: usize,
-    /// In the log, and never sent.
+    /// The changes that are in the log but were never sent.
     pub invented: usize,
-    /// Users whose log has another order than their promises.
+    /// The users whose log has another order than the record.
     pub disordered: usize,
 }
 

@@ -1,4 +1,4 @@
-//! Faults that concern some users only: a queue, a row, a permission, and a database that is slow for all.
+//! Faults that concern only some users: a queue, a row, a permission; and a database that is slow for all users.
 
 use std::{
     future::pending,
@@ -14,21 +14,21 @@ use crate::support::system::System;
 /// How long a user's row is locked.
 const LOCK: Duration = Duration::from_secs(20);
 
-/// How long the database is slow, and how much longer each entry then takes: a transaction of a thousand takes as long as
-/// a statement may.
+/// How long the database is slow, and how much longer each entry then takes: a transaction of a thousand entries takes
+/// as long as a statement may.
 const SLOWNESS: Duration = Duration::from_secs(15);
 const PER_ENTRY_S: f64 = 0.005;
 
 /// How long the permission is missing.
 const FORBIDDEN: Duration = Duration::from_secs(8);
 
-/// As with a stall, the time is the fault itself.
+/// Waits. As with a stall, the time is the fault itself.
 async fn for_a_time(time: Duration) {
     timeout(time, pending::<()>()).await.ok();
 }
 
 impl Site {
-    /// An operator deletes a queue and declares it again at once. What is in a queue goes with it, so the clients stand
+    /// An operator deletes a queue and declares it again at once. Its messages are lost with it, so the clients stand
     /// still until it is empty.
     pub async fn redeclare_queue(&mut self, partition: u16, system: &System, clients: &mut Clients) {
         let _stillness = clients.stand_still().await;
@@ -63,7 +63,7 @@ impl Site {
         system.execute("drop trigger crawl on log").await;
     }
 
-    /// The permission to read from one queue is missing while the workers subscribe anew.
+    /// The permission to read from one queue is missing while the workers subscribe again.
     pub async fn forbid_queue(&mut self, partition: u16, system: &System) {
         let names =
             (0..PARTITIONS).filter(|other| *other != partition).map(|other| format!("deltas\\.{other}"));
@@ -81,7 +81,7 @@ impl Site {
     }
 }
 
-/// A partition by chance.
+/// A random partition.
 pub fn any_partition(rng: &mut fastrand::Rng) -> u16 {
     rng.u16(..PARTITIONS)
 }

@@ -1,4 +1,4 @@
-//! What is applied, moment by moment, seen in the database: how long users wait whom a fault does not concern.
+//! Watches in the database what is applied when, to see how long users wait that a fault does not concern.
 
 use std::{
     collections::HashMap,
@@ -19,10 +19,10 @@ use tokio::{
 /// The time between two looks.
 const LOOK_PAUSE: Duration = Duration::from_millis(100);
 
-/// Of each partition, when a look found that more was applied.
+/// For each partition, the times of the looks that found newly applied changes.
 type Times = Vec<Vec<Instant>>;
 
-/// Looks until it is dropped.
+/// Watches until it is dropped.
 pub struct Progress {
     times: Arc<Mutex<Times>>,
     left_out: Arc<AtomicI64>,
@@ -30,7 +30,7 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// Over `pool`, which leads past the proxies, at the users from 1 to `users`.
+    /// Watches the users from 1 to `users` through `pool`, which bypasses the proxies.
     pub fn watch(pool: Pool, users: i64) -> Self {
         let times = Arc::new(Mutex::new(vec![Vec::new(); usize::from(PARTITIONS)]));
         let left_out = Arc::new(AtomicI64::new(0));
@@ -38,12 +38,12 @@ impl Progress {
         Self { times, left_out, looking }
     }
 
-    /// What is applied for this user counts for nothing until another is named, or 0.
+    /// Ignores the changes of this user, until the next call. 0 ignores none.
     pub fn leave_out(&self, user: i64) {
         self.left_out.store(user, Ordering::Relaxed);
     }
 
-    /// The longest time in which nothing was applied in one of `partitions`, between two moments.
+    /// The longest time, between two moments, in which one of `partitions` applied nothing.
     pub fn longest_gap(&self, partitions: impl Iterator<Item = u16>, from: Instant, to: Instant) -> Duration {
         let times = self.times.lock().unwrap_or_else(PoisonError::into_inner);
         let gap = |partition: u16| {

@@ -12,7 +12,7 @@ use crate::support::client::Promises;
 
 pub struct Report {
     pub verdict: Verdict,
-    /// Answers that promised a change: 202, 200, and 409 for one that was refused for good.
+    /// The number of answers that settled or acknowledged a change: 202, 200, and 409 for a rejected change.
     pub promised: usize,
     chaos: Chaos,
     versions: String,
@@ -20,7 +20,7 @@ pub struct Report {
     kinds: BTreeMap<Fault, Kind>,
 }
 
-/// What one kind of fault did, at its worst.
+/// The worst effects of one kind of fault.
 #[derive(Default)]
 struct Kind {
     strikes: u32,
@@ -55,7 +55,7 @@ impl Report {
     }
 }
 
-/// The longest time without any, between two moments, from the last before the first of them.
+/// The longest gap in `times` between two moments. The first gap begins at the last time before `from`.
 fn longest_gap(times: &[Instant], from: Instant, to: Instant) -> Duration {
     let first = times.partition_point(|time| *time < from).saturating_sub(1);
     let last = times.partition_point(|time| *time <= to);
