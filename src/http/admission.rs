@@ -1,5 +1,4 @@
-//! The admission of requests: who calls, whether that caller may do this, and how often. Must not contain handlers, which
-//! never check a caller themselves.
+//! The admission of requests: who calls, what that caller may do, and how often. Must not contain handlers.
 
 use std::{
     future::ready,
@@ -25,8 +24,8 @@ const SCHEME: &str = "Bearer";
 const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 
-/// Calls `service` if the caller has the scope that the endpoint needs, and tells callers with a rate limit what is left
-/// of it. An endpoint that needs no scope is open to everybody, and its requests do not count.
+/// Calls `service` if the caller has the scope that the endpoint needs, and adds the rate limit headers. An endpoint
+/// without a scope is open to everybody, and its requests do not count.
 pub(super) fn admit<S>(
     needed: Option<Scope>,
     request: ServiceRequest,

@@ -101,11 +101,11 @@ pub(super) struct BatchResponse {
 #[schema(as = PendingOperation)]
 pub struct OperationResponse {
     request_id: Uuid,
-    /// `pending`: queued. `refused`: not queued. `unknown`: may be queued.
     #[schema(inline)]
     status: OperationStatus,
 }
 
+/// `pending`: queued. `refused`: not queued. `unknown`: may be queued.
 #[derive(Clone, Copy, Debug, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 enum OperationStatus {

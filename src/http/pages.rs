@@ -1,4 +1,5 @@
-//! The pages for people: the problems, and the interactive description. No page may need another server.
+//! The handlers of the pages for people: the problems and the interactive description. Must not contain a link to another
+//! server.
 
 use std::sync::{Arc, LazyLock};
 
@@ -12,11 +13,11 @@ use utoipa_swagger_ui::Config;
 
 use super::{catalogue::Kind, openapi, parameters, problem::ApiError};
 
-/// What a page may load, and from where: nothing but this service's own files (CSP Level 3).
+/// Allows a page to load the files of this service only (CSP Level 3).
 const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; \
      img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
-/// How long a browser may keep a file that changes with the version only.
+/// How long a browser may keep a file. Files change only with the version.
 const FILE_CACHING: &str = "max-age=3600";
 
 /// The files that the pages need.
@@ -39,7 +40,7 @@ pub(super) async fn description() -> HttpResponse {
     HttpResponse::Ok().content_type("application/json").body(DESCRIPTION.clone())
 }
 
-/// The API's description to read and to try.
+/// The API's description, to read and to try.
 #[utoipa::path(
     get,
     path = "/docs",
@@ -59,16 +60,16 @@ pub(super) async fn docs() -> HttpResponse {
     })
 }
 
-/// The files that the pages are made with.
+/// A file that the pages need.
 #[utoipa::path(
     get,
     path = "/docs/{file}",
     tag = "Description",
     params(parameters::FilePath),
     responses(
-        (status = 200, description = "The file; Swagger UI's come compressed.", content(
+        (status = 200, description = "The file. The files of Swagger UI are compressed.", content(
             (String = "text/css"), (String = "text/javascript"),
-        ), headers(("Content-Encoding" = Option<String>, description = "`gzip` for Swagger UI's files."))),
+        ), headers(("Content-Encoding" = Option<String>, description = "`gzip` for the files of Swagger UI."))),
         openapi::PathProblems,
     ),
 )]
@@ -108,9 +109,9 @@ pub(super) async fn problems() -> HttpResponse {
             main {
                 h1 { "Problems" }
                 p {
-                    "What point-system could not do, it says as " code { "application/problem+json" }
-                    " (RFC 9457). The member " code { "type" } " never changes: programs compare it. "
-                    "It is also the path of a page that says what the problem means and what to do."
+                    "Errors are " code { "application/problem+json" } " (RFC 9457). Compare the member "
+                    code { "type" } ": it never changes. It is also the path of a page that says what the problem means "
+                    "and what to do."
                 }
                 ul {
                     @for about in Kind::ALL.iter().map(|kind| kind.about()) {

@@ -48,7 +48,7 @@ pub struct NodeResponse {
     silent_partitions: Vec<u16>,
 }
 
-/// The names of a node's states.
+/// What the node can do; `detail` explains it.
 #[derive(Clone, Copy, Debug, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 enum NodeState {

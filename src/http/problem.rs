@@ -1,4 +1,4 @@
-//! Every error of the API, as `application/problem+json` (RFC 9457). No handler may build one by hand.
+//! Every error of the API, as `application/problem+json` (RFC 9457). Must not contain handlers.
 
 use std::time::Duration;
 
@@ -24,15 +24,15 @@ use crate::domain::{Entry, Invalid, Obstacle, Rejection, ServiceError};
 /// The media type of every problem (RFC 9457 §6.1).
 pub(super) const MEDIA_TYPE: &str = "application/problem+json";
 
-/// When to come back after an outage, where nothing better is known.
+/// The default pause before a client tries again.
 const RETRY_AFTER: Duration = Duration::from_secs(2);
 
-/// The protection space of every key (RFC 9110 §11.5).
+/// The protection space of API keys (RFC 9110 §11.5).
 const REALM: &str = r#"Bearer realm="point-system""#;
 
-/// What can go wrong with a request.
+/// Why a request fails.
 #[derive(Debug, thiserror::Error)]
-#[expect(missing_docs, reason = "the message of each says what it is")]
+#[expect(missing_docs, reason = "the message of each variant explains it")]
 pub enum ApiError {
     #[error("there is nothing at this path")]
     NotFound,
@@ -50,50 +50,50 @@ pub enum ApiError {
     MalformedBody(String),
     #[error("{field} {rule}")]
     InvalidField { field: String, rule: String },
-    #[error("no points were ever added to or subtracted from this user")]
+    #[error("this user has no log entries")]
     UnknownUser,
-    #[error("no points were added to or subtracted from this user by then")]
+    #[error("this user had no log entries at that time")]
     UnknownUserThen,
-    #[error("faults in the operations: {}; none was queued", .0.len())]
+    #[error("{} operations are invalid; none was queued", .0.len())]
     InvalidOperations(Vec<Fault>),
-    #[error("not every operation is known to be queued; send all of them again with the same keys")]
+    #[error("some operations are not known to be queued; send the whole batch again with the same keys")]
     PartlyQueued(Vec<OperationResponse>),
-    #[error("the Idempotency-Key was used for another change of this user")]
+    #[error("the Idempotency-Key stands for another change of this user")]
     KeyReused,
     #[error("{}", detail_of(*.1))]
     Rejected(Box<Entry>, Rejection),
     #[error(
-        "the queue did not confirm the change, which may be queued: ask for its outcome at the Location, or send it \
+        "the queue did not confirm the change, which may be queued; ask for its outcome at the Location, or send it \
          again with the same Idempotency-Key"
     )]
     QueueUnavailable(Sent),
-    #[error("{}", unreached(.0.as_ref()))]
+    #[error("{}", unreachable_database(.0.as_ref()))]
     DatabaseUnavailable(Option<Sent>),
-    #[error("{}; the other users are served", .0)]
+    #[error("{}; other users are served", .0)]
     UserBlocked(Obstacle, Option<Sent>),
-    #[error("more requests are waiting than the service holds; nothing was queued and nothing was changed")]
+    #[error("too many requests are waiting; nothing was queued and nothing was changed")]
     Overloaded { retry_after: Duration },
     #[error("the database refuses this change; the log of this node says why")]
     Refused,
-    #[error("{}", if *.key_given { "the API key is not valid" } else { "an API key is needed: Authorization: Bearer KEY" })]
+    #[error("{}", if *.key_given { "the API key is not valid" } else { "an API key is required: Authorization: Bearer KEY" })]
     Unauthorized { key_given: bool },
     #[error("the API key lacks the required scope {scope}")]
     InsufficientScope { scope: &'static str },
     #[error(
-        "{header} shows that the request is not from a client on this machine; to serve others, create a key with \
-         `point-system key create` and send it: Authorization: Bearer KEY"
+        "{header} shows that the request does not come from a client on this machine; to serve others, create a key \
+         with `point-system key create` and send it: Authorization: Bearer KEY"
     )]
     LoopbackOnly { header: String },
-    #[error("this key or address has sent as many requests as it may")]
+    #[error("this API key or address has reached its rate limit")]
     RateLimited { retry_after: Duration },
     #[error("{detail}")]
     NotReady { detail: String, node: Box<NodeResponse> },
 }
 
-fn unreached(sent: Option<&Sent>) -> &'static str {
+fn unreachable_database(sent: Option<&Sent>) -> &'static str {
     match sent {
         Some(_) => {
-            "the database can't be reached now, and the change may be applied: ask for its outcome at the Location, \
+            "the database can't be reached now, and the change may be applied; ask for its outcome at the Location, \
              or send it again with the same Idempotency-Key"
         }
         None => "the database can't be reached now",
@@ -103,7 +103,7 @@ fn unreached(sent: Option<&Sent>) -> &'static str {
 fn detail_of(rejection: Rejection) -> &'static str {
     match rejection {
         Rejection::InsufficientPoints => "the balance is smaller than the points to subtract",
-        Rejection::BalanceLimit => "the balance would pass 9007199254740991",
+        Rejection::BalanceLimit => "the balance would exceed 9007199254740991",
     }
 }
 
@@ -130,41 +130,41 @@ impl From<ServiceError> for ApiError {
     }
 }
 
-/// What went wrong, as RFC 9457 has it. More members may be added.
+/// An error (RFC 9457). More members may be added.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Problem)]
 pub(super) struct ProblemResponse<'a> {
-    /// The kind of problem: a name that never changes, and the path of the page that explains it.
+    /// Identifies the kind of problem and never changes. It is also the path of the page that explains it.
     #[schema(format = "uri-reference", pattern = "^/problems/[a-z-]+$")]
     r#type: String,
-    /// The kind in words.
+    /// The kind of problem, for people.
     title: &'a str,
-    /// The response's status.
+    /// The status of the response.
     #[schema(minimum = 400, maximum = 599)]
     status: u16,
-    /// What is wrong with this request, for people to read.
+    /// What is wrong with this request, for people.
     detail: String,
     /// The field, parameter or header at fault.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     field: Option<&'a str>,
-    /// The request that was rejected, or that may count all the same.
+    /// The change that was rejected, or that may count despite the error.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false, format = "uuid")]
     request_id: Option<String>,
-    /// The balance that the rejected request left as it was.
+    /// The unchanged balance of a rejected change.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false, schema_with = schema::balance)]
     balance: Option<i64>,
-    /// All that is wrong with a batch.
+    /// Every fault of a batch.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     errors: Option<&'a [Fault]>,
-    /// What became of each operation of a batch.
+    /// What happened to each operation of a batch.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     operations: Option<&'a [OperationResponse]>,
-    /// The node that is not ready.
+    /// The state of a node that is not ready.
     #[serde(flatten)]
     #[schema(ignore)]
     node: Option<&'a NodeResponse>,
@@ -198,12 +198,12 @@ impl ApiError {
         }
     }
 
-    /// A field, parameter or header that breaks its rule, which reads on from its name.
+    /// A field, parameter or header that breaks its rule. The rule completes a sentence that begins with the name.
     pub(super) fn invalid(field: &str, rule: impl Into<String>) -> Self {
         Self::InvalidField { field: field.to_owned(), rule: rule.into() }
     }
 
-    /// When a client that was turned away for now should come back (RFC 9110 §10.2.3).
+    /// How long the client should wait before it tries again (RFC 9110 §10.2.3).
     fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Overloaded { retry_after } | Self::RateLimited { retry_after } => Some(*retry_after),
@@ -215,7 +215,7 @@ impl ApiError {
         }
     }
 
-    /// The change that may count.
+    /// The change that may count despite the error.
     fn sent(&self) -> Option<Sent> {
         match self {
             Self::QueueUnavailable(sent) => Some(*sent),
@@ -224,7 +224,7 @@ impl ApiError {
         }
     }
 
-    /// What a client would need to be let in (RFC 6750 §3).
+    /// What the caller must send (RFC 6750 §3).
     fn challenge(&self) -> Option<String> {
         match self {
             Self::Unauthorized { key_given: false } | Self::LoopbackOnly { .. } => Some(REALM.to_owned()),
