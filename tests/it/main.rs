@@ -44,4 +44,5 @@ mod logs;
 mod manual;
 mod postman;
 mod openapi;
+mod endpoints;
 mod tidy;

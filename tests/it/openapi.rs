@@ -1,17 +1,15 @@
-//! The API's description: it is whole, it is true (schemathesis asks), and its pages are there.
+//! The API's description: it is complete, it is true (schemathesis asks), and it has pages and a row in the documents.
 
 use std::{collections::BTreeSet, fs, path::Path};
 
-use point_system::cli::AccessArgs;
-use reqwest::{
-    Method,
-    header::{ALLOW, CONTENT_SECURITY_POLICY, CONTENT_TYPE},
-};
+use point_system::{cli::AccessArgs, http::ENDPOINTS};
+use reqwest::header::{CONTENT_SECURITY_POLICY, CONTENT_TYPE};
 use serde_json::{Value, json};
 use tokio::process::Command;
 
 use crate::{
     client::{Client, answer, text},
+    endpoints::documented,
     keys::create,
     system::{System, eventually},
 };
@@ -25,57 +23,21 @@ const EXAMPLES_MAX: &str = "150";
 const EXAMPLES_MIN: usize = 2_000;
 
 /// A method and a path.
-type Operation = (String, String);
+pub type Operation = (String, String);
 
-async fn description(client: &Client) -> Value {
+pub async fn description(client: &Client) -> Value {
     let (status, description) = answer(client.get("/openapi.json")).await;
     assert_eq!(status, 200);
     description
 }
 
-fn operations(description: &Value) -> BTreeSet<Operation> {
+pub fn operations(description: &Value) -> BTreeSet<Operation> {
     let paths = description["paths"].as_object().expect("paths");
     let methods = |(path, methods): (&String, &Value)| {
         let methods = methods.as_object().expect("methods").keys();
         methods.map(|method| (method.to_uppercase(), path.clone())).collect::<Vec<_>>()
     };
     paths.into_iter().flat_map(methods).collect()
-}
-
-/// The routes, as the source has them, but for the one that has a listener of its own.
-fn routes() -> BTreeSet<Operation> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/http");
-    let files = fs::read_dir(folder).expect("a folder").flatten().map(|file| file.path());
-    let code: String =
-        files.filter(|path| path.is_file()).map(|path| fs::read_to_string(path).expect("text")).collect();
-    let routes = |method: &'static str| {
-        let begin = format!(".service({}(", method.to_lowercase());
-        let paths = code.split(&begin).skip(1).map(|rest| rest.split('"').nth(1).expect("a path").to_owned());
-        paths.map(move |path| (method.to_owned(), path)).collect::<Vec<_>>()
-    };
-    let mut routes: BTreeSet<Operation> = ["GET", "POST"].into_iter().flat_map(routes).collect();
-    assert!(routes.remove(&("GET".to_owned(), "/metrics".to_owned())), "the metrics are among {routes:?}");
-    routes
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn the_routes_and_the_description_are_the_same() {
-    let mut system = System::new().await;
-    let client = system.serve();
-    let description = description(&client).await;
-    let described = operations(&description);
-    assert_eq!(described, routes());
-    for (method, path) in &described {
-        let options = client.request(Method::OPTIONS, path).send().await.expect("an answer");
-        let allow = if method == "GET" { "GET, HEAD" } else { "POST" };
-        assert_eq!(
-            (options.status().as_u16(), &options.headers()[ALLOW]),
-            (405, &allow.parse().expect("a header"))
-        );
-    }
-    assert_eq!(description["openapi"], "3.1.0");
-    assert_eq!(description["info"]["version"], env!("CARGO_PKG_VERSION"));
-    system.finish().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -101,14 +63,14 @@ async fn every_answer_is_described_with_an_example_or_is_a_page() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_problem_has_a_page_and_an_operation() {
+async fn every_problem_has_a_page_an_operation_and_a_row_in_the_documents() {
     let mut system = System::new().await;
     let client = system.serve();
     let description = description(&client).await;
     let kinds = &description["paths"]["/problems/{kind}"]["get"]["parameters"][0]["schema"]["enum"];
     let kinds: BTreeSet<String> = kinds.as_array().expect("kinds").iter().map(text).collect();
     let index = page(&client, "/problems").await;
-    let mut described = BTreeSet::new();
+    let (mut described, mut rows) = (BTreeSet::new(), Vec::new());
     for (method, path) in operations(&description) {
         let responses = &description["paths"][&path][method.to_lowercase()]["responses"];
         for response in responses.as_object().expect("responses").values() {
@@ -117,6 +79,7 @@ async fn every_problem_has_a_page_and_an_operation() {
                 let problem = &example["value"];
                 assert_eq!(problem["type"], format!("/problems/{kind}"));
                 if described.insert(kind.clone()) {
+                    rows.push(vec![problem["status"].to_string(), text(&problem["type"])]);
                     let (kind_page, title) =
                         (page(&client, &text(&problem["type"])).await, text(&problem["title"]));
                     assert!(kind_page.contains(&format!("<h1>{title}</h1>")), "{kind}: {kind_page}");
@@ -127,6 +90,8 @@ async fn every_problem_has_a_page_and_an_operation() {
         }
     }
     assert_eq!(described, kinds, "every kind is an answer of some operation");
+    rows.sort();
+    assert_eq!(documented("problems"), rows);
     let (status, problem) = answer(client.get("/problems/unheard-of")).await;
     assert_eq!((status.as_u16(), &problem["type"]), (404, &"/problems/not-found".into()));
     system.finish().await;
@@ -147,37 +112,6 @@ async fn the_pages_need_nothing_but_this_service() {
             assert_eq!(response.status(), 200, "{file}");
             assert!(response.bytes().await.expect("a body").len() > 100, "{file} is empty");
         }
-    }
-    system.finish().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn the_postman_collection_has_every_operation() {
-    let mut system = System::new().await;
-    let client = system.serve();
-    let described = operations(&description(&client).await);
-    let collection =
-        fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/postman_collection.json"));
-    let collection: Value = serde_json::from_str(&collection.expect("a file")).expect("JSON");
-    let mut requested = BTreeSet::new();
-    let mut folders = vec![&collection];
-    while let Some(folder) = folders.pop() {
-        folders.extend(folder["item"].as_array().into_iter().flatten());
-        if let Some(request) = folder.get("request") {
-            let url = text(&request["url"]["raw"]);
-            let path = url.strip_prefix("{{PS_URL}}").expect(&url).split('?').next().expect("a path");
-            requested.insert((text(&request["method"]), path.to_owned()));
-        }
-    }
-    for (method, path) in &described {
-        // What has a parameter in its path is requested with some value of it.
-        let (begin, parameter) =
-            path.split_once('{').map_or((path.as_str(), false), |(begin, _)| (begin, true));
-        let found = requested.iter().any(|(asked, url)| {
-            asked == method
-                && if parameter { url.starts_with(begin) && url.len() > begin.len() } else { url == begin }
-        });
-        assert!(found, "the Postman collection has no {method} {path}");
     }
     system.finish().await;
 }
@@ -217,7 +151,8 @@ fn keys_needed(mut description: Value) -> Value {
         security.as_array_mut().expect("alternatives").retain(|alternative| *alternative != json!({}));
         guarded += 1;
     }
-    assert_eq!(guarded, 6, "every operation on points asks for a key");
+    let needed = ENDPOINTS.iter().filter(|endpoint| endpoint.scope.is_some()).count();
+    assert_eq!(guarded, needed, "every endpoint with a scope asks for a key");
     description
 }
 
