@@ -179,13 +179,13 @@ pub(super) async fn batch(
 
 /// Returns the deltas of a batch, or every fault in it.
 fn parse(body: &[u8], batch_key: Option<&str>) -> Result<Vec<Delta>, ApiError> {
-    expect_object(body)?;
+    expect_object(body).map_err(ApiError::MalformedBody)?;
     let BatchRequest { operations } =
         serde_json::from_slice(body).map_err(|error| ApiError::MalformedBody(error.to_string()))?;
     let batch_key = batch_key.map(IdempotencyKey::new).transpose()?;
     let operations = operations.ok_or_else(|| ApiError::invalid("operations", "is required"))?;
     if operations.is_empty() || operations.len() > OPERATIONS_MAX {
-        return Err(ApiError::invalid("operations", format!("must be 1 to {OPERATIONS_MAX}")));
+        return Err(ApiError::invalid("operations", format!("must have 1 to {OPERATIONS_MAX} elements")));
     }
     let (mut faults, mut ids) = (Vec::new(), HashSet::new());
     let mut deltas = Vec::with_capacity(operations.len());
@@ -212,14 +212,14 @@ struct Judge<'a> {
 impl Judge<'_> {
     fn delta(&mut self, operation: &RawValue) -> Option<Delta> {
         let text = operation.get();
-        let read = expect_object(text.as_bytes()).map_err(|error| error.to_string());
-        let read = read.and_then(|()| serde_json::from_str(text).map_err(|error| error.to_string()));
+        let read = expect_object(text.as_bytes())
+            .and_then(|()| serde_json::from_str(text).map_err(|error| error.to_string()));
         let OperationRequest { action, user_id, point, reason, key, unknown } =
             read.map_err(|why| self.fault("", &format!("is not valid: {why}"))).ok()?;
         if let Some(name) = unknown {
             let pointer = format!("/{}", name.replace('~', "~0").replace('/', "~1"));
-            let known = "action, user_id, point, reason and key are";
-            self.fault(&pointer, &format!("is not a field of an operation: {known}"));
+            let known = "action, user_id, point, reason and key";
+            self.fault(&pointer, &format!("is not a field of an operation, which takes {known}"));
         }
         // A value of another type also breaks the rule of the field.
         let number = |value: &RawValue| whole_number(value.get()).unwrap_or(0);

@@ -1,4 +1,4 @@
-//! The catalogue of problems: what each kind means, and what to do about it. Must not contain requests.
+//! The catalogue of problems: what each kind means, and what to do about it. Must not contain handlers.
 
 use actix_web::http::StatusCode;
 
@@ -154,5 +154,24 @@ catalogue! {
     NotReady(SERVICE_UNAVAILABLE, "not-ready", "Not ready") {
         "This node can't do its work: it is starting or stopping, or a dependency is down. The members say which."
         "Send requests to another node until this one is ready. A restart does not bring the dependency back."
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Kind;
+    use crate::{
+        domain::{POINTS_MAX, REASON_MAX_CHARS},
+        http::batch::OPERATIONS_MAX,
+    };
+
+    #[test]
+    fn the_limits_in_the_words_are_those_of_the_code() {
+        let advice = Kind::BodyTooLarge.about().advice.replace(',', "");
+        for limit in [OPERATIONS_MAX, REASON_MAX_CHARS] {
+            assert!(advice.contains(&format!("at most {limit} ")), "{advice}");
+        }
+        let words = [Kind::BalanceLimit.about().meaning, &Kind::BalanceLimit.example().to_string()];
+        assert!(words.iter().all(|words| words.contains(&POINTS_MAX.to_string())), "{words:?}");
     }
 }

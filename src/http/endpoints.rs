@@ -1,5 +1,5 @@
 //! The table of endpoints. The routes, the admission of requests, the API's description and the tests come from it. Must
-//! not contain what an endpoint does.
+//! not contain handlers.
 
 use actix_web::{
     FromRequest, Handler, HttpResponse, Responder,
@@ -62,7 +62,8 @@ macro_rules! endpoints {
     };
 }
 
-// The method and the path are those of the handler's `utoipa::path`: a test fails where they differ.
+// To add an endpoint, add its row and a handler whose `utoipa::path` repeats the method and the path. A test fails if
+// they differ.
 endpoints! {
     /// Registers the endpoints of the API, which only `serve` has.
     api {
@@ -88,7 +89,7 @@ endpoints! {
     }
 }
 
-/// Registers the endpoints of the operations listener: the probes, and the metrics, which are no part of the API.
+/// Registers the endpoints of the operations listener: the probes, and the metrics, which are not part of the API.
 pub(super) fn operations(config: &mut ServiceConfig) {
     let metrics = Endpoint { method: Method::Get, path: "/metrics", scope: OPEN };
     config.configure(probes).service(resource(metrics, probes::exposition));

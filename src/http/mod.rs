@@ -75,7 +75,7 @@ pub async fn serve(
     let handle = server.handle();
     tokio::spawn(async move {
         stop.cancelled().await;
-        log::info!("server takes no new requests");
+        log::info!("server accepts no new requests");
         handle.stop(true).await;
     });
     log::info!("server listen at :{port}");

@@ -258,3 +258,18 @@ fn reference<T: ToSchema>() -> Ref {
 pub(super) fn header_of(schema: Object, description: &str) -> Header {
     HeaderBuilder::new().schema(Some(schema)).description(Some(description)).build()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_schema_that_the_description_refers_to_is_in_it() {
+        let text = description();
+        let description: Value = serde_json::from_str(&text).expect("JSON");
+        let references = text.split("\"#/components/schemas/").skip(1);
+        for name in references.map(|rest| rest.split('"').next().expect("a name")) {
+            assert!(description["components"]["schemas"][name].is_object(), "{name}");
+        }
+    }
+}

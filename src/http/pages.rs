@@ -20,8 +20,20 @@ const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; st
 /// How long a browser may keep a file. Files change only with the version.
 const FILE_CACHING: &str = "max-age=3600";
 
-/// The files that the pages need.
-pub(super) const FILES: [&str; 4] = ["docs.js", "pages.css", "swagger-ui-bundle.js", "swagger-ui.css"];
+/// The files that the pages need, by name.
+pub(super) const FILES: [(&str, Source); 4] = [
+    ("docs.js", Source::Ours { media_type: "text/javascript", text: include_str!("assets/docs.js") }),
+    ("pages.css", Source::Ours { media_type: "text/css", text: include_str!("assets/pages.css") }),
+    ("swagger-ui-bundle.js", Source::SwaggerUi),
+    ("swagger-ui.css", Source::SwaggerUi),
+];
+
+/// Where a file comes from.
+#[derive(Clone, Copy)]
+pub(super) enum Source {
+    Ours { media_type: &'static str, text: &'static str },
+    SwaggerUi,
+}
 
 /// The API's description as OpenAPI 3.1.
 #[utoipa::path(
@@ -78,23 +90,21 @@ pub(super) async fn file(request: HttpRequest) -> Result<HttpResponse, ApiError>
     let mut response = HttpResponse::Ok();
     response.insert_header((header::CACHE_CONTROL, FILE_CACHING));
     response.insert_header((header::X_CONTENT_TYPE_OPTIONS, "nosniff"));
-    match name {
-        "docs.js" => {
-            return Ok(response.content_type("text/javascript").body(include_str!("assets/docs.js")));
+    let (_, source) = FILES.iter().find(|(known, _)| *known == name).ok_or(ApiError::NotFound)?;
+    match source {
+        Source::Ours { media_type, text } => Ok(response.content_type(*media_type).body(*text)),
+        Source::SwaggerUi => {
+            let found = utoipa_swagger_ui::serve(name, Arc::new(Config::default())).ok().flatten();
+            let file = found.ok_or(ApiError::NotFound)?;
+            if file.gzpipped {
+                response.insert_header(ContentEncoding::Gzip);
+            }
+            Ok(response.content_type(file.content_type).body(file.bytes.into_owned()))
         }
-        "pages.css" => return Ok(response.content_type("text/css").body(include_str!("assets/pages.css"))),
-        _ if FILES.contains(&name) => {}
-        _ => return Err(ApiError::NotFound),
     }
-    let found = utoipa_swagger_ui::serve(name, Arc::new(Config::default())).ok().flatten();
-    let file = found.ok_or(ApiError::NotFound)?;
-    if file.gzpipped {
-        response.insert_header(ContentEncoding::Gzip);
-    }
-    Ok(response.content_type(file.content_type).body(file.bytes.into_owned()))
 }
 
-/// Every kind of problem.
+/// Lists every kind of problem.
 #[utoipa::path(
     get,
     path = "/problems",
@@ -128,7 +138,7 @@ pub(super) async fn problems() -> HttpResponse {
     })
 }
 
-/// What a kind of problem means, and what to do about it.
+/// Explains a kind of problem, and what to do about it.
 #[utoipa::path(
     get,
     path = "/problems/{kind}",

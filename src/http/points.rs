@@ -187,23 +187,22 @@ pub(super) fn now() -> Timestamp {
 }
 
 /// Refuses everything but an object: the JSON reader would also accept an array.
-pub(super) fn expect_object(body: &[u8]) -> Result<(), ApiError> {
-    if body.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'{') {
-        return Ok(());
-    }
-    Err(ApiError::MalformedBody("a JSON object was expected".to_owned()))
+pub(super) fn expect_object(json: &[u8]) -> Result<(), String> {
+    let begins = json.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'{');
+    if begins { Ok(()) } else { Err("a JSON object is expected".to_owned()) }
 }
 
 fn parse_json(body: &[u8]) -> Result<ChangeRequest<'_>, ApiError> {
-    expect_object(body)?;
+    expect_object(body).map_err(ApiError::MalformedBody)?;
     let mut json = serde_json::Deserializer::from_slice(body);
     let change = serde_path_to_error::deserialize(&mut json).map_err(|error| {
         let field = error.path().to_string();
         match (error.inner().classify(), field.as_str()) {
             (serde_json::error::Category::Data, "reason") => ApiError::invalid("reason", Reason::RULE),
-            (serde_json::error::Category::Data, field) if field != "." => {
-                ApiError::invalid(field, "is not a field of this request: user_id, point and reason are")
-            }
+            (serde_json::error::Category::Data, field) if field != "." => ApiError::invalid(
+                field,
+                "is not a field of this request, which takes user_id, point and reason",
+            ),
             _ => ApiError::MalformedBody(error.inner().to_string()),
         }
     })?;

@@ -44,7 +44,7 @@ pub enum ApiError {
     BodyTooLarge { limit_bytes: usize },
     #[error("the body did not arrive within {limit_s} s")]
     BodyTimeout { limit_s: u64 },
-    #[error("the body is empty, where a JSON object was expected")]
+    #[error("the body is empty; a JSON object is expected")]
     EmptyBody,
     #[error("the body is not valid: {0}")]
     MalformedBody(String),
@@ -54,7 +54,7 @@ pub enum ApiError {
     UnknownUser,
     #[error("this user had no log entries at that time")]
     UnknownUserThen,
-    #[error("{} operations are invalid; none was queued", .0.len())]
+    #[error("faults in the batch: {}; nothing was queued", .0.len())]
     InvalidOperations(Vec<Fault>),
     #[error("some operations are not known to be queued; send the whole batch again with the same keys")]
     PartlyQueued(Vec<OperationResponse>),

@@ -49,7 +49,7 @@ pub(super) fn optional_reason() -> Object {
     optional(reason())
 }
 
-/// A text that is always the same.
+/// A constant text.
 pub(super) fn constant(value: &'static str) -> Object {
     one_of([value])
 }
@@ -91,7 +91,7 @@ pub(super) fn seconds() -> Object {
 
 /// The name of a file that the pages need.
 pub(super) fn file() -> Object {
-    one_of(FILES)
+    one_of(FILES.map(|(name, _)| name))
 }
 
 /// The last part of the type of a problem.

@@ -21,13 +21,13 @@ const BEARER: &str = "bearer";
 const LIMIT_HEADERS: [(&str, &str); 2] = [
     (
         "RateLimit",
-        "Present when requests are limited: how many are left (`r`), and in how many seconds more are available \
-         (`t`), such as `\"default\";r=99;t=1` (draft-ietf-httpapi-ratelimit-headers-11).",
+        "Present when requests are limited and the caller is identified: how many requests are left (`r`), and in how \
+         many seconds more are available (`t`), such as `\"default\";r=99;t=1` (draft-ietf-httpapi-ratelimit-headers-11).",
     ),
     (
         "RateLimit-Policy",
-        "Present when requests are limited: how many requests (`q`) are allowed in how many seconds (`w`), such as \
-         `\"default\";q=100;w=1`.",
+        "Present when requests are limited and the caller is identified: how many requests (`q`) are allowed in how \
+         many seconds (`w`), such as `\"default\";q=100;w=1`.",
     ),
 ];
 
@@ -40,7 +40,7 @@ pub(super) fn add_scheme(description: &mut OpenApi) {
     components.add_security_scheme(BEARER, SecurityScheme::Http(scheme.build()));
 }
 
-/// Describes what an endpoint that needs `scope` has in common with the others that need one.
+/// Describes what every endpoint with a scope has: security, refusals, rate limit headers and the trace.
 pub(super) fn protect(operation: &mut Operation, scope: Scope) {
     // The empty requirement: a service may allow anonymous callers.
     operation.security =
@@ -48,7 +48,7 @@ pub(super) fn protect(operation: &mut Operation, scope: Scope) {
     let refusals = [Kind::Unauthorized, Kind::InsufficientScope, Kind::LoopbackOnly, Kind::RateLimited];
     operation.responses.responses.append(&mut problems(&refusals));
     for (status, response) in &mut operation.responses.responses {
-        // The service does not know the limit of a caller that it does not know.
+        // A caller that is not identified has no rate limit of its own.
         if status == "401" {
             continue;
         }

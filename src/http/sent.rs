@@ -7,7 +7,7 @@ use crate::{
     queue::PublishError,
 };
 
-/// A change that may count, named as a request for its outcome names it.
+/// A change that may count: the ids that a request for its outcome needs.
 #[derive(Clone, Copy, Debug)]
 pub struct Sent {
     /// The user.

@@ -53,7 +53,7 @@ impl Routes {
 /// The change and the user that a request is about, which its handler leaves for the log.
 struct Identity(RequestId, UserId);
 
-/// Leaves the ids of a change for the log line of its request, if there will be one.
+/// Leaves the ids of a change for the log line of its request, if that line will be written.
 pub(super) fn identify(request: &HttpRequest, delta: &Delta) {
     if log::log_enabled!(level(delta.traceparent.as_ref())) {
         request.extensions_mut().insert(Identity(delta.request_id, delta.user_id));
