@@ -14,7 +14,7 @@ use actix_web::{
 };
 use futures_util::future::{Either, TryFutureExt};
 
-use super::{Api, loopback, problem::ApiError};
+use super::{Api, error::ApiError, loopback};
 use crate::access::{Allowance, Caller, Scope, Stranger};
 
 /// The scheme of API keys (RFC 6750 §2.1), in upper or lower case (RFC 9110 §11.1).

@@ -12,9 +12,10 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::{
-    Api, examples, openapi, parameters,
+    Api,
+    error::ApiError,
+    examples, openapi, parameters,
     points::{IDEMPOTENCY_KEY, expect_object, header_text, now, read},
-    problem::ApiError,
     schema, traffic,
 };
 use crate::{

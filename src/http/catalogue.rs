@@ -12,9 +12,9 @@ macro_rules! catalogue {
         impl Kind {
             pub(super) const ALL: &[Self] = &[$(Self::$kind),*];
 
-            pub(super) fn about(self) -> About {
+            pub(super) fn row(self) -> Row {
                 match self {
-                    $(Self::$kind => About {
+                    $(Self::$kind => Row {
                         status: StatusCode::$status,
                         slug: $slug,
                         title: $title,
@@ -29,7 +29,7 @@ macro_rules! catalogue {
 
 /// The facts about a kind.
 #[derive(Clone, Copy)]
-pub(super) struct About {
+pub(super) struct Row {
     pub(super) status: StatusCode,
     /// The last part of the `type`. It never changes, because clients compare it.
     pub(super) slug: &'static str,
@@ -38,7 +38,7 @@ pub(super) struct About {
     pub(super) advice: &'static str,
 }
 
-impl About {
+impl Row {
     /// The `type` of RFC 9457 §3.1.1: the path of the page that explains it.
     pub(super) fn path(self) -> String {
         format!("/problems/{}", self.slug)
@@ -47,7 +47,7 @@ impl About {
 
 impl Kind {
     pub(super) fn from_slug(slug: &str) -> Option<Self> {
-        Self::ALL.iter().copied().find(|kind| kind.about().slug == slug)
+        Self::ALL.iter().copied().find(|kind| kind.row().slug == slug)
     }
 }
 
@@ -167,11 +167,11 @@ mod tests {
 
     #[test]
     fn the_limits_in_the_words_are_those_of_the_code() {
-        let advice = Kind::BodyTooLarge.about().advice.replace(',', "");
+        let advice = Kind::BodyTooLarge.row().advice.replace(',', "");
         for limit in [OPERATIONS_MAX, REASON_MAX_CHARS] {
             assert!(advice.contains(&format!("at most {limit} ")), "{advice}");
         }
-        let words = [Kind::BalanceLimit.about().meaning, &Kind::BalanceLimit.example().to_string()];
+        let words = [Kind::BalanceLimit.row().meaning, &Kind::BalanceLimit.example().to_string()];
         assert!(words.iter().all(|words| words.contains(&POINTS_MAX.to_string())), "{words:?}");
     }
 }

@@ -12,7 +12,7 @@ use utoipa::{
     openapi::path::{Operation, PathItem},
 };
 
-use super::{about, admission, batch, outcome, pages, points, probes, problem::ApiError, user_log};
+use super::{about, admission, batch, error::ApiError, outcome, pages, points, probes, user_log};
 use crate::access::Scope;
 
 /// One row of the table.

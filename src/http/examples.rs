@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::{catalogue::Kind, probes, problem::ApiError, sent::Sent};
+use super::{catalogue::Kind, error::ApiError, probes, sent::Sent};
 use crate::{
     access::Scope,
     domain::{Action, Delta, Entry, Obstacle, Points, Rejection, UserId},

@@ -23,6 +23,7 @@ mod sent;
 mod about;
 mod probes;
 mod pages;
+mod error;
 mod problem;
 mod catalogue;
 mod openapi;
@@ -32,8 +33,8 @@ mod schema;
 mod examples;
 
 pub use endpoints::{ENDPOINTS, Endpoint, Method};
+pub use error::ApiError;
 pub use probes::serve_operations;
-pub use problem::ApiError;
 pub use server::{HttpLimits, KEEP_ALIVE_S};
 
 /// What the handlers need.

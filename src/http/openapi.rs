@@ -65,24 +65,24 @@ pub(super) fn description() -> String {
 pub(super) fn problems(kinds: &[Kind]) -> BTreeMap<String, RefOr<Response>> {
     let mut by_status = BTreeMap::<u16, Vec<Kind>>::new();
     for kind in kinds {
-        by_status.entry(kind.about().status.as_u16()).or_default().push(*kind);
+        by_status.entry(kind.row().status.as_u16()).or_default().push(*kind);
     }
     by_status.into_iter().map(|(status, kinds)| (status.to_string(), response(&kinds).into())).collect()
 }
 
 fn response(kinds: &[Kind]) -> Response {
     let meanings = kinds.iter().map(|kind| {
-        let about = kind.about();
-        format!("[{}]({}): {}", about.title, about.path(), about.meaning)
+        let row = kind.row();
+        format!("[{}]({}): {}", row.title, row.path(), row.meaning)
     });
-    let types = kinds.iter().map(|kind| kind.about().path());
+    let types = kinds.iter().map(|kind| kind.row().path());
     let one_of_them = ObjectBuilder::new()
         .property("type", ObjectBuilder::new().schema_type(Type::String).enum_values(Some(types)));
     let schema = AllOfBuilder::new().item(reference::<ProblemResponse>()).item(one_of_them);
     let examples = kinds.iter().map(|kind| {
         let example = serde_json::to_value(kind.example().problem()).expect("JSON");
-        let about = kind.about();
-        (about.slug, ExampleBuilder::new().summary(about.title).value(Some(example)).build())
+        let row = kind.row();
+        (row.slug, ExampleBuilder::new().summary(row.title).value(Some(example)).build())
     });
     let content = ContentBuilder::new().schema(Some(schema)).examples_from_iter(examples).build();
     let mut response = ResponseBuilder::new()

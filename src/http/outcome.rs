@@ -13,8 +13,8 @@ use uuid::Uuid;
 use super::{
     Api,
     bodies::{EntryResponse, PendingResponse},
+    error::ApiError,
     openapi, parameters,
-    problem::ApiError,
     query::Query,
 };
 use crate::domain::RequestId;

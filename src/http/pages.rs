@@ -11,7 +11,7 @@ use actix_web::{
 use maud::{DOCTYPE, Markup, html};
 use utoipa_swagger_ui::Config;
 
-use super::{catalogue::Kind, openapi, parameters, problem::ApiError};
+use super::{catalogue::Kind, error::ApiError, openapi, parameters};
 
 /// Allows a page to load the files of this service only (CSP Level 3).
 const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; \
@@ -124,12 +124,12 @@ pub(super) async fn problems() -> HttpResponse {
                     "and what to do."
                 }
                 ul {
-                    @for about in Kind::ALL.iter().map(|kind| kind.about()) {
+                    @for row in Kind::ALL.iter().map(|kind| kind.row()) {
                         li {
-                            a href=(about.path()) { (about.title) } " "
-                            span.status { (about.status.as_u16()) }
+                            a href=(row.path()) { (row.title) } " "
+                            span.status { (row.status.as_u16()) }
                             br;
-                            (about.meaning)
+                            (row.meaning)
                         }
                     }
                 }
@@ -152,19 +152,19 @@ pub(super) async fn problems() -> HttpResponse {
 pub(super) async fn problem(request: HttpRequest) -> Result<HttpResponse, ApiError> {
     let slug = request.match_info().get("kind").unwrap_or_default();
     let kind = Kind::from_slug(slug).ok_or(ApiError::NotFound)?;
-    let about = kind.about();
+    let row = kind.row();
     let example = serde_json::to_string_pretty(&kind.example().problem()).expect("JSON");
     Ok(page(&html! {
-        (head(about.title, &["/docs/pages.css"]))
+        (head(row.title, &["/docs/pages.css"]))
         body {
             (nav())
             main {
-                h1 { (about.title) }
-                p.status { (about.status) }
+                h1 { (row.title) }
+                p.status { (row.status) }
                 h2 { "What it means" }
-                p { (about.meaning) }
+                p { (row.meaning) }
                 h2 { "What to do" }
-                p { (about.advice) }
+                p { (row.advice) }
                 h2 { "Example" }
                 pre { (example) }
             }

@@ -10,10 +10,10 @@ use tokio::time::timeout;
 use super::{
     Api,
     bodies::{BalanceResponse, ChangeRequest, EntryResponse, PendingResponse},
+    error::ApiError,
     examples, openapi,
     outcome::preferred_wait,
     parameters,
-    problem::ApiError,
     query::Query,
     sent::Sent,
     traffic,

@@ -12,9 +12,9 @@ use tokio_util::sync::CancellationToken;
 use utoipa::ToSchema;
 
 use super::{
-    endpoints, not_found, openapi,
-    problem::ApiError,
-    schema,
+    endpoints,
+    error::ApiError,
+    not_found, openapi, schema,
     server::{self, HttpLimits},
 };
 use crate::{

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use actix_web::HttpRequest;
 use jiff::Timestamp;
 
-use super::problem::ApiError;
+use super::error::ApiError;
 use crate::domain::{UserId, whole_number};
 
 /// The rule for times.

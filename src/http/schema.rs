@@ -96,7 +96,7 @@ pub(super) fn file() -> Object {
 
 /// The last part of the type of a problem.
 pub(super) fn slug() -> Object {
-    one_of(Kind::ALL.iter().map(|kind| kind.about().slug))
+    one_of(Kind::ALL.iter().map(|kind| kind.row().slug))
 }
 
 /// The operations of a batch.

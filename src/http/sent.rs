@@ -1,7 +1,7 @@
 //! A change that went to the queue or the database and may count, and what its sender learns. Must not contain rules of
 //! the ledger.
 
-use super::problem::ApiError;
+use super::error::ApiError;
 use crate::{
     domain::{RequestId, ServiceError, UserId},
     queue::PublishError,

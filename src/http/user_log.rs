@@ -4,7 +4,7 @@ use actix_web::{HttpRequest, HttpResponse, http::header, web};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::{Api, bodies::EntryResponse, examples, openapi, parameters, problem::ApiError, query::Query};
+use super::{Api, bodies::EntryResponse, error::ApiError, examples, openapi, parameters, query::Query};
 use crate::domain::{HistoryQuery, PAGE_MAX, Status};
 
 /// The entries of a page if the client names no limit.
