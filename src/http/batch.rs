@@ -1,4 +1,4 @@
-//! The handler of many changes at once, and the bodies it reads and writes. No rule of the ledger may enter.
+//! The handler of batches, and the bodies that it reads and writes. Must not contain rules of the ledger.
 
 use std::{borrow::Cow, collections::HashSet, fmt};
 
@@ -12,9 +12,10 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::{
-    Api, examples, openapi, parameters,
+    Api,
+    error::ApiError,
+    examples, openapi, parameters,
     points::{IDEMPOTENCY_KEY, expect_object, header_text, now, read},
-    problem::ApiError,
     schema, traffic,
 };
 use crate::{
@@ -25,11 +26,11 @@ use crate::{
 /// The longest body.
 const BODY_MAX_BYTES: usize = 1024 * 1024;
 
-/// The most operations of a batch. A partition of an idle node has room for them, were they all of one user.
+/// The most operations of a batch. A partition of an idle node has room for a batch of one user.
 pub(super) const OPERATIONS_MAX: usize = 1_000;
 const _: () = assert!(OPERATIONS_MAX <= PARTITION_CAPACITY);
 
-/// Many changes at once.
+/// A batch of changes.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = Batch)]
@@ -39,7 +40,7 @@ struct BatchRequest<'a> {
     operations: Option<Vec<&'a RawValue>>,
 }
 
-/// The fields of an operation as they were sent, so that each is judged for itself and on its own digits.
+/// The raw fields of an operation: each is checked on its own, and a number by its digits.
 #[derive(Default)]
 struct OperationRequest<'a> {
     action: Option<&'a RawValue>,
@@ -75,7 +76,7 @@ impl<'de> Visitor<'de> for OperationRequest<'de> {
                 "reason" => &mut self.reason,
                 "key" => &mut self.key,
                 _ => {
-                    // The first by name, so that the answer does not depend on the order.
+                    // The first by name: the answer does not depend on the order.
                     self.unknown =
                         Some(self.unknown.map_or(name.to_string(), |known| known.min(name.into())));
                     continue;
@@ -89,33 +90,51 @@ impl<'de> Visitor<'de> for OperationRequest<'de> {
     }
 }
 
-/// What became of a batch: of each operation, in their order.
+/// What happened to the operations of a batch, in the order of the body.
 #[derive(Serialize, ToSchema)]
 #[schema(as = PendingBatch)]
 pub(super) struct BatchResponse {
     operations: Vec<OperationResponse>,
 }
 
-/// What became of an operation, as far as is known.
+/// What happened to an operation of a batch.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = PendingOperation)]
 pub struct OperationResponse {
     request_id: Uuid,
-    /// `pending` in the queue, `refused` and not queued, or `unknown`: it may be queued.
-    #[schema(schema_with = schema::operation_status)]
-    status: &'static str,
+    #[schema(inline)]
+    status: OperationStatus,
 }
 
-/// What is wrong with an operation, and where (RFC 6901).
+/// `pending`: queued. `refused`: not queued. `unknown`: may be queued.
+#[derive(Clone, Copy, Debug, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+enum OperationStatus {
+    Pending,
+    Refused,
+    Unknown,
+}
+
+impl From<&Result<(), PublishError>> for OperationStatus {
+    fn from(result: &Result<(), PublishError>) -> Self {
+        match result {
+            Ok(()) => Self::Pending,
+            Err(PublishError::Full { .. }) => Self::Refused,
+            Err(PublishError::Unavailable(_)) => Self::Unknown,
+        }
+    }
+}
+
+/// A fault of an operation, and its place in the body.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Fault {
-    /// Which member of the body, as a JSON Pointer.
+    /// The member of the body at fault, as a JSON Pointer (RFC 6901).
     #[schema(format = "json-pointer")]
     pointer: String,
     detail: String,
 }
 
-/// Adds and subtracts points of many users.
+/// Adds and subtracts points for many users.
 #[utoipa::path(
     post,
     path = "/v1/point/batch",
@@ -146,16 +165,12 @@ pub(super) async fn batch(
         Err(PublishError::Full { retry_after }) => return Err(ApiError::Overloaded { retry_after }),
         Err(error @ PublishError::Unavailable(_)) => vec![Err(error); ids.len()],
     };
-    let status = |result: &Result<(), PublishError>| match result {
-        Ok(()) => "pending",
-        Err(PublishError::Full { .. }) => "refused",
-        Err(PublishError::Unavailable(_)) => "unknown",
-    };
     let operations = ids.into_iter().zip(&results);
     let operations =
-        operations.map(|(request_id, result)| OperationResponse { request_id, status: status(result) });
+        operations.map(|(request_id, result)| OperationResponse { request_id, status: result.into() });
     let operations = operations.collect();
-    log::debug!("a batch of {} is queued or not: {} are", results.len(), results.iter().flatten().count());
+    let (queued, all) = (results.iter().flatten().count(), results.len());
+    log::debug!("{queued} of {all} operations of a batch are queued");
     if results.iter().all(Result::is_ok) {
         Ok(HttpResponse::Accepted().json(BatchResponse { operations }))
     } else {
@@ -163,15 +178,15 @@ pub(super) async fn batch(
     }
 }
 
-/// All the deltas of a batch, valid, or all that is wrong with it.
+/// Returns the deltas of a batch, or every fault in it.
 fn parse(body: &[u8], batch_key: Option<&str>) -> Result<Vec<Delta>, ApiError> {
-    expect_object(body)?;
+    expect_object(body).map_err(ApiError::MalformedBody)?;
     let BatchRequest { operations } =
         serde_json::from_slice(body).map_err(|error| ApiError::MalformedBody(error.to_string()))?;
     let batch_key = batch_key.map(IdempotencyKey::new).transpose()?;
     let operations = operations.ok_or_else(|| ApiError::invalid("operations", "is required"))?;
     if operations.is_empty() || operations.len() > OPERATIONS_MAX {
-        return Err(ApiError::invalid("operations", format!("must be 1 to {OPERATIONS_MAX}")));
+        return Err(ApiError::invalid("operations", format!("must have 1 to {OPERATIONS_MAX} elements")));
     }
     let (mut faults, mut ids) = (Vec::new(), HashSet::new());
     let mut deltas = Vec::with_capacity(operations.len());
@@ -179,7 +194,7 @@ fn parse(body: &[u8], batch_key: Option<&str>) -> Result<Vec<Delta>, ApiError> {
         let mut judge = Judge { index, batch_key, faults: Vec::new() };
         if let Some(delta) = judge.delta(operation) {
             if !ids.insert((delta.user_id, delta.request_id)) {
-                judge.fault("/key", "is that of an earlier operation for this user");
+                judge.fault("/key", "is the key of an earlier operation for this user");
             }
             deltas.push(delta);
         }
@@ -188,7 +203,7 @@ fn parse(body: &[u8], batch_key: Option<&str>) -> Result<Vec<Delta>, ApiError> {
     if faults.is_empty() { Ok(deltas) } else { Err(ApiError::InvalidOperations(faults)) }
 }
 
-/// Reads one operation and notes what is wrong with it.
+/// Reads one operation and notes its faults.
 struct Judge<'a> {
     index: usize,
     batch_key: Option<IdempotencyKey<'a>>,
@@ -198,16 +213,16 @@ struct Judge<'a> {
 impl Judge<'_> {
     fn delta(&mut self, operation: &RawValue) -> Option<Delta> {
         let text = operation.get();
-        let read = expect_object(text.as_bytes()).map_err(|error| error.to_string());
-        let read = read.and_then(|()| serde_json::from_str(text).map_err(|error| error.to_string()));
+        let read = expect_object(text.as_bytes())
+            .and_then(|()| serde_json::from_str(text).map_err(|error| error.to_string()));
         let OperationRequest { action, user_id, point, reason, key, unknown } =
             read.map_err(|why| self.fault("", &format!("is not valid: {why}"))).ok()?;
         if let Some(name) = unknown {
             let pointer = format!("/{}", name.replace('~', "~0").replace('/', "~1"));
-            let known = "action, user_id, point, reason and key are";
-            self.fault(&pointer, &format!("is not a field of an operation: {known}"));
+            let known = "action, user_id, point, reason and key";
+            self.fault(&pointer, &format!("is not a field of an operation, which takes {known}"));
         }
-        // What is of another type breaks the rule of the field as well.
+        // A value of another type also breaks the rule of the field.
         let number = |value: &RawValue| whole_number(value.get()).unwrap_or(0);
         let words = |value: &RawValue| serde_json::from_str::<String>(value.get()).unwrap_or_default();
         let action = self.required("action", action, |value| Action::new(&words(value)));
@@ -254,7 +269,7 @@ impl Judge<'_> {
     }
 }
 
-/// A field that is null is not there.
+/// A field that is null counts as absent.
 fn present(value: Option<&RawValue>) -> Option<&RawValue> {
     value.filter(|value| value.get() != "null")
 }

@@ -1,4 +1,4 @@
-//! The bodies of requests and answers about points, and how the API's description puts them. No handler may enter.
+//! The bodies of requests and answers about points, with their schemas. Must not contain handlers.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -14,7 +14,7 @@ use crate::domain::{Entry, Reason, Rejection, RequestId};
 #[serde(deny_unknown_fields)]
 #[schema(as = Change)]
 pub(super) struct ChangeRequest<'a> {
-    // As they were sent: a number that was read as a double may have lost its fraction.
+    // Raw, because a number that is read as a double may lose its fraction.
     #[serde(borrow)]
     #[schema(schema_with = schema::user_id, required)]
     pub(super) user_id: Option<&'a RawValue>,
@@ -29,7 +29,7 @@ pub(super) struct ChangeRequest<'a> {
 #[derive(Serialize, ToSchema)]
 #[schema(as = Pending)]
 pub(super) struct PendingResponse {
-    /// The request's name from now on.
+    /// Identifies the request.
     pub(super) request_id: Uuid,
     #[schema(schema_with = schema::pending)]
     pub(super) status: &'static str,
@@ -48,7 +48,7 @@ pub(super) struct EntryResponse<'a> {
     pub(super) request_id: Uuid,
     #[schema(schema_with = schema::status)]
     pub(super) status: &'static str,
-    /// Why it was rejected.
+    /// Why the change is rejected.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(schema_with = schema::reject_reason)]
     pub(super) reject_reason: Option<&'static str>,
@@ -68,7 +68,7 @@ pub(super) struct EntryResponse<'a> {
     pub(super) balance: i64,
     /// When the request was accepted, by the clock of the node that accepted it.
     pub(super) requested_at: Timestamp,
-    /// When it was decided, by the database's clock.
+    /// When the change was decided, by the clock of the database.
     pub(super) created_at: Timestamp,
 }
 
@@ -101,6 +101,6 @@ pub(super) struct BalanceResponse {
     pub(super) point: i64,
     #[schema(schema_with = schema::seq)]
     pub(super) seq: i64,
-    /// When the last entry was written, by the database's clock.
+    /// When the last entry was written, by the clock of the database.
     pub(super) updated_at: Timestamp,
 }

@@ -1,5 +1,5 @@
-//! A client's connection: its slot among those that a listener keeps open, and how long the client may be silent.
-//! Must not contain anything about messages.
+//! A client's connection: its slot in the limit of its listener, and how long the client may be silent. Must not
+//! contain anything about requests.
 
 use std::{
     cell::Cell,
@@ -22,19 +22,19 @@ use tokio::{
 
 use crate::infra::metrics::ConnectionMetrics;
 
-/// The pause between two log lines about connections that were closed at once.
+/// The pause between two log lines about connections over the limit.
 const LOG_PAUSE_S: u64 = 10;
 
 /// How long a client may be silent.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Silence {
-    /// From the first byte of a request, or from the connect, until its head is complete.
+    /// From the start of the connection, or the first byte of a request, until the head of the request is complete.
     pub(super) head: Duration,
     /// From an answer until the first byte of the next request.
     pub(super) keep_alive: Duration,
 }
 
-/// The connections that a listener keeps open.
+/// The slots of a listener: one for each open connection, up to its limit.
 pub(super) struct Slots {
     listener: &'static str,
     limit: usize,
@@ -49,7 +49,7 @@ impl Slots {
         Arc::new(Self { listener, limit, taken: AtomicUsize::new(0), metrics, told: Mutex::new(None) })
     }
 
-    /// A slot, unless all are taken.
+    /// Takes a slot unless all are taken.
     pub(super) fn take(self: &Arc<Self>) -> Option<Slot> {
         if self.taken.fetch_add(1, Ordering::Relaxed) < self.limit {
             self.metrics.open.inc();
@@ -61,7 +61,7 @@ impl Slots {
         None
     }
 
-    /// From three quarters of the limit on, idle connections make room sooner.
+    /// When three quarters of the slots are taken, idle connections end sooner.
     fn is_crowded(&self) -> bool {
         self.taken.load(Ordering::Relaxed) >= self.limit - self.limit / 4
     }
@@ -91,15 +91,15 @@ impl Drop for Slot {
 /// What a connection waits for.
 #[derive(Clone, Copy)]
 enum Phase {
-    /// For the rest of a request's head, which began then.
+    /// The rest of the head of a request, which began then.
     Head(Instant),
-    /// For our own answer.
+    /// Our own answer.
     Answer,
-    /// For the next request, since then.
+    /// The next request, since then.
     Request(Instant),
 }
 
-/// The phase of a connection, which its requests know as well.
+/// The phase of a connection, shared with its requests.
 pub(super) struct Activity(Cell<Phase>);
 
 impl Activity {
@@ -115,7 +115,7 @@ impl Activity {
         }
     }
 
-    /// A client that takes its answer is not silent.
+    /// A client that reads its answer is not silent.
     fn sent(&self) {
         match self.0.get() {
             Phase::Head(_) => self.0.set(Phase::Head(Instant::now())),
@@ -125,7 +125,7 @@ impl Activity {
     }
 }
 
-/// A request that is being answered.
+/// Marks a request as in progress until it is dropped.
 pub(super) struct Answering(Rc<Activity>);
 
 impl Drop for Answering {
@@ -134,13 +134,13 @@ impl Drop for Answering {
     }
 }
 
-/// A connection that ends by itself where its client is silent for too long: then there is nothing more to read,
-/// and what can't be written is an error.
+/// A connection that ends when its client is silent for too long: then a read finds the end of the stream, and a write
+/// that has to wait fails.
 pub(super) struct Connection {
     stream: TcpStream,
     activity: Rc<Activity>,
     silence: Silence,
-    /// Set no later than the deadline, and set anew where it comes before that: so no request sets it.
+    /// Fires at the deadline or earlier, and is then reset. No request has to set it.
     timer: Pin<Box<Sleep>>,
     is_over: bool,
     slot: Slot,
@@ -167,12 +167,12 @@ impl Connection {
         }
     }
 
-    /// Ready once the client has been silent for too long.
+    /// Ready when the client has been silent for too long.
     fn poll_deadline(&mut self, context: &mut Context<'_>) -> Poll<()> {
         while !self.is_over {
             ready!(self.timer.as_mut().poll(context));
             let now = Instant::now();
-            // The shortest time that a phase to come may last.
+            // The shortest limit of any later phase.
             let next = now + self.silence.head.min(self.silence.keep_alive);
             match self.deadline() {
                 Some(deadline) if deadline <= now => self.is_over = true,
@@ -191,7 +191,7 @@ impl AsyncRead for Connection {
     ) -> Poll<io::Result<()>> {
         let connection = self.get_mut();
         let before = buffer.filled().len();
-        // First the deadline: a client that sends all the time would otherwise never meet it.
+        // The deadline comes first: otherwise a client that never stops sending would not meet it.
         if connection.is_over || connection.poll_deadline(context).is_ready() {
             return Poll::Ready(Ok(()));
         }

@@ -1,4 +1,5 @@
-//! Answers as examples, among them one error of every kind, for the pages and the API's description.
+//! Examples of every answer, and of every kind of problem, for the pages and the API's description. Must not contain
+//! handlers.
 
 use std::time::Duration;
 
@@ -6,7 +7,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::{catalogue::Kind, probes, problem::ApiError, sent::Sent};
+use super::{catalogue::Kind, error::ApiError, probes, sent::Sent};
 use crate::{
     access::Scope,
     domain::{Action, Delta, Entry, Obstacle, Points, Rejection, UserId},
@@ -92,12 +93,12 @@ fn sent() -> Sent {
     Sent { user_id: UserId::new("user_id", 1).expect("valid"), request_id: REQUEST_ID.into() }
 }
 
-/// What a node that is ready says of itself.
+/// The answer of a node that is ready.
 pub(super) fn readiness() -> Value {
     serde_json::to_value(probes::readiness(&report(Condition::Ready))).expect("JSON")
 }
 
-/// A node that serves and sees the database, and the broker unless it is `Unable`.
+/// A node that serves and reaches PostgreSQL. It reaches RabbitMQ too, unless it is `Unable`.
 fn report(condition: Condition) -> Report {
     let since = MOMENT.parse().expect("a moment");
     let rabbitmq = Seen { up: condition == Condition::Ready, read_only: false, since };
@@ -110,7 +111,7 @@ fn report(condition: Condition) -> Report {
     }
 }
 
-/// A change of 900 points that was refused because of `balance`.
+/// The rejection of a change of 900 points because of `balance`.
 fn rejected(action: Action, balance: i64, rejection: Rejection) -> ApiError {
     let moment: Timestamp = MOMENT.parse().expect("a moment");
     let delta = Delta {

@@ -1,5 +1,5 @@
-//! Whether a request comes from a client on this machine, rather than from a web page of another site or through a
-//! proxy. Must not contain anything about keys.
+//! The check that a request comes from a client on this machine, not from a web page of another site or through a
+//! proxy. Must not contain anything about API keys.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -12,10 +12,10 @@ use actix_web::{
     },
 };
 
-/// Where a browser says from which site's page a request comes (W3C Fetch Metadata §2.4).
+/// The header in which browsers tell which site a request comes from (W3C Fetch Metadata §2.4).
 const SEC_FETCH_SITE: &str = "sec-fetch-site";
 
-/// What every header of one family of proxies begins with.
+/// The prefix of a family of headers that proxies add.
 const FORWARDED_PREFIX: &str = "x-forwarded";
 
 /// The other headers that proxies add: RFC 7239, RFC 9110 §7.6.3, and those of nginx, Envoy and the content delivery
@@ -34,8 +34,8 @@ const FORWARDING: [&str; 11] = [
     "fastly-client-ip",
 ];
 
-/// Finds the header by which a request shows that it does not come straight from a client on this machine. A page that
-/// had its own name resolved to a loopback address (DNS rebinding) shows it by `Host`.
+/// Finds a header which shows that the request does not come straight from a client on this machine. `Host` exposes a
+/// page whose own name resolves to a loopback address (DNS rebinding).
 pub(super) fn foreign_header(request: &ServiceRequest) -> Option<String> {
     let headers = request.headers();
     let mut hosts = headers.get_all(HOST);
@@ -46,7 +46,7 @@ pub(super) fn foreign_header(request: &ServiceRequest) -> Option<String> {
     headers.iter().find_map(|(name, value)| is_foreign(name, value).then(|| spelled(name)))
 }
 
-/// The authority of an absolute-form target stands in for `Host` (RFC 9112 §3.2.2).
+/// The authority of a target in absolute form replaces `Host` (RFC 9112 §3.2.2).
 fn is_ours(target: &Uri) -> bool {
     target.authority().is_none_or(|authority| is_loopback(authority.host()))
 }
@@ -65,7 +65,7 @@ fn is_foreign(name: &HeaderName, value: &HeaderValue) -> bool {
     }
 }
 
-/// As the documents of the header have it, where they capitalise each word.
+/// Spells a header as its documents do, with each word capitalised.
 fn spelled(name: &HeaderName) -> String {
     let words = name.as_str().split('-').map(|word| match word.split_at_checked(1) {
         Some((first, rest)) => first.to_ascii_uppercase() + rest,
@@ -79,13 +79,13 @@ fn is_loopback_authority(value: &HeaderValue) -> bool {
     authority.is_some_and(|authority| !authority.as_str().contains('@') && is_loopback(authority.host()))
 }
 
-/// `null` is the origin of a page without one, such as a sandboxed frame of any site.
+/// `null` is no loopback origin: a sandboxed frame of any site sends it.
 fn is_loopback_origin(value: &HeaderValue) -> bool {
     let origin = value.to_str().ok().and_then(|text| text.parse::<Uri>().ok());
     origin.is_some_and(|uri| uri.scheme().is_some() && uri.host().is_some_and(is_loopback))
 }
 
-/// `localhost` and all names beneath it (RFC 6761 §6.3), 127.0.0.0/8, and `[::1]`.
+/// `localhost` and its subdomains (RFC 6761 §6.3), 127.0.0.0/8, and `[::1]`.
 fn is_loopback(host: &str) -> bool {
     if let Some(address) = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
         return address.parse::<Ipv6Addr>().is_ok_and(|address| address.to_canonical().is_loopback());
@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn the_host_is_what_stands_behind_the_user_and_before_the_port() {
+    fn the_host_is_the_part_between_the_user_and_the_port() {
         for (host, ours) in [
             ("localhost:31001", true),
             ("[::1]:31001", true),

@@ -1,104 +1,88 @@
-//! The API's description: OpenAPI 3.1, made from the handlers and the catalogue of problems. To describe another
-//! endpoint, annotate its handler and name it in [`Description`]; nothing here may answer a request.
+//! The API's description: OpenAPI 3.1, made from the table of endpoints, the annotations of their handlers and the
+//! catalogue of problems. Must not contain handlers.
 
 use std::collections::BTreeMap;
 
 use actix_web::{ResponseError, http::header};
 use serde_json::Value;
 use utoipa::{
-    IntoResponses, Modify, OpenApi,
+    IntoResponses, OpenApi, ToSchema,
     openapi::{
-        self, AllOfBuilder, Content, ContentBuilder, HeaderBuilder, ObjectBuilder, OneOfBuilder, Ref, RefOr,
+        AllOfBuilder, Content, ContentBuilder, HeaderBuilder, ObjectBuilder, OneOfBuilder, Ref, RefOr,
         Response, ResponseBuilder, Type, example::ExampleBuilder, header::Header, schema::Object,
     },
 };
 
 use super::{
-    access::Guarded, batch, bodies, catalogue::Kind, examples, history, outcome, pages, points, probes,
-    problem, schema,
+    bodies::{EntryResponse, PendingResponse},
+    catalogue::Kind,
+    endpoints::{ENDPOINTS, Handlers},
+    examples,
+    probes::{NodeResponse, ReadinessResponse},
+    problem::{self, ProblemResponse},
+    schema, security,
 };
 
+/// What the description says beside the endpoints. The schemas are those that no annotation of a handler names.
 #[derive(OpenApi)]
 #[openapi(
     info(
         description = "Users' points, added and subtracted through a queue: exactly once and in order.\n\n\
-            A change is queued and answered with `202` as soon as it is safe. With `Prefer: wait` it is applied \
-            before the answer. After a `503`, or an answer that never came, send it again with the same \
-            `Idempotency-Key`: it counts once.\n\n\
-            Where there is GET there is HEAD. Every error is a problem (RFC 9457); [/problems](/problems) explains \
-            them all.",
+            The service queues a change and answers `202` as soon as the change is safe. With `Prefer: wait` it \
+            applies the change before it answers. After a `503`, or without an answer, send the change again with \
+            the same `Idempotency-Key`: it counts once.\n\n\
+            Every path that takes GET takes HEAD. Every error is a problem (RFC 9457); [/problems](/problems) \
+            explains them all.",
     ),
     servers((url = "/", description = "This service.")),
     tags(
         (name = "Points", description = "Changes and balances."),
-        (name = "Service", description = "What runs here, and whether it does."),
+        (name = "Service", description = "The service itself and its health."),
         (name = "Description", description = "The API's description, for programs and for people."),
     ),
-    paths(
-        points::add,
-        points::subtract,
-        batch::batch,
-        points::balance,
-        history::log,
-        outcome::outcome,
-        super::about,
-        super::ping,
-        probes::livez,
-        probes::readyz,
-        pages::description,
-        pages::docs,
-        pages::file,
-        pages::problems,
-        pages::problem,
-    ),
-    components(schemas(
-        bodies::PendingResponse, bodies::EntryResponse, bodies::BalanceResponse, problem::ProblemResponse,
-        probes::ReadinessResponse, probes::NodeResponse
-    )),
-    modifiers(&EveryOperation, &Guarded),
+    components(schemas(PendingResponse, EntryResponse, ProblemResponse, ReadinessResponse, NodeResponse)),
 )]
-struct Description;
+struct Frame;
 
 /// The description as JSON.
 pub(super) fn description() -> String {
-    Description::openapi().to_json().expect("a description is JSON")
-}
-
-/// What every operation has.
-struct EveryOperation;
-
-impl Modify for EveryOperation {
-    fn modify(&self, description: &mut openapi::OpenApi) {
-        for path in description.paths.paths.values_mut() {
-            for operation in [&mut path.get, &mut path.post].into_iter().flatten() {
-                operation.responses.responses.append(&mut problems(&[Kind::MethodNotAllowed]));
-            }
+    let mut description = Frame::openapi();
+    description.merge(Handlers::openapi());
+    security::add_scheme(&mut description);
+    for endpoint in ENDPOINTS {
+        let item = description.paths.paths.get_mut(endpoint.path);
+        let operation =
+            item.and_then(|item| endpoint.operation(item)).expect("a row has the path of its handler");
+        operation.responses.responses.append(&mut problems(&[Kind::MethodNotAllowed]));
+        if let Some(scope) = endpoint.scope {
+            security::protect(operation, scope);
         }
     }
+    description.to_json().expect("a description is JSON")
 }
 
-/// The answers that are these kinds of problem: one for each status, with an example of each kind.
+/// Describes the answers of these kinds: one for each status, with an example of each kind.
 pub(super) fn problems(kinds: &[Kind]) -> BTreeMap<String, RefOr<Response>> {
     let mut by_status = BTreeMap::<u16, Vec<Kind>>::new();
     for kind in kinds {
-        by_status.entry(kind.about().status.as_u16()).or_default().push(*kind);
+        by_status.entry(kind.row().status.as_u16()).or_default().push(*kind);
     }
     by_status.into_iter().map(|(status, kinds)| (status.to_string(), response(&kinds).into())).collect()
 }
 
 fn response(kinds: &[Kind]) -> Response {
     let meanings = kinds.iter().map(|kind| {
-        let about = kind.about();
-        format!("[{}]({}): {}", about.title, about.path(), about.meaning)
+        let row = kind.row();
+        format!("[{}]({}): {}", row.title, row.path(), row.meaning)
     });
-    let types = kinds.iter().map(|kind| kind.about().path());
+    let types = kinds.iter().map(|kind| kind.row().path());
     let one_of_them = ObjectBuilder::new()
         .property("type", ObjectBuilder::new().schema_type(Type::String).enum_values(Some(types)));
-    let schema = AllOfBuilder::new().item(Ref::from_schema_name("Problem")).item(one_of_them);
+    let schema = AllOfBuilder::new().item(reference::<ProblemResponse>()).item(one_of_them);
     let examples = kinds.iter().map(|kind| {
         let example = serde_json::to_value(kind.example().problem()).expect("JSON");
-        let about = kind.about();
-        (about.slug, ExampleBuilder::new().summary(about.title).value(Some(example)).build())
+        let row = kind.row();
+        (row.slug, ExampleBuilder::new().summary(row.title).value(Some(example)).build())
     });
     let content = ContentBuilder::new().schema(Some(schema)).examples_from_iter(examples).build();
     let mut response = ResponseBuilder::new()
@@ -114,16 +98,18 @@ fn response(kinds: &[Kind]) -> Response {
                 }
                 &header::WWW_AUTHENTICATE => {
                     let challenge = Object::with_type(Type::String);
-                    response.header("WWW-Authenticate", header_of(challenge, "What is needed (RFC 6750 §3)."))
+                    response.header(
+                        "WWW-Authenticate",
+                        header_of(challenge, "What the caller must send (RFC 6750 §3)."),
+                    )
                 }
                 &header::LOCATION => {
                     let description =
-                        "Where a change may count all the same: where to ask what became of it.";
+                        "Present when the change may count despite the error: the path of its outcome.";
                     response.header("Location", header_of(schema::location(), description))
                 }
-                &header::RETRY_AFTER => {
-                    response.header("Retry-After", header_of(schema::seconds(), "How long to wait."))
-                }
+                &header::RETRY_AFTER => response
+                    .header("Retry-After", header_of(schema::seconds(), "How long to wait, in seconds.")),
                 unknown => unreachable!("{unknown} of {kind:?} is not described"),
             };
         }
@@ -131,7 +117,7 @@ fn response(kinds: &[Kind]) -> Response {
     response.build()
 }
 
-/// The kinds of problem that an operation may answer with, beside those that every operation has.
+/// Names the kinds of problem that are answers of an endpoint, beside those that come from its row of the table.
 macro_rules! problems {
     ($(#[$doc:meta])* $name:ident: $($kind:ident),*) => {
         $(#[$doc])*
@@ -146,28 +132,28 @@ macro_rules! problems {
 }
 
 problems! {
-    /// Of what is named by its path.
+    /// The problems of an endpoint with a parameter in its path.
     PathProblems: NotFound
 }
 
 problems! {
-    /// Of a read.
+    /// The problems of reading a balance.
     BalanceProblems: InvalidField, UnknownUser, DatabaseUnavailable, UserBlocked, Overloaded
 }
 
 problems! {
-    /// Of the log and of the outcome of a request.
+    /// The problems of reading the log, and the outcome of a request.
     LogProblems: InvalidField, DatabaseUnavailable, UserBlocked, Overloaded
 }
 
 problems! {
-    /// Of a batch.
+    /// The problems of a batch.
     BatchProblems: EmptyBody, MalformedBody, InvalidField, BodyTimeout, BodyTooLarge, UnsupportedMediaType,
         QueueUnavailable, Overloaded
 }
 
 problems! {
-    /// Of a change.
+    /// The problems of a change.
     ChangeProblems: EmptyBody, MalformedBody, InvalidField, BodyTimeout, InsufficientPoints, BalanceLimit,
         BodyTooLarge, UnsupportedMediaType, KeyReused, Refused, QueueUnavailable, DatabaseUnavailable, UserBlocked,
         Overloaded
@@ -180,21 +166,25 @@ impl IntoResponses for ChangeAnswers {
     fn responses() -> BTreeMap<String, RefOr<Response>> {
         let mut responses = ChangeProblems::responses();
         let queued = ResponseBuilder::new()
-            .description("The change is safe in the queue and will be decided in its turn.")
-            .header("Location", header_of(schema::location(), "Where to ask what became of it."))
-            .content("application/json", body("Pending", examples::pending()));
+            .description("The change is safe in the queue. A worker decides it in its turn.")
+            .header("Location", header_of(schema::location(), "The path of the outcome."))
+            .content("application/json", body::<PendingResponse>(examples::pending()));
         responses.insert("202".to_owned(), queued.into());
         let decided = ResponseBuilder::new()
-            .description("With `Prefer: wait`: the change is applied. This is its entry in the user's log.")
-            .content("application/json", body("Entry", examples::entry()));
+            .description(
+                "With `Prefer: wait`: the change is applied. The body is its entry in the user's log.",
+            )
+            .content("application/json", body::<EntryResponse>(examples::entry()));
         responses.insert("200".to_owned(), decided.into());
         for decided in ["200", "409"] {
             if let Some(RefOr::T(response)) = responses.get_mut(decided) {
-                let waited =
-                    header_of(schema::constant("wait"), "The preference that was honoured (RFC 7240 §3).");
+                let waited = header_of(
+                    schema::constant("wait"),
+                    "The preference that the service honoured (RFC 7240 §3).",
+                );
                 let replayed = header_of(
                     schema::constant("true"),
-                    "There where the Idempotency-Key was used before: this is the answer of then.",
+                    "Present when the Idempotency-Key was used before; replays the original response.",
                 );
                 response.headers.insert("Preference-Applied".to_owned(), waited.into());
                 response.headers.insert("Idempotency-Replayed".to_owned(), replayed.into());
@@ -204,20 +194,21 @@ impl IntoResponses for ChangeAnswers {
     }
 }
 
-/// Every answer to the question whether a node is ready.
+/// Every answer of the readiness probe.
 pub(super) struct ReadinessAnswers;
 
 impl IntoResponses for ReadinessAnswers {
     fn responses() -> BTreeMap<String, RefOr<Response>> {
         let mut responses = problems(&[Kind::NotReady]);
         let ready = ResponseBuilder::new()
-            .description("It can: everything is up, or (`degraded`) queued changes are still taken.")
-            .content("application/json", body("Readiness", examples::readiness()));
+            .description(
+                "The node can do its work. `degraded`: it can do a part of its work, as `detail` says.",
+            )
+            .content("application/json", body::<ReadinessResponse>(examples::readiness()));
         responses.insert("200".to_owned(), ready.into());
         for response in responses.values_mut() {
             if let RefOr::T(response) = response {
-                let uncached =
-                    header_of(schema::constant("no-store"), "It may be otherwise the next moment.");
+                let uncached = header_of(schema::constant("no-store"), "The state may change at any moment.");
                 response.headers.insert("Cache-Control".to_owned(), uncached.into());
             }
         }
@@ -225,22 +216,25 @@ impl IntoResponses for ReadinessAnswers {
     }
 }
 
-/// Every answer to the question what became of a request.
+/// Every answer to a question about the outcome of a request.
 pub(super) struct OutcomeAnswers;
 
 impl IntoResponses for OutcomeAnswers {
     fn responses() -> BTreeMap<String, RefOr<Response>> {
         let mut responses = LogProblems::responses();
         let either =
-            OneOfBuilder::new().item(Ref::from_schema_name("Entry")).item(Ref::from_schema_name("Pending"));
+            OneOfBuilder::new().item(reference::<EntryResponse>()).item(reference::<PendingResponse>());
         let examples = [("decided", examples::entry()), ("pending", examples::pending())];
         let examples = examples.map(|(name, value)| (name, ExampleBuilder::new().value(Some(value)).build()));
         let known = ResponseBuilder::new()
-            .description("The request's entry in the log, or that there is none yet.")
-            .header("Retry-After", header_of(schema::seconds(), "Where it is pending: when to ask again."))
+            .description("The request's entry in the log, or `pending` while there is none.")
+            .header(
+                "Retry-After",
+                header_of(schema::seconds(), "While pending: when to ask again, in seconds."),
+            )
             .header(
                 "Preference-Applied",
-                header_of(Object::with_type(Type::String), "How long the answer would have waited."),
+                header_of(Object::with_type(Type::String), "The wait that the service honoured."),
             )
             .content(
                 "application/json",
@@ -251,10 +245,31 @@ impl IntoResponses for OutcomeAnswers {
     }
 }
 
-fn body(schema: &str, example: Value) -> Content {
-    ContentBuilder::new().schema(Some(Ref::from_schema_name(schema))).example(Some(example)).build()
+fn body<T: ToSchema>(example: Value) -> Content {
+    ContentBuilder::new().schema(Some(reference::<T>())).example(Some(example)).build()
 }
 
+/// Refers to a schema, which [`Frame`] or the annotation of a handler must name.
+fn reference<T: ToSchema>() -> Ref {
+    Ref::from_schema_name(T::name())
+}
+
+/// Describes a header of an answer.
 pub(super) fn header_of(schema: Object, description: &str) -> Header {
     HeaderBuilder::new().schema(Some(schema)).description(Some(description)).build()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_schema_that_the_description_refers_to_is_in_it() {
+        let text = description();
+        let description: Value = serde_json::from_str(&text).expect("JSON");
+        let references = text.split("\"#/components/schemas/").skip(1);
+        for name in references.map(|rest| rest.split('"').next().expect("a name")) {
+            assert!(description["components"]["schemas"][name].is_object(), "{name}");
+        }
+    }
 }

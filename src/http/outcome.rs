@@ -1,4 +1,4 @@
-//! The handler of what became of a request, and how long a client would wait. No rule of the ledger may enter.
+//! The handler that reads the outcome of a request, and the preference to wait. Must not contain rules of the ledger.
 
 use std::time::{Duration, Instant};
 
@@ -13,19 +13,19 @@ use uuid::Uuid;
 use super::{
     Api,
     bodies::{EntryResponse, PendingResponse},
+    error::ApiError,
     openapi, parameters,
-    problem::ApiError,
     query::Query,
 };
 use crate::domain::RequestId;
 
-/// The longest that a client may wait for an outcome, well below what proxies allow an answer to take.
+/// The longest wait for an outcome, well below the time limits of proxies.
 const WAIT_MAX_S: u64 = 30;
 
-/// When to ask again about what is pending.
+/// When to ask again about a pending request.
 const PENDING_RETRY_AFTER_S: u64 = 1;
 
-/// Reads what became of a request.
+/// Returns the outcome of a request.
 #[utoipa::path(
     get,
     path = "/v1/point/request/{request_id}",
@@ -51,7 +51,7 @@ pub(super) async fn outcome(
         None => api.service.outcome(user_id, request_id).await?,
     };
     let mut response = HttpResponse::Ok();
-    // Not where too many wait already, or the server stops.
+    // Absent when too many requests wait already, or the server stops.
     if let Some(limit) = wait.filter(|limit| found.is_some() || asked.elapsed() >= *limit) {
         let applied = format!("wait={}", limit.as_secs());
         response.insert_header((HeaderName::from_static("preference-applied"), applied));
@@ -64,8 +64,8 @@ pub(super) async fn outcome(
     })
 }
 
-/// `Prefer: wait=SECONDS` among other preferences (RFC 7240 §4.3), at most [`WAIT_MAX_S`], which is also what
-/// `wait` alone stands for. What can't be read is no preference.
+/// Reads `Prefer: wait=SECONDS` among other preferences (RFC 7240 §4.3). The limit is [`WAIT_MAX_S`], which is also the
+/// meaning of `wait` alone. A preference that can't be read is ignored.
 pub(super) fn preferred_wait(request: &HttpRequest) -> Option<Duration> {
     let values = request.headers().get_all("Prefer").filter_map(|value| value.to_str().ok());
     let mut preferences = values.flat_map(|value| value.split(','));

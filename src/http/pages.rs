@@ -1,4 +1,5 @@
-//! The pages for people: the problems, and the interactive description. No page may need another server.
+//! The handlers of the pages for people: the problems and the interactive description. Must not contain a link to another
+//! server.
 
 use std::sync::{Arc, LazyLock};
 
@@ -10,17 +11,29 @@ use actix_web::{
 use maud::{DOCTYPE, Markup, html};
 use utoipa_swagger_ui::Config;
 
-use super::{catalogue::Kind, openapi, parameters, problem::ApiError};
+use super::{catalogue::Kind, error::ApiError, openapi, parameters};
 
-/// What a page may load, and from where: nothing but this service's own files (CSP Level 3).
+/// Allows a page to load the files of this service only (CSP Level 3).
 const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; \
      img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
-/// How long a browser may keep a file that changes with the version only.
+/// How long a browser may keep a file. Files change only with the version.
 const FILE_CACHING: &str = "max-age=3600";
 
-/// The files that the pages need.
-pub(super) const FILES: [&str; 4] = ["docs.js", "pages.css", "swagger-ui-bundle.js", "swagger-ui.css"];
+/// The files that the pages need, by name.
+pub(super) const FILES: [(&str, Source); 4] = [
+    ("docs.js", Source::Ours { media_type: "text/javascript", text: include_str!("assets/docs.js") }),
+    ("pages.css", Source::Ours { media_type: "text/css", text: include_str!("assets/pages.css") }),
+    ("swagger-ui-bundle.js", Source::SwaggerUi),
+    ("swagger-ui.css", Source::SwaggerUi),
+];
+
+/// Where a file comes from.
+#[derive(Clone, Copy)]
+pub(super) enum Source {
+    Ours { media_type: &'static str, text: &'static str },
+    SwaggerUi,
+}
 
 /// The API's description as OpenAPI 3.1.
 #[utoipa::path(
@@ -39,7 +52,7 @@ pub(super) async fn description() -> HttpResponse {
     HttpResponse::Ok().content_type("application/json").body(DESCRIPTION.clone())
 }
 
-/// The API's description to read and to try.
+/// The API's description, to read and to try.
 #[utoipa::path(
     get,
     path = "/docs",
@@ -59,16 +72,16 @@ pub(super) async fn docs() -> HttpResponse {
     })
 }
 
-/// The files that the pages are made with.
+/// A file that the pages need.
 #[utoipa::path(
     get,
     path = "/docs/{file}",
     tag = "Description",
     params(parameters::FilePath),
     responses(
-        (status = 200, description = "The file; Swagger UI's come compressed.", content(
+        (status = 200, description = "The file. The files of Swagger UI are compressed.", content(
             (String = "text/css"), (String = "text/javascript"),
-        ), headers(("Content-Encoding" = Option<String>, description = "`gzip` for Swagger UI's files."))),
+        ), headers(("Content-Encoding" = Option<String>, description = "`gzip` for the files of Swagger UI."))),
         openapi::PathProblems,
     ),
 )]
@@ -77,23 +90,21 @@ pub(super) async fn file(request: HttpRequest) -> Result<HttpResponse, ApiError>
     let mut response = HttpResponse::Ok();
     response.insert_header((header::CACHE_CONTROL, FILE_CACHING));
     response.insert_header((header::X_CONTENT_TYPE_OPTIONS, "nosniff"));
-    match name {
-        "docs.js" => {
-            return Ok(response.content_type("text/javascript").body(include_str!("assets/docs.js")));
+    let (_, source) = FILES.iter().find(|(known, _)| *known == name).ok_or(ApiError::NotFound)?;
+    match source {
+        Source::Ours { media_type, text } => Ok(response.content_type(*media_type).body(*text)),
+        Source::SwaggerUi => {
+            let found = utoipa_swagger_ui::serve(name, Arc::new(Config::default())).ok().flatten();
+            let file = found.ok_or(ApiError::NotFound)?;
+            if file.gzpipped {
+                response.insert_header(ContentEncoding::Gzip);
+            }
+            Ok(response.content_type(file.content_type).body(file.bytes.into_owned()))
         }
-        "pages.css" => return Ok(response.content_type("text/css").body(include_str!("assets/pages.css"))),
-        _ if FILES.contains(&name) => {}
-        _ => return Err(ApiError::NotFound),
     }
-    let found = utoipa_swagger_ui::serve(name, Arc::new(Config::default())).ok().flatten();
-    let file = found.ok_or(ApiError::NotFound)?;
-    if file.gzpipped {
-        response.insert_header(ContentEncoding::Gzip);
-    }
-    Ok(response.content_type(file.content_type).body(file.bytes.into_owned()))
 }
 
-/// Every kind of problem.
+/// Lists every kind of problem.
 #[utoipa::path(
     get,
     path = "/problems",
@@ -108,17 +119,17 @@ pub(super) async fn problems() -> HttpResponse {
             main {
                 h1 { "Problems" }
                 p {
-                    "What point-system could not do, it says as " code { "application/problem+json" }
-                    " (RFC 9457). The member " code { "type" } " never changes: programs compare it. "
-                    "It is also the path of a page that says what the problem means and what to do."
+                    "Errors are " code { "application/problem+json" } " (RFC 9457). Compare the member "
+                    code { "type" } ": it never changes. It is also the path of a page that says what the problem means "
+                    "and what to do."
                 }
                 ul {
-                    @for about in Kind::ALL.iter().map(|kind| kind.about()) {
+                    @for row in Kind::ALL.iter().map(|kind| kind.row()) {
                         li {
-                            a href=(about.path()) { (about.title) } " "
-                            span.status { (about.status.as_u16()) }
+                            a href=(row.path()) { (row.title) } " "
+                            span.status { (row.status.as_u16()) }
                             br;
-                            (about.meaning)
+                            (row.meaning)
                         }
                     }
                 }
@@ -127,7 +138,7 @@ pub(super) async fn problems() -> HttpResponse {
     })
 }
 
-/// What a kind of problem means, and what to do about it.
+/// Explains a kind of problem, and what to do about it.
 #[utoipa::path(
     get,
     path = "/problems/{kind}",
@@ -141,19 +152,19 @@ pub(super) async fn problems() -> HttpResponse {
 pub(super) async fn problem(request: HttpRequest) -> Result<HttpResponse, ApiError> {
     let slug = request.match_info().get("kind").unwrap_or_default();
     let kind = Kind::from_slug(slug).ok_or(ApiError::NotFound)?;
-    let about = kind.about();
+    let row = kind.row();
     let example = serde_json::to_string_pretty(&kind.example().problem()).expect("JSON");
     Ok(page(&html! {
-        (head(about.title, &["/docs/pages.css"]))
+        (head(row.title, &["/docs/pages.css"]))
         body {
             (nav())
             main {
-                h1 { (about.title) }
-                p.status { (about.status) }
+                h1 { (row.title) }
+                p.status { (row.status) }
                 h2 { "What it means" }
-                p { (about.meaning) }
+                p { (row.meaning) }
                 h2 { "What to do" }
-                p { (about.advice) }
+                p { (row.advice) }
                 h2 { "Example" }
                 pre { (example) }
             }

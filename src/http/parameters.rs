@@ -1,4 +1,4 @@
-//! The parameters of every operation, as the API's description has them. No handler may enter.
+//! The parameters of every endpoint, as the API's description has them. Must not contain handlers.
 
 use serde_json::{Value, json};
 use utoipa::{
@@ -12,7 +12,7 @@ use utoipa::{
 
 use super::schema;
 
-/// A set of parameters: the name of each, where it is, its schema, what it is for, an example unless trying it
+/// A set of parameters: the name of each, its place, its schema, its description, and an example unless a try with it
 /// takes long.
 macro_rules! parameters {
     ($(#[$doc:meta])* $set:ident: $(($name:literal, $place:expr, $schema:expr, $description:literal $(, $example:literal)?))*) => {
@@ -28,63 +28,63 @@ macro_rules! parameters {
 }
 
 parameters! {
-    /// Of a change.
+    /// The headers of a change.
     ChangeHeaders:
-    ("Idempotency-Key", HEADER, schema::idempotency_key(), "Whatever is sent again with the same key counts once. \
-        A key belongs to its user and stands for one change; with `Prefer: wait`, another change under it is \
-        refused with `422`.", "order-7")
-    ("Prefer", HEADER, Object::with_type(Type::String), "`wait` (RFC 7240 §4.3): apply the change before the \
-        answer, past the queue, and say what came of it. Other preferences change nothing.", "wait")
+    ("Idempotency-Key", HEADER, schema::idempotency_key(), "A request that is sent again with the same key counts \
+        once. A key belongs to its user and stands for one change. With `Prefer: wait`, another change with this key \
+        gets `422`.", "order-7")
+    ("Prefer", HEADER, Object::with_type(Type::String), "`wait` (RFC 7240 §4.3): skip the queue, apply the \
+        change before the answer, and return the outcome. Other preferences change nothing.", "wait")
 }
 
 parameters! {
-    /// Of a batch.
+    /// The headers of a batch.
     BatchHeaders:
-    ("Idempotency-Key", HEADER, schema::idempotency_key(), "With it the batch may be sent again: an operation \
-        without a `key` of its own counts once by its place in the batch.", "payday-11")
+    ("Idempotency-Key", HEADER, schema::idempotency_key(), "Makes the batch safe to send again: an operation \
+        without its own `key` is identified by this key and its place in the batch.", "payday-11")
 }
 
 parameters! {
-    /// Of a read.
+    /// The query of a balance.
     BalanceQuery:
     ("id", QUERY, schema::user_id(), "The user.", 1)
-    ("at", OPTION, schema::time(), "When: the balance as it was then.", "2026-11-23T03:00:00Z")
+    ("at", OPTION, schema::time(), "Returns the balance at this time.", "2026-11-23T03:00:00Z")
 }
 
 parameters! {
-    /// Of a page of the log.
+    /// The query of a page of the log.
     LogQuery:
     ("id", QUERY, schema::user_id(), "The user.", 1)
-    ("limit", OPTION, schema::limit(), "How many entries at most.", 50)
+    ("limit", OPTION, schema::limit(), "The most entries to return.", 50)
     ("before", OPTION, schema::seq(), "Only entries with a smaller `seq`.", 51)
-    ("from", OPTION, schema::time(), "Only entries from this time on.", "2026-11-01T00:00:00Z")
-    ("to", OPTION, schema::time(), "Only entries before this time.", "2026-12-01T00:00:00Z")
-    ("status", OPTION, schema::status(), "Only entries that came to this.", "rejected")
+    ("from", OPTION, schema::time(), "Only entries decided at this time or later.", "2026-11-01T00:00:00Z")
+    ("to", OPTION, schema::time(), "Only entries decided before this time.", "2026-12-01T00:00:00Z")
+    ("status", OPTION, schema::status(), "Only entries with this status.", "rejected")
 }
 
 parameters! {
-    /// Of the outcome of a request.
+    /// The parameters of the outcome of a request.
     OutcomePath:
-    ("request_id", PATH, schema::request_id(), "The id that the request was answered with.",
+    ("request_id", PATH, schema::request_id(), "The request id from the response.",
         "01935b5a-4c00-7000-8000-000000000001")
     ("id", QUERY, schema::user_id(), "The user.", 1)
-    ("Prefer", HEADER, Object::with_type(Type::String), "`wait=SECONDS` (RFC 7240 §4.3): answer when it is \
-        decided, or after that long, at most 30: `wait=10`.")
+    ("Prefer", HEADER, Object::with_type(Type::String), "`wait=SECONDS` (RFC 7240 §4.3): answer as soon as \
+        the request is decided, or after this time, at most 30 seconds. Example: `wait=10`.")
 }
 
 parameters! {
-    /// Of a page's file.
+    /// The path of a file that the pages need.
     FilePath:
     ("file", PATH, schema::file(), "The name of the file.", "docs.js")
 }
 
 parameters! {
-    /// Of a problem's page.
+    /// The path of the page of a problem.
     KindPath:
     ("kind", PATH, schema::slug(), "The last part of a problem's `type`.", "insufficient-points")
 }
 
-/// Where a parameter is, and whether it must be there.
+/// The place of a parameter, and whether it is required.
 type Place = (ParameterIn, Required);
 
 const HEADER: Place = (ParameterIn::Header, Required::False);

@@ -1,4 +1,4 @@
-//! The handlers of points. No rule of the ledger may enter.
+//! The handlers of changes and balances. Must not contain rules of the ledger.
 
 use std::time::Duration;
 
@@ -10,10 +10,10 @@ use tokio::time::timeout;
 use super::{
     Api,
     bodies::{BalanceResponse, ChangeRequest, EntryResponse, PendingResponse},
+    error::ApiError,
     examples, openapi,
     outcome::preferred_wait,
     parameters,
-    problem::ApiError,
     query::Query,
     sent::Sent,
     traffic,
@@ -25,12 +25,12 @@ use crate::domain::{
 /// The longest body.
 pub(super) const BODY_MAX_BYTES: usize = 16 * 1024;
 
-/// The longest that a body may take to arrive.
+/// The time limit for a body to arrive.
 pub(super) const BODY_TIMEOUT_S: u64 = 10;
 
 pub(super) const IDEMPOTENCY_KEY: &str = "Idempotency-Key";
 
-/// Adds points to a user, who comes into being with the first of them.
+/// Adds points to a user. The first change creates the user.
 #[utoipa::path(
     post,
     path = "/v1/point/add",
@@ -47,7 +47,7 @@ pub(super) async fn add(
     change(Action::Add, &request, body, &api).await
 }
 
-/// Subtracts points from a user who has as many.
+/// Subtracts points from a user who has enough.
 #[utoipa::path(
     post,
     path = "/v1/point/subtract",
@@ -64,14 +64,14 @@ pub(super) async fn subtract(
     change(Action::Subtract, &request, body, &api).await
 }
 
-/// Reads a user's points.
+/// Returns a user's balance.
 #[utoipa::path(
     get,
     path = "/v1/point",
     tag = "Points",
     params(parameters::BalanceQuery),
     responses(
-        (status = 200, description = "The balance as of the last change that was applied.", body = BalanceResponse,
+        (status = 200, description = "The balance after the last applied change or, with `at`, at that time.", body = BalanceResponse,
          example = json!(examples::balance())),
         openapi::BalanceProblems,
     ),
@@ -84,7 +84,7 @@ pub(super) async fn balance(request: HttpRequest, api: web::Data<Api>) -> Result
     Ok(found_balance(&found))
 }
 
-/// The user that a request to read asks for, and the time where it is not now.
+/// Reads which balance a request asks for: the user, and the time unless it is now.
 ///
 /// # Errors
 /// [`ApiError::InvalidField`].
@@ -93,7 +93,7 @@ pub fn requested_balance(request: &HttpRequest) -> Result<(UserId, Option<Timest
     Ok((query.user_id()?, query.time("at")?))
 }
 
-/// The answer to a request to read.
+/// The answer to a request for a balance.
 #[must_use]
 pub fn found_balance(balance: &Balance) -> HttpResponse {
     let Balance { user_id, point, seq, updated_at } = balance;
@@ -105,7 +105,7 @@ pub fn found_balance(balance: &Balance) -> HttpResponse {
     })
 }
 
-/// Queues the change, or, where the client waits for it (RFC 7240 §4.3), applies it at once.
+/// Queues the change, or applies it at once if the client waits for it (RFC 7240 §4.3).
 async fn change(
     action: Action,
     request: &HttpRequest,
@@ -124,7 +124,7 @@ async fn change(
     Ok(queued(sent.user_id, sent.request_id))
 }
 
-/// The change that a request asks for, valid.
+/// Reads the change that a request asks for.
 ///
 /// # Errors
 /// [`ApiError`], naming the field or the header at fault.
@@ -136,7 +136,7 @@ pub async fn requested_change(
     parse(action, request, &read(request, body, BODY_MAX_BYTES).await?)
 }
 
-/// The answer to a change that is in the queue, and where its outcome will be.
+/// The answer to a change that is in the queue, with the path of its outcome.
 #[must_use]
 pub fn queued(user_id: UserId, request_id: RequestId) -> HttpResponse {
     let sent = Sent { user_id, request_id };
@@ -145,7 +145,7 @@ pub fn queued(user_id: UserId, request_id: RequestId) -> HttpResponse {
         .json(PendingResponse::from(request_id))
 }
 
-/// A body of JSON, of at most `limit_bytes`.
+/// Reads a body of JSON of at most `limit_bytes`.
 pub(super) async fn read(
     request: &HttpRequest,
     body: web::Payload,
@@ -181,29 +181,28 @@ fn parse(action: Action, request: &HttpRequest, body: &[u8]) -> Result<Delta, Ap
     Ok(Delta { request_id, user_id, action, point, reason, requested_at, traceparent })
 }
 
-/// In microseconds, as PostgreSQL keeps it: a replayed answer is then the first one.
+/// The current time in microseconds, the precision of PostgreSQL: a replayed answer then equals the first one.
 pub(super) fn now() -> Timestamp {
     Timestamp::now().round(Unit::Microsecond).expect("far from the end of time")
 }
 
-/// An array would do for the reader of JSON as well.
-pub(super) fn expect_object(body: &[u8]) -> Result<(), ApiError> {
-    if body.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'{') {
-        return Ok(());
-    }
-    Err(ApiError::MalformedBody("a JSON object was expected".to_owned()))
+/// Refuses everything but an object: the JSON reader would also accept an array.
+pub(super) fn expect_object(json: &[u8]) -> Result<(), String> {
+    let begins = json.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'{');
+    if begins { Ok(()) } else { Err("a JSON object is expected".to_owned()) }
 }
 
 fn parse_json(body: &[u8]) -> Result<ChangeRequest<'_>, ApiError> {
-    expect_object(body)?;
+    expect_object(body).map_err(ApiError::MalformedBody)?;
     let mut json = serde_json::Deserializer::from_slice(body);
     let change = serde_path_to_error::deserialize(&mut json).map_err(|error| {
         let field = error.path().to_string();
         match (error.inner().classify(), field.as_str()) {
             (serde_json::error::Category::Data, "reason") => ApiError::invalid("reason", Reason::RULE),
-            (serde_json::error::Category::Data, field) if field != "." => {
-                ApiError::invalid(field, "is not a field of this request: user_id, point and reason are")
-            }
+            (serde_json::error::Category::Data, field) if field != "." => ApiError::invalid(
+                field,
+                "is not a field of this request, which takes user_id, point and reason",
+            ),
             _ => ApiError::MalformedBody(error.inner().to_string()),
         }
     })?;
@@ -211,7 +210,7 @@ fn parse_json(body: &[u8]) -> Result<ChangeRequest<'_>, ApiError> {
     Ok(change)
 }
 
-/// The answer to a change that was decided at once, now or when its key was first used.
+/// The answer to a change with `Prefer: wait`, which is decided now or was decided when its key was first used.
 fn applied(delta: &Delta, outcome: &Outcome) -> Result<HttpResponse, ApiError> {
     let Outcome { entry, replayed } = outcome;
     if !delta.same_change(&entry.delta) {
@@ -235,7 +234,7 @@ fn applied(delta: &Delta, outcome: &Outcome) -> Result<HttpResponse, ApiError> {
     Ok(response)
 }
 
-/// The value of a header that may be sent once.
+/// Reads a header that may appear once.
 pub(super) fn header_text<'a>(
     request: &'a HttpRequest,
     name: &'static str,

@@ -1,21 +1,20 @@
-//! What is asked of a node rather than of the service: alive, ready, metrics. No handler of points may enter.
+//! The handlers about a node rather than the service: the probes, and the metrics. Must not contain anything about points.
 
 use std::{io, net::TcpListener, sync::Arc, time::Duration};
 
 use actix_web::{
     App, HttpResponse, ResponseError,
     http::header::{self, CacheControl, CacheDirective, HeaderValue},
-    web::{self, ServiceConfig},
+    web,
 };
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 use utoipa::ToSchema;
 
 use super::{
-    auth::Needs::Nothing,
-    get, not_found, openapi,
-    problem::ApiError,
-    schema,
+    endpoints,
+    error::ApiError,
+    not_found, openapi, schema,
     server::{self, HttpLimits},
 };
 use crate::{
@@ -23,7 +22,7 @@ use crate::{
     ops::health::{Condition, Duty, Health, Report, Seen},
 };
 
-/// What `/readyz` answers where the node is ready.
+/// The answer of a node that is ready.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Readiness)]
 pub(super) struct ReadinessResponse {
@@ -33,47 +32,67 @@ pub(super) struct ReadinessResponse {
     node: NodeResponse,
 }
 
-/// A node: a member of what it answers, and of the problem where it is not ready.
+/// The state of a node, which is a part of the answer when it is ready and of the problem when it is not.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Node)]
 pub struct NodeResponse {
     #[schema(schema_with = schema::role)]
     role: &'static str,
-    #[schema(schema_with = schema::node_state)]
-    state: &'static str,
+    #[schema(inline)]
+    state: NodeState,
     rabbitmq: DependencyResponse,
     postgresql: DependencyResponse,
-    /// Partitions where changes were accepted and no worker takes them.
+    /// The partitions that accept changes but have no worker that takes them.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schema(required = false)]
     silent_partitions: Vec<u16>,
 }
 
-/// What a node needs, whether it is there, and since when.
+/// What the node can do; `detail` explains it.
+#[derive(Clone, Copy, Debug, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+enum NodeState {
+    Starting,
+    Ready,
+    Degraded,
+    Unable,
+    Stopping,
+}
+
+/// A server that a node needs, and since when it is in this state.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Dependency)]
 struct DependencyResponse {
-    #[schema(schema_with = schema::dependency_state)]
-    state: &'static str,
+    #[schema(inline)]
+    state: DependencyState,
     #[schema(schema_with = schema::time)]
     since: jiff::Timestamp,
+}
+
+/// PostgreSQL is `read_only` when it answers but accepts no writes, as a standby does.
+#[derive(Clone, Copy, Debug, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+enum DependencyState {
+    Up,
+    Down,
+    ReadOnly,
 }
 
 impl From<Seen> for DependencyResponse {
     fn from(seen: Seen) -> Self {
         let state = match (seen.up, seen.read_only) {
-            (true, _) => "up",
-            (false, true) => "read_only",
-            (false, false) => "down",
+            (true, _) => DependencyState::Up,
+            (false, true) => DependencyState::ReadOnly,
+            (false, false) => DependencyState::Down,
         };
         Self { state, since: seen.since }
     }
 }
 
-/// Serves `/metrics`, `/livez` and `/readyz`, and nothing else, until `ended` is cancelled.
+/// Serves the operations listener, which has the probes and the metrics only, until `ended` is cancelled.
 ///
 /// # Errors
-/// Where the listener can't be used.
+/// The listener can't be used.
 pub async fn serve_operations(
     listener: TcpListener,
     health: Arc<Health>,
@@ -84,8 +103,7 @@ pub async fn serve_operations(
     let server = server::start(listener, HttpLimits::for_operations(), Duration::ZERO, move || {
         App::new()
             .app_data(health.clone())
-            .configure(probes)
-            .service(get("/metrics", Nothing, exposition))
+            .configure(endpoints::operations)
             .default_service(web::to(not_found))
     })?;
     let handle = server.handle();
@@ -97,19 +115,14 @@ pub async fn serve_operations(
     server.await
 }
 
-/// `/livez` and `/readyz`.
-pub(super) fn probes(config: &mut ServiceConfig) {
-    config.service(get("/livez", Nothing, livez)).service(get("/readyz", Nothing, readyz));
-}
-
-/// Whether the process answers.
+/// Tells whether the process answers.
 ///
-/// That it answers is the answer: what a node needs may come back, and a restart brings back nothing.
+/// It does not check RabbitMQ or PostgreSQL: a restart would not bring them back.
 #[utoipa::path(
     get,
     path = "/livez",
     tag = "Service",
-    responses((status = 200, description = "It does.", content_type = "text/plain", body = String,
+    responses((status = 200, description = "The process answers.", content_type = "text/plain", body = String,
         headers(("Cache-Control" = String, description = "`no-store`.")), example = "live")),
 )]
 pub(super) async fn livez() -> HttpResponse {
@@ -119,7 +132,7 @@ pub(super) async fn livez() -> HttpResponse {
         .body("live")
 }
 
-/// Whether this node can do its work.
+/// Tells whether this node can do its work.
 #[utoipa::path(get, path = "/readyz", tag = "Service", responses(openapi::ReadinessAnswers))]
 pub(super) async fn readyz(health: web::Data<Health>) -> HttpResponse {
     let report = health.report();
@@ -132,11 +145,13 @@ pub(super) async fn readyz(health: web::Data<Health>) -> HttpResponse {
     response
 }
 
+/// The answer of a node that is ready.
 pub(super) fn readiness(report: &Report) -> ReadinessResponse {
     let (node, detail) = node(report);
     ReadinessResponse { detail, node }
 }
 
+/// The answer of a node that is not ready.
 pub(super) fn not_ready(report: &Report) -> ApiError {
     let (node, detail) = node(report);
     ApiError::NotReady { detail, node: Box::new(node) }
@@ -154,37 +169,43 @@ fn node(report: &Report) -> (NodeResponse, String) {
     (node, detail)
 }
 
-fn described(report: &Report) -> (&'static str, String) {
+fn described(report: &Report) -> (NodeState, String) {
     let (state, detail) = match (report.condition, report.duty) {
-        (Condition::Starting, _) => ("starting", "waiting for RabbitMQ, PostgreSQL and its migrations"),
-        (Condition::Ready, _) => ("ready", "everything is up"),
+        (Condition::Starting, _) => {
+            (NodeState::Starting, "waiting for RabbitMQ, PostgreSQL and its migrations")
+        }
+        (Condition::Ready, _) => (NodeState::Ready, "everything is up"),
         (Condition::Degraded, _) if !report.silent.is_empty() => {
             let partitions: Vec<String> = report.silent.iter().map(ToString::to_string).collect();
             let partitions = partitions.join(", ");
             return (
-                "degraded",
-                format!("changes are accepted, and no worker takes those of partition {partitions}"),
+                NodeState::Degraded,
+                format!("changes are accepted, but no worker takes the changes of partition {partitions}"),
             );
         }
         (Condition::Degraded, _) => {
-            ("degraded", "changes are queued; reads and changes with Prefer: wait are refused")
+            (NodeState::Degraded, "changes are queued; reads and changes with Prefer: wait are refused")
         }
-        (Condition::Unable, Duty::Serve) => {
-            ("unable", "queued changes are refused; what needs PostgreSQL alone goes on where that is up")
+        (Condition::Unable, Duty::Serve) => (
+            NodeState::Unable,
+            "queued changes are refused; reads and changes with Prefer: wait go on if PostgreSQL is up",
+        ),
+        (Condition::Unable, Duty::Work) => {
+            (NodeState::Unable, "nothing is applied; the queue keeps new changes")
         }
-        (Condition::Unable, Duty::Work) => ("unable", "nothing is applied; the queue keeps what comes"),
-        (Condition::Stopping, _) => ("stopping", "what is in hand is finished, and no more is taken"),
+        (Condition::Stopping, _) => (NodeState::Stopping, "the node finishes its work and accepts no more"),
     };
     (state, detail.to_owned())
 }
 
-async fn exposition() -> HttpResponse {
+/// Returns the metrics in the text format of Prometheus.
+pub(super) async fn exposition() -> HttpResponse {
     match metrics::render() {
         Ok(text) => {
             HttpResponse::Ok().insert_header((header::CONTENT_TYPE, metrics::CONTENT_TYPE)).body(text)
         }
         Err(error) => {
-            log::error!("the metrics can't be written: {error}");
+            log::error!("the metrics can't be rendered: {error}");
             HttpResponse::InternalServerError().finish()
         }
     }

@@ -1,27 +1,26 @@
-//! The parameters of a query, read strictly: none that is unknown, none twice. No handler may enter.
+//! The strict reader of query parameters: it accepts no unknown parameter, and none twice. Must not contain handlers.
 
 use std::borrow::Cow;
 
 use actix_web::HttpRequest;
 use jiff::Timestamp;
 
-use super::problem::ApiError;
+use super::error::ApiError;
 use crate::domain::{UserId, whole_number};
 
-/// What a time must be.
-const TIME_RULE: &str =
-    "must be a time of RFC 3339 such as 2026-11-01T00:00:00Z, where a + is written as %2B";
+/// The rule for times.
+const TIME_RULE: &str = "must be an RFC 3339 time such as 2026-11-01T00:00:00Z, with + written as %2B";
 
 /// The parameters of a request, by name.
 pub(super) struct Query<'a>(Vec<(&'static str, Cow<'a, str>)>);
 
 impl<'a> Query<'a> {
-    /// Reads the parameters of a request, which may have those of `names`, each once.
+    /// Reads the parameters of a request. Each of `names` may appear once, and no other.
     pub(super) fn of(request: &'a HttpRequest, names: &[&'static str]) -> Result<Self, ApiError> {
         let mut found: Vec<(&'static str, _)> = Vec::new();
         for (name, value) in url::form_urlencoded::parse(request.query_string().as_bytes()) {
             let Some(known) = names.iter().find(|known| **known == name) else {
-                let rule = format!("is not a parameter of this request, which has {}", names.join(", "));
+                let rule = format!("is not a parameter of this request, which takes {}", names.join(", "));
                 return Err(ApiError::invalid(&name, rule));
             };
             if found.iter().any(|(earlier, _)| earlier == known) {
@@ -32,9 +31,9 @@ impl<'a> Query<'a> {
         Ok(Self(found))
     }
 
-    /// The parameter `id`, which each request about a user has.
+    /// The user whom the parameter `id` names.
     pub(super) fn user_id(&self) -> Result<UserId, ApiError> {
-        let id = self.get("id").ok_or_else(|| ApiError::invalid("id", "is required, once"))?;
+        let id = self.get("id").ok_or_else(|| ApiError::invalid("id", "is required"))?;
         let id = whole_number(id).ok_or_else(|| ApiError::invalid("id", UserId::RULE))?;
         Ok(UserId::new("id", id)?)
     }
@@ -46,14 +45,14 @@ impl<'a> Query<'a> {
         })
     }
 
-    /// A time. Years have four digits, so none is out of PostgreSQL's range.
+    /// A time. Years have four digits, so every time is within PostgreSQL's range.
     pub(super) fn time(&self, name: &'static str) -> Result<Option<Timestamp>, ApiError> {
         self.parsed(name, TIME_RULE, |text| {
             text.parse().ok().filter(|_| text.starts_with(|first: char| first.is_ascii_digit()))
         })
     }
 
-    /// What `parse` makes of a parameter that was sent.
+    /// Parses a parameter, unless it is absent.
     pub(super) fn parsed<T>(
         &self,
         name: &'static str,

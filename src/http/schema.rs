@@ -1,4 +1,4 @@
-//! The schemas of values that are in many bodies, with the domain's own limits. No handler may enter.
+//! The schemas of values that several bodies share, with the limits of the domain. Must not contain handlers.
 
 use serde_json::json;
 use utoipa::openapi::{
@@ -13,7 +13,7 @@ use crate::{
 };
 
 pub(super) fn user_id() -> Object {
-    whole_number("Whose points.", 1, i64::MAX, 1)
+    whole_number("The user.", 1, i64::MAX, 1)
 }
 
 pub(super) fn point() -> Object {
@@ -25,11 +25,11 @@ pub(super) fn balance() -> Object {
 }
 
 pub(super) fn seq() -> Object {
-    whole_number("The place in the user's log, without gaps from 1 on.", 1, i64::MAX, 2)
+    whole_number("The place in the user's log: 1, 2, 3, ... without gaps.", 1, i64::MAX, 2)
 }
 
 pub(super) fn reason() -> Object {
-    text("Why, in your words: characters other than control characters.", "welcome")
+    text("Your reason, without control characters.", "welcome")
         .min_length(Some(1))
         .max_length(Some(REASON_MAX_CHARS))
         .pattern(Some(r"^[^\u0000-\u001f\u007f-\u009f]*$"))
@@ -37,19 +37,19 @@ pub(super) fn reason() -> Object {
 }
 
 pub(super) fn idempotency_key() -> Object {
-    text("Visible ASCII characters, with spaces between them if you like.", "order-7")
+    text("Visible ASCII characters; spaces may stand between them.", "order-7")
         .min_length(Some(1))
         .max_length(Some(KEY_MAX_BYTES))
         .pattern(Some("^[!-~]([ -~]*[!-~])?$"))
         .build()
 }
 
-/// The same where it may be left out, and null is as good as that.
+/// A reason that may be absent or null.
 pub(super) fn optional_reason() -> Object {
     optional(reason())
 }
 
-/// A text that is always the same.
+/// A constant text.
 pub(super) fn constant(value: &'static str) -> Object {
     one_of([value])
 }
@@ -89,14 +89,14 @@ pub(super) fn seconds() -> Object {
     ObjectBuilder::new().schema_type(Type::Integer).minimum(Some(1)).build()
 }
 
-/// The name of one of the pages' files.
+/// The name of a file that the pages need.
 pub(super) fn file() -> Object {
-    one_of(FILES)
+    one_of(FILES.map(|(name, _)| name))
 }
 
-/// The last part of a problem's type.
+/// The last part of the type of a problem.
 pub(super) fn slug() -> Object {
-    one_of(Kind::ALL.iter().map(|kind| kind.about().slug))
+    one_of(Kind::ALL.iter().map(|kind| kind.row().slug))
 }
 
 /// The operations of a batch.
@@ -115,26 +115,13 @@ pub(super) fn operations() -> Array {
     ArrayBuilder::new().items(operation).min_items(Some(1)).max_items(Some(OPERATIONS_MAX)).build()
 }
 
-pub(super) fn operation_status() -> Object {
-    one_of(["pending", "refused", "unknown"])
-}
-
 pub(super) fn role() -> Object {
     one_of([Duty::Serve.as_str(), Duty::Work.as_str()])
 }
 
-pub(super) fn node_state() -> Object {
-    one_of(["starting", "ready", "degraded", "unable", "stopping"])
-}
-
-/// PostgreSQL is `read_only` where it answers but can't be written to, as a standby.
-pub(super) fn dependency_state() -> Object {
-    one_of(["up", "down", "read_only"])
-}
-
-/// The entries of a page.
+/// The number of entries of a page.
 pub(super) fn limit() -> Object {
-    whole_number("How many entries at most.", 1, PAGE_MAX.into(), 50)
+    whole_number("The most entries to return.", 1, PAGE_MAX.into(), 50)
 }
 
 pub(super) fn time() -> Object {

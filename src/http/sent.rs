@@ -1,15 +1,16 @@
-//! A change that was sent on and may count: what its sender is told. Must not contain a rule of the ledger.
+//! A change that went to the queue or the database and may count, and what its sender learns. Must not contain rules of
+//! the ledger.
 
-use super::problem::ApiError;
+use super::error::ApiError;
 use crate::{
     domain::{RequestId, ServiceError, UserId},
     queue::PublishError,
 };
 
-/// A change that may count, by what its outcome can be asked for.
+/// A change that may count: the ids that a request for its outcome needs.
 #[derive(Clone, Copy, Debug)]
 pub struct Sent {
-    /// Whose points.
+    /// The user.
     pub user_id: UserId,
     /// The id of the change.
     pub request_id: RequestId,
@@ -22,7 +23,7 @@ impl Sent {
         format!("/v1/point/request/{request_id}?id={user_id}")
     }
 
-    /// What the sender is told where the change could not be queued.
+    /// The error for a change that is not known to be queued.
     pub(super) fn not_queued(self, error: &PublishError) -> ApiError {
         match error {
             PublishError::Unavailable(_) => ApiError::QueueUnavailable(self),
@@ -30,7 +31,7 @@ impl Sent {
         }
     }
 
-    /// What the sender is told where the change was waited for and is not known to be applied.
+    /// The error for a change with `Prefer: wait` that is not known to be applied.
     pub(super) fn not_applied(self, error: ServiceError) -> ApiError {
         match ApiError::from(error) {
             ApiError::DatabaseUnavailable(_) => ApiError::DatabaseUnavailable(Some(self)),

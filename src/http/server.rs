@@ -1,5 +1,4 @@
-//! The server beneath a listener: how many connections it keeps open, their deadlines, and how it stops. Must not
-//! contain routes.
+//! The server of a listener: its limit of connections, their deadlines, and its shutdown. Must not contain routes.
 
 use std::{
     future::ready, io, net::TcpListener, num::NonZero, rc::Rc, thread::available_parallelism, time::Duration,
@@ -15,35 +14,35 @@ use tokio::net::TcpStream;
 
 use super::connection::{Activity, Connection, Silence, Slots};
 
-/// The longest that a client may take to send the head of a request, each of a connection alike.
+/// The time limit for a client to send the head of a request, the same for every request of a connection.
 const REQUEST_HEAD_TIMEOUT_S: u64 = 10;
 
-/// The longest that a client may take to close a connection that the server has closed.
+/// The time limit for a client to close a connection that the server has closed.
 const DISCONNECT_TIMEOUT_S: u64 = 1;
 
-/// How long a connection may be idle by default: longer than load balancers keep theirs.
+/// How long a connection may be idle by default: longer than load balancers keep idle connections.
 pub const KEEP_ALIVE_S: u64 = 75;
 
-/// The most connections of API clients, of about 20 KiB each.
+/// The most connections of API clients. Each takes about 20 KiB.
 const CONNECTIONS_MAX: usize = 10_000;
 
-/// The fewest that a server is of any use with.
+/// The fewest connections that make a useful server.
 const CONNECTIONS_MIN: usize = 64;
 
-/// The most connections of operators.
+/// The most connections of the operations listener.
 const OPERATIONS_CONNECTIONS_MAX: usize = 32;
 
-/// The descriptors of a process beside its clients' connections: those to PostgreSQL, at the most 39, and to
-/// RabbitMQ, the operations listener with its connections, files.
+/// The descriptors that a process needs beside its clients' connections: at most 39 connections to PostgreSQL, those to
+/// RabbitMQ, the operations listener with its connections, and files.
 const OWN_DESCRIPTORS: usize = 96 + OPERATIONS_CONNECTIONS_MAX;
 
-/// The descriptors of a thread of the server, and its connections that are about to be closed at once.
+/// The descriptors of a server thread, including its connections over the limit.
 const THREAD_DESCRIPTORS: usize = 4 + CLOSING_PER_THREAD;
 
-/// The connections of a thread beyond the limit: it closes them, and only then are more accepted.
+/// The connections over the limit that a thread accepts at a time. It closes them before it accepts more.
 const CLOSING_PER_THREAD: usize = 4;
 
-/// The most threads of the server.
+/// The most threads of a server.
 const THREADS_MAX: usize = 512;
 
 /// How a listener treats its connections.
@@ -56,11 +55,11 @@ pub struct HttpLimits {
 }
 
 impl HttpLimits {
-    /// For the API: raises the process's limit of open files as far as that is needed and allowed, and leaves room for
-    /// what else the process opens.
+    /// The limits of the API. Raises the process's limit of open files as far as needed and allowed, and reserves the
+    /// descriptors that the process needs itself.
     ///
     /// # Errors
-    /// Where the process may not open enough files.
+    /// The process may not open enough files.
     pub fn for_api(keep_alive: Duration) -> io::Result<Self> {
         let threads = available_parallelism().map_or(1, NonZero::get).min(THREADS_MAX);
         let own = OWN_DESCRIPTORS + threads * THREAD_DESCRIPTORS;
@@ -73,21 +72,21 @@ impl HttpLimits {
                 format!("the limit of open files (ulimit -n) is {descriptors}; at least {needed} are needed");
             return Err(io::Error::other(why));
         }
-        log::debug!("up to {connections} connections, as {descriptors} files may be open");
+        log::debug!("up to {connections} connections: {descriptors} files may be open");
         Ok(Self { name: "api", connections, threads, keep_alive })
     }
 
-    /// For operators.
+    /// The limits of the operations listener.
     pub(super) fn for_operations() -> Self {
         let keep_alive = Duration::from_secs(KEEP_ALIVE_S);
         Self { name: "operations", connections: OPERATIONS_CONNECTIONS_MAX, threads: 1, keep_alive }
     }
 }
 
-/// Starts to serve `app` on `listener`. Told to stop, it gives the requests under way up to `drain`.
+/// Starts to serve `app` on `listener`. A server that stops lets current requests finish within `drain`.
 ///
 /// # Errors
-/// Where the listener can't be used.
+/// The listener can't be used.
 pub(super) fn start<F, I, S, B>(
     listener: TcpListener,
     limits: HttpLimits,
@@ -111,7 +110,7 @@ where
     let stopping = builder.graceful_shutdown_signal();
     let server = builder
         .workers(threads)
-        // Beyond the limit they are closed, a few at a time: the accept loop never runs out of descriptors.
+        // Connections over the limit are closed, a few at a time: the accept loop never runs out of descriptors.
         .max_concurrent_connections(connections / threads + CLOSING_PER_THREAD)
         .shutdown_timeout(drain.as_secs() + u64::from(drain.subsec_nanos() > 0))
         .disable_signals()
@@ -129,8 +128,8 @@ where
                 }
             });
             let http = HttpService::build()
-                // A connection has its own deadlines: the dispatcher's are for the first request only, and end
-                // with a body that is not read.
+                // Connections have their own deadlines: those of the dispatcher apply to the first request only,
+                // and end with a body that is not read.
                 .keep_alive(KeepAlive::Os)
                 .client_request_timeout(Duration::ZERO)
                 .client_disconnect_timeout(Duration::from_secs(DISCONNECT_TIMEOUT_S))

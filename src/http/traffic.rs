@@ -1,4 +1,5 @@
-//! Each request is counted, timed and, where its caller traces it, logged. What it is about may not enter.
+//! The observation of requests: counts and times each one, and logs those that their callers trace. Must not contain
+//! anything about their content.
 
 use std::{cell::RefCell, collections::HashMap, rc::Rc, time::Instant};
 
@@ -14,13 +15,13 @@ use crate::{
     infra::{logging, metrics::RouteMetrics},
 };
 
-/// The route of a request to none: what clients make up may not become a label.
+/// The label of requests without a route: a path that a client makes up must not become a label.
 const UNMATCHED: &str = "unmatched";
 
-/// W3C Trace Context §3.2. As a value, since a text would be parsed anew for each request.
+/// The header of W3C Trace Context §3.2, parsed once instead of for each request.
 static TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
-/// The routes that were asked for. Each thread has its own, so that none waits for another.
+/// The metrics of the routes seen so far. Each thread has its own, so that none waits for another.
 pub(super) struct Routes(RefCell<Seen>);
 
 struct Seen {
@@ -34,7 +35,7 @@ impl Routes {
         Rc::new(Self(RefCell::new(Seen { places: HashMap::new(), routes: vec![unmatched] })))
     }
 
-    /// The place of a request's route, known from its path where the pattern has no parameter.
+    /// The place of a request's route. The path alone finds it if the pattern has no parameter.
     fn place(&self, request: &ServiceRequest) -> usize {
         let seen = &mut *self.0.borrow_mut();
         if let Some(place) = seen.places.get(request.path()) {
@@ -49,27 +50,27 @@ impl Routes {
     }
 }
 
-/// Whom and what a request is about, left by its handler for the log.
+/// The change and the user that a request is about, which its handler leaves for the log.
 struct Identity(RequestId, UserId);
 
-/// Where the log is told of it, leaves what a change is about for the line of its request.
+/// Leaves the ids of a change for the log line of its request, if that line will be written.
 pub(super) fn identify(request: &HttpRequest, delta: &Delta) {
     if log::log_enabled!(level(delta.traceparent.as_ref())) {
         request.extensions_mut().insert(Identity(delta.request_id, delta.user_id));
     }
 }
 
-/// The trace that a request belongs to.
+/// The trace of a request.
 pub(super) fn trace(request: &HttpRequest) -> Option<TraceParent> {
     request.extensions().get().cloned()
 }
 
-/// A trace that its caller records is worth a line; thousands of others a second are not.
+/// A request whose caller records its trace is worth a line; thousands of others a second are not.
 fn level(trace: Option<&TraceParent>) -> Level {
     if trace.is_some_and(TraceParent::is_sampled) { Level::Info } else { Level::Debug }
 }
 
-/// Lets a request pass, and notes what became of it.
+/// Passes a request on, then counts and times its answer.
 pub(super) fn observe<S, B>(
     routes: &Rc<Routes>,
     request: ServiceRequest,
@@ -105,7 +106,7 @@ where
     }
 }
 
-/// A `traceparent` that is sent once and valid; any other is ignored, as the standard wants.
+/// Reads a valid `traceparent` that is sent once. The standard says to ignore any other.
 fn read_trace(request: &ServiceRequest) -> Option<TraceParent> {
     let mut values = request.headers().get_all(&TRACEPARENT);
     let value = values.next().filter(|_| values.next().is_none())?;

@@ -38,4 +38,5 @@ mod manual;
 mod docs;
 mod postman;
 mod openapi;
+mod endpoints;
 mod tidy;

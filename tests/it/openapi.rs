@@ -1,16 +1,14 @@
-//! The API description: it is complete, it is true (schemathesis checks it), and its pages exist.
+//! The API's description: it is complete, it is true (schemathesis asks), and it has pages and a row in the documents.
 
 use std::{collections::BTreeSet, fs, path::Path};
 
-use point_system::cli::AccessArgs;
-use reqwest::{
-    Method,
-    header::{ALLOW, CONTENT_SECURITY_POLICY, CONTENT_TYPE},
-};
+use point_system::{cli::AccessArgs, http::ENDPOINTS};
+use reqwest::header::{CONTENT_SECURITY_POLICY, CONTENT_TYPE};
 use serde_json::{Value, json};
 use tokio::process::Command;
 
 use crate::{
+    endpoints::documented,
     keys::create,
     support::{
         client::{Client, answer, text},
@@ -20,64 +18,28 @@ use crate::{
 
 const SCHEMATHESIS: &str = "schemathesis==4.32.5";
 
-/// The most examples that schemathesis generates per operation and per way to generate them.
+/// The most examples that schemathesis makes up for an operation and a way to make them up.
 const EXAMPLES_MAX: &str = "150";
 
-/// The fewest examples that it must try in all.
+/// The fewest that it must have tried in all.
 const EXAMPLES_MIN: usize = 2_000;
 
 /// A method and a path.
-type Operation = (String, String);
+pub type Operation = (String, String);
 
-async fn description(client: &Client) -> Value {
+pub async fn description(client: &Client) -> Value {
     let (status, description) = answer(client.get("/openapi.json")).await;
     assert_eq!(status, 200);
     description
 }
 
-fn operations(description: &Value) -> BTreeSet<Operation> {
+pub fn operations(description: &Value) -> BTreeSet<Operation> {
     let paths = description["paths"].as_object().expect("paths");
     let methods = |(path, methods): (&String, &Value)| {
         let methods = methods.as_object().expect("methods").keys();
         methods.map(|method| (method.to_uppercase(), path.clone())).collect::<Vec<_>>()
     };
     paths.into_iter().flat_map(methods).collect()
-}
-
-/// The routes in the source, except the one on a separate listener.
-fn routes() -> BTreeSet<Operation> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/http");
-    let files = fs::read_dir(folder).expect("a folder").flatten().map(|file| file.path());
-    let code: String =
-        files.filter(|path| path.is_file()).map(|path| fs::read_to_string(path).expect("text")).collect();
-    let routes = |method: &'static str| {
-        let begin = format!(".service({}(", method.to_lowercase());
-        let paths = code.split(&begin).skip(1).map(|rest| rest.split('"').nth(1).expect("a path").to_owned());
-        paths.map(move |path| (method.to_owned(), path)).collect::<Vec<_>>()
-    };
-    let mut routes: BTreeSet<Operation> = ["GET", "POST"].into_iter().flat_map(routes).collect();
-    assert!(routes.remove(&("GET".to_owned(), "/metrics".to_owned())), "the metrics are among {routes:?}");
-    routes
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn the_routes_and_the_description_are_the_same() {
-    let mut system = System::new().await;
-    let client = system.serve();
-    let description = description(&client).await;
-    let described = operations(&description);
-    assert_eq!(described, routes());
-    for (method, path) in &described {
-        let options = client.request(Method::OPTIONS, path).send().await.expect("an answer");
-        let allow = if method == "GET" { "GET, HEAD" } else { "POST" };
-        assert_eq!(
-            (options.status().as_u16(), &options.headers()[ALLOW]),
-            (405, &allow.parse().expect("a header"))
-        );
-    }
-    assert_eq!(description["openapi"], "3.1.0");
-    assert_eq!(description["info"]["version"], env!("CARGO_PKG_VERSION"));
-    system.finish().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -103,14 +65,14 @@ async fn every_answer_is_described_with_an_example_or_is_a_page() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_problem_has_a_page_and_an_operation() {
+async fn every_problem_has_a_page_an_operation_and_a_row_in_the_documents() {
     let mut system = System::new().await;
     let client = system.serve();
     let description = description(&client).await;
     let kinds = &description["paths"]["/problems/{kind}"]["get"]["parameters"][0]["schema"]["enum"];
     let kinds: BTreeSet<String> = kinds.as_array().expect("kinds").iter().map(text).collect();
     let index = page(&client, "/problems").await;
-    let mut described = BTreeSet::new();
+    let (mut described, mut rows) = (BTreeSet::new(), Vec::new());
     for (method, path) in operations(&description) {
         let responses = &description["paths"][&path][method.to_lowercase()]["responses"];
         for response in responses.as_object().expect("responses").values() {
@@ -119,6 +81,7 @@ async fn every_problem_has_a_page_and_an_operation() {
                 let problem = &example["value"];
                 assert_eq!(problem["type"], format!("/problems/{kind}"));
                 if described.insert(kind.clone()) {
+                    rows.push(vec![problem["status"].to_string(), text(&problem["type"])]);
                     let (kind_page, title) =
                         (page(&client, &text(&problem["type"])).await, text(&problem["title"]));
                     assert!(kind_page.contains(&format!("<h1>{title}</h1>")), "{kind}: {kind_page}");
@@ -129,6 +92,8 @@ async fn every_problem_has_a_page_and_an_operation() {
         }
     }
     assert_eq!(described, kinds, "every kind is an answer of some operation");
+    rows.sort();
+    assert_eq!(documented("problems"), rows);
     let (status, problem) = answer(client.get("/problems/unheard-of")).await;
     assert_eq!((status.as_u16(), &problem["type"]), (404, &"/problems/not-found".into()));
     system.finish().await;
@@ -153,38 +118,7 @@ async fn the_pages_need_nothing_but_this_service() {
     system.finish().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn the_postman_collection_has_every_operation() {
-    let mut system = System::new().await;
-    let client = system.serve();
-    let described = operations(&description(&client).await);
-    let collection =
-        fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/postman_collection.json"));
-    let collection: Value = serde_json::from_str(&collection.expect("a file")).expect("JSON");
-    let mut requested = BTreeSet::new();
-    let mut folders = vec![&collection];
-    while let Some(folder) = folders.pop() {
-        folders.extend(folder["item"].as_array().into_iter().flatten());
-        if let Some(request) = folder.get("request") {
-            let url = text(&request["url"]["raw"]);
-            let path = url.strip_prefix("{{PS_URL}}").expect(&url).split('?').next().expect("a path");
-            requested.insert((text(&request["method"]), path.to_owned()));
-        }
-    }
-    for (method, path) in &described {
-        // A path with a parameter is requested with some value.
-        let (begin, parameter) =
-            path.split_once('{').map_or((path.as_str(), false), |(begin, _)| (begin, true));
-        let found = requested.iter().any(|(asked, url)| {
-            asked == method
-                && if parameter { url.starts_with(begin) && url.len() > begin.len() } else { url == begin }
-        });
-        assert!(found, "the Postman collection has no {method} {path}");
-    }
-    system.finish().await;
-}
-
-/// Gets a page and checks its content security policy.
+/// A page that keeps to what it may load.
 async fn page(client: &Client, path: &str) -> String {
     let response = client.get(path).send().await.expect("an answer");
     assert_eq!(response.status(), 200, "{path}");
@@ -194,7 +128,7 @@ async fn page(client: &Client, path: &str) -> String {
     response.text().await.expect("a text")
 }
 
-/// schemathesis, installed once, or `None` if it can't be installed.
+/// schemathesis, installed once, or nothing where that can't be done.
 async fn schemathesis() -> Option<Command> {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(SCHEMATHESIS);
     let executable = folder.join("bin/schemathesis");
@@ -210,7 +144,7 @@ async fn schemathesis() -> Option<Command> {
     Some(Command::new(executable))
 }
 
-/// The description without the option to call without a key, so that schemathesis tries it and expects a 401.
+/// The description without its leave to call without a key, so that schemathesis tries that and wants a 401.
 fn keys_needed(mut description: Value) -> Value {
     let paths = description["paths"].as_object_mut().expect("paths").values_mut();
     let operations = paths.flat_map(|path| path.as_object_mut().expect("methods").values_mut());
@@ -219,7 +153,8 @@ fn keys_needed(mut description: Value) -> Value {
         security.as_array_mut().expect("alternatives").retain(|alternative| *alternative != json!({}));
         guarded += 1;
     }
-    assert_eq!(guarded, 6, "every operation on points asks for a key");
+    let needed = ENDPOINTS.iter().filter(|endpoint| endpoint.scope.is_some()).count();
+    assert_eq!(guarded, needed, "every endpoint with a scope asks for a key");
     description
 }
 
@@ -233,7 +168,7 @@ async fn schemathesis_finds_nothing() {
     let key = create(&system, "schemathesis", "write").await;
     let client = system.serve_with(AccessArgs::default());
     system.work();
-    // From a file, because schemathesis leaves out the operation that it loads a description from.
+    // From a file, since the operation that a description is loaded from is left out.
     let folder = tempfile::tempdir().expect("a folder");
     let description = folder.path().join("openapi.json");
     fs::write(&description, keys_needed(self::description(&client).await).to_string()).expect("written");

@@ -1,13 +1,13 @@
-//! The handler of the log. No rule of the ledger may enter.
+//! The handler that reads a user's log. Must not contain rules of the ledger.
 
 use actix_web::{HttpRequest, HttpResponse, http::header, web};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::{Api, bodies::EntryResponse, examples, openapi, parameters, problem::ApiError, query::Query};
+use super::{Api, bodies::EntryResponse, error::ApiError, examples, openapi, parameters, query::Query};
 use crate::domain::{HistoryQuery, PAGE_MAX};
 
-/// The entries of a page where the client names no limit.
+/// The entries of a page if the client names no limit.
 const PAGE_DEFAULT: i64 = 50;
 
 /// A page of the log.
@@ -17,15 +17,15 @@ pub(super) struct PageResponse<'a> {
     entries: Vec<EntryResponse<'a>>,
 }
 
-/// Reads what changed a user's points, and what was refused: the newest first, in pages.
+/// Returns a page of the user's log, newest entries first.
 #[utoipa::path(
     get,
     path = "/v1/point/log",
     tag = "Points",
     params(parameters::LogQuery),
     responses(
-        (status = 200, description = "A page. It is empty for a user who was never seen.", body = PageResponse,
-         headers(("Link" = Option<String>, description = "The next page, where there is one (RFC 8288).")),
+        (status = 200, description = "The entries. An unknown user has none.", body = PageResponse,
+         headers(("Link" = Option<String>, description = "The next page, if there is one (RFC 8288).")),
          example = json!(examples::page())),
         openapi::LogProblems,
     ),
@@ -53,7 +53,7 @@ fn requested_page(request: &HttpRequest) -> Result<HistoryQuery, ApiError> {
     })
 }
 
-/// RFC 8288: the same request with another `before`, relative to this one.
+/// Links the next page (RFC 8288): the same request with another `before`.
 fn next_link(request: &HttpRequest, before: i64) -> String {
     let parameters = url::form_urlencoded::parse(request.query_string().as_bytes());
     let next = url::form_urlencoded::Serializer::new(String::new())

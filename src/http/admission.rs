@@ -1,4 +1,4 @@
-//! Who calls, what that lets them do, and how often: asked before a handler is. No handler may ask by itself.
+//! The admission of requests: who calls, what that caller may do, and how often. Must not contain handlers.
 
 use std::{
     future::ready,
@@ -14,37 +14,29 @@ use actix_web::{
 };
 use futures_util::future::{Either, TryFutureExt};
 
-use super::{Api, loopback, problem::ApiError};
+use super::{Api, error::ApiError, loopback};
 use crate::access::{Allowance, Caller, Scope, Stranger};
 
-/// The scheme of our keys (RFC 6750 §2.1), in any case (RFC 9110 §11.1).
+/// The scheme of API keys (RFC 6750 §2.1), in upper or lower case (RFC 9110 §11.1).
 const SCHEME: &str = "Bearer";
 
-/// draft-ietf-httpapi-ratelimit-headers-11 §3 and §4; the name of our one policy is "default".
+/// The headers of draft-ietf-httpapi-ratelimit-headers-11 §3 and §4. Our only policy is named "default".
 const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 
-/// What a path needs of who calls it.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Needs {
-    /// It is open to all, and not counted.
-    Nothing,
-    /// The right to do this, by a key or as one who is served without.
-    Right(Scope),
-}
-
-/// Calls `service` for those who have what it needs, and tells each who has a limit what is left of it.
-pub(super) fn guard<S>(
-    needs: Needs,
+/// Calls `service` if the caller has the scope that the endpoint needs, and adds the rate limit headers. An endpoint
+/// without a scope is open to everybody, and its requests do not count.
+pub(super) fn admit<S>(
+    needed: Option<Scope>,
     request: ServiceRequest,
     service: &S,
 ) -> impl Future<Output = Result<ServiceResponse, Error>> + use<S>
 where
     S: Service<ServiceRequest, Response = ServiceResponse, Error = Error>,
 {
-    let (allowance, admitted) = match needs {
-        Needs::Nothing => (None, Ok(())),
-        Needs::Right(scope) => admit(scope, &request),
+    let (allowance, admitted) = match needed {
+        None => (None, Ok(())),
+        Some(scope) => judge(scope, &request),
     };
     let answer = match admitted {
         Ok(()) => Either::Left(service.call(request)),
@@ -58,8 +50,8 @@ where
     })
 }
 
-/// Whether the request may go on, and what is left to its sender.
-fn admit(scope: Scope, request: &ServiceRequest) -> (Option<Allowance>, Result<(), ApiError>) {
+/// Decides whether the handler may see the request, and returns what is left of the caller's rate limit.
+fn judge(scope: Scope, request: &ServiceRequest) -> (Option<Allowance>, Result<(), ApiError>) {
     let api = request.app_data::<web::Data<Api>>().expect("set beside the routes");
     let caller = match api.access.caller(key(request.headers())) {
         Ok(caller) => caller,
@@ -84,14 +76,14 @@ fn admit(scope: Scope, request: &ServiceRequest) -> (Option<Allowance>, Result<(
     (allowance, admitted)
 }
 
-/// The key that was sent. Another scheme is for somebody else on the way, and no key of ours.
+/// Reads the key from the request. A value of another scheme is meant for a proxy, not for this service.
 fn key(headers: &HeaderMap) -> Option<&[u8]> {
     let (scheme, key) = headers.get(header::AUTHORIZATION)?.as_bytes().split_at_checked(SCHEME.len())?;
     (scheme.eq_ignore_ascii_case(SCHEME.as_bytes()) && key.first().is_none_or(|byte| *byte == b' '))
         .then(|| key.trim_ascii())
 }
 
-/// What `t` says is exact: so long there is no more than `r`.
+/// Adds the rate limit headers. `t` is exact: no more than `r` requests are allowed before then.
 fn tell(allowance: &Allowance, headers: &mut HeaderMap) {
     let Allowance { limit, remaining, more_after_s, .. } = allowance;
     let policy = format!("\"default\";q={};w={}", limit.requests(), limit.window_s());
