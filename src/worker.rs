@@ -202,7 +202,7 @@ fn log_result(delta: &Delta, result: &Result<Outcome, ServiceError>) {
 
 /// Logs rejections, which customers are likely to ask about, and sampled traces at level info; other outcomes at debug.
 fn log_outcome(delta: &Delta, outcome: &Outcome) {
-    let rejection = outcome.entry.rejection.filter(|_| !outcome.replayed);
+    let rejection = outcome.entry.rejection.as_ref().filter(|_| !outcome.replayed);
     let is_traced = delta.traceparent.as_ref().is_some_and(TraceParent::is_sampled);
     let level = if rejection.is_some() || is_traced { Level::Info } else { Level::Debug };
     if log::log_enabled!(level) {

@@ -185,7 +185,7 @@ impl ApplyTrip {
         let (mut applied, mut rejected, mut duplicate, mut conflict) = (0, 0, 0, 0);
         for (delta, decision) in deltas.iter().zip(decided) {
             let Ok(outcome) = decision else { continue };
-            match (outcome.replayed, outcome.entry.rejection) {
+            match (outcome.replayed, &outcome.entry.rejection) {
                 (true, _) if !delta.same_change(&outcome.entry.delta) => {
                     conflict += 1;
                     warn_of_conflict(delta, outcome);

@@ -94,8 +94,8 @@ mod tests {
         let entry = Entry {
             delta: delta.clone(),
             seq: i64::try_from(of_user.len()).expect("short") + 1,
-            rejection,
             balance: i64::try_from(if rejection.is_some() { balance } else { after }).expect("in range"),
+            rejection,
             created_at: Timestamp::UNIX_EPOCH,
         };
         log.push(entry.clone());

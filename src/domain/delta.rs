@@ -3,7 +3,7 @@
 use std::fmt;
 
 use jiff::Timestamp;
-use strum::{EnumString, IntoStaticStr};
+use strum::{EnumIter, EnumString, IntoStaticStr};
 use uuid::Uuid;
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -195,7 +195,7 @@ impl Reason {
 }
 
 /// The direction of a delta. The names are those of the API, the queue and the log.
-#[derive(Clone, Copy, Debug, EnumString, IntoStaticStr, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, EnumIter, EnumString, IntoStaticStr, PartialEq, Eq)]
 #[strum(serialize_all = "snake_case")]
 pub enum Action {
     /// The balance grows.

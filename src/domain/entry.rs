@@ -1,7 +1,7 @@
 //! What the ledger holds: accounts, log entries, and what became of a delta. Must not contain a decision.
 
 use jiff::Timestamp;
-use strum::{EnumString, IntoStaticStr, VariantArray};
+use strum::{EnumIter, EnumString, IntoStaticStr};
 
 use super::delta::{Delta, UserId};
 
@@ -17,7 +17,7 @@ pub(super) struct Account {
 }
 
 /// What became of a delta. The names are those of the log and the API.
-#[derive(Clone, Copy, Debug, EnumString, IntoStaticStr, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, EnumIter, EnumString, IntoStaticStr, PartialEq, Eq)]
 #[strum(serialize_all = "snake_case")]
 pub enum Status {
     /// The balance changed.
@@ -35,20 +35,31 @@ impl Status {
 }
 
 /// Why a delta was rejected. The names are those of the log and the API.
-#[derive(Clone, Copy, Debug, EnumString, IntoStaticStr, PartialEq, Eq, VariantArray)]
+#[derive(Clone, Debug, EnumIter, EnumString, IntoStaticStr, PartialEq, Eq)]
 #[strum(serialize_all = "snake_case")]
 pub enum Rejection {
     /// The balance is smaller than the points to subtract.
     InsufficientPoints,
     /// The balance would exceed [`POINTS_MAX`](super::POINTS_MAX).
     BalanceLimit,
+    /// A reason that this version does not know: a newer version wrote the entry.
+    #[strum(disabled)]
+    Unknown(String),
 }
 
 impl Rejection {
+    /// The rejection with this name.
+    pub(super) fn named(name: &str) -> Self {
+        name.parse().unwrap_or_else(|_| Self::Unknown(name.to_owned()))
+    }
+
     /// Its name.
     #[must_use]
-    pub fn as_str(self) -> &'static str {
-        self.into()
+    pub fn as_str(&self) -> &str {
+        match self {
+            Self::Unknown(name) => name,
+            Self::InsufficientPoints | Self::BalanceLimit => self.into(),
+        }
     }
 }
 
@@ -89,7 +100,7 @@ pub struct Outcome {
 pub struct Balance {
     /// Whose.
     pub user_id: UserId,
-    /// How many, from 0 to [`POINTS_MAX`].
+    /// How many, from 0 to [`POINTS_MAX`](super::POINTS_MAX).
     pub point: i64,
     /// The number of the user's log entries.
     pub seq: i64,

@@ -159,10 +159,9 @@ fn entry(row: &Row) -> Result<((UserId, RequestId), Entry), StoreError> {
         requested_at: get(row, "requested_at")?,
         traceparent: None,
     };
-    let rejection = get::<Option<&str>>(row, "reject_reason")?.map(str::parse::<Rejection>).transpose();
     let entry = Entry {
         seq: get(row, "seq")?,
-        rejection: rejection.map_err(|_| corrupt("unknown rejection"))?,
+        rejection: get::<Option<&str>>(row, "reject_reason")?.map(Rejection::named),
         balance: get(row, "balance")?,
         created_at: get(row, "created_at")?,
         delta,

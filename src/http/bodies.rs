@@ -51,7 +51,7 @@ pub(super) struct EntryResponse<'a> {
     /// Why the change is rejected.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(schema_with = schema::reject_reason)]
-    pub(super) reject_reason: Option<&'static str>,
+    pub(super) reject_reason: Option<&'a str>,
     #[schema(schema_with = schema::user_id)]
     pub(super) user_id: i64,
     #[schema(schema_with = schema::action)]
@@ -78,7 +78,7 @@ impl<'a> From<&'a Entry> for EntryResponse<'a> {
         Self {
             request_id: delta.request_id.get(),
             status: entry.status().as_str(),
-            reject_reason: rejection.map(Rejection::as_str),
+            reject_reason: rejection.as_ref().map(Rejection::as_str),
             user_id: delta.user_id.get(),
             action: delta.action.as_str(),
             point: delta.point.get(),

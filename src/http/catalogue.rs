@@ -102,6 +102,11 @@ catalogue! {
          exactly. The user's log has the rejection. The balance is unchanged."
         "Add fewer points, with a new Idempotency-Key: a rejected key stays rejected."
     }
+    Rejected(CONFLICT, "rejected", "Rejected") {
+        "The change was rejected for a reason that this version of the service does not know. A newer version decided it."
+        "The detail names the reason. A rejection is final: send a new change, with a new Idempotency-Key, once the reason \
+         is gone."
+    }
     QueueUnavailable(SERVICE_UNAVAILABLE, "queue-unavailable", "Queue unavailable") {
         "The queue can't be reached, or did not confirm the change in time. The change may be queued. The member \
          request_id names it; a batch has operations instead."

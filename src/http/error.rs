@@ -1,6 +1,6 @@
 //! Every error of the API: its words, its kind, and the facts in its response. Must not contain handlers.
 
-use std::time::Duration;
+use std::{borrow::Cow, time::Duration};
 
 use super::{
     batch::{Fault, OperationResponse},
@@ -46,7 +46,7 @@ pub enum ApiError {
     PartlyQueued(Vec<OperationResponse>),
     #[error("the Idempotency-Key stands for another change of this user")]
     KeyReused,
-    #[error("{}", detail_of(*.1))]
+    #[error("{}", detail_of(.1))]
     Rejected(Box<Entry>, Rejection),
     #[error(
         "the queue did not confirm the change, which may be queued; ask for its outcome at the Location, or send it \
@@ -86,10 +86,11 @@ fn unreachable_database(sent: Option<&Sent>) -> &'static str {
     }
 }
 
-fn detail_of(rejection: Rejection) -> &'static str {
+fn detail_of(rejection: &Rejection) -> Cow<'static, str> {
     match rejection {
-        Rejection::InsufficientPoints => "the balance is smaller than the points to subtract",
-        Rejection::BalanceLimit => "the balance would exceed 9007199254740991",
+        Rejection::InsufficientPoints => "the balance is smaller than the points to subtract".into(),
+        Rejection::BalanceLimit => "the balance would exceed 9007199254740991".into(),
+        Rejection::Unknown(name) => format!("the change was rejected: {name}").into(),
     }
 }
 
@@ -168,6 +169,7 @@ impl ApiError {
                 let kind = match rejection {
                     Rejection::InsufficientPoints => Kind::InsufficientPoints,
                     Rejection::BalanceLimit => Kind::BalanceLimit,
+                    Rejection::Unknown(_) => Kind::Rejected,
                 };
                 (kind, Facts { rejected: Some(entry), ..none })
             }

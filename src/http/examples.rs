@@ -74,6 +74,9 @@ impl Kind {
             Self::KeyReused => ApiError::KeyReused,
             Self::InsufficientPoints => rejected(Action::Subtract, 700, Rejection::InsufficientPoints),
             Self::BalanceLimit => rejected(Action::Add, crate::domain::POINTS_MAX, Rejection::BalanceLimit),
+            Self::Rejected => {
+                rejected(Action::Subtract, 700, Rejection::Unknown("account_frozen".to_owned()))
+            }
             Self::QueueUnavailable => ApiError::QueueUnavailable(sent()),
             Self::DatabaseUnavailable => ApiError::DatabaseUnavailable(Some(sent())),
             Self::UserBlocked => ApiError::UserBlocked(Obstacle::Locked, Some(sent())),
@@ -123,6 +126,6 @@ fn rejected(action: Action, balance: i64, rejection: Rejection) -> ApiError {
         requested_at: moment,
         traceparent: None,
     };
-    let entry = Entry { delta, seq: 3, rejection: Some(rejection), balance, created_at: moment };
+    let entry = Entry { delta, seq: 3, rejection: Some(rejection.clone()), balance, created_at: moment };
     ApiError::Rejected(Box::new(entry), rejection)
 }

@@ -154,7 +154,7 @@ problems! {
 
 problems! {
     /// The problems of a change.
-    ChangeProblems: EmptyBody, MalformedBody, InvalidField, BodyTimeout, InsufficientPoints, BalanceLimit,
+    ChangeProblems: EmptyBody, MalformedBody, InvalidField, BodyTimeout, InsufficientPoints, BalanceLimit, Rejected,
         BodyTooLarge, UnsupportedMediaType, KeyReused, Refused, QueueUnavailable, DatabaseUnavailable, UserBlocked,
         Overloaded
 }

@@ -216,7 +216,7 @@ fn applied(delta: &Delta, outcome: &Outcome) -> Result<HttpResponse, ApiError> {
     if !delta.same_change(&entry.delta) {
         return Err(ApiError::KeyReused);
     }
-    let mut response = match entry.rejection {
+    let mut response = match entry.rejection.clone() {
         Some(why) => {
             actix_web::ResponseError::error_response(&ApiError::Rejected(Box::new(entry.clone()), why))
         }

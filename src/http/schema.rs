@@ -1,6 +1,7 @@
 //! The schemas of values that several bodies share, with the limits of the domain. Must not contain handlers.
 
 use serde_json::json;
+use strum::IntoEnumIterator;
 use utoipa::openapi::{
     ArrayBuilder, KnownFormat, ObjectBuilder, SchemaFormat, Type,
     schema::{AdditionalProperties, Array, Object},
@@ -55,7 +56,7 @@ pub(super) fn constant(value: &'static str) -> Object {
 }
 
 pub(super) fn action() -> Object {
-    one_of([Action::Add.as_str(), Action::Subtract.as_str()])
+    one_of(Action::iter().map(Action::as_str))
 }
 
 pub(super) fn pending() -> Object {
@@ -63,11 +64,11 @@ pub(super) fn pending() -> Object {
 }
 
 pub(super) fn status() -> Object {
-    one_of([Status::Applied.as_str(), Status::Rejected.as_str()])
+    one_of(Status::iter().map(Status::as_str))
 }
 
 pub(super) fn reject_reason() -> Object {
-    one_of([Rejection::InsufficientPoints.as_str(), Rejection::BalanceLimit.as_str()])
+    one_of(Rejection::iter().map(|known| <&str>::from(&known)))
 }
 
 /// A text or null.

@@ -219,3 +219,30 @@ async fn a_change_behind_a_reused_key_is_told_to_its_sender_and_to_the_operator(
     assert!(work.end("-TERM").await.success());
     system.finish().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rejection_that_a_newer_version_decided_is_told_as_it_is() {
+    let mut system = System::new().await;
+    let client = system.serve();
+    let keyed = || client.change("subtract", 7, 1).header("Idempotency-Key", "order-7");
+    let (status, problem) = answer(keyed().header("Prefer", "wait")).await;
+    assert_eq!(status, 409, "{problem}");
+    system
+        .execute(
+            "alter table log drop constraint log_reject_reason_check;
+             update log set reject_reason = 'account_frozen' where user_id = 7",
+        )
+        .await;
+    let (status, page) = answer(client.get("/v1/point/log?id=7")).await;
+    assert_eq!((status.as_u16(), &page["entries"][0]["reject_reason"]), (200, &json!("account_frozen")));
+    let (status, again) = answer(keyed().header("Prefer", "wait")).await;
+    assert_eq!((status.as_u16(), &again["type"]), (409, &json!("/problems/rejected")), "{again}");
+    assert!(text(&again["detail"]).contains("account_frozen"), "{again}");
+    // A worker takes the same request for a duplicate, and holds nothing back.
+    assert_eq!(answer(keyed()).await.0, 202);
+    client.queue("add", 7, 5).await;
+    system.work();
+    eventually("the next change is applied", async || client.balance(7).await == 5).await;
+    assert_eq!(system.queues().await.waiting().await, 0);
+    system.discard().await;
+}

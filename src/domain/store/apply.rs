@@ -178,7 +178,7 @@ impl<'a> Rows<'a> {
             rows.actions.push(entry.delta.action.as_str());
             rows.deltas.push(entry.delta.point.get());
             rows.statuses.push(entry.status().as_str());
-            rows.reject_reasons.push(entry.rejection.map(Rejection::as_str));
+            rows.reject_reasons.push(entry.rejection.as_ref().map(Rejection::as_str));
             rows.reasons.push(entry.delta.reason.as_ref().map(Reason::as_str));
             rows.balances.push(entry.balance);
             rows.requested_ats.push(entry.delta.requested_at);
