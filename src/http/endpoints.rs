@@ -1,5 +1,5 @@
-//! The table of endpoints. The routes, the admission of requests, the API's description and the tests come from it. Must
-//! not contain handlers.
+//! The table of endpoints, from which the routes, the admission of requests, the API's description and the tests come.
+//! Must not contain handlers.
 
 use actix_web::{
     FromRequest, Handler, HttpResponse, Responder,

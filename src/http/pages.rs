@@ -1,5 +1,5 @@
-//! The handlers of the pages for people: the problems and the interactive description. Must not contain a link to another
-//! server.
+//! The handlers of the pages for people: the problems and the interactive description. Must not contain links to other
+//! servers.
 
 use std::sync::{Arc, LazyLock};
 

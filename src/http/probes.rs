@@ -1,4 +1,5 @@
-//! The handlers about a node rather than the service: the probes, and the metrics. Must not contain anything about points.
+//! The handlers about a node rather than the service: the probes and the metrics. Must not contain anything about
+//! points.
 
 use std::{io, net::TcpListener, sync::Arc, time::Duration};
 
