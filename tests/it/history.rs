@@ -119,7 +119,7 @@ async fn the_balance_of_the_past_is_what_was_read_then() {
         let earlier = client.get(&format!("/v1/point?id=7&at={before}"));
         if balance["seq"] == 1 {
             let problem = refused(earlier, 404, "unknown-user", None).await;
-            assert!(text(&problem["detail"]).ends_with("by then"), "{problem}");
+            assert!(text(&problem["detail"]).ends_with("at that time"), "{problem}");
         } else {
             let seq = balance["seq"].as_i64().expect("a number") - 1;
             assert_eq!(answer(earlier).await.1["seq"], seq);
