@@ -138,13 +138,24 @@ fn resource<A: FromRequest + 'static>(
 mod tests {
     use super::*;
 
+    /// The handlers of the rows, in their order, from the text of the table.
+    fn handlers() -> Vec<String> {
+        let table = include_str!("endpoints.rs").split("\nendpoints! {").nth(1).expect("the table");
+        let table = table.split("\n}").next().expect("its end");
+        let rows = table.lines().filter_map(|line| line.trim().strip_suffix(';'));
+        rows.map(|row| row.rsplit("::").next().expect("a name").to_owned()).collect()
+    }
+
     #[test]
     fn every_handler_is_annotated_with_the_method_and_the_path_of_its_row() {
         let mut description = Handlers::openapi();
         assert_eq!(description.paths.paths.len(), ENDPOINTS.len(), "a path has one row");
-        for endpoint in ENDPOINTS {
+        assert_eq!(handlers().len(), ENDPOINTS.len());
+        for (endpoint, handler) in ENDPOINTS.iter().zip(handlers()) {
             let item = description.paths.paths.get_mut(endpoint.path);
-            assert!(item.and_then(|item| endpoint.operation(item)).is_some(), "{endpoint:?}");
+            let operation = item.and_then(|item| endpoint.operation(item));
+            let id = operation.and_then(|operation| operation.operation_id.clone());
+            assert_eq!(id.as_deref(), Some(handler.as_str()), "{endpoint:?}");
         }
     }
 }

@@ -111,6 +111,7 @@ fn report(condition: Condition) -> Report {
         rabbitmq,
         postgresql: Seen { up: true, read_only: false, since },
         silent: Vec::new(),
+        unusable: Vec::new(),
     }
 }
 

@@ -47,6 +47,10 @@ pub struct NodeResponse {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schema(required = false)]
     silent_partitions: Vec<u16>,
+    /// The queues that the node can't use.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(required = false)]
+    unusable_queues: Vec<String>,
 }
 
 /// What the node can do; `detail` explains it.
@@ -166,6 +170,7 @@ fn node(report: &Report) -> (NodeResponse, String) {
         rabbitmq: report.rabbitmq.into(),
         postgresql: report.postgresql.into(),
         silent_partitions: report.silent.clone(),
+        unusable_queues: report.unusable.clone(),
     };
     (node, detail)
 }
@@ -176,6 +181,10 @@ fn described(report: &Report) -> (NodeState, String) {
             (NodeState::Starting, "waiting for RabbitMQ, PostgreSQL and its migrations")
         }
         (Condition::Ready, _) => (NodeState::Ready, "everything is up"),
+        (Condition::Degraded, _) if !report.unusable.is_empty() => {
+            let queues = report.unusable.join(", ");
+            return (NodeState::Degraded, format!("these queues can't be used: {queues}"));
+        }
         (Condition::Degraded, _) if !report.silent.is_empty() => {
             let partitions: Vec<String> = report.silent.iter().map(ToString::to_string).collect();
             let partitions = partitions.join(", ");

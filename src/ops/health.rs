@@ -102,6 +102,8 @@ pub struct Report {
     pub postgresql: Seen,
     /// The partitions where changes wait and no worker takes them, for no known reason.
     pub silent: Vec<u16>,
+    /// The names of the queues that the node can't use.
+    pub unusable: Vec<String>,
 }
 
 /// Watches what a node needs. A report is read from memory.
@@ -141,6 +143,7 @@ impl Health {
             metrics.rabbitmq.set(report.rabbitmq.up.into());
             metrics.postgresql.set(report.postgresql.up.into());
             metrics.ready.set(report.condition.is_ready().into());
+            metrics.unusable_queues.set(i64::try_from(report.unusable.len()).unwrap_or(i64::MAX));
             let status = pool.status();
             let count = |number: usize| i64::try_from(number).unwrap_or(i64::MAX);
             metrics.pool_idle.set(count(status.available));
@@ -169,14 +172,16 @@ impl Health {
             *seen
         };
         let silent = self.silent.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let unusable = self.link.unusable();
+        let is_whole = rabbitmq.up && postgresql.up && silent.is_empty() && unusable.is_empty();
         let condition = match (self.stop.is_cancelled(), self.started.is_cancelled(), self.duty) {
             (true, _, _) => Condition::Stopping,
             (false, false, _) => Condition::Starting,
-            (false, true, _) if rabbitmq.up && postgresql.up && silent.is_empty() => Condition::Ready,
+            (false, true, _) if is_whole => Condition::Ready,
             (false, true, _) if rabbitmq.up && postgresql.up => Condition::Degraded,
             (false, true, Duty::Serve) if rabbitmq.up => Condition::Degraded,
             (false, true, _) => Condition::Unable,
         };
-        Report { duty: self.duty, condition, rabbitmq, postgresql, silent }
+        Report { duty: self.duty, condition, rabbitmq, postgresql, silent, unusable }
     }
 }

@@ -72,6 +72,9 @@ impl ConfirmChannel {
                 return Ok(Confirm::Ack);
             }
             sleep(Duration::from_millis(pause_ms)).await;
+            if self.is_over() {
+                return Err(lost("the channel was closed before the confirm"));
+            }
         }
         self.publish_once(queue, id, body).await
     }

@@ -22,7 +22,6 @@ use super::{
     pauses::Pauses,
     progress::Progress,
     session::{OpenChannel, Session},
-    topology,
     wire::{self, Malformed},
 };
 use crate::domain::Delta;
@@ -206,7 +205,7 @@ impl Consumer {
     }
 
     async fn subscription(&self, session: Session) -> Result<Subscription, String> {
-        let channel = topology::open_partition(&session, &self.link.names, self.partition).await?;
+        let channel = self.link.open_partition(&session, self.partition).await?;
         let mut arguments = FieldTable::new();
         let priority = FieldValue::I(rank(self.worker, self.partition));
         arguments.insert("x-priority".try_into().expect("a short name"), priority);

@@ -14,8 +14,8 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use super::{
     BrokerUrl, QueueNames,
     pauses::Pauses,
-    session::{Session, in_own_task},
-    topology,
+    session::{OpenChannel, Session, in_own_task},
+    topology::{self, Unusable},
 };
 use crate::infra::metrics::LinkMetrics;
 
@@ -45,8 +45,9 @@ impl Link {
     pub fn start(url: BrokerUrl, names: QueueNames, name: &'static str) -> Self {
         let (state, watch) = watch::channel(State::Down(format!("RabbitMQ at {url}: not connected yet")));
         let stop = CancellationToken::new();
-        let supervisor = tokio::spawn(supervise(url, names.clone(), name, state, stop.clone()));
-        Self { watch: LinkWatch { state: watch, names }, stop: stop.drop_guard(), supervisor }
+        let watch = LinkWatch { state: watch, names, unusable: Unusable::default() };
+        let supervisor = tokio::spawn(supervise(url, watch.clone(), name, state, stop.clone()));
+        Self { watch, stop: stop.drop_guard(), supervisor }
     }
 
     /// A view of the link, for users of its sessions.
@@ -75,6 +76,7 @@ enum State {
 pub struct LinkWatch {
     state: watch::Receiver<State>,
     pub(super) names: QueueNames,
+    unusable: Unusable,
 }
 
 impl LinkWatch {
@@ -85,6 +87,21 @@ impl LinkWatch {
             State::Up(session) => Ok(session.clone()),
             State::Down(why) => Err(why.clone()),
         }
+    }
+
+    /// Opens a channel for a partition's queue, which exists as we declare it.
+    pub(super) async fn open_partition(
+        &self,
+        session: &Session,
+        partition: u16,
+    ) -> Result<OpenChannel, String> {
+        topology::open_partition(session, &self.names, &self.unusable, partition).await
+    }
+
+    /// The names of the queues that this node could not use when it last tried.
+    #[must_use]
+    pub fn unusable(&self) -> Vec<String> {
+        self.unusable.queues()
     }
 
     /// Returns whether there is a session now.
@@ -124,14 +141,14 @@ impl LinkWatch {
 
 async fn supervise(
     url: BrokerUrl,
-    names: QueueNames,
+    link: LinkWatch,
     name: &'static str,
     state: watch::Sender<State>,
     stop: CancellationToken,
 ) {
     let (mut pauses, metrics) = (Pauses::new(RECONNECT_PAUSE_MAX_MS), LinkMetrics::new(name));
     let mut was_up = false;
-    while let Some(opened) = stop.run_until_cancelled(open(&url, &names, name, was_up)).await {
+    while let Some(opened) = stop.run_until_cancelled(open(&url, &link, name, was_up)).await {
         let pause = match opened {
             Ok(session) => {
                 was_up = true;
@@ -175,7 +192,7 @@ async fn supervise(
 /// queue checks that it exists.
 async fn open(
     url: &BrokerUrl,
-    names: &QueueNames,
+    link: &LinkWatch,
     name: &'static str,
     was_up: bool,
 ) -> Result<Session, String> {
@@ -190,19 +207,17 @@ async fn open(
         Err(error) => return Err(diagnosed(url, error).await),
     };
     let session = Session::new(connection).await?;
-    let (declaring, names) = (session.clone(), names.clone());
-    let declaring = async move { topology::declare(&declaring, &names).await };
-    if was_up {
-        let over = session.over.clone();
-        tokio::spawn(async move {
-            if let Some(Err(why)) = over.run_until_cancelled(declaring).await {
-                log::error!("{why}");
-            }
-        });
-    } else if let Err(why) = declaring.await {
+    let (declaring, link) = (session.clone(), link.clone());
+    if !was_up && let Err(why) = topology::declare(&declaring, &link.names, &link.unusable).await {
         tokio::spawn(session.close());
         return Err(why);
     }
+    tokio::spawn(async move {
+        if was_up && let Err(why) = topology::declare(&declaring, &link.names, &link.unusable).await {
+            log::error!("{why}");
+        }
+        topology::repair(&declaring, &link.names, &link.unusable).await;
+    });
     Ok(session)
 }
 

@@ -14,7 +14,7 @@ use super::{
     pace::Pace,
     pauses::Pauses,
     session::Session,
-    topology, wire,
+    wire,
 };
 use crate::{
     domain::{Delta, PARTITIONS},
@@ -199,7 +199,7 @@ impl PublishTrip {
             return Err(lost(&format!("partition {} could not be used a moment ago", self.partition)));
         }
         let opening = async {
-            let channel = topology::open_partition(session, &self.link.names, self.partition).await?;
+            let channel = self.link.open_partition(session, self.partition).await?;
             ConfirmChannel::on(channel).await
         };
         let opened = opening.await.map_err(PublishError::Unavailable);

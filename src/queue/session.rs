@@ -36,7 +36,7 @@ impl Session {
     /// A session of an open connection, which it watches from now on.
     pub(super) async fn new(connection: Connection) -> Result<Self, String> {
         // The other half of the channels stays usable.
-        let closes_left = Arc::new(AtomicU32::new(u32::from(connection.channel_max() / 2).max(1)));
+        let closes_left = Arc::new(AtomicU32::new(closes_max(connection.channel_max())));
         let session = Self { connection, over: CancellationToken::new(), closes_left };
         let (listener, over) = (session.connection.clone(), session.over.clone());
         // Whether it returns true or false, the connection has ended.
@@ -142,5 +142,21 @@ pub(super) async fn in_own_task<T: Send + 'static>(
         Ok(Ok(done)) => done.map_err(|error| error.to_string()),
         Ok(Err(panic)) => Err(panic.to_string()),
         Err(_) => Err(format!("no answer within {limit_ms} ms")),
+    }
+}
+
+/// Half of the channels of a connection with this `channel_max`, where 0 means no limit (AMQP 0-9-1, connection.tune).
+fn closes_max(channel_max: u16) -> u32 {
+    let channels = if channel_max == 0 { u16::MAX } else { channel_max };
+    u32::from(channels / 2).max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn half_of_the_channels_may_be_closed() {
+        assert_eq!([0, 1, 2, 128, 2_047].map(closes_max), [32_767, 1, 1, 64, 1_023]);
     }
 }

@@ -1,6 +1,10 @@
 //! The queues of the partitions and of the dead letters, and their one declaration. Must not contain messages.
 
-use std::time::Duration;
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use amqprs::{FieldTable, FieldValue, channel::QueueDeclareArguments};
 use tokio::time::sleep;
@@ -8,6 +12,7 @@ use tokio::time::sleep;
 use super::{
     callbacks::{ChannelEvent, NOT_FOUND},
     dead_letters::KEPT_MAX,
+    pauses::Pauses,
     session::{OpenChannel, Session},
 };
 use crate::domain::PARTITIONS;
@@ -19,6 +24,10 @@ const MISSING_PAUSE_MS: u64 = 1_000;
 
 /// The longest that the broker may take to declare a queue, or to say whether it exists.
 const DECLARE_TIMEOUT_MS: u64 = 5_000;
+
+/// The pauses between attempts to use a queue again.
+const REPAIR_PAUSE_MIN_MS: u64 = 5_000;
+const REPAIR_PAUSE_MAX_MS: u64 = 60_000;
 
 /// The most bytes that wait in a partition's queue. Beyond this, the broker refuses messages.
 const PARTITION_MAX_BYTES: i64 = 1 << 30;
@@ -141,22 +150,50 @@ impl Queue {
     }
 }
 
+/// The queues that this node could not use when it last tried.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Unusable(Arc<Mutex<BTreeSet<String>>>);
+
+impl Unusable {
+    /// The names of the queues.
+    pub(super) fn queues(&self) -> Vec<String> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
+    }
+
+    /// Notes whether a queue can be used. A connection that is lost says nothing about a queue.
+    fn note<T>(&self, session: &Session, queue: &str, opened: &Result<T, String>) {
+        let mut queues = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if opened.is_ok() {
+            queues.remove(queue);
+        } else if !session.over.is_cancelled() {
+            queues.insert(queue.to_owned());
+        }
+    }
+}
+
+/// Every queue. The partitions name the dead letters as their target, so these come first.
+fn all(names: &QueueNames) -> impl Iterator<Item = Queue> {
+    let partitions = (0..PARTITIONS).map(|partition| Queue::partition(names, partition));
+    [Queue::dead_letters(names)].into_iter().chain(partitions)
+}
+
 /// Declares every queue, one after the other: if another session is declaring a queue, RabbitMQ may offer it before its
-/// process runs. Queues that exist with these arguments stay as they are. A queue that can't be declared is logged; its
-/// users try again, and the other queues stay usable.
+/// process runs. Queues that exist with these arguments stay as they are. A queue that can't be declared is logged and
+/// noted; the other queues stay usable.
 ///
 /// # Errors
-/// The reason, if no partition can be used.
-pub(super) async fn declare(session: &Session, names: &QueueNames) -> Result<(), String> {
-    // The partitions name the dead letters as their target.
-    let mut queues = vec![Queue::dead_letters(names)];
-    queues.extend((0..PARTITIONS).map(|partition| Queue::partition(names, partition)));
+/// The reason, if no partition can be used or the connection is lost.
+pub(super) async fn declare(
+    session: &Session,
+    names: &QueueNames,
+    unusable: &Unusable,
+) -> Result<(), String> {
     let (mut missing, mut failures) = (Vec::new(), Vec::new());
-    for queue in queues {
+    for queue in all(names) {
         match found(session, &queue).await {
             Ok(Some(channel)) => channel.close().await?,
             Ok(None) => missing.push(queue),
-            Err(why) => failures.push((queue.name, why)),
+            Err(why) => failures.push((queue, why)),
         }
     }
     if !missing.is_empty() {
@@ -165,33 +202,59 @@ pub(super) async fn declare(session: &Session, names: &QueueNames) -> Result<(),
     for queue in missing {
         match declared(session, &queue).await {
             Ok(channel) => channel.close().await?,
-            Err(why) => failures.push((queue.name, why)),
+            Err(why) => failures.push((queue, why)),
         }
     }
-    let of_partitions = failures.iter().filter(|(name, _)| names.partition_of(name).is_some());
-    let is_useless = of_partitions.count() == usize::from(PARTITIONS);
-    for (_, why) in failures {
+    let of_partitions = failures.iter().filter(|(queue, _)| names.partition_of(&queue.name).is_some());
+    let is_useless = session.over.is_cancelled() || of_partitions.count() == usize::from(PARTITIONS);
+    for (queue, why) in failures {
         let why = format!("declaring the queues: {why}");
         if is_useless {
             return Err(why);
         }
         log::error!("{why}");
+        unusable.note::<()>(session, &queue.name, &Err(why));
     }
     Ok(())
+}
+
+/// Tries the queues that can't be used again and again, with growing pauses, until the connection ends.
+pub(super) async fn repair(session: &Session, names: &QueueNames, unusable: &Unusable) {
+    let mut pauses = Pauses::new(REPAIR_PAUSE_MAX_MS);
+    while !session.over.is_cancelled() {
+        let pause = pauses.after_failure().max(Duration::from_millis(REPAIR_PAUSE_MIN_MS));
+        session.over.run_until_cancelled(sleep(pause)).await;
+        let failed = unusable.queues();
+        for queue in all(names).filter(|queue| failed.contains(&queue.name)) {
+            let opened = opened(session, &queue).await;
+            unusable.note(session, &queue.name, &opened);
+            if let Ok(channel) = opened {
+                log::info!("queue {} can be used again", queue.name);
+                channel.close().await.ok();
+            }
+        }
+    }
 }
 
 /// Opens a channel for a partition's queue, which exists as we declare it. A missing queue is declared after a pause.
 pub(super) async fn open_partition(
     session: &Session,
     names: &QueueNames,
+    unusable: &Unusable,
     partition: u16,
 ) -> Result<OpenChannel, String> {
     let queue = Queue::partition(names, partition);
-    if let Some(channel) = found(session, &queue).await? {
+    let opened = opened(session, &queue).await;
+    unusable.note(session, &queue.name, &opened);
+    opened
+}
+
+async fn opened(session: &Session, queue: &Queue) -> Result<OpenChannel, String> {
+    if let Some(channel) = found(session, queue).await? {
         return Ok(channel);
     }
     sleep(Duration::from_millis(MISSING_PAUSE_MS)).await;
-    declared(session, &queue).await
+    declared(session, queue).await
 }
 
 /// Opens a channel and checks that the queue exists as we declare it. Returns `None` if the queue is missing.

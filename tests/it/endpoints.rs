@@ -80,6 +80,12 @@ async fn every_endpoint_asks_for_the_scope_that_its_description_names() {
     let description = description(&client).await;
     for endpoint in ENDPOINTS {
         let (method, path) = operation_of(endpoint);
+        let rule = path.starts_with("/v1/").then_some(if method == "GET" { "read" } else { "write" });
+        assert_eq!(
+            endpoint.scope.map(Scope::as_str),
+            rule,
+            "{method} {path}: every endpoint of the API is guarded"
+        );
         let described = &description["paths"][&path][method.to_lowercase()];
         let scope = endpoint.scope.map(Scope::as_str);
         let security = scope.map_or(Value::Null, |scope| json!([{"bearer": [scope]}, {}]));

@@ -28,6 +28,9 @@ pub async fn run(role: &str, arguments: &[&str], database_url: &str) -> (Option<
     (status.code(), printed)
 }
 
+/// The lines of a process that a failing test prints.
+const LAST_LINES: usize = 40;
+
 const EXECUTABLE: &str = env!("CARGO_BIN_EXE_point-system");
 
 /// A running `point-system`. It is killed when it is dropped.
@@ -115,6 +118,17 @@ impl Process {
     pub async fn end(self, signal: &str) -> ExitStatus {
         self.signal(signal).await;
         self.ends().await.0
+    }
+}
+
+impl Drop for Process {
+    /// The last lines of a process that a failing test leaves behind.
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let printed = self.printed();
+            let lines: Vec<&str> = printed.lines().rev().take(LAST_LINES).collect();
+            eprintln!("the last lines of a process, the newest first:\n{}", lines.join("\n"));
+        }
     }
 }
 

@@ -76,11 +76,8 @@ const LOG: &str = concat!(
 );
 
 /// The entries whose reasons have a control character.
-const CONTROL_CHARACTERS: &str = concat!(
-    "select coalesce(user_id, 0) as user_id, seq",
-    part!(),
-    " and reason ~ '[\\x01-\\x1f\\x7f-\\x9f]'"
-);
+const CONTROL_CHARACTERS: &str =
+    concat!("select coalesce(user_id, 0) as user_id", part!(), " and reason ~ '[\\x01-\\x1f\\x7f-\\x9f]'");
 
 /// Reads the entries of the wanted users. Few entries of other users are sent.
 pub(super) async fn read_log(
@@ -113,7 +110,7 @@ pub(super) async fn read_log(
         let reasons: Option<&str> = row.try_get("reasons")?;
         if reasons.unwrap_or_default().chars().any(char::is_control) {
             for row in client.query(CONTROL_CHARACTERS, &part).await? {
-                chains.entry(row.try_get("user_id")?, row.try_get("seq")?, None);
+                chains.entry(row.try_get("user_id")?, 0, None);
             }
         }
         progress(passes * blocks + next.min(blocks), (passes + 1) * blocks);

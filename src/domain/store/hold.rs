@@ -16,7 +16,7 @@ use uuid::Uuid;
 use super::{LOGGED, StoreError};
 
 /// The longest time for creating users one by one. The remaining users count as locked and are tried again later.
-const CREATE_TIME_MAX_MS: u64 = 1_000;
+const CREATE_TIME_MAX_MS: u64 = 300;
 
 /// Inserts only users that have no row: for the others it would wait until their rows are unlocked.
 const CREATE: &str = "insert into user_point (user_id) select asked.user_id \
@@ -26,6 +26,9 @@ const CREATE: &str = "insert into user_point (user_id) select asked.user_id \
 
 /// Limits the wait for another session that has inserted the same user and not committed yet.
 const WAIT_BRIEFLY: &str = "set local lock_timeout = '50ms'";
+
+/// As above, for each of the users once it is known that one is stuck.
+const WAIT_BARELY: &str = "set local lock_timeout = '5ms'";
 
 /// Restores the limit of the session.
 const WAIT_AS_USUAL: &str = "set local lock_timeout = '500ms'";
@@ -80,7 +83,7 @@ impl Hold<'_> {
             let begin = format!("rollback; begin; {WAIT_BRIEFLY}");
             held = match lock(&begin, true).await {
                 Err(error) if is_locked(&error) => {
-                    client.batch_execute(&begin).await?;
+                    client.batch_execute(&format!("rollback; begin; {WAIT_BARELY}")).await?;
                     self.create_each(client, &create, &held.0).await?;
                     lock(WAIT_AS_USUAL, false).await?
                 }

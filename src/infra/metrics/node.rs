@@ -30,6 +30,11 @@ static DEPENDENCY_UP: LazyLock<IntGaugeVec> = LazyLock::new(|| {
 static READY: LazyLock<IntGaugeVec> =
     LazyLock::new(|| gauges("point_system_ready", "Whether /readyz answers 200: 1 or 0", &["role"]));
 
+static UNUSABLE_QUEUES: LazyLock<IntGaugeVec> = LazyLock::new(|| {
+    let help = "Queues that the node can't use, as one that is declared with other arguments";
+    gauges("point_system_unusable_queues", help, &["role"])
+});
+
 static POOL: LazyLock<IntGaugeVec> = LazyLock::new(|| {
     let help = "PostgreSQL connections in the pool, in use or idle";
     gauges("point_system_pool_connections", help, &["role", "state"])
@@ -147,6 +152,8 @@ pub struct NodeMetrics {
     pub postgresql: IntGauge,
     /// Whether the node is ready.
     pub ready: IntGauge,
+    /// Queues that it can't use.
+    pub unusable_queues: IntGauge,
     /// Connections in the pool, in use.
     pub pool_in_use: IntGauge,
     /// Connections in the pool, idle.
@@ -170,6 +177,7 @@ impl NodeMetrics {
             rabbitmq: DEPENDENCY_UP.with_label_values(&[role, "rabbitmq"]),
             postgresql: DEPENDENCY_UP.with_label_values(&[role, "postgresql"]),
             ready: READY.with_label_values(&[role]),
+            unusable_queues: UNUSABLE_QUEUES.with_label_values(&[role]),
             pool_in_use: POOL.with_label_values(&[role, "in_use"]),
             pool_idle: POOL.with_label_values(&[role, "idle"]),
             pool_max: POOL_MAX.with_label_values(&[role]),

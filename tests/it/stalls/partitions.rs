@@ -2,6 +2,7 @@
 //! and permissions belong to a broker.
 
 use point_system::domain::PARTITIONS;
+use serde_json::json;
 
 use super::{queue_adds, users_of};
 use crate::support::{
@@ -111,10 +112,16 @@ async fn nodes_that_start_while_a_queue_can_not_be_declared_use_the_others() {
     for node in [&serve, &work] {
         node.says("declaring the queues: PRECONDITION_FAILED").await;
     }
+    let queue = format!("{}.deltas.{BAD}", system.prefix);
+    let (status, readiness) = answer(client.get("/readyz")).await;
+    assert_eq!((status.as_u16(), &readiness["state"]), (200, &json!("degraded")), "{readiness}");
+    assert_eq!(readiness["unusable_queues"], json!([queue]), "{readiness}");
     let bad = users_of(BAD, 1).next().expect("a user");
     let keyed = || client.change("add", bad, 1).header("Idempotency-Key", "accepted");
     assert_eq!(answer(keyed()).await.0, 503);
     system.queues().await.delete_partition(BAD).await;
+    serve.says(&format!("queue {queue} can be used again")).await;
+    eventually("the node is ready", async || answer(client.get("/readyz")).await.1["state"] == "ready").await;
     eventually("the partition takes changes", async || answer(keyed()).await.0 == 202).await;
     eventually("and they are applied", async || client.balance(bad).await == 1).await;
     assert!(serve.end("-TERM").await.success() && work.end("-TERM").await.success());

@@ -1,7 +1,9 @@
 //! A slow database: the service adapts to its pace.
 
+use std::time::Instant;
+
 use super::queue_adds;
-use crate::support::system::{System, eventually};
+use crate::support::system::{PATIENCE, System, eventually};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_database_that_is_too_slow_for_a_batch_gets_smaller_ones() {
@@ -56,7 +58,9 @@ async fn a_change_that_is_slow_by_itself_holds_up_nobody_else() {
     let (mut alone, mut together) = slow_transactions(&work.printed());
     let (tried, shared) = (alone + 1, together);
     let mut promised = 39;
+    let began = Instant::now();
     while alone < tried {
+        assert!(began.elapsed() < PATIENCE, "{}", work.printed());
         queue_adds(&client, (2..=1_000).cycle().take(4_000)).await;
         promised += 4_000;
         (alone, together) = slow_transactions(&work.printed());

@@ -66,6 +66,8 @@ pub async fn run(chaos: Chaos) -> Report {
         let mut round = Fault::ALL.to_vec();
         rng.shuffle(&mut round);
         for fault in round.into_iter().take_while(|_| Instant::now() < until) {
+            let left = until.saturating_duration_since(Instant::now()).as_secs();
+            eprintln!("{left:>5} s left; {fault}");
             let striking = site.strike(fault, (&system, &chaos), (&mut clients, &progress), &mut rng);
             let (concern, struck): (Concern, _) = striking.await;
             let healed = Instant::now();

@@ -1,14 +1,14 @@
 //! The rooms of the house: which file may use what, what each says of itself, and how large one may be. Every rule is
 //! tried on a line that breaks it.
 
-use std::{
-    collections::BTreeSet,
-    fs,
-    path::{Path, PathBuf},
-    sync::LazyLock,
-};
+use std::sync::LazyLock;
 
 use regex::Regex;
+
+pub use source::sources;
+use source::{Source, regex};
+
+mod source;
 
 /// The most lines of a file.
 const FILE_MAX_LINES: usize = 300;
@@ -32,7 +32,7 @@ const ROOMS: [(&str, &[&str]); 11] = [
 ];
 
 /// What belongs to one room alone, as a word of the code: a library, or a statement on a table.
-const BELONGINGS: [(&[&str], &[&str]); 13] = [
+const BELONGINGS: [(&[&str], &[&str]); 15] = [
     (&["actix_web", "actix_rt", "actix_http", "actix_server", "actix_service"], &["http", "cli/serve.rs"]),
     (&["utoipa", "maud"], &["http"]),
     (&["amqprs"], &["queue"]),
@@ -41,6 +41,8 @@ const BELONGINGS: [(&[&str], &[&str]); 13] = [
     (&["partition_pulse"], &["ops/pulse.rs"]),
     (&["api_key"], &["access/store.rs"]),
     (&["sha2", "subtle", "getrandom", "governor", "arc_swap"], &["access"]),
+    (&["deadpool_postgres", "tokio_postgres"], &["domain", "access", "ops", "infra", "cli"]),
+    (&["PointService"], &["domain", "http", "worker", "cli"]),
     (&["refinery"], &["infra/migrate.rs"]),
     (&["prometheus"], &["infra/metrics"]),
     (&["serde", "serde_json"], &["http", "queue/wire.rs", "cli", "infra/logging.rs"]),
@@ -48,122 +50,8 @@ const BELONGINGS: [(&[&str], &[&str]); 13] = [
     (&["process::Command"], &["local"]),
 ];
 
-/// What no file of `src` may have outside of its tests: rows, for one, are read by the names of their columns.
-const NOWHERE: [&str; 4] = [".unwrap()", "todo!", "dbg!", ".try_get(0)"];
-
-/// A file, by its path from the root of the repository.
-pub struct Source {
-    pub path: String,
-    pub text: String,
-}
-
-impl Source {
-    fn new(path: &str, text: &str) -> Self {
-        Self { path: path.to_owned(), text: text.to_owned() }
-    }
-
-    /// Its room in `src`: a folder, or a file beside it.
-    fn room(&self) -> &str {
-        let inside = self.path.strip_prefix("src/").unwrap_or_default();
-        inside.split(['/', '.']).next().unwrap_or_default()
-    }
-
-    fn is_in(&self, place: &str) -> bool {
-        let inside = self.path.strip_prefix("src/").unwrap_or_default();
-        inside.strip_prefix(place).is_some_and(|rest| rest.is_empty() || rest.starts_with(['/', '.']))
-    }
-
-    /// The code, without comments and unit tests.
-    fn code(&self) -> String {
-        let lines = self.text.lines().filter(|line| !line.trim_start().starts_with("//"));
-        lines.take_while(|line| *line != "#[cfg(test)]").collect::<Vec<_>>().join("\n")
-    }
-
-    /// The rooms that it imports, by `use` or by a path.
-    fn imports(&self) -> BTreeSet<String> {
-        static PATH: LazyLock<Regex> = LazyLock::new(|| regex(r"\b(?:crate|point_system)::(\w+|\{)"));
-        let (code, mut rooms) = (self.code(), BTreeSet::new());
-        for found in PATH.captures_iter(&code) {
-            let name = found.get(1).expect("a group");
-            match name.as_str() {
-                "{" => rooms.extend(names(&code[name.end()..])),
-                room => drop(rooms.insert(room.to_owned())),
-            }
-        }
-        rooms
-    }
-
-    fn has_word(&self, word: &str) -> bool {
-        let code = self.code();
-        code.match_indices(word).any(|(start, _)| {
-            let is_part = |next: Option<char>| next.is_some_and(|c| c.is_alphanumeric() || c == '_');
-            !is_part(code[..start].chars().next_back()) && !is_part(code[start + word.len()..].chars().next())
-        })
-    }
-
-    /// Each function's name and number of lines, by rustfmt's indentation.
-    fn functions(&self) -> Vec<(String, usize)> {
-        static BEGIN: LazyLock<Regex> = LazyLock::new(|| {
-            regex(r"^\s*(pub(\([^)]*\))? )?(const )?(async )?(unsafe )?(extern [^ ]+ )?fn \w")
-        });
-        let lines: Vec<&str> = self.text.lines().collect();
-        let starts = (0..lines.len()).filter(|index| BEGIN.is_match(lines[*index]));
-        let length = |start: usize| {
-            let indent = lines[start].len() - lines[start].trim_start().len();
-            let end = format!("{}}}", " ".repeat(indent));
-            lines[start..].iter().take_while(|line| **line != end).count() + 1
-        };
-        starts.map(|start| (lines[start].trim().to_owned(), length(start))).collect()
-    }
-
-    /// The sentences that begin it.
-    fn header(&self) -> String {
-        let lines = self.text.lines().map_while(|line| line.strip_prefix("//!"));
-        lines.map(str::trim).collect::<Vec<_>>().join(" ")
-    }
-}
-
-fn regex(text: &str) -> Regex {
-    Regex::new(text).expect("a pattern")
-}
-
-/// The first names of the items of a group in braces, whose opening brace is behind us.
-fn names(group: &str) -> Vec<String> {
-    let (mut depth, mut items) = (1, vec![String::new()]);
-    for c in group.chars() {
-        match c {
-            '{' => depth += 1,
-            '}' => depth -= 1,
-            ',' if depth == 1 => items.push(String::new()),
-            _ if depth == 1 => items.last_mut().expect("one at least").push(c),
-            _ => {}
-        }
-        if depth == 0 {
-            break;
-        }
-    }
-    let first = |item: &String| item.trim().split("::").next().unwrap_or_default().to_owned();
-    items.iter().map(first).filter(|name| !name.is_empty()).collect()
-}
-
-pub fn sources(folder: &str) -> Vec<Source> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let (mut found, mut folders) = (Vec::new(), vec![root.join(folder)]);
-    while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(folder).expect("a folder").flatten() {
-            let path: PathBuf = entry.path();
-            if path.is_dir() {
-                folders.push(path);
-            } else if path.extension().is_some_and(|extension| extension == "rs") {
-                let text = fs::read_to_string(&path).expect("text");
-                let path = path.strip_prefix(root).expect("inside").display().to_string();
-                found.push(Source { path, text });
-            }
-        }
-    }
-    assert!(!found.is_empty(), "no Rust files in {folder}");
-    found
-}
+/// What no file of `src` may have outside of its tests.
+const NOWHERE: [&str; 3] = [".unwrap()", "todo!", "dbg!"];
 
 /// A file may import what its room may.
 fn wrong_imports(source: &Source) -> Vec<String> {
@@ -176,13 +64,18 @@ fn wrong_imports(source: &Source) -> Vec<String> {
     wrong.map(|import| format!("{} imports {import}", source.path)).collect()
 }
 
-/// A file may have its room's belongings, and what nobody owns.
+/// A file may have its room's belongings, and what nobody owns. Rows are read by the names of their columns.
 fn wrong_words(source: &Source) -> Vec<String> {
+    static BY_NUMBER: LazyLock<Regex> =
+        LazyLock::new(|| regex(r"\b(try_)?get(::<[^>]*>+)?\((&?row, )?[0-9]\)"));
     let mut wrong: Vec<String> = NOWHERE
         .iter()
         .filter(|word| source.code().contains(**word))
         .map(|word| format!("{} has {word}", source.path))
         .collect();
+    if !source.is_in("infra/postgres") && BY_NUMBER.is_match(&source.code()) {
+        wrong.push(format!("{} reads a column by its number", source.path));
+    }
     for (words, places) in BELONGINGS {
         let is_home = places.iter().any(|place| source.is_in(place));
         let strangers = words.iter().filter(|word| !is_home && source.has_word(word));
@@ -206,6 +99,12 @@ fn wrong_shape(source: &Source) -> Vec<String> {
     let lines = source.text.lines().count();
     if lines > FILE_MAX_LINES {
         wrong.push(format!("{path} has {lines} lines"));
+    }
+    // What the other rules skip, the tests of a file, is the end of it.
+    if let Some((_, tests)) = source.text.split_once("\n#[cfg(test)]\n")
+        && (!tests.starts_with("mod tests {\n") || tests.find("\n}\n") != Some(tests.len() - 3))
+    {
+        wrong.push(format!("{path} has code behind its tests"));
     }
     let long = source.functions().into_iter().filter(|(_, lines)| *lines > FUNCTION_MAX_LINES);
     wrong.extend(long.map(|(name, lines)| format!("{path}: {name} has {lines} lines")));
@@ -265,6 +164,10 @@ fn each_library_and_table_stays_in_its_room() {
             }
         }
     }
+    for line in ["row.try_get(0)", "get(&row, 2)", "row.get::<_, i64>(1)", "get::<Option<&str>>(row, 3)"] {
+        let wrong = wrong_words(&Source::new("src/ops/file.rs", line));
+        assert_eq!(wrong, ["src/ops/file.rs reads a column by its number"], "{line}");
+    }
     for word in NOWHERE {
         let line = format!("let x = y{word};");
         assert_eq!(
@@ -283,6 +186,9 @@ fn files_and_functions_are_short_and_begin_with_what_they_hold() {
     assert!(shape(head).is_empty());
     assert_eq!(shape("// Things.\n").len(), 2);
     assert_eq!(shape("//! Things.\n"), [format!("{path} does not say what it must not contain")]);
+    let tests = "#[cfg(test)]\nmod tests {\n    fn f() {}\n}\n";
+    assert!(shape(&format!("{head}{tests}")).is_empty());
+    assert_eq!(shape(&format!("{head}{tests}fn g() {{}}\n")), [format!("{path} has code behind its tests")]);
     let long = format!("{head}{}", "\n".repeat(FILE_MAX_LINES));
     assert_eq!(shape(&long), [format!("{path} has {} lines", FILE_MAX_LINES + 1)]);
     for start in
