@@ -1,4 +1,4 @@
-//! Keeps users' points: changes go through a queue, exactly once and in order; balances are read at once.
+//! Keeps users' points: changes go through a queue, exactly once and in order; balances are read directly.
 //!
 //! ```text
 //! client ── POST /v1/point/add|subtract ──► serve ── validate ── publish, await the confirm ──► 202

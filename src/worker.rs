@@ -136,7 +136,7 @@ impl Partition {
         self.metrics.settled(decided.map(|(taken, _)| taken.delta.requested_at));
         for (user, waited) in self.hand.note(taken, &results, Instant::now()) {
             if waited.is_reported {
-                log::info!(user_id:% = user; "the user's changes are applied again, after {} s", waited.since.elapsed().as_secs());
+                log::info!(user_id:% = user; "the user's changes no longer wait, after {} s", waited.since.elapsed().as_secs());
             }
         }
         let settled = self.hand.settled();

@@ -29,7 +29,7 @@ pub enum Scope {
     Read,
     /// Add and subtract points.
     Write,
-    /// Everything; no endpoint needs it yet.
+    /// Everything; no endpoint requires it yet.
     Admin,
 }
 

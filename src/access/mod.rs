@@ -50,7 +50,7 @@ pub enum AccessError {
     /// Other machines could reach the service without a key, and no flag allows that.
     #[error(
         "there is no API key, and {listen} is not a loopback address: create a key with `point-system key \
-         create`, or serve everybody without a key with --allow-anonymous"
+         create`, or use --allow-anonymous to serve everybody without a key"
     )]
     Unprotected {
         /// The address that the service listens on.

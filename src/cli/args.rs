@@ -27,9 +27,9 @@ pub struct NodeArgs {
     /// The operations listener.
     #[command(flatten)]
     pub metrics: MetricsArgs,
-    /// Maximum number of transactions at once (1 to 16), each on its own PostgreSQL connection. All workers
+    /// Maximum number of concurrent transactions (1 to 16), each on its own PostgreSQL connection. All workers
     /// together run at most one per partition. `serve` opens as many connections again for balances, and five for
-    /// other reads and the API keys. Every node opens two more for its readiness and its pulse.
+    /// other reads and the API keys. Every node opens two more, for its readiness check and its pulse.
     #[arg(long, env = "POINT_SYSTEM_CONCURRENCY", default_value_t = 4, value_name = "N",
           value_parser = clap::value_parser!(u16).range(1..=CONCURRENCY_MAX))]
     pub concurrency: u16,
@@ -66,7 +66,8 @@ pub struct PatienceArgs {
     #[arg(long, env = "POINT_SYSTEM_STARTUP_TIMEOUT", default_value = "60s", value_name = "TIME",
           value_parser = parse_time)]
     pub startup_timeout: Duration,
-    /// How long to finish work in hand after SIGTERM or Ctrl-C. A second signal ends the process at once.
+    /// How long the process may take to finish work in hand after SIGTERM or Ctrl-C. A second signal ends it
+    /// immediately.
     #[arg(long, env = "POINT_SYSTEM_SHUTDOWN_TIMEOUT", default_value = "30s", value_name = "TIME",
           value_parser = parse_time)]
     pub shutdown_timeout: Duration,
@@ -75,8 +76,8 @@ pub struct PatienceArgs {
 /// The operations listener.
 #[derive(Args, Clone, Copy, Debug, Default)]
 pub struct MetricsArgs {
-    /// Address and port of the operations listener: /metrics for Prometheus, /livez and /readyz. Without it there
-    /// is none.
+    /// Address and port of the operations listener: /metrics for Prometheus, /livez and /readyz. Without this
+    /// flag there is no such listener.
     #[arg(id = "metrics-listen", long, env = "POINT_SYSTEM_METRICS_LISTEN", value_name = "IP:PORT")]
     pub listen: Option<SocketAddr>,
 }

@@ -38,8 +38,8 @@ pub enum DeadLettersRole {
         /// Its number in the current list, or its message id.
         name: LetterName,
     },
-    /// Put each change back into the queue of its user's partition. Changes that were applied already change nothing;
-    /// messages that can't be read stay. Exits with 1 if a message stays or was not found.
+    /// Put each change back into the queue of its user's partition. Changes that have already been applied have no
+    /// effect; messages that can't be read stay. Exits with 1 if a message stays or was not found.
     Redrive {
         /// The broker and its limit.
         #[command(flatten)]
@@ -56,7 +56,7 @@ pub enum DeadLettersRole {
         /// The messages.
         #[command(flatten)]
         which: WhichArgs,
-        /// Do not ask for confirmation. Needed when standard input is not a terminal.
+        /// Do not ask for confirmation. Required when standard input is not a terminal.
         #[arg(long)]
         yes: bool,
     },
@@ -173,7 +173,10 @@ async fn redrive(letters: &mut DeadLetters, which: &WhichArgs) -> anyhow::Result
         }
         let line = line(&letter);
         if letter.death.is_redrivable() {
-            letters.redrive(letter).await.with_context(|| format!("{redriven} redriven, then at {line}"))?;
+            letters
+                .redrive(letter)
+                .await
+                .with_context(|| format!("{redriven} redriven, failed at {line}"))?;
             redriven += 1;
             println!("redriven {line}");
         } else {
@@ -196,7 +199,7 @@ async fn drop_letters(letters: &mut DeadLetters, which: &WhichArgs) -> anyhow::R
     while let Some(letter) = letters.next().await? {
         if wanted.has(&letter) {
             let line = line(&letter);
-            letters.remove(letter).await.with_context(|| format!("{dropped} dropped, then at {line}"))?;
+            letters.remove(letter).await.with_context(|| format!("{dropped} dropped, failed at {line}"))?;
             dropped += 1;
             println!("dropped {line}");
         }
@@ -209,7 +212,7 @@ async fn drop_letters(letters: &mut DeadLetters, which: &WhichArgs) -> anyhow::R
 /// Asks the user to confirm the drop.
 async fn confirmed(which: &WhichArgs) -> anyhow::Result<()> {
     if !io::stdin().is_terminal() {
-        bail!("dropped messages are gone for good: pass --yes, or run this on a terminal to confirm");
+        bail!("dropped messages are gone for good: pass --yes, or run this in a terminal to confirm");
     }
     let names = which.names.iter().map(label).collect::<Vec<_>>().join(", ");
     let what = if which.all { "all dead letters" } else { &names };

@@ -23,7 +23,7 @@ use crate::{
     queue::QueueNames,
 };
 
-/// Maximum number of transactions at once.
+/// Maximum number of concurrent transactions.
 const CONCURRENCY: u16 = 4;
 
 /// How long the roles wait for their servers at startup, and how long they finish work in hand at shutdown.
@@ -39,7 +39,7 @@ pub struct DevArgs {
     #[command(flatten)]
     pub http: HttpArgs,
     /// Folder for the data of the private servers. The default is point-system in `$XDG_DATA_HOME` or
-    /// ~/.local/share. For root it is /var/lib/point-system, as the servers then run as another user.
+    /// ~/.local/share. For root it is /var/lib/point-system, because the servers then run as another user.
     #[arg(long, env = "POINT_SYSTEM_DATA_DIR", value_name = "FOLDER")]
     pub data_dir: Option<PathBuf>,
     /// The operations listener.

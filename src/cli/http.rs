@@ -24,7 +24,8 @@ pub struct AccessArgs {
           default_value_t, default_missing_value = "true")]
     pub allow_anonymous: Anonymous,
     /// Maximum request rate on this node for each API key, and for each address without a key, such as "100/s" or
-    /// "600/m": that many requests at once, and as many again per second or minute. Without it there is no limit.
+    /// "600/m": a burst of that many requests, and as many again per second or minute. Without this flag there is no
+    /// limit.
     #[arg(long, env = "POINT_SYSTEM_RATE_LIMIT", value_name = "N/TIME")]
     pub rate_limit: Option<RateLimit>,
 }

@@ -17,7 +17,7 @@ use crate::{
 /// What to do with API keys.
 #[derive(Debug, Subcommand)]
 pub enum KeyRole {
-    /// Create a key. It is printed once, alone, on standard output; only its hash is stored.
+    /// Create a key and print it, alone, on standard output. It is shown only once; only its hash is stored.
     Create {
         /// The database.
         #[command(flatten)]
@@ -38,7 +38,7 @@ pub enum KeyRole {
         #[arg(long)]
         json: bool,
     },
-    /// Revoke a key for good. Every node refuses it within five seconds. Exits with 1 if it is not found.
+    /// Revoke a key permanently. Every node refuses it within five seconds. Exits with 1 if it is not found.
     Revoke {
         /// The database.
         #[command(flatten)]

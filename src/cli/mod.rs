@@ -31,10 +31,10 @@ pub use migrate::MigrateArgs;
 pub use serve::{ServeArgs, serve};
 pub use work::{WorkArgs, work};
 
-/// Keeps users' points: changes go through a queue, exactly once and in order; balances are read at once.
+/// Keeps users' points: changes go through a queue, exactly once and in order; balances are read directly.
 ///
-/// A deployment runs any number of `serve` behind a load balancer, any number of `work`, one RabbitMQ and one
-/// PostgreSQL. It runs `migrate` before each new version. `dev` runs everything on this machine.
+/// A deployment runs any number of `serve` processes behind a load balancer, any number of `work` processes, one
+/// RabbitMQ and one PostgreSQL. It runs `migrate` before each new version. `dev` runs everything on this machine.
 ///
 /// Log lines go to standard error. `RUST_LOG` sets the level (error, warn, info or debug); the default is "info".
 #[derive(Debug, Parser)]
@@ -61,9 +61,9 @@ pub enum Role {
     Serve(ServeArgs),
     /// Take changes from the queue and apply them to the database.
     Work(WorkArgs),
-    /// Bring the database schema up to this version. Several processes may run it at once.
+    /// Bring the database schema up to this version. Several processes may run it at the same time.
     Migrate(MigrateArgs),
-    /// Prove that every balance equals its log; safe beside the running service and on a replica.
+    /// Prove that every balance equals its log; safe to run alongside the service and on a replica.
     Audit(AuditArgs),
     /// List the messages that could not be applied; put them back into the queue, or remove them.
     DeadLetters {

@@ -53,7 +53,7 @@ async fn work_until(node: &NodeArgs, stop: CancellationToken) -> anyhow::Result<
         let consumers: Vec<Consumer> = consumers.collect();
         let (progress, watch) = (consumers.iter().map(Consumer::progress).collect(), link.watch());
         operations.beat(|pulse| pulse.taking(progress, watch));
-        log::info!(worker:%; "working on {PARTITIONS} partitions, up to {concurrency} transactions at once");
+        log::info!(worker:%; "working on {PARTITIONS} partitions, up to {concurrency} concurrent transactions");
         let taking = async {
             stop.cancelled().await;
             log::info!("taking no more from the queue");

@@ -202,7 +202,7 @@ impl ApplyTrip {
     }
 }
 
-/// Warns that a request id stands for another change: this delta is not applied, and its sender may not know.
+/// Warns that a request id was used before for another change: this delta is not applied, and its sender may not know.
 fn warn_of_conflict(delta: &Delta, outcome: &Outcome) {
     let first = &outcome.entry.delta;
     let pairs = [

@@ -172,7 +172,7 @@ pub struct Reason(String);
 
 impl Reason {
     /// The rule in words, readable after a field's name.
-    pub const RULE: &str = "must be a text of 1 to 200 characters without control characters";
+    pub const RULE: &str = "must be a string of 1 to 200 characters without control characters";
 
     /// A reason with this text.
     ///

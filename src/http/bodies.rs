@@ -41,14 +41,14 @@ impl From<RequestId> for PendingResponse {
     }
 }
 
-/// An entry of the user's log.
+/// An entry in the user's log.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Entry)]
 pub(super) struct EntryResponse<'a> {
     pub(super) request_id: Uuid,
     #[schema(schema_with = schema::status)]
     pub(super) status: &'static str,
-    /// Why the change is rejected.
+    /// Why the change was rejected.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(schema_with = schema::reject_reason)]
     pub(super) reject_reason: Option<&'a str>,

@@ -54,7 +54,7 @@ impl Kind {
 catalogue! {
     NotFound(NOT_FOUND, "not-found", "Not found") {
         "There is nothing at this path."
-        "Compare the path with the API's description at /docs. Paths are case-sensitive and end without a slash."
+        "Compare the path with the API's description at /docs. Paths are case-sensitive and have no trailing slash."
     }
     MethodNotAllowed(METHOD_NOT_ALLOWED, "method-not-allowed", "Method not allowed") {
         "The path exists, but it does not take this method."
@@ -77,7 +77,7 @@ catalogue! {
         "Send the change as a JSON object, such as {\"user_id\":1,\"point\":1000}."
     }
     MalformedBody(BAD_REQUEST, "malformed-body", "Malformed body") {
-        "The body is not one well-formed JSON object, or it has a field twice."
+        "The body is not a single well-formed JSON object, or a field appears in it twice."
         "Build the body with a JSON library, not by hand. The detail says what is wrong, and where."
     }
     InvalidField(BAD_REQUEST, "invalid-field", "Invalid field") {
@@ -89,7 +89,7 @@ catalogue! {
         "Check the id. The first log entry creates a user; right after a 202 that may take a moment."
     }
     KeyReused(UNPROCESSABLE_ENTITY, "key-reused", "Idempotency key reused") {
-        "This user's Idempotency-Key stands for another change, which was decided before. This one was not applied."
+        "The Idempotency-Key was already used for another change of this user. This change was not applied."
         "Use a new key for each new change. To repeat a request, send it unchanged with the same key."
     }
     InsufficientPoints(CONFLICT, "insufficient-points", "Insufficient points") {
@@ -103,9 +103,9 @@ catalogue! {
         "Add fewer points, with a new Idempotency-Key: a rejected key stays rejected."
     }
     Rejected(CONFLICT, "rejected", "Rejected") {
-        "The change was rejected for a reason that this version of the service does not know. A newer version decided it."
+        "A newer version of the service rejected the change, for a reason that this version does not know."
         "The detail names the reason. A rejection is final: send a new change, with a new Idempotency-Key, once the reason \
-         is gone."
+         no longer applies."
     }
     QueueUnavailable(SERVICE_UNAVAILABLE, "queue-unavailable", "Queue unavailable") {
         "The queue can't be reached, or did not confirm the change in time. The change may be queued. The member \
@@ -119,25 +119,25 @@ catalogue! {
          the user is damaged. Other users are served. A change with Prefer: wait may be applied: an earlier attempt may \
          have ended without an answer."
         "Wait for the time in Retry-After, then ask for the outcome at the Location, or send the same request with the \
-         same Idempotency-Key: it counts once. The operator finds the session that holds the lock in pg_stat_activity, \
-         and damage with `point-system audit`."
+         same Idempotency-Key: it counts once. The operator can find the session that holds the lock in \
+         pg_stat_activity, and damage with `point-system audit`."
     }
     DatabaseUnavailable(SERVICE_UNAVAILABLE, "database-unavailable", "Database unavailable") {
         "The database can't be reached. A change with Prefer: wait may be applied; the member request_id names it."
         "Wait for the time in Retry-After, then send the same request with the same Idempotency-Key: it counts once. \
          Without a key, ask for the outcome at the response's Location before you send another request. Changes without \
-         Prefer: wait need no database."
+         Prefer: wait do not need the database."
     }
     Overloaded(SERVICE_UNAVAILABLE, "overloaded", "Overloaded") {
         "Too many requests are waiting, so this one was rejected. Nothing was queued and nothing was changed."
-        "Wait for the time in Retry-After, then send the request again. Send fewer requests at a time while this goes on."
+        "Wait for the time in Retry-After, then send the request again. Send fewer requests at a time while this lasts."
     }
     Refused(INTERNAL_SERVER_ERROR, "refused", "Refused by the database") {
-        "The database refuses this change for good, which should not happen to a valid request. Nothing was applied."
+        "The database permanently refuses this change, which should not happen to a valid request. Nothing was applied."
         "Do not send the request again. Tell the operator when it happened: the log of the service says why."
     }
     Unauthorized(UNAUTHORIZED, "unauthorized", "Unauthorized") {
-        "The request has no API key, and the service requires one; or its key is unknown or revoked. Nothing was done."
+        "The service requires an API key. The request has none, or its key is unknown or revoked. Nothing was done."
         "Send the header Authorization: Bearer KEY. The operator creates a key with point-system key create."
     }
     InsufficientScope(FORBIDDEN, "insufficient-scope", "Insufficient scope") {

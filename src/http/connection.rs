@@ -72,7 +72,7 @@ impl Slots {
             *told = Some(Instant::now());
             let Self { listener, limit, .. } = self;
             log::warn!(
-                "{limit} connections are open on the {listener} listener, its limit: new ones are closed at once"
+                "{limit} connections are open on the {listener} listener, its limit: new ones are closed immediately"
             );
         }
     }

@@ -44,7 +44,7 @@ pub enum ApiError {
     InvalidOperations(Vec<Fault>),
     #[error("some operations are not known to be queued; send the whole batch again with the same keys")]
     PartlyQueued(Vec<OperationResponse>),
-    #[error("the Idempotency-Key stands for another change of this user")]
+    #[error("the Idempotency-Key was already used for another change of this user")]
     KeyReused,
     #[error("{}", detail_of(.1))]
     Rejected(Box<Entry>, Rejection),
@@ -128,7 +128,7 @@ pub(super) struct Facts<'a> {
     pub(super) retry_after: Option<Duration>,
     /// The field, parameter or header at fault.
     pub(super) field: Option<&'a str>,
-    /// The change that may count despite the error.
+    /// The change that may still take effect despite the error.
     pub(super) sent: Option<Sent>,
     /// The entry of the rejected change.
     pub(super) rejected: Option<&'a Entry>,

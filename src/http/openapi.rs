@@ -31,7 +31,7 @@ use super::{
             The service queues a change and answers `202` as soon as the change is safe. With `Prefer: wait` it \
             applies the change before it answers. After a `503`, or without an answer, send the change again with \
             the same `Idempotency-Key`: it counts once.\n\n\
-            Every path that takes GET takes HEAD. Every error is a problem (RFC 9457); [/problems](/problems) \
+            Every path that takes GET also takes HEAD. Every error is a problem (RFC 9457); [/problems](/problems) \
             explains them all.",
     ),
     servers((url = "/", description = "This service.")),
@@ -105,7 +105,7 @@ fn response(kinds: &[Kind]) -> Response {
                 }
                 &header::LOCATION => {
                     let description =
-                        "Present when the change may count despite the error: the path of its outcome.";
+                        "Present when the change may still take effect: the path of its outcome.";
                     response.header("Location", header_of(schema::location(), description))
                 }
                 &header::RETRY_AFTER => response
@@ -166,7 +166,7 @@ impl IntoResponses for ChangeAnswers {
     fn responses() -> BTreeMap<String, RefOr<Response>> {
         let mut responses = ChangeProblems::responses();
         let queued = ResponseBuilder::new()
-            .description("The change is safe in the queue. A worker decides it in its turn.")
+            .description("The change is safe in the queue. A worker decides it when its turn comes.")
             .header("Location", header_of(schema::location(), "The path of the outcome."))
             .content("application/json", body::<PendingResponse>(examples::pending()));
         responses.insert("202".to_owned(), queued.into());
@@ -202,7 +202,7 @@ impl IntoResponses for ReadinessAnswers {
         let mut responses = problems(&[Kind::NotReady]);
         let ready = ResponseBuilder::new()
             .description(
-                "The node can do its work. `degraded`: it can do a part of its work, as `detail` says.",
+                "The node can do its work. `degraded`: it can do part of its work, as `detail` says.",
             )
             .content("application/json", body::<ReadinessResponse>(examples::readiness()));
         responses.insert("200".to_owned(), ready.into());

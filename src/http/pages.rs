@@ -119,7 +119,7 @@ pub(super) async fn problems() -> HttpResponse {
             main {
                 h1 { "Problems" }
                 p {
-                    "Errors are " code { "application/problem+json" } " (RFC 9457). Compare the member "
+                    "Errors are " code { "application/problem+json" } " (RFC 9457). Match on the member "
                     code { "type" } ": it never changes. It is also the path of a page that says what the problem means "
                     "and what to do."
                 }

@@ -31,10 +31,10 @@ parameters! {
     /// The headers of a change.
     ChangeHeaders:
     ("Idempotency-Key", HEADER, schema::idempotency_key(), "A request that is sent again with the same key counts \
-        once. A key belongs to its user and stands for one change. With `Prefer: wait`, another change with this key \
-        gets `422`.", "order-7")
+        once. Keys are separate for each user, and a key identifies one change. With `Prefer: wait`, another change \
+        with this key gets `422`.", "order-7")
     ("Prefer", HEADER, Object::with_type(Type::String), "`wait` (RFC 7240 §4.3): skip the queue, apply the \
-        change before the answer, and return the outcome. Other preferences change nothing.", "wait")
+        change before answering, and return the outcome. Other preferences change nothing.", "wait")
 }
 
 parameters! {
@@ -55,7 +55,7 @@ parameters! {
     /// The query of a page of the log.
     LogQuery:
     ("id", QUERY, schema::user_id(), "The user.", 1)
-    ("limit", OPTION, schema::limit(), "The most entries to return.", 50)
+    ("limit", OPTION, schema::limit(), "The maximum number of entries to return.", 50)
     ("before", OPTION, schema::seq(), "Only entries with a smaller `seq`.", 51)
     ("from", OPTION, schema::time(), "Only entries decided at this time or later.", "2026-11-01T00:00:00Z")
     ("to", OPTION, schema::time(), "Only entries decided before this time.", "2026-12-01T00:00:00Z")

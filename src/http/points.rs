@@ -105,7 +105,7 @@ pub fn found_balance(balance: &Balance) -> HttpResponse {
     })
 }
 
-/// Queues the change, or applies it at once if the client waits for it (RFC 7240 §4.3).
+/// Queues the change, or applies it immediately if the client waits for it (RFC 7240 §4.3).
 async fn change(
     action: Action,
     request: &HttpRequest,
@@ -242,7 +242,7 @@ pub(super) fn header_text<'a>(
     let mut values = request.headers().get_all(name);
     let Some(value) = values.next() else { return Ok(None) };
     if values.next().is_some() {
-        return Err(ApiError::invalid(name, "must be sent once"));
+        return Err(ApiError::invalid(name, "must be sent only once"));
     }
     value.to_str().map(Some).map_err(|_| ApiError::invalid(name, "must be visible ASCII characters"))
 }

@@ -27,7 +27,7 @@ use crate::{
 #[derive(Serialize, ToSchema)]
 #[schema(as = Readiness)]
 pub(super) struct ReadinessResponse {
-    /// What the state means, for people to read.
+    /// What the state means, for people.
     detail: String,
     #[serde(flatten)]
     node: NodeResponse,
@@ -43,7 +43,7 @@ pub struct NodeResponse {
     state: NodeState,
     rabbitmq: DependencyResponse,
     postgresql: DependencyResponse,
-    /// The partitions that accept changes but have no worker that takes them.
+    /// The partitions whose accepted changes no worker takes.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schema(required = false)]
     silent_partitions: Vec<u16>,
@@ -198,7 +198,7 @@ fn described(report: &Report) -> (NodeState, String) {
         }
         (Condition::Unable, Duty::Serve) => (
             NodeState::Unable,
-            "queued changes are refused; reads and changes with Prefer: wait go on if PostgreSQL is up",
+            "queued changes are refused; reads, and changes with Prefer: wait, work if PostgreSQL is up",
         ),
         (Condition::Unable, Duty::Work) => {
             (NodeState::Unable, "nothing is applied; the queue keeps new changes")

@@ -38,7 +38,7 @@ pub(super) struct ProblemResponse<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     field: Option<&'a str>,
-    /// The change that was rejected, or that may count despite the error.
+    /// The change that was rejected, or that may still take effect despite the error.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false, format = "uuid")]
     request_id: Option<String>,

@@ -24,7 +24,7 @@ impl<'a> Query<'a> {
                 return Err(ApiError::invalid(&name, rule));
             };
             if found.iter().any(|(earlier, _)| earlier == known) {
-                return Err(ApiError::invalid(known, "must be sent once"));
+                return Err(ApiError::invalid(known, "must be sent only once"));
             }
             found.push((*known, value));
         }

@@ -38,7 +38,7 @@ pub(super) fn reason() -> Object {
 }
 
 pub(super) fn idempotency_key() -> Object {
-    text("Visible ASCII characters; spaces may stand between them.", "order-7")
+    text("Visible ASCII characters, with spaces allowed between them.", "order-7")
         .min_length(Some(1))
         .max_length(Some(KEY_MAX_BYTES))
         .pattern(Some("^[!-~]([ -~]*[!-~])?$"))
@@ -122,7 +122,7 @@ pub(super) fn role() -> Object {
 
 /// The number of entries of a page.
 pub(super) fn limit() -> Object {
-    whole_number("The most entries to return.", 1, PAGE_MAX.into(), 50)
+    whole_number("The maximum number of entries to return.", 1, PAGE_MAX.into(), 50)
 }
 
 pub(super) fn time() -> Object {

@@ -101,7 +101,7 @@ impl Pulse {
             let may_help = renewals < RENEWALS_MAX && !renewed.is_some_and(is_recent);
             if let Some(partition) = ours.filter(|_| may_help) {
                 log::warn!(
-                    "partition {partition} is silent: changes were accepted, and none is delivered; reconnecting"
+                    "partition {partition} is silent: changes were accepted, but none is delivered; reconnecting"
                 );
                 link.renew();
                 renewed = Some(Instant::now());

@@ -91,7 +91,10 @@ impl ChannelCallback for ChannelWatch {
 
     /// The queue is deleted, or has lost its leader. The next subscription finds out which.
     async fn cancel(&mut self, _: &Channel, cancel: Cancel) -> Result<(), Error> {
-        log::warn!("RabbitMQ cancels the consumer {}: its queue may be deleted", cancel.consumer_tag());
+        log::warn!(
+            "RabbitMQ cancels the consumer {}: its queue may have been deleted",
+            cancel.consumer_tag()
+        );
         self.over.cancel();
         Ok(())
     }

@@ -229,7 +229,7 @@ impl Consumer {
         let telling = tell(&subscription.channel.channel, settled, open);
         let told = timeout(Duration::from_millis(RPC_TIMEOUT_MS), telling).await;
         if !matches!(told, Ok(Ok(()))) {
-            log::warn!("partition {}: the broker does not take the acks", self.partition);
+            log::warn!("partition {}: the broker does not accept the acks", self.partition);
             subscription.channel.over.cancel();
             subscription.session.check();
         }

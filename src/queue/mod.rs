@@ -52,7 +52,7 @@ impl FromStr for BrokerUrl {
             return Err("must begin with amqp://".to_owned());
         }
         if url.query().is_some() || url.fragment().is_some() {
-            return Err("takes no query and no fragment".to_owned());
+            return Err("must not have a query or a fragment".to_owned());
         }
         let host = match url.host() {
             Some(Host::Domain(name)) => name.to_owned(),

@@ -17,7 +17,7 @@ static MAX: LazyLock<IntGaugeVec> = LazyLock::new(|| {
 });
 
 static REFUSED: LazyLock<IntCounterVec> = LazyLock::new(|| {
-    let help = "HTTP connections closed at once because the listener had reached its connection limit";
+    let help = "HTTP connections closed immediately because the listener had reached its connection limit";
     counters("point_system_http_connections_refused_total", help, &["listener"])
 });
 
@@ -25,7 +25,7 @@ static REFUSED: LazyLock<IntCounterVec> = LazyLock::new(|| {
 pub struct ConnectionMetrics {
     /// Open connections.
     pub open: IntGauge,
-    /// Connections that were closed at once.
+    /// Connections that were closed immediately.
     pub refused: IntCounter,
 }
 

@@ -70,8 +70,8 @@ static PUBLISHED: LazyLock<IntCounterVec> = LazyLock::new(|| {
 });
 
 static SETTLED: LazyLock<IntCounterVec> = LazyLock::new(|| {
-    let help = "Changes decided: applied, rejected, duplicate (in the log already) or conflict (not applied: their \
-                request id stands for another change in the log)";
+    let help = "Changes decided: applied, rejected, duplicate (in the log already) or conflict (not applied: another \
+                change in the log has their request id)";
     counters("point_system_settled_deltas_total", help, &["outcome"])
 });
 
@@ -92,13 +92,13 @@ static HELD: LazyLock<IntCounterVec> = LazyLock::new(|| {
 });
 
 static WAITING_USERS: LazyLock<IntGaugeVec> = LazyLock::new(|| {
-    let help = "Users whose changes have waited in a worker for a second or longer because their row is locked, \
-                unreadable or slow; others do not wait for them";
+    let help = "Users whose changes have waited in a worker for a second or longer because the user's row is locked or \
+                unreadable, or the change is slow; other users do not wait for them";
     gauges("point_system_waiting_users", help, &["partition"])
 });
 
 static LAG: LazyLock<HistogramVec> = LazyLock::new(|| {
-    let help = "Time from accepting a queued change to its commit, by the clocks of two nodes";
+    let help = "Time from accepting a queued change to its commit, measured by the clocks of two nodes";
     histograms("point_system_apply_lag_seconds", help, &[], &LAGS)
 });
 
@@ -201,7 +201,7 @@ pub struct StoreMetrics {
     pub rejected: IntCounter,
     /// Deltas that were in the log already.
     pub duplicate: IntCounter,
-    /// Deltas whose request id stands for another change in the log.
+    /// Deltas whose request id belongs to another change in the log.
     pub conflict: IntCounter,
     /// Retries in smaller parts because a transaction took too long.
     pub retries_slow: IntCounter,

@@ -61,7 +61,7 @@ static CONNECTION_FAILURES: LazyLock<IntCounterVec> = LazyLock::new(|| {
 });
 
 static QUEUE_MESSAGES: LazyLock<IntGaugeVec> = LazyLock::new(|| {
-    let help = "Messages in a partition's queue, without those that a worker holds";
+    let help = "Messages in a partition's queue, not counting those that a worker holds";
     gauges("point_system_queue_messages", help, &["partition"])
 });
 
@@ -72,8 +72,8 @@ static QUEUE_CONSUMERS: LazyLock<IntGaugeVec> = LazyLock::new(|| {
 
 static SILENCE: LazyLock<GaugeVec> = LazyLock::new(|| {
     let name = "point_system_partition_silence_seconds";
-    let help = "Time since a worker last took a change from a partition where accepted changes wait, as all nodes \
-                report it; 0 if none wait";
+    let help = "Time since a worker last took a change from a partition where accepted changes wait, as reported \
+                by all nodes; 0 if none wait";
     registered(GaugeVec::new(Opts::new(name, help), &["partition"]))
 });
 

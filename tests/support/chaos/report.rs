@@ -86,14 +86,14 @@ impl fmt::Display for Report {
         writeln!(
             f,
             "| fault | strikes | longest without any 202 | until every partition accepts | until that is applied | longest \
-             without an applied change, of those it does not concern |"
+             without an applied change, of those it does not affect |"
         )?;
         writeln!(f, "|---|--:|--:|--:|--:|--:|")?;
         for (fault, kind) in kinds {
             let seconds = |time: Duration| format!("{:.2} s", time.as_secs_f64());
             let [gap, accepted, applied] =
                 [kind.longest_gap, kind.until_accepted, kind.until_applied].map(seconds);
-            let others = kind.others_waited.map_or_else(|| "all are concerned".to_owned(), seconds);
+            let others = kind.others_waited.map_or_else(|| "all are affected".to_owned(), seconds);
             writeln!(f, "| {fault} | {} | {gap} | {accepted} | {applied} | {others} |", kind.strikes)?;
         }
         Ok(())
