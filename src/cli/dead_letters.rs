@@ -217,7 +217,7 @@ async fn confirmed(which: &WhichArgs) -> anyhow::Result<()> {
     let names = which.names.iter().map(label).collect::<Vec<_>>().join(", ");
     let what = if which.all { "all dead letters" } else { &names };
     eprint!("Drop {what} for good? [y/N] ");
-    // A separate thread: a read from a terminal can't be cancelled, and would keep the runtime from ending.
+    // A separate thread: a read from a terminal can't be cancelled.
     let (answer, heard) = oneshot::channel();
     thread::spawn(move || {
         let mut line = String::new();

@@ -67,8 +67,15 @@ pub(super) fn status() -> Object {
     one_of(Status::iter().map(Status::as_str))
 }
 
+/// Not an enum: newer versions may add reasons.
 pub(super) fn reject_reason() -> Object {
-    one_of(Rejection::iter().map(|known| <&str>::from(&known)))
+    let known: Vec<&str> = Rejection::iter().map(|known| <&str>::from(&known)).collect();
+    let description = format!("One of {}. Newer versions may add reasons.", known.join(", "));
+    ObjectBuilder::new()
+        .schema_type(Type::String)
+        .description(Some(description))
+        .examples([json!(known[0])])
+        .build()
 }
 
 /// A text or null.
