@@ -246,8 +246,8 @@ impl Delta {
     /// Whether both request the same change: the same user, action, points and reason.
     #[must_use]
     pub fn same_change(&self, other: &Self) -> bool {
-        (self.user_id, self.action, self.point, &self.reason)
-            == (other.user_id, other.action, other.point, &other.reason)
+        let Self { request_id: _, user_id, action, point, reason, requested_at: _, traceparent: _ } = self;
+        (user_id, action, point, reason) == (&other.user_id, &other.action, &other.point, &other.reason)
     }
 }
 

@@ -124,7 +124,7 @@ pub(super) fn operations() -> Array {
 }
 
 pub(super) fn role() -> Object {
-    one_of([Duty::Serve.as_str(), Duty::Work.as_str()])
+    one_of(Duty::iter().map(Duty::as_str))
 }
 
 /// The number of entries of a page.

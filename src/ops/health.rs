@@ -7,7 +7,7 @@ use std::{
 
 use deadpool_postgres::Pool;
 use jiff::{Timestamp, Unit};
-use strum::IntoStaticStr;
+use strum::{EnumIter, IntoStaticStr};
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
@@ -23,7 +23,7 @@ use crate::{
 const LOOK_PAUSE_MS: u64 = 1_000;
 
 /// The role of a node, which decides what the node can't do without.
-#[derive(Clone, Copy, Debug, IntoStaticStr, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, EnumIter, IntoStaticStr, PartialEq, Eq)]
 #[strum(serialize_all = "kebab-case")]
 pub enum Duty {
     /// Puts changes into the queue, and reads.

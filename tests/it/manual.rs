@@ -2,6 +2,9 @@
 
 use std::collections::BTreeSet;
 
+use clap::CommandFactory;
+use point_system::cli::Cli;
+
 use crate::support::process::Process;
 
 async fn printed(role: &str, arguments: &[&str]) -> String {
@@ -32,7 +35,8 @@ async fn the_version_names_the_commit() {
 async fn completions_and_manual_know_every_role_and_flag() {
     let whole = printed("man", &[]).await;
     assert!(whole.contains(".TH point-system 1"), "{whole}");
-    let roles: BTreeSet<_> = "serve work migrate audit dead-letters dev completions man".split(' ').collect();
+    let line = Cli::command();
+    let roles: BTreeSet<&str> = line.get_subcommands().map(clap::Command::get_name).collect();
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
         let script = printed("completions", &[shell]).await;
         for word in roles.iter().chain(&["metrics-listen", "redrive", "queue-prefix"]) {

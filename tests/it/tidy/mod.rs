@@ -198,3 +198,14 @@ fn files_and_functions_are_short_and_begin_with_what_they_hold() {
         assert_eq!(shape(&long), [format!("{path}: {start} has {} lines", FUNCTION_MAX_LINES + 1)]);
     }
 }
+
+#[test]
+fn every_file_of_tests_is_one_that_runs() {
+    let modules = include_str!("../main.rs");
+    let top = sources("tests/it").into_iter().map(|source| source.path);
+    for path in top {
+        let name = path.trim_start_matches("tests/it/").split(['/', '.']).next().expect("a name").to_owned();
+        let runs = name == "main" || modules.contains(&format!("\nmod {name};\n"));
+        assert!(runs, "tests/it/main.rs has no `mod {name};`, so {path} never runs");
+    }
+}
