@@ -67,7 +67,12 @@ impl From<tokio_postgres::Error> for StoreError {
 impl From<PoolError> for StoreError {
     fn from(error: PoolError) -> Self {
         match error {
-            PoolError::Backend(error) => Self::Unavailable(Self::from(error).to_string()),
+            PoolError::Backend(error) => match Self::from(error) {
+                Self::TooSlow { why, .. } => Self::Unavailable(why),
+                Self::Unavailable(why) | Self::Conflict(why) | Self::Refused(why) | Self::Unreadable(why) => {
+                    Self::Unavailable(why)
+                }
+            },
             other => Self::Unavailable(other.to_string()),
         }
     }

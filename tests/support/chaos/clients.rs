@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 use super::Chaos;
 use crate::support::{
     client::{Client, Promises, body, text},
-    system::{System, eventually},
+    system::{PATIENCE, System},
 };
 
 /// How long a client waits for an answer before it sends again.
@@ -31,6 +31,9 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// The least time between two attempts of a change.
 const RETRY_PAUSE: Duration = Duration::from_millis(50);
+
+/// The pause between two looks at what is applied.
+const LOOK_PAUSE: Duration = Duration::from_millis(20);
 
 /// The most operations of a batch.
 const BATCH_MAX: usize = 100;
@@ -92,13 +95,27 @@ impl Clients {
         for (user, id) in users.iter().zip(ids) {
             self.promises.entry(*user).or_default().push(id);
         }
-        eventually("the probes are applied", async || {
-            let query = "select count(*) from user_point where user_id = any($1) and seq = $2";
-            let Ok(client) = system.pool.get().await else { return false };
-            let row = client.query_one(query, &[&users, &self.probes]).await;
-            row.is_ok_and(|row| row.get::<_, i64>(0) == i64::from(PARTITIONS))
-        })
-        .await;
+        // Behind the backlog of an outage they may wait for long, but then the backlog shrinks.
+        let (mut applied, mut moved_at) = (0, Instant::now());
+        let mut looks = interval(LOOK_PAUSE);
+        loop {
+            looks.tick().await;
+            let Some((of_probes, of_all)) = applied_so_far(system, &users, self.probes).await else {
+                continue;
+            };
+            if of_probes == i64::from(PARTITIONS) {
+                break;
+            }
+            if of_all > applied {
+                (applied, moved_at) = (of_all, Instant::now());
+            }
+            let stood = moved_at.elapsed();
+            assert!(
+                stood < PATIENCE,
+                "the probes are not applied, and nothing else for {} s",
+                stood.as_secs()
+            );
+        }
         (accepted, started.elapsed())
     }
 
@@ -227,4 +244,12 @@ fn key(user: i64, change: i64) -> String {
 
 fn count(counter: &AtomicU64) {
     counter.fetch_add(1, Ordering::Relaxed);
+}
+
+/// How many of `users` have their last probe applied, and how many entries there are; `None` without the database.
+async fn applied_so_far(system: &System, users: &[i64], probes: i64) -> Option<(i64, i64)> {
+    let query = "select count(*) filter (where user_id = any($1) and seq = $2) as probes, \
+         coalesce(sum(seq), 0)::bigint as entries from user_point";
+    let row = system.pool.get().await.ok()?.query_one(query, &[&users, &probes]).await.ok()?;
+    Some((row.get("probes"), row.get("entries")))
 }
