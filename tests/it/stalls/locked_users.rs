@@ -5,6 +5,7 @@ use std::time::Duration;
 use deadpool_postgres::Object;
 use futures_util::future::join_all;
 use point_system::domain::PARTITIONS;
+use reqwest::RequestBuilder;
 use tokio::time::interval;
 
 use super::{entries_of, queue_adds, users_of};
@@ -23,6 +24,16 @@ async fn lock_stuck(system: &System) -> Object {
     let lock = "reset all; begin; select from user_point where user_id = 1 for update";
     session.batch_execute(lock).await.expect("locked");
     session
+}
+
+/// A client that waits for the outcome of `change` is told that its user is blocked.
+async fn is_blocked(change: RequestBuilder) {
+    let (status, problem) = answer(change.header("Prefer", "wait")).await;
+    assert_eq!(
+        (status.as_u16(), problem["type"].as_str()),
+        (503, Some("/problems/user-blocked")),
+        "{problem}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -53,13 +64,7 @@ async fn one_locked_user_holds_up_nobody_else() {
     let neighbour = users_of(partition(STUCK), 1_000).next().expect("a neighbour");
     queue_adds(&client, [neighbour]).await;
     eventually("a neighbour is applied", async || client.balance(neighbour).await == 1).await;
-    let waited = client.change("add", STUCK, 1).header("Prefer", "wait");
-    let (status, problem) = answer(waited).await;
-    assert_eq!(
-        (status.as_u16(), problem["type"].as_str()),
-        (503, Some("/problems/user-blocked")),
-        "{problem}"
-    );
+    is_blocked(client.change("add", STUCK, 1)).await;
     session.batch_execute("rollback").await.expect("unlocked");
     eventually("the user goes on", async || client.balance(STUCK).await == 1 + 2 + 3 + 4 - 1).await;
     let ledger = system.ledger().await;
@@ -82,13 +87,7 @@ async fn a_new_user_whom_another_session_is_creating_holds_up_nobody_else() {
     eventually("all others are applied", async || entries_of(&system, "user_id > 3").await == 198).await;
     assert_eq!(entries_of(&system, "user_id <= 3").await, 0, "their rows are not there yet");
     work.says("the user's changes wait, and only they").await;
-    let waited = client.change("add", STUCK, 1).header("Prefer", "wait");
-    let (status, problem) = answer(waited).await;
-    assert_eq!(
-        (status.as_u16(), problem["type"].as_str()),
-        (503, Some("/problems/user-blocked")),
-        "{problem}"
-    );
+    is_blocked(client.change("add", STUCK, 1)).await;
     let smaller = r#"point_system_database_retries_total{reason="slow"} 0"#;
     let metrics = work.metrics().await;
     assert!(metrics.contains(smaller), "no transaction was too slow: {metrics}");
@@ -183,12 +182,7 @@ async fn a_user_whose_rows_are_damaged_waits_alone_and_is_named() {
     eventually("all others are applied", async || entries_of(&system, "user_id > 1").await == 201).await;
     let line = work.says("the user's changes wait, and only they").await;
     assert!(line.contains("a row breaks the rules of its table"), "{line}");
-    let (status, problem) = answer(key(STUCK).header("Prefer", "wait")).await;
-    assert_eq!(
-        (status.as_u16(), problem["type"].as_str()),
-        (503, Some("/problems/user-blocked")),
-        "{problem}"
-    );
+    is_blocked(key(STUCK)).await;
     system.execute("update log set action = 'add' where user_id = 1").await;
     eventually("the user goes on", async || client.balance(STUCK).await == 2).await;
     assert!(work.end("-TERM").await.success());
