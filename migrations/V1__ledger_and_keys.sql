@@ -10,41 +10,53 @@
 --   * The previous version works with the new schema, because both run during a deploy.
 --   * A released file never changes: `migrate` compares checksums.
 
--- The balance of each user. `seq` is the `seq` of the user's last log entry.
+-- The balance of each user. `seq` is the `seq` of the user's last log entry. `format` says how to read the row: a
+-- version that reads a higher one leaves the user's changes to a newer version.
+-- A user id is the customer's own. Collation "C" compares bytes: it is the fastest, and no update of the operating
+-- system changes its order.
 -- Half-empty pages keep the update of a balance on its page (HOT), so an update writes no index entry.
 create table user_point (
-    user_id bigint primary key check (user_id > 0),
     point bigint not null default 0 check (point between 0 and 9007199254740991),
     seq bigint not null default 0 check (seq >= 0),
     created_at timestamptz not null default now(),
-    updated_at timestamptz not null default now()
+    updated_at timestamptz not null default now(),
+    format smallint not null default 0,
+    user_id text collate "C" primary key check (octet_length(user_id) between 1 and 64)
 ) with (fillfactor = 50);
 
--- Every change, applied or rejected, once and for good. `balance` is the user's balance after the entry.
+-- Every change, applied or rejected, once and for good. `point` is what was asked for, `change` is what it did, and
+-- `balance` is the user's balance after it. `actor` is the name of the API key that asked. `ref` is the request that
+-- the entry is about. `fingerprint` tells one requested change from another (src/domain/delta.rs). `metadata` is JSON,
+-- kept as it was sent. An entry is rejected if it has a `reject_reason`.
+-- The columns of fixed length come first: that saves the bytes that would align them.
 -- Every index begins with user_id, so the pages in use belong to the active users, however long the log is.
 -- The log has no foreign key to user_point. The transaction that writes an entry holds the lock on the user's row, so
 -- the extra lookup for each entry would never fail. If somebody removes a balance by hand, the audit finds it.
 create table log (
-    user_id bigint not null,
     seq bigint not null check (seq > 0),
-    request_id uuid not null,
-    action text not null check (action in ('add', 'subtract')),
     point bigint not null check (point between 1 and 9007199254740991),
-    status text not null check (status in ('applied', 'rejected')),
-    reject_reason text check (reject_reason in ('insufficient_points', 'balance_limit')),
-    reason text check (char_length(reason) between 1 and 200),
+    change bigint not null check (change between -9007199254740991 and 9007199254740991),
     balance bigint not null check (balance between 0 and 9007199254740991),
+    fingerprint bigint not null,
     requested_at timestamptz not null,
     created_at timestamptz not null,
+    request_id uuid not null,
+    ref uuid,
+    user_id text collate "C" not null,
+    action text not null check (action in ('add', 'subtract')),
+    actor text check (char_length(actor) between 1 and 63),
+    reject_reason text check (reject_reason in ('insufficient_points', 'balance_limit', 'key_reused')),
+    reason text check (char_length(reason) between 1 and 200),
+    metadata text check (octet_length(metadata) between 2 and 1024),
     primary key (user_id, seq),
     unique (user_id, request_id),
-    check ((status = 'rejected') = (reject_reason is not null))
+    check (reject_reason is null or change = 0)
 );
 
 -- The rejected changes of a user, for pages of them. Only a rejected change has an entry here, so it costs little.
 -- There is no index on the times. A user's times never go back, so `seq` has the same order, and a binary search in
 -- the primary key finds a time. docs/history.md has what an index on the times would cost.
-create index log_rejected on log (user_id, seq) where status = 'rejected';
+create index log_rejected on log (user_id, seq) where reject_reason is not null;
 
 -- The API keys. Only the hash of a key is stored. A key is 256 random bits, so one round of SHA-256 hides it for good;
 -- salts and slow hashes are for secrets of less than 112 bits (NIST SP 800-63B §5.1.2.2).

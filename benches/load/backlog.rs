@@ -40,8 +40,8 @@ pub async fn publish(
     let mut rng = Rng::with_seed(1);
     let mut of_partition = vec![Vec::new(); usize::from(PARTITIONS)];
     for _ in 0..deltas {
-        let user = UserId::new("user_id", users.pick(&mut rng)).expect("positive");
-        of_partition[usize::from(user.partition())].push(user.get());
+        let user = UserId::new("user_id", &users.pick(&mut rng).to_string()).expect("positive");
+        of_partition[usize::from(user.partition())].push(user);
     }
     let bodies = of_partition.into_iter().map(|users| users.chunks(of_message).map(body).collect());
     let bodies: Vec<Vec<String>> = bodies.collect();
@@ -64,12 +64,12 @@ pub async fn publish(
     per_second(u64::try_from(messages).expect("a count"), time)
 }
 
-fn body(users: &[i64]) -> String {
+fn body(users: &[UserId]) -> String {
     let deltas = users.iter().map(|user| {
-        json!({"request_id": Uuid::now_v7(), "user_id": user, "action": "add", "point": 1,
+        json!({"request_id": Uuid::now_v7(), "user_id": user.as_str(), "action": "add", "point": 1,
             "requested_at": "2026-11-01T00:00:00Z"})
     });
-    json!({"version": 1, "deltas": deltas.collect::<Vec<_>>()}).to_string()
+    json!({"version": 2, "deltas": deltas.collect::<Vec<_>>()}).to_string()
 }
 
 async fn publish_to(connection: &Connection, queue: &str, bodies: Vec<String>) {

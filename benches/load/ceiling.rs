@@ -11,8 +11,8 @@ use std::{
 use actix_web::{App, HttpRequest, HttpResponse, HttpServer, web};
 use jiff::Timestamp;
 use point_system::{
-    domain::{Action, Balance, Delta, Points, RequestId, UserId},
-    http::{ApiError, points},
+    domain::{Action, Balance, Change, Delta, Points, RequestId, UserId},
+    http::{ApiError, Sent, points},
 };
 use tokio::{
     io::{AsyncBufReadExt, BufReader},
@@ -57,7 +57,7 @@ pub async fn serve() -> io::Result<()> {
 
 async fn add(request: HttpRequest, body: web::Payload) -> Result<HttpResponse, ApiError> {
     let delta = points::requested_change(Action::Add, &request, body).await?;
-    Ok(points::queued(delta.user_id, delta.request_id))
+    Ok(points::queued(&Sent::from(&delta)))
 }
 
 async fn read(request: HttpRequest) -> Result<HttpResponse, ApiError> {
@@ -111,9 +111,10 @@ pub async fn see_all(system: &System, users: i64) -> u64 {
 fn delta(user: i64) -> Delta {
     Delta {
         request_id: RequestId::random(),
-        user_id: UserId::new("user_id", user).expect("positive"),
-        action: Action::Add,
-        point: Points::new(1).expect("positive"),
+        user_id: UserId::new("user_id", &user.to_string()).expect("positive"),
+        change: Change::Add(Points::new(1).expect("positive")),
+        actor: None,
+        metadata: None,
         reason: None,
         requested_at: Timestamp::UNIX_EPOCH,
         traceparent: None,

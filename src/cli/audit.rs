@@ -27,7 +27,7 @@ pub struct AuditArgs {
 /// A finding as a line of `--json`.
 #[derive(Serialize)]
 struct FindingResponse {
-    user_id: i64,
+    user_id: String,
     seq: Option<i64>,
     column: &'static str,
     expected: String,

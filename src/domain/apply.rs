@@ -13,7 +13,7 @@ use std::{
 use log::{Level, kv::Value};
 
 use super::{
-    Delta, Obstacle, Outcome, Patience, ServiceError, UserId,
+    Delta, Entry, Obstacle, Outcome, Patience, ServiceError, UserId,
     patience::retried,
     service::{APPLY_BATCH_MAX, WORTHY_BATCH},
     store::{Decision, Store, StoreError},
@@ -122,7 +122,7 @@ impl ApplyTrip {
                 Err(StoreError::TooSlow { obstacle, .. }) if slow_users < SLOW_USERS_MAX => {
                     slow_users += 1;
                     bound = usize::MAX;
-                    obstacles.insert(part[0].user_id, obstacle);
+                    obstacles.insert(part[0].user_id.clone(), obstacle);
                     results.push(Err(ServiceError::Blocked(obstacles[&part[0].user_id].clone())));
                 }
                 Err(StoreError::Refused(_)) if part.len() > 1 => {
@@ -163,7 +163,7 @@ impl ApplyTrip {
         self.count(asked, &decided);
         for (delta, decision) in asked.iter().zip(&decided) {
             if let Err(obstacle) = decision {
-                obstacles.insert(delta.user_id, obstacle.clone());
+                obstacles.insert(delta.user_id.clone(), obstacle.clone());
             }
         }
         let mut decided = decided.into_iter().flatten();
@@ -185,11 +185,12 @@ impl ApplyTrip {
         let (mut applied, mut rejected, mut duplicate, mut conflict) = (0, 0, 0, 0);
         for (delta, decision) in deltas.iter().zip(decided) {
             let Ok(outcome) = decision else { continue };
+            if let Some(first) = &outcome.first {
+                conflict += 1;
+                warn_of_conflict(delta, &outcome.entry, first);
+                continue;
+            }
             match (outcome.replayed, &outcome.entry.rejection) {
-                (true, _) if !delta.same_change(&outcome.entry.delta) => {
-                    conflict += 1;
-                    warn_of_conflict(delta, outcome);
-                }
                 (true, _) => duplicate += 1,
                 (false, Some(_)) => rejected += 1,
                 (false, None) => applied += 1,
@@ -203,17 +204,17 @@ impl ApplyTrip {
 }
 
 /// Warns that a request id was used before for another change: this delta is not applied, and its sender may not know.
-fn warn_of_conflict(delta: &Delta, outcome: &Outcome) {
-    let first = &outcome.entry.delta;
+fn warn_of_conflict(delta: &Delta, entry: &Entry, first: &Entry) {
     let pairs = [
         ("request_id", Value::from_display(&delta.request_id)),
         ("user_id", Value::from_display(&delta.user_id)),
-        ("action", delta.action.as_str().into()),
-        ("point", delta.point.get().into()),
-        ("first_action", first.action.as_str().into()),
-        ("first_point", first.point.get().into()),
-        ("first_seq", outcome.entry.seq.into()),
+        ("action", Value::from(&*entry.action)),
+        ("point", entry.point.into()),
+        ("seq", entry.seq.into()),
+        ("first_action", Value::from(&*first.action)),
+        ("first_point", first.point.into()),
+        ("first_seq", first.seq.into()),
     ];
-    let what = format_args!("not applied: its request id was used before for another change");
+    let what = format_args!("rejected: its request id was used before for another change");
     logging::write(Level::Warn, module_path!(), what, &pairs);
 }

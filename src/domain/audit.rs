@@ -5,7 +5,7 @@ use std::fmt;
 
 use deadpool_postgres::{Client, Pool};
 
-use chains::{Chains, Standing};
+use chains::{BalanceRow, Chains, Standing};
 
 mod chains;
 mod examine;
@@ -19,6 +19,9 @@ const USERS_AT_A_TIME: usize = 3_600_000;
 
 /// The most entries that are kept because they come before their predecessors in the table: some 50 MB.
 const EARLY_MAX: usize = 900_000;
+
+/// The most users without a balance that are looked up at once.
+const USERS_AT_ONCE: usize = 100_000;
 
 /// The counts of an audit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,7 +53,7 @@ impl Default for AuditLimits {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
     /// The user whose ledger it is in.
-    pub user_id: i64,
+    pub user_id: String,
     /// The entry, or `None` for the balance itself.
     pub seq: Option<i64>,
     /// The column at fault.
@@ -64,6 +67,7 @@ pub struct Finding {
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { user_id, seq, column, expected, found } = self;
+        let user_id = user_id.escape_debug();
         match seq {
             Some(seq) => {
                 write!(f, "user {user_id}: log entry {seq}: {column} is {found}, expected {expected}")
@@ -84,10 +88,11 @@ pub enum AuditError {
     Query(#[from] tokio_postgres::Error),
     /// A table and its index have different rows.
     #[error(
-        "user {0}: the tables are damaged, but the rows of this user alone show no damage: \
-         an index is corrupt, or the id is null (try `reindex table log` and `reindex table user_point`)"
+        "user {}: the tables are damaged, but the rows of this user alone show no damage: \
+         an index is corrupt, or the id is null (try `reindex table log` and `reindex table user_point`)",
+        .0.as_deref().unwrap_or("without an id").escape_debug()
     )]
-    Hidden(i64),
+    Hidden(Option<String>),
 }
 
 /// Audits all users. It calls `progress` with the number of blocks of the log that are read and their total, and `find`
@@ -158,12 +163,19 @@ async fn compare_balances(
         for balance in some {
             users += 1;
             let standing = chains.compare(&balance);
-            report(client, balance.user_id, standing, find).await?;
+            report(client, &balance, standing, find).await?;
         }
     }
     balances.close().await?;
-    for (user_id, standing) in chains.without_balance() {
-        report(client, user_id, standing, find).await?;
+    let left: Vec<i64> = chains.without_balance().collect();
+    for part in left.chunks(USERS_AT_ONCE) {
+        let found = scan::users(client, part).await?;
+        if found.len() < part.len() {
+            return Err(AuditError::Hidden(None));
+        }
+        for user_id in found {
+            examine::user(client, &user_id, find).await?;
+        }
     }
     Ok(users)
 }
@@ -171,20 +183,25 @@ async fn compare_balances(
 /// Reports what is wrong with a user, if anything.
 async fn report(
     client: &Client,
-    user_id: i64,
+    row: &BalanceRow,
     standing: Standing,
     find: &mut impl FnMut(Finding),
 ) -> Result<(), AuditError> {
-    match standing {
-        Standing::Sound | Standing::Reported => {}
-        Standing::Unread => {
-            examine::user(client, user_id, find).await?;
-        }
-        Standing::Broken => {
-            if examine::user(client, user_id, find).await? == 0 {
-                return Err(AuditError::Hidden(user_id));
-            }
-        }
+    if matches!(standing, Standing::Sound | Standing::Reported) {
+        return Ok(());
+    }
+    let Some(user_id) = &row.user_id else { return Err(AuditError::Hidden(None)) };
+    let findings = examine::user(client, user_id, find).await?;
+    if standing == Standing::Unread || findings > 0 {
+        return Ok(());
+    }
+    // Two users that share a number look like one broken user.
+    let namesakes = scan::users(client, &[row.user]).await?;
+    if namesakes.len() < 2 {
+        return Err(AuditError::Hidden(Some(user_id.clone())));
+    }
+    for namesake in namesakes.iter().filter(|namesake| *namesake != user_id) {
+        examine::user(client, namesake, find).await?;
     }
     Ok(())
 }

@@ -1,58 +1,78 @@
 //! The decision, a pure function: accounts × deltas → entries. Must not contain I/O, a clock or SQL.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::Arc};
 
 use jiff::Timestamp;
 
 use super::{
-    delta::{Action, Delta, POINTS_MAX, RequestId, UserId},
+    delta::{Change, Delta, POINTS_MAX},
     entry::{Account, Entry, Outcome, Rejection},
+    request_id::RequestId,
+    user_id::UserId,
 };
 
-/// Decides `deltas` in their order and returns one outcome per delta. `accounts` holds every user of the batch and is
-/// updated; `logged` holds the entries of request ids that were decided earlier. A user's times never go back, even if
-/// `now` does: the search for a past balance relies on it.
+/// The accounts that the deltas name.
+pub(super) type Accounts = HashMap<UserId, Account>;
+
+/// The entries of the request ids that are known, and of [`reuse`] of those that are known with another change.
+pub(super) type Known = HashMap<(UserId, RequestId), Arc<Entry>>;
+
+/// What a delta comes to: by how many points the balance changes, or why it does not.
+type Verdict = Result<i64, Rejection>;
+
+/// Decides `deltas` in their order and returns an outcome for each. `accounts` has every account that the deltas name;
+/// it is updated, as is `known`. A user's times never go back, even if `now` does: the search for a past balance relies
+/// on it.
 pub(super) fn decide(
-    accounts: &mut HashMap<UserId, Account>,
-    logged: &mut HashMap<(UserId, RequestId), Entry>,
+    accounts: &mut Accounts,
+    known: &mut Known,
     deltas: &[Delta],
     now: Timestamp,
 ) -> Vec<Outcome> {
-    deltas
-        .iter()
-        .map(|delta| {
-            let key = (delta.user_id, delta.request_id);
-            if let Some(entry) = logged.get(&key) {
-                return Outcome { entry: entry.clone(), replayed: true };
-            }
-            let account = accounts.entry(delta.user_id).or_default();
-            let rejection = move_on(account, delta);
-            account.updated_at = account.updated_at.max(now);
-            let entry = Entry {
-                delta: delta.clone(),
-                seq: account.seq,
-                rejection,
-                balance: account.point,
-                created_at: account.updated_at,
-            };
-            logged.insert(key, entry.clone());
-            Outcome { entry, replayed: false }
-        })
-        .collect()
+    deltas.iter().map(|delta| decide_one(accounts, known, delta, now)).collect()
 }
 
-fn move_on(account: &mut Account, delta: &Delta) -> Option<Rejection> {
-    account.seq += 1;
-    let point = delta.point.get();
-    let (changed, rejection) = match delta.action {
-        Action::Add => (account.point + point, Rejection::BalanceLimit),
-        Action::Subtract => (account.point - point, Rejection::InsufficientPoints),
+fn decide_one(accounts: &mut Accounts, known: &mut Known, delta: &Delta, now: Timestamp) -> Outcome {
+    let fingerprint = delta.fingerprint();
+    let key = |request_id| (delta.user_id.clone(), request_id);
+    let first = known.get(&key(delta.request_id)).cloned();
+    let (request_id, first) = match first {
+        None => (delta.request_id, None),
+        Some(entry) if entry.fingerprint == fingerprint => {
+            return Outcome { entry, replayed: true, first: None };
+        }
+        Some(first) => (reuse(delta), Some(first)),
     };
-    if !(0..=POINTS_MAX).contains(&changed) {
-        return Some(rejection);
+    if first.is_some()
+        && let Some(reused) = known.get(&key(request_id))
+    {
+        return Outcome { entry: Arc::clone(reused), replayed: true, first };
     }
-    account.point = changed;
-    None
+    let account = accounts.entry(delta.user_id.clone()).or_default();
+    let verdict = if first.is_some() { Err(Rejection::KeyReused) } else { judge(account, &delta.change) };
+    account.point += verdict.as_ref().unwrap_or(&0);
+    account.seq += 1;
+    account.updated_at = account.updated_at.max(now);
+    let entry = Entry::of(delta, verdict, (account.seq, account.point), account.updated_at);
+    let reference = first.as_ref().map(|first| first.request_id);
+    let entry = Arc::new(Entry { request_id, reference, ..entry });
+    known.insert(key(request_id), Arc::clone(&entry));
+    Outcome { entry, replayed: false, first }
+}
+
+/// The id of the entry that a delta comes to if its request id is known with another change.
+pub(super) fn reuse(delta: &Delta) -> RequestId {
+    delta.request_id.of_reuse(delta.fingerprint())
+}
+
+/// One arm for each action.
+fn judge(account: &Account, change: &Change) -> Verdict {
+    match change {
+        Change::Add(point) if account.point > POINTS_MAX - point.get() => Err(Rejection::BalanceLimit),
+        Change::Add(point) => Ok(point.get()),
+        Change::Subtract(point) if account.point < point.get() => Err(Rejection::InsufficientPoints),
+        Change::Subtract(point) => Ok(-point.get()),
+    }
 }
 
 #[cfg(test)]
@@ -63,49 +83,60 @@ mod tests {
     use super::*;
     use crate::domain::delta::Points;
 
-    /// A delta of a few users and request ids, so that duplicates happen, with points near both limits.
+    /// A delta of a few users and request ids, so that the same id comes again with the same change and with another,
+    /// with points near both limits.
     fn any_delta() -> impl Strategy<Value = Delta> {
-        let point = prop_oneof![1..100i64, POINTS_MAX - 50..=POINTS_MAX];
-        (1..4i64, 0..40u128, any::<bool>(), point).prop_map(|(user, request, add, point)| Delta {
-            request_id: Uuid::from_u128(request).into(),
-            user_id: UserId::new("user_id", user).expect("positive"),
-            action: if add { Action::Add } else { Action::Subtract },
-            point: Points::new(point).expect("in range"),
-            reason: None,
-            requested_at: Timestamp::UNIX_EPOCH,
-            traceparent: None,
+        let point = prop_oneof![1..3i64, 1..100i64, POINTS_MAX - 50..=POINTS_MAX];
+        (1..4i64, 0..40u128, any::<bool>(), point).prop_map(|(user, request, add, point)| {
+            let point = Points::new(point).expect("in range");
+            Delta {
+                request_id: Uuid::from_u128(request).into(),
+                user_id: UserId::new("user_id", &user.to_string()).expect("digits"),
+                change: if add { Change::Add(point) } else { Change::Subtract(point) },
+                actor: None,
+                reason: None,
+                metadata: None,
+                requested_at: Timestamp::UNIX_EPOCH,
+                traceparent: None,
+            }
         })
     }
 
     /// The same rules in a slow implementation: a user's log is a list, and the balance is its sum.
-    fn naive(log: &mut Vec<Entry>, delta: &Delta) -> Outcome {
-        let of_user: Vec<&Entry> = log.iter().filter(|e| e.delta.user_id == delta.user_id).collect();
-        if let Some(first) = of_user.iter().find(|e| e.delta.request_id == delta.request_id) {
-            return Outcome { entry: (*first).clone(), replayed: true };
+    fn naive(log: &mut Vec<Arc<Entry>>, delta: &Delta) -> Outcome {
+        let of_user: Vec<&Arc<Entry>> = log.iter().filter(|e| e.user_id == delta.user_id).collect();
+        let change = (delta.change.action().as_str(), delta.change.point().get());
+        let first = of_user.iter().find(|e| e.request_id == delta.request_id);
+        let same = |entry: &&&Arc<Entry>| (entry.action.as_ref(), entry.point) == change;
+        let is_again = |entry: &&&Arc<Entry>| entry.reference == Some(delta.request_id) && same(entry);
+        let other = first.filter(|entry| !same(entry)).map(|entry| Arc::clone(entry));
+        if let Some(entry) = first.filter(same).or_else(|| of_user.iter().find(is_again)) {
+            return Outcome { entry: Arc::clone(entry), replayed: true, first: other };
         }
-        let applied = of_user.iter().filter(|e| e.rejection.is_none());
-        let balance: i128 = applied.map(|e| signed(&e.delta)).sum();
+        let balance: i128 = of_user.iter().map(|e| i128::from(e.change)).sum();
         let after = balance + signed(delta);
         let rejection = match after {
+            _ if first.is_some() => Some(Rejection::KeyReused),
             i128::MIN..0 => Some(Rejection::InsufficientPoints),
             _ if after > i128::from(POINTS_MAX) => Some(Rejection::BalanceLimit),
             _ => None,
         };
-        let entry = Entry {
-            delta: delta.clone(),
-            seq: i64::try_from(of_user.len()).expect("short") + 1,
-            balance: i64::try_from(if rejection.is_some() { balance } else { after }).expect("in range"),
-            rejection,
-            created_at: Timestamp::UNIX_EPOCH,
-        };
-        log.push(entry.clone());
-        Outcome { entry, replayed: false }
+        let after = if rejection.is_some() { balance } else { after };
+        let verdict = rejection.map_or(Ok(i64::try_from(signed(delta)).expect("in range")), Err);
+        let at = (i64::try_from(of_user.len()).expect("short") + 1, i64::try_from(after).expect("in range"));
+        let entry = Arc::new(Entry {
+            request_id: if first.is_some() { reuse(delta) } else { delta.request_id },
+            reference: first.map(|_| delta.request_id),
+            ..Entry::of(delta, verdict, at, Timestamp::UNIX_EPOCH)
+        });
+        log.push(Arc::clone(&entry));
+        Outcome { entry, replayed: false, first: other }
     }
 
     fn signed(delta: &Delta) -> i128 {
-        match delta.action {
-            Action::Add => i128::from(delta.point.get()),
-            Action::Subtract => -i128::from(delta.point.get()),
+        match delta.change {
+            Change::Add(point) => i128::from(point.get()),
+            Change::Subtract(point) => -i128::from(point.get()),
         }
     }
 
@@ -116,10 +147,10 @@ mod tests {
         ) {
             let mut log = Vec::new();
             let expected: Vec<Outcome> = deltas.iter().map(|delta| naive(&mut log, delta)).collect();
-            let (mut accounts, mut logged) = (HashMap::new(), HashMap::new());
+            let (mut accounts, mut known) = (HashMap::new(), HashMap::new());
             let (first, second) = deltas.split_at(cut.min(deltas.len()));
-            let mut outcomes = decide(&mut accounts, &mut logged, first, Timestamp::UNIX_EPOCH);
-            outcomes.extend(decide(&mut accounts, &mut logged, second, Timestamp::UNIX_EPOCH));
+            let mut outcomes = decide(&mut accounts, &mut known, first, Timestamp::UNIX_EPOCH);
+            outcomes.extend(decide(&mut accounts, &mut known, second, Timestamp::UNIX_EPOCH));
             prop_assert_eq!(outcomes, expected);
         }
 

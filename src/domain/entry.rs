@@ -1,9 +1,17 @@
 //! What the ledger holds: accounts, log entries, and what became of a delta. Must not contain a decision.
 
+use std::{borrow::Cow, sync::Arc};
+
 use jiff::Timestamp;
 use strum::{EnumIter, EnumString, IntoStaticStr};
 
-use super::delta::{Delta, UserId};
+use super::{
+    actor::Actor,
+    delta::{Delta, Fingerprint, Reason},
+    metadata::Metadata,
+    request_id::RequestId,
+    user_id::UserId,
+};
 
 /// Where a user stands while deltas are decided.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -42,6 +50,8 @@ pub enum Rejection {
     InsufficientPoints,
     /// The balance would exceed [`POINTS_MAX`](super::POINTS_MAX).
     BalanceLimit,
+    /// Another change had the same request id before.
+    KeyReused,
     /// A reason that this version does not know: a newer version wrote the entry.
     #[strum(disabled)]
     Unknown(String),
@@ -58,28 +68,74 @@ impl Rejection {
     pub fn as_str(&self) -> &str {
         match self {
             Self::Unknown(name) => name,
-            Self::InsufficientPoints | Self::BalanceLimit => self.into(),
+            Self::InsufficientPoints | Self::BalanceLimit | Self::KeyReused => self.into(),
         }
     }
 }
 
-/// One row of the log: a delta and what became of it, for good.
+/// One row of the log: what was requested, and what became of it, for good.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
-    /// What was requested.
-    pub delta: Delta,
+    /// The request. For [`Rejection::KeyReused`] an id of its own.
+    pub request_id: RequestId,
+    /// Whose points.
+    pub user_id: UserId,
     /// Its place in the user's log, 1, 2, 3, … without gaps.
     pub seq: i64,
-    /// `None` if it was applied.
-    pub rejection: Option<Rejection>,
+    /// The name of an [`Action`](super::Action), or of an action that a newer version knows.
+    pub action: Cow<'static, str>,
+    /// How many points were asked for, from 1 to [`POINTS_MAX`](super::POINTS_MAX).
+    pub point: i64,
+    /// By how many points the balance changed. 0 if the request was rejected.
+    pub change: i64,
     /// The user's balance after this entry.
     pub balance: i64,
+    /// Who asked. Anonymous callers have no name.
+    pub actor: Option<Actor>,
+    /// The request that this entry is about, if it is about another one.
+    pub reference: Option<RequestId>,
+    /// Tells the requested change from another.
+    pub fingerprint: Fingerprint,
+    /// `None` if it was applied.
+    pub rejection: Option<Rejection>,
+    /// Why, in the customer's words.
+    pub reason: Option<Reason>,
+    /// What the customer keeps with it.
+    pub metadata: Option<Metadata>,
+    /// When the request was accepted, by the clock of the node that accepted it.
+    pub requested_at: Timestamp,
     /// When it was decided, by the database's clock.
     pub created_at: Timestamp,
 }
 
 impl Entry {
-    /// What became of its delta.
+    /// The entry of a delta that changes the balance by some points, or that is rejected.
+    pub(crate) fn of(
+        delta: &Delta,
+        verdict: Result<i64, Rejection>,
+        (seq, balance): (i64, i64),
+        created_at: Timestamp,
+    ) -> Self {
+        Self {
+            request_id: delta.request_id,
+            user_id: delta.user_id.clone(),
+            seq,
+            action: delta.change.action().as_str().into(),
+            point: delta.change.point().get(),
+            change: *verdict.as_ref().unwrap_or(&0),
+            balance,
+            actor: delta.actor.clone(),
+            reference: None,
+            fingerprint: delta.fingerprint(),
+            rejection: verdict.err(),
+            reason: delta.reason.clone(),
+            metadata: delta.metadata.clone(),
+            requested_at: delta.requested_at,
+            created_at,
+        }
+    }
+
+    /// What became of the request.
     #[must_use]
     pub fn status(&self) -> Status {
         if self.rejection.is_some() { Status::Rejected } else { Status::Applied }
@@ -89,10 +145,13 @@ impl Entry {
 /// What a delta came to, now or earlier.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outcome {
-    /// The log entry of this request id. Its delta is the first one with this id.
-    pub entry: Entry,
+    /// The log entry of this delta. If its request id was used before for the same change, it is the entry of then; if
+    /// for another change, it is an entry of [`Rejection::KeyReused`].
+    pub entry: Arc<Entry>,
     /// Whether the entry was there already: this delta changed nothing.
     pub replayed: bool,
+    /// The entry of another change that had the request id before.
+    pub first: Option<Arc<Entry>>,
 }
 
 /// A user's points.

@@ -41,6 +41,9 @@ pub enum Obstacle {
     /// A row of the user breaks the rules of its table, and which rule.
     #[error("{0}")]
     Unreadable(String),
+    /// A newer version wrote the user's row, in this format.
+    #[error("the user's row has format {0}, which a newer version wrote and this version can't read")]
+    Newer(i16),
     /// PostgreSQL takes too long for this one delta.
     #[error("PostgreSQL takes too long for this change alone")]
     Slow,

@@ -1,6 +1,6 @@
 //! Reads balances, the log and the outcomes of requests, in batches. Must not contain writes or SQL.
 
-use std::{marker::PhantomData, time::Duration};
+use std::{marker::PhantomData, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use tokio::{
@@ -10,10 +10,11 @@ use tokio::{
 
 use super::{
     Balance, Entry, Patience, PointService, ServiceError, Status,
-    delta::{RequestId, UserId},
     patience::retried,
+    request_id::RequestId,
     service::{LANE_CAPACITY, WORTHY_BATCH},
     store::{Store, StoreError},
+    user_id::UserId,
 };
 use crate::infra::{
     lane::{Lane, Trip},
@@ -90,7 +91,7 @@ impl LookUp for UserId {
 }
 
 impl LookUp for (UserId, RequestId) {
-    type Answer = Option<Entry>;
+    type Answer = Option<Arc<Entry>>;
     const NAME: &'static str = "read_outcome";
     const TOGETHER_MAX: usize = IDS_MAX;
 
@@ -239,7 +240,7 @@ impl PointService {
         &self,
         user_id: UserId,
         request_id: RequestId,
-    ) -> Result<Option<Entry>, ServiceError> {
+    ) -> Result<Option<Arc<Entry>>, ServiceError> {
         self.readers.outcomes.call((user_id, request_id)).await?
     }
 
@@ -253,11 +254,11 @@ impl PointService {
         user_id: UserId,
         request_id: RequestId,
         limit: Duration,
-    ) -> Result<Option<Entry>, ServiceError> {
+    ) -> Result<Option<Arc<Entry>>, ServiceError> {
         let waiting = self.readers.waiters.try_acquire();
         let deadline = Instant::now() + limit;
         loop {
-            let found = self.outcome(user_id, request_id).await?;
+            let found = self.outcome(user_id.clone(), request_id).await?;
             if found.is_some() || waiting.is_err() || Instant::now() >= deadline {
                 return Ok(found);
             }

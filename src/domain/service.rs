@@ -9,6 +9,7 @@ use super::{
     Delta, Obstacle, Outcome, Patience, ServiceError,
     apply::{ApplyTrip, Pace},
     read::Readers,
+    recall::Recall,
     store::Store,
 };
 use crate::infra::{lane::Lane, metrics::StoreMetrics};
@@ -36,6 +37,7 @@ pub struct PointService {
     store: Store,
     pace: Pace,
     pub(super) readers: Readers,
+    pub(super) recall: Recall,
 }
 
 impl PointService {
@@ -47,7 +49,7 @@ impl PointService {
         let readers = Readers::start(&store, concurrency, &metrics);
         let trip = |_| ApplyTrip::new(store.clone(), pace.clone(), patience.clone(), metrics.clone());
         let apply = Lane::start((0..concurrency).map(trip), LANE_CAPACITY);
-        Self { apply, apart: trip(0), store, pace, readers }
+        Self { apply, apart: trip(0), store, pace, readers, recall: Recall::default() }
     }
 
     /// Applies one delta, once per request id. If another session has locked the user's row, it waits for a moment,

@@ -10,8 +10,12 @@ use uuid::Uuid;
 
 use super::{
     Obstacle,
-    delta::{Delta, POINTS_MAX, Points, Reason, RequestId, UserId},
+    actor::Actor,
+    delta::{POINTS_MAX, Reason},
     entry::{Account, Entry, Rejection},
+    metadata::Metadata,
+    request_id::RequestId,
+    user_id::UserId,
 };
 
 mod apply;
@@ -122,11 +126,11 @@ impl Store {
     }
 }
 
-/// The columns of a log entry, as [`entry`] reads them and [`apply`] writes them; `status` follows from
-/// `reject_reason`.
+/// The columns of a log entry, as [`entry`] reads them and [`apply`] writes them.
 macro_rules! entry_columns {
     () => {
-        "user_id, seq, request_id, action, point, reject_reason, reason, balance, requested_at, created_at"
+        "user_id, seq, request_id, action, point, change, balance, actor, ref, fingerprint, reject_reason, reason, \
+         metadata, requested_at, created_at"
     };
 }
 use entry_columns;
@@ -134,11 +138,14 @@ use entry_columns;
 const LOGGED: &str = concat!(
     "select ",
     entry_columns!(),
-    " from unnest($1::bigint[], $2::uuid[]) as asked (user_id, request_id) join log using (user_id, request_id)"
+    " from unnest($1::text[], $2::uuid[]) as asked (user_id, request_id) join log using (user_id, request_id)"
 );
 
 /// Skips locked rows; waits only if the whole table is locked.
-const LOCK_NOBODY: &str = "select from user_point where user_id = 0 for update skip locked";
+const LOCK_NOBODY: &str = "select from user_point where user_id = '' for update skip locked";
+
+/// The highest `format` of a row of `user_point` that this version understands.
+const FORMAT_MAX: i16 = 0;
 
 fn user_id(row: &Row) -> Result<UserId, StoreError> {
     UserId::new("user_id", get(row, "user_id")?).map_err(corrupt)
@@ -153,25 +160,26 @@ fn account(row: &Row) -> Result<Account, StoreError> {
     Ok(account)
 }
 
-fn entry(row: &Row) -> Result<((UserId, RequestId), Entry), StoreError> {
-    let request_id = RequestId::from(get::<Uuid>(row, "request_id")?);
-    let delta = Delta {
-        request_id,
-        user_id: user_id(row)?,
-        action: get::<&str>(row, "action")?.parse().map_err(|_| corrupt("unknown action"))?,
-        point: Points::new(get(row, "point")?).map_err(corrupt)?,
-        reason: get::<Option<String>>(row, "reason")?.map(Reason::new).transpose().map_err(corrupt)?,
-        requested_at: get(row, "requested_at")?,
-        traceparent: None,
-    };
+/// The name of an action or a reason may be one that only a newer version knows.
+fn entry(row: &Row) -> Result<Entry, StoreError> {
     let entry = Entry {
+        request_id: RequestId::from(get::<Uuid>(row, "request_id")?),
+        user_id: user_id(row)?,
         seq: get(row, "seq")?,
-        rejection: get::<Option<&str>>(row, "reject_reason")?.map(Rejection::named),
+        action: get::<String>(row, "action")?.into(),
+        point: get(row, "point")?,
+        change: get(row, "change")?,
         balance: get(row, "balance")?,
+        actor: get::<Option<&str>>(row, "actor")?.map(Actor::new).transpose().map_err(corrupt)?,
+        reference: get::<Option<Uuid>>(row, "ref")?.map(RequestId::from),
+        fingerprint: get::<i64>(row, "fingerprint")?.into(),
+        rejection: get::<Option<&str>>(row, "reject_reason")?.map(Rejection::named),
+        reason: get::<Option<String>>(row, "reason")?.map(Reason::new).transpose().map_err(corrupt)?,
+        metadata: get::<Option<String>>(row, "metadata")?.map(Metadata::new).transpose().map_err(corrupt)?,
+        requested_at: get(row, "requested_at")?,
         created_at: get(row, "created_at")?,
-        delta,
     };
-    Ok(((entry.delta.user_id, request_id), entry))
+    Ok(entry)
 }
 
 /// Reads the value of a column. A value that can't be read, such as an infinite time, is damage as well.

@@ -1,28 +1,36 @@
 //! The bodies of requests and answers about points, with their schemas. Must not contain handlers.
 
+use std::borrow::Cow;
+
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use serde_json::value::RawValue;
-use utoipa::ToSchema;
+use utoipa::{
+    PartialSchema, ToSchema,
+    openapi::{RefOr, Schema},
+};
 use uuid::Uuid;
 
 use super::schema;
-use crate::domain::{Entry, Reason, Rejection, RequestId};
+use crate::domain::{Actor, Entry, Metadata, Object, Reason, Rejection, RequestId};
 
 /// A change of a user's points.
-#[derive(Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-#[schema(as = Change)]
-pub(super) struct ChangeRequest<'a> {
-    // Raw, because a number that is read as a double may lose its fraction.
-    #[serde(borrow)]
-    #[schema(schema_with = schema::user_id, required)]
-    pub(super) user_id: Option<&'a RawValue>,
-    #[serde(borrow)]
-    #[schema(schema_with = schema::point, required)]
-    pub(super) point: Option<&'a RawValue>,
-    #[schema(schema_with = schema::optional_reason)]
-    pub(super) reason: Option<String>,
+pub(super) struct ChangeRequest;
+
+impl Object for ChangeRequest {
+    const MEMBERS: &'static [&'static str] = &["user_id", "point", "reason", "metadata"];
+}
+
+impl PartialSchema for ChangeRequest {
+    fn schema() -> RefOr<Schema> {
+        schema::object::<Self>(&["user_id", "point"]).into()
+    }
+}
+
+impl ToSchema for ChangeRequest {
+    fn name() -> Cow<'static, str> {
+        "Change".into()
+    }
 }
 
 /// A change that is in the queue.
@@ -52,15 +60,27 @@ pub(super) struct EntryResponse<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(schema_with = schema::reject_reason)]
     pub(super) reject_reason: Option<&'a str>,
+    /// The request that the entry is about. For `key_reused`, it is the request that had the key before.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub(super) r#ref: Option<Uuid>,
     #[schema(schema_with = schema::user_id)]
-    pub(super) user_id: i64,
-    #[schema(schema_with = schema::action)]
-    pub(super) action: &'static str,
+    pub(super) user_id: &'a str,
+    #[schema(schema_with = schema::known_action)]
+    pub(super) action: &'a str,
     #[schema(schema_with = schema::point)]
     pub(super) point: i64,
+    #[schema(schema_with = schema::change)]
+    pub(super) change: i64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(schema_with = schema::actor)]
+    pub(super) actor: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(schema_with = schema::reason)]
     pub(super) reason: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(schema_with = schema::metadata)]
+    pub(super) metadata: Option<&'a RawValue>,
     #[schema(schema_with = schema::seq)]
     pub(super) seq: i64,
     /// The user's points after this entry.
@@ -74,19 +94,22 @@ pub(super) struct EntryResponse<'a> {
 
 impl<'a> From<&'a Entry> for EntryResponse<'a> {
     fn from(entry: &'a Entry) -> Self {
-        let Entry { delta, seq, rejection, balance, created_at } = entry;
         Self {
-            request_id: delta.request_id.get(),
+            request_id: entry.request_id.get(),
             status: entry.status().as_str(),
-            reject_reason: rejection.as_ref().map(Rejection::as_str),
-            user_id: delta.user_id.get(),
-            action: delta.action.as_str(),
-            point: delta.point.get(),
-            reason: delta.reason.as_ref().map(Reason::as_str),
-            seq: *seq,
-            balance: *balance,
-            requested_at: delta.requested_at,
-            created_at: *created_at,
+            reject_reason: entry.rejection.as_ref().map(Rejection::as_str),
+            r#ref: entry.reference.map(RequestId::get),
+            user_id: entry.user_id.as_str(),
+            action: &entry.action,
+            point: entry.point,
+            change: entry.change,
+            actor: entry.actor.as_ref().map(Actor::as_str),
+            reason: entry.reason.as_ref().map(Reason::as_str),
+            metadata: entry.metadata.as_ref().map(Metadata::as_json),
+            seq: entry.seq,
+            balance: entry.balance,
+            requested_at: entry.requested_at,
+            created_at: entry.created_at,
         }
     }
 }
@@ -94,9 +117,9 @@ impl<'a> From<&'a Entry> for EntryResponse<'a> {
 /// A user's points.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Balance)]
-pub(super) struct BalanceResponse {
+pub(super) struct BalanceResponse<'a> {
     #[schema(schema_with = schema::user_id)]
-    pub(super) user_id: i64,
+    pub(super) user_id: &'a str,
     #[schema(schema_with = schema::balance)]
     pub(super) point: i64,
     #[schema(schema_with = schema::seq)]

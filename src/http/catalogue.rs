@@ -74,7 +74,7 @@ catalogue! {
     }
     EmptyBody(BAD_REQUEST, "empty-body", "Empty body") {
         "The request has no body. This path needs a JSON object."
-        "Send the change as a JSON object, such as {\"user_id\":1,\"point\":1000}."
+        "Send the change as a JSON object, such as {\"user_id\":\"1\",\"point\":1000}."
     }
     MalformedBody(BAD_REQUEST, "malformed-body", "Malformed body") {
         "The body is not a single well-formed JSON object, or a field appears in it twice."
@@ -89,7 +89,8 @@ catalogue! {
         "Check the id. The first log entry creates a user; right after a 202 that may take a moment."
     }
     KeyReused(UNPROCESSABLE_ENTITY, "key-reused", "Idempotency key reused") {
-        "The Idempotency-Key was already used for another change of this user. This change was not applied."
+        "The Idempotency-Key was already used for another change of this user. This change was not applied; of a batch, \
+         nothing was queued."
         "Use a new key for each new change. To repeat a request, send it unchanged with the same key."
     }
     InsufficientPoints(CONFLICT, "insufficient-points", "Insufficient points") {

@@ -1,6 +1,6 @@
 //! Every error of the API: its words, its kind, and the facts in its response. Must not contain handlers.
 
-use std::{borrow::Cow, time::Duration};
+use std::{borrow::Cow, sync::Arc, time::Duration};
 
 use super::{
     batch::{Fault, OperationResponse},
@@ -44,10 +44,15 @@ pub enum ApiError {
     InvalidOperations(Vec<Fault>),
     #[error("some operations are not known to be queued; send the whole batch again with the same keys")]
     PartlyQueued(Vec<OperationResponse>),
-    #[error("the Idempotency-Key was already used for another change of this user")]
-    KeyReused,
+    #[error(
+        "the Idempotency-Key was already used for another change of this user: {} {}, decided at {}",
+        .0.action, .0.point, .0.created_at
+    )]
+    KeyReused(Arc<Entry>),
+    #[error("keys that were already used for another change of the user: {}; nothing was queued", .0.len())]
+    KeysReused(Vec<Fault>),
     #[error("{}", detail_of(.1))]
-    Rejected(Box<Entry>, Rejection),
+    Rejected(Arc<Entry>, Rejection),
     #[error(
         "the queue did not confirm the change, which may be queued; ask for its outcome at the Location, or send it \
          again with the same Idempotency-Key"
@@ -90,6 +95,7 @@ fn detail_of(rejection: &Rejection) -> Cow<'static, str> {
     match rejection {
         Rejection::InsufficientPoints => "the balance is smaller than the points to subtract".into(),
         Rejection::BalanceLimit => "the balance would exceed 9007199254740991".into(),
+        Rejection::KeyReused => "the Idempotency-Key was already used for another change of this user".into(),
         Rejection::Unknown(name) => format!("the change was rejected: {name}").into(),
     }
 }
@@ -97,6 +103,12 @@ fn detail_of(rejection: &Rejection) -> Cow<'static, str> {
 impl From<Invalid> for ApiError {
     fn from(invalid: Invalid) -> Self {
         Self::InvalidField { field: invalid.field.to_owned(), rule: invalid.rule }
+    }
+}
+
+impl From<serde_json::Error> for ApiError {
+    fn from(error: serde_json::Error) -> Self {
+        Self::MalformedBody(error.to_string())
     }
 }
 
@@ -129,7 +141,7 @@ pub(super) struct Facts<'a> {
     /// The field, parameter or header at fault.
     pub(super) field: Option<&'a str>,
     /// The change that may still take effect despite the error.
-    pub(super) sent: Option<Sent>,
+    pub(super) sent: Option<&'a Sent>,
     /// The entry of the rejected change.
     pub(super) rejected: Option<&'a Entry>,
     pub(super) faults: Option<&'a [Fault]>,
@@ -164,25 +176,31 @@ impl ApiError {
                 (Kind::InvalidField, Facts { faults: Some(faults), ..field("operations") })
             }
             Self::UnknownUser | Self::UnknownUserThen => (Kind::UnknownUser, none),
-            Self::KeyReused => (Kind::KeyReused, field("Idempotency-Key")),
+            Self::KeyReused(_) => (Kind::KeyReused, field("Idempotency-Key")),
+            Self::KeysReused(faults) => {
+                (Kind::KeyReused, Facts { faults: Some(faults), ..field("operations") })
+            }
             Self::Rejected(entry, rejection) => {
                 let kind = match rejection {
                     Rejection::InsufficientPoints => Kind::InsufficientPoints,
                     Rejection::BalanceLimit => Kind::BalanceLimit,
+                    Rejection::KeyReused => Kind::KeyReused,
                     Rejection::Unknown(_) => Kind::Rejected,
                 };
                 (kind, Facts { rejected: Some(entry), ..none })
             }
             Self::QueueUnavailable(sent) => {
-                (Kind::QueueUnavailable, Facts { sent: Some(*sent), ..again(RETRY_AFTER) })
+                (Kind::QueueUnavailable, Facts { sent: Some(sent), ..again(RETRY_AFTER) })
             }
             Self::PartlyQueued(operations) => {
                 (Kind::QueueUnavailable, Facts { operations: Some(operations), ..again(RETRY_AFTER) })
             }
             Self::DatabaseUnavailable(sent) => {
-                (Kind::DatabaseUnavailable, Facts { sent: *sent, ..again(RETRY_AFTER) })
+                (Kind::DatabaseUnavailable, Facts { sent: sent.as_ref(), ..again(RETRY_AFTER) })
             }
-            Self::UserBlocked(_, sent) => (Kind::UserBlocked, Facts { sent: *sent, ..again(RETRY_AFTER) }),
+            Self::UserBlocked(_, sent) => {
+                (Kind::UserBlocked, Facts { sent: sent.as_ref(), ..again(RETRY_AFTER) })
+            }
             Self::Overloaded { retry_after } => (Kind::Overloaded, again(*retry_after)),
             Self::Refused => (Kind::Refused, none),
             Self::Unauthorized { key_given: false } => (Kind::Unauthorized, challenge(REALM.to_owned())),

@@ -1,7 +1,7 @@
 //! Examples of every answer, and of every kind of problem, for the pages and the API's description. Must not contain
 //! handlers.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::{catalogue::Kind, error::ApiError, probes, sent::Sent};
 use crate::{
     access::Scope,
-    domain::{Action, Delta, Entry, Obstacle, Points, Rejection, UserId},
+    domain::{Action, Change, Delta, Entry, Obstacle, Points, Rejection, UserId},
     infra::build,
     ops::health::{Condition, Duty, Report, Seen},
 };
@@ -31,8 +31,8 @@ pub(super) fn pending() -> Value {
 
 pub(super) fn entry() -> Value {
     json!({
-        "request_id": REQUEST_ID, "status": "applied", "user_id": 1, "action": "add", "point": 1000,
-        "reason": "welcome", "seq": 1, "balance": 1000, "requested_at": MOMENT, "created_at": MOMENT,
+        "request_id": REQUEST_ID, "status": "applied", "user_id": "1", "action": "add", "point": 1000,
+        "change": 1000, "actor": "shop", "reason": "welcome", "seq": 1, "balance": 1000, "requested_at": MOMENT, "created_at": MOMENT,
     })
 }
 
@@ -42,8 +42,8 @@ pub(super) fn page() -> Value {
 
 pub(super) fn batch() -> Value {
     json!({"operations": [
-        {"action": "add", "user_id": 1, "point": 50, "reason": "payday"},
-        {"action": "subtract", "user_id": 2, "point": 5, "key": "order-8"},
+        {"action": "add", "user_id": "1", "point": 50, "reason": "payday"},
+        {"action": "subtract", "user_id": "2", "point": 5, "key": "order-8"},
     ]})
 }
 
@@ -52,7 +52,7 @@ pub(super) fn pending_batch() -> Value {
 }
 
 pub(super) fn balance() -> Value {
-    json!({"user_id": 1, "point": 700, "seq": 2, "updated_at": MOMENT})
+    json!({"user_id": "1", "point": 700, "seq": 2, "updated_at": MOMENT})
 }
 
 impl Kind {
@@ -71,7 +71,7 @@ impl Kind {
                 ApiError::InvalidField { field: "point".to_owned(), rule: Points::RULE.to_owned() }
             }
             Self::UnknownUser => ApiError::UnknownUser,
-            Self::KeyReused => ApiError::KeyReused,
+            Self::KeyReused => ApiError::KeyReused(Arc::new(entry_of(Action::Add, 900, None))),
             Self::InsufficientPoints => rejected(Action::Subtract, 700, Rejection::InsufficientPoints),
             Self::BalanceLimit => rejected(Action::Add, crate::domain::POINTS_MAX, Rejection::BalanceLimit),
             Self::Rejected => {
@@ -93,7 +93,7 @@ impl Kind {
 
 /// The change of the examples.
 fn sent() -> Sent {
-    Sent { user_id: UserId::new("user_id", 1).expect("valid"), request_id: REQUEST_ID.into() }
+    Sent { user_id: UserId::new("user_id", "1").expect("valid"), request_id: REQUEST_ID.into() }
 }
 
 /// The answer of a node that is ready.
@@ -117,16 +117,21 @@ fn report(condition: Condition) -> Report {
 
 /// The rejection of a change of 900 points because of `balance`.
 fn rejected(action: Action, balance: i64, rejection: Rejection) -> ApiError {
+    ApiError::Rejected(Arc::new(entry_of(action, balance, Some(rejection.clone()))), rejection)
+}
+
+/// An entry of 900 points.
+fn entry_of(action: Action, balance: i64, rejection: Option<Rejection>) -> Entry {
     let moment: Timestamp = MOMENT.parse().expect("a moment");
     let delta = Delta {
         request_id: REQUEST_ID.into(),
-        user_id: UserId::new("user_id", 1).expect("valid"),
-        action,
-        point: Points::new(900).expect("valid"),
+        user_id: UserId::new("user_id", "1").expect("valid"),
+        change: Change::new(action, Points::new(900).expect("valid")),
+        actor: None,
         reason: None,
+        metadata: None,
         requested_at: moment,
         traceparent: None,
     };
-    let entry = Entry { delta, seq: 3, rejection: Some(rejection.clone()), balance, created_at: moment };
-    ApiError::Rejected(Box::new(entry), rejection)
+    Entry::of(&delta, rejection.map_or(Ok(900), Err), (3, balance), moment)
 }

@@ -172,7 +172,8 @@ impl IntoResponses for ChangeAnswers {
         responses.insert("202".to_owned(), queued.into());
         let decided = ResponseBuilder::new()
             .description(
-                "With `Prefer: wait`: the change is applied. The body is its entry in the user's log.",
+                "With `Prefer: wait`, or if the Idempotency-Key is known: the change is applied. The body is its entry \
+                 in the user's log.",
             )
             .content("application/json", body::<EntryResponse>(examples::entry()));
         responses.insert("200".to_owned(), decided.into());

@@ -57,7 +57,7 @@ pub(super) async fn outcome(
         response.insert_header((HeaderName::from_static("preference-applied"), applied));
     }
     Ok(match &found {
-        Some(entry) => response.json(EntryResponse::from(entry)),
+        Some(entry) => response.json(EntryResponse::from(entry.as_ref())),
         None => response
             .insert_header((header::RETRY_AFTER, PENDING_RETRY_AFTER_S))
             .json(PendingResponse::from(request_id)),

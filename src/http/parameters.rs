@@ -31,8 +31,9 @@ parameters! {
     /// The headers of a change.
     ChangeHeaders:
     ("Idempotency-Key", HEADER, schema::idempotency_key(), "A request that is sent again with the same key counts \
-        once. Keys are separate for each user, and a key identifies one change. With `Prefer: wait`, another change \
-        with this key gets `422`.", "order-7")
+        once. Keys are separate for each API key name and each user. A request with a known key is answered with the \
+        original outcome and `Idempotency-Replayed: true`; another change with a known key gets `422`. `order-7` and \
+        `\"order-7\"` are the same key.", "order-7")
     ("Prefer", HEADER, Object::with_type(Type::String), "`wait` (RFC 7240 §4.3): skip the queue, apply the \
         change before answering, and return the outcome. Other preferences change nothing.", "wait")
 }
@@ -41,20 +42,20 @@ parameters! {
     /// The headers of a batch.
     BatchHeaders:
     ("Idempotency-Key", HEADER, schema::idempotency_key(), "Makes the batch safe to send again: an operation \
-        without its own `key` is identified by this key and its place in the batch.", "payday-11")
+        without its own `key` is identified by this key and its place among the operations of its user.", "payday-11")
 }
 
 parameters! {
     /// The query of a balance.
     BalanceQuery:
-    ("id", QUERY, schema::user_id(), "The user.", 1)
+    ("id", QUERY, schema::user_id(), "The user.", "1")
     ("at", OPTION, schema::time(), "Returns the balance at this time.", "2026-11-23T03:00:00Z")
 }
 
 parameters! {
     /// The query of a page of the log.
     LogQuery:
-    ("id", QUERY, schema::user_id(), "The user.", 1)
+    ("id", QUERY, schema::user_id(), "The user.", "1")
     ("limit", OPTION, schema::limit(), "The maximum number of entries to return.", 50)
     ("before", OPTION, schema::seq(), "Only entries with a smaller `seq`.", 51)
     ("from", OPTION, schema::time(), "Only entries decided at this time or later.", "2026-11-01T00:00:00Z")
@@ -67,7 +68,7 @@ parameters! {
     OutcomePath:
     ("request_id", PATH, schema::request_id(), "The request id from the response.",
         "01935b5a-4c00-7000-8000-000000000001")
-    ("id", QUERY, schema::user_id(), "The user.", 1)
+    ("id", QUERY, schema::user_id(), "The user.", "1")
     ("Prefer", HEADER, Object::with_type(Type::String), "`wait=SECONDS` (RFC 7240 §4.3): answer as soon as \
         the request is decided, or after this time, at most 30 seconds. Example: `wait=10`.")
 }

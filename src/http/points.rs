@@ -1,10 +1,9 @@
 //! The handlers of changes and balances. Must not contain rules of the ledger.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
-use actix_web::{HttpRequest, HttpResponse, http::header, web};
+use actix_web::{HttpRequest, HttpResponse, ResponseError, http::header, web};
 use jiff::{Timestamp, Unit};
-use serde_json::value::RawValue;
 use tokio::time::timeout;
 
 use super::{
@@ -19,7 +18,7 @@ use super::{
     traffic,
 };
 use crate::domain::{
-    Action, Balance, Delta, IdempotencyKey, Outcome, Points, Reason, RequestId, UserId, whole_number,
+    Action, Balance, Change, Delta, Entry, IdempotencyKey, Members, Object, RequestId, UserId,
 };
 
 /// The longest body.
@@ -36,7 +35,7 @@ pub(super) const IDEMPOTENCY_KEY: &str = "Idempotency-Key";
     path = "/v1/point/add",
     tag = "Points",
     params(parameters::ChangeHeaders),
-    request_body(content = ChangeRequest, example = json!({"user_id": 1, "point": 1000, "reason": "welcome"})),
+    request_body(content = ChangeRequest, example = json!({"user_id": "1", "point": 1000, "reason": "welcome"})),
     responses(openapi::ChangeAnswers),
 )]
 pub(super) async fn add(
@@ -53,7 +52,7 @@ pub(super) async fn add(
     path = "/v1/point/subtract",
     tag = "Points",
     params(parameters::ChangeHeaders),
-    request_body(content = ChangeRequest, example = json!({"user_id": 1, "point": 300, "reason": "order 7"})),
+    request_body(content = ChangeRequest, example = json!({"user_id": "1", "point": 300, "reason": "order 7"})),
     responses(openapi::ChangeAnswers),
 )]
 pub(super) async fn subtract(
@@ -98,14 +97,15 @@ pub fn requested_balance(request: &HttpRequest) -> Result<(UserId, Option<Timest
 pub fn found_balance(balance: &Balance) -> HttpResponse {
     let Balance { user_id, point, seq, updated_at } = balance;
     HttpResponse::Ok().json(BalanceResponse {
-        user_id: user_id.get(),
+        user_id: user_id.as_str(),
         point: *point,
         seq: *seq,
         updated_at: *updated_at,
     })
 }
 
-/// Queues the change, or applies it immediately if the client waits for it (RFC 7240 §4.3).
+/// Queues the change, or applies it immediately if the client waits for it (RFC 7240 §4.3). A change whose key is known
+/// is answered with its first outcome.
 async fn change(
     action: Action,
     request: &HttpRequest,
@@ -114,14 +114,26 @@ async fn change(
 ) -> Result<HttpResponse, ApiError> {
     let delta = requested_change(action, request, body).await?;
     traffic::identify(request, &delta);
-    let sent = Sent { user_id: delta.user_id, request_id: delta.request_id };
-    if preferred_wait(request).is_some() {
-        let applying = api.service.apply_delta(delta.clone());
-        let outcome = applying.await.map_err(|error| sent.not_applied(error))?;
-        return applied(&delta, &outcome);
+    let waits = preferred_wait(request).is_some();
+    if request.headers().contains_key(IDEMPOTENCY_KEY)
+        && let Some(entry) = api.service.recall(&[&delta]).await.remove(0)
+    {
+        return if delta.is_of(&entry) {
+            Ok(decided(entry, true, waits))
+        } else {
+            Err(ApiError::KeyReused(entry))
+        };
     }
-    api.publisher.publish(delta).await.map_err(|error| sent.not_queued(&error))?;
-    Ok(queued(sent.user_id, sent.request_id))
+    let sent = Sent::from(&delta);
+    if waits {
+        let outcome = api.service.apply_delta(delta).await.map_err(|error| sent.not_applied(error))?;
+        return match outcome.first {
+            Some(first) => Err(ApiError::KeyReused(first)),
+            None => Ok(decided(outcome.entry, outcome.replayed, waits)),
+        };
+    }
+    api.publisher.publish(delta).await.map_err(|error| sent.clone().not_queued(&error))?;
+    Ok(queued(&sent))
 }
 
 /// Reads the change that a request asks for.
@@ -138,11 +150,10 @@ pub async fn requested_change(
 
 /// The answer to a change that is in the queue, with the path of its outcome.
 #[must_use]
-pub fn queued(user_id: UserId, request_id: RequestId) -> HttpResponse {
-    let sent = Sent { user_id, request_id };
+pub fn queued(sent: &Sent) -> HttpResponse {
     HttpResponse::Accepted()
         .insert_header((header::LOCATION, sent.location()))
-        .json(PendingResponse::from(request_id))
+        .json(PendingResponse::from(sent.request_id))
 }
 
 /// Reads a body of JSON of at most `limit_bytes`.
@@ -165,20 +176,22 @@ pub(super) async fn read(
 }
 
 fn parse(action: Action, request: &HttpRequest, body: &[u8]) -> Result<Delta, ApiError> {
-    let change = parse_json(body)?;
-    let number = |field, value: Option<&RawValue>, rule| {
-        let value = value.ok_or_else(|| ApiError::invalid(field, "is required"))?;
-        whole_number(value.get()).ok_or_else(|| ApiError::invalid(field, rule))
-    };
-    let user_id = UserId::new("user_id", number("user_id", change.user_id, UserId::RULE)?)?;
-    let point = Points::new(number("point", change.point, Points::RULE)?)?;
-    let reason = change.reason.map(Reason::new).transpose()?;
+    let members = Members::<ChangeRequest>::read(body)?;
+    if let Some(name) = members.unknown() {
+        let rule =
+            format!("is not a field of this request, which takes {}", ChangeRequest::MEMBERS.join(", "));
+        return Err(ApiError::invalid(name, rule));
+    }
+    let user_id: UserId = members.required("user_id")?;
+    let change = Change::new(action, members.required("point")?);
+    let (reason, metadata) = (members.optional("reason")?, members.optional("metadata")?);
+    let actor = traffic::actor(request);
     let request_id = match header_text(request, IDEMPOTENCY_KEY)? {
-        Some(key) => RequestId::from_key(user_id, IdempotencyKey::new(key)?),
+        Some(key) => RequestId::from_key(actor.as_ref(), &user_id, &IdempotencyKey::new(key)?),
         None => RequestId::random(),
     };
     let (requested_at, traceparent) = (now(), traffic::trace(request));
-    Ok(Delta { request_id, user_id, action, point, reason, requested_at, traceparent })
+    Ok(Delta { request_id, user_id, change, actor, reason, metadata, requested_at, traceparent })
 }
 
 /// The current time in microseconds, the precision of PostgreSQL: a replayed answer then equals the first one.
@@ -186,52 +199,23 @@ pub(super) fn now() -> Timestamp {
     Timestamp::now().round(Unit::Microsecond).expect("far from the end of time")
 }
 
-/// Refuses everything but an object: the JSON reader would also accept an array.
-pub(super) fn expect_object(json: &[u8]) -> Result<(), String> {
-    let begins = json.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'{');
-    if begins { Ok(()) } else { Err("a JSON object is expected".to_owned()) }
-}
-
-fn parse_json(body: &[u8]) -> Result<ChangeRequest<'_>, ApiError> {
-    expect_object(body).map_err(ApiError::MalformedBody)?;
-    let mut json = serde_json::Deserializer::from_slice(body);
-    let change = serde_path_to_error::deserialize(&mut json).map_err(|error| {
-        let field = error.path().to_string();
-        match (error.inner().classify(), field.as_str()) {
-            (serde_json::error::Category::Data, "reason") => ApiError::invalid("reason", Reason::RULE),
-            (serde_json::error::Category::Data, field) if field != "." => ApiError::invalid(
-                field,
-                "is not a field of this request, which takes user_id, point and reason",
-            ),
-            _ => ApiError::MalformedBody(error.inner().to_string()),
-        }
-    })?;
-    json.end().map_err(|error| ApiError::MalformedBody(error.to_string()))?;
-    Ok(change)
-}
-
-/// The answer to a change with `Prefer: wait`, which is decided now or was decided when its key was first used.
-fn applied(delta: &Delta, outcome: &Outcome) -> Result<HttpResponse, ApiError> {
-    let Outcome { entry, replayed } = outcome;
-    if !delta.same_change(&entry.delta) {
-        return Err(ApiError::KeyReused);
-    }
+/// The answer to a change that is decided: now, or when its key was first used.
+fn decided(entry: Arc<Entry>, replayed: bool, waits: bool) -> HttpResponse {
     let mut response = match entry.rejection.clone() {
-        Some(why) => {
-            actix_web::ResponseError::error_response(&ApiError::Rejected(Box::new(entry.clone()), why))
-        }
-        None => HttpResponse::Ok().json(EntryResponse::from(entry)),
+        Some(why) => ApiError::Rejected(entry, why).error_response(),
+        None => HttpResponse::Ok().json(EntryResponse::from(entry.as_ref())),
     };
     let headers = response.headers_mut();
-    headers.insert(
-        header::HeaderName::from_static("preference-applied"),
-        header::HeaderValue::from_static("wait"),
-    );
-    if *replayed {
-        let name = header::HeaderName::from_static("idempotency-replayed");
-        headers.insert(name, header::HeaderValue::from_static("true"));
+    let mut tell = |name, value| {
+        headers.insert(header::HeaderName::from_static(name), header::HeaderValue::from_static(value));
+    };
+    if waits {
+        tell("preference-applied", "wait");
     }
-    Ok(response)
+    if replayed {
+        tell("idempotency-replayed", "true");
+    }
+    response
 }
 
 /// Reads a header that may appear once.

@@ -65,7 +65,7 @@ impl ApiError {
     pub(super) fn problem(&self) -> ProblemResponse<'_> {
         let (kind, Facts { field, sent, rejected, faults, operations, node, .. }) = self.facts();
         let row = kind.row();
-        let request_id = sent.map(|sent| sent.request_id).or(rejected.map(|entry| entry.delta.request_id));
+        let request_id = sent.map(|sent| sent.request_id).or(rejected.map(|entry| entry.request_id));
         ProblemResponse {
             r#type: row.path(),
             title: row.title,

@@ -34,7 +34,6 @@ impl<'a> Query<'a> {
     /// The user whom the parameter `id` names.
     pub(super) fn user_id(&self) -> Result<UserId, ApiError> {
         let id = self.get("id").ok_or_else(|| ApiError::invalid("id", "is required"))?;
-        let id = whole_number(id).ok_or_else(|| ApiError::invalid("id", UserId::RULE))?;
         Ok(UserId::new("id", id)?)
     }
 

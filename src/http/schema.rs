@@ -3,18 +3,96 @@
 use serde_json::json;
 use strum::IntoEnumIterator;
 use utoipa::openapi::{
-    ArrayBuilder, KnownFormat, ObjectBuilder, SchemaFormat, Type,
-    schema::{AdditionalProperties, Array, Object},
+    ArrayBuilder, KnownFormat, ObjectBuilder, Schema, SchemaFormat, Type,
+    schema::{AdditionalProperties, Array, Object, SchemaType},
 };
 
-use super::{batch::OPERATIONS_MAX, catalogue::Kind, pages::FILES};
+use super::{
+    batch::{OPERATIONS_MAX, OperationRequest},
+    catalogue::Kind,
+    pages::FILES,
+};
 use crate::{
-    domain::{Action, KEY_MAX_BYTES, PAGE_MAX, POINTS_MAX, REASON_MAX_CHARS, Rejection, Status},
+    domain::{
+        self, ACTOR_MAX_BYTES, Action, KEY_MAX_BYTES, METADATA_MAX_BYTES, PAGE_MAX, POINTS_MAX,
+        REASON_MAX_CHARS, Rejection, Status, USER_ID_MAX_BYTES,
+    },
     ops::health::Duty,
 };
 
+/// An object whose members are all described in this module.
+pub(super) fn object<O: domain::Object>(required: &[&str]) -> Object {
+    let mut object = ObjectBuilder::new();
+    for name in O::MEMBERS {
+        object = object.property(*name, member(name));
+    }
+    for name in required {
+        object = object.required(*name);
+    }
+    object.additional_properties(Some(AdditionalProperties::FreeForm(false))).build()
+}
+
+/// A member of a request.
+fn member(name: &str) -> Schema {
+    match name {
+        "user_id" => requested_user_id().into(),
+        "action" => action().into(),
+        "point" => point().into(),
+        "reason" => optional(reason()).into(),
+        "metadata" => optional(metadata()).into(),
+        "key" => optional(idempotency_key()).into(),
+        "operations" => operations().into(),
+        other => unreachable!("{other} is a member of no request"),
+    }
+}
+
 pub(super) fn user_id() -> Object {
-    whole_number("The user.", 1, i64::MAX, 1)
+    text("The user: your own id, in visible ASCII characters.", "1")
+        .min_length(Some(1))
+        .max_length(Some(USER_ID_MAX_BYTES))
+        .pattern(Some("^[!-~]*$"))
+        .build()
+}
+
+/// A user id in a request may also be a number that every JSON client reads exactly.
+fn requested_user_id() -> Object {
+    let mut schema = user_id();
+    schema.schema_type = [Type::String, Type::Integer].into_iter().collect();
+    schema.description = Some(
+        "The user: your own id, in visible ASCII characters. A whole number up to 2^53 − 1 means its digits."
+            .to_owned(),
+    );
+    schema.minimum = Some(limit_of(0).into());
+    schema.maximum = Some(limit_of(POINTS_MAX).into());
+    schema
+}
+
+pub(super) fn change() -> Object {
+    whole_number(
+        "By how many points the balance changed; 0 if the change was rejected.",
+        -POINTS_MAX,
+        POINTS_MAX,
+        1000,
+    )
+}
+
+pub(super) fn actor() -> Object {
+    text("The name of the API key that asked. Absent for anonymous callers.", "shop")
+        .min_length(Some(1))
+        .max_length(Some(ACTOR_MAX_BYTES))
+        .build()
+}
+
+/// The length of a JSON text can't be described.
+pub(super) fn metadata() -> Object {
+    ObjectBuilder::new()
+        .description(Some(format!(
+            "Your own data: a JSON object of at most {METADATA_MAX_BYTES} bytes, returned as you sent it. \
+             The character NUL is not allowed in it."
+        )))
+        .additional_properties(Some(AdditionalProperties::FreeForm(true)))
+        .examples([json!({"order": 7})])
+        .build()
 }
 
 pub(super) fn point() -> Object {
@@ -45,11 +123,6 @@ pub(super) fn idempotency_key() -> Object {
         .build()
 }
 
-/// A reason that may be absent or null.
-pub(super) fn optional_reason() -> Object {
-    optional(reason())
-}
-
 /// A constant text.
 pub(super) fn constant(value: &'static str) -> Object {
     one_of([value])
@@ -57,6 +130,13 @@ pub(super) fn constant(value: &'static str) -> Object {
 
 pub(super) fn action() -> Object {
     one_of(Action::iter().map(Action::as_str))
+}
+
+/// Not an enum: newer versions may add actions.
+pub(super) fn known_action() -> Object {
+    let known: Vec<&str> = Action::iter().map(Action::as_str).collect();
+    let description = format!("One of {}. Newer versions may add actions.", known.join(", "));
+    text(&description, known[0]).build()
 }
 
 pub(super) fn pending() -> Object {
@@ -78,17 +158,21 @@ pub(super) fn reject_reason() -> Object {
         .build()
 }
 
-/// A text or null.
-fn optional(mut text: Object) -> Object {
-    text.schema_type = [Type::String, Type::Null].into_iter().collect();
-    text
+/// A value or null.
+fn optional(mut value: Object) -> Object {
+    let of = match value.schema_type {
+        SchemaType::Type(of) => of,
+        SchemaType::Array(_) | SchemaType::AnyValue => unreachable!("members have one type"),
+    };
+    value.schema_type = [of, Type::Null].into_iter().collect();
+    value
 }
 
 /// The path of a request's outcome.
 pub(super) fn location() -> Object {
     ObjectBuilder::new()
         .schema_type(Type::String)
-        .pattern(Some("^/v1/point/request/[0-9a-f-]{36}[?]id=[0-9]+$"))
+        .pattern(Some("^/v1/point/request/[0-9a-f-]{36}[?]id=[!-~]+$"))
         .build()
 }
 
@@ -109,17 +193,7 @@ pub(super) fn slug() -> Object {
 
 /// The operations of a batch.
 pub(super) fn operations() -> Array {
-    let key = optional(idempotency_key());
-    let operation = ObjectBuilder::new()
-        .property("action", action())
-        .property("user_id", user_id())
-        .property("point", point())
-        .property("reason", optional(reason()))
-        .property("key", key)
-        .required("action")
-        .required("user_id")
-        .required("point")
-        .additional_properties(Some(AdditionalProperties::FreeForm(false)));
+    let operation = object::<OperationRequest>(&["action", "user_id", "point"]);
     ArrayBuilder::new().items(operation).min_items(Some(1)).max_items(Some(OPERATIONS_MAX)).build()
 }
 
@@ -151,15 +225,18 @@ fn one_of(values: impl IntoIterator<Item = &'static str>) -> Object {
 }
 
 fn whole_number(description: &str, min: i64, max: i64, example: i64) -> Object {
-    let limit = |value: i64| isize::try_from(value).expect("a platform of 64 bits");
     ObjectBuilder::new()
         .schema_type(Type::Integer)
         .format(Some(SchemaFormat::KnownFormat(KnownFormat::Int64)))
         .description(Some(description))
-        .minimum(Some(limit(min)))
-        .maximum(Some(limit(max)))
+        .minimum(Some(limit_of(min)))
+        .maximum(Some(limit_of(max)))
         .examples([json!(example)])
         .build()
+}
+
+fn limit_of(value: i64) -> isize {
+    isize::try_from(value).expect("a platform of 64 bits")
 }
 
 fn text(description: &str, example: &str) -> ObjectBuilder {

@@ -3,12 +3,12 @@
 
 use super::error::ApiError;
 use crate::{
-    domain::{RequestId, ServiceError, UserId},
+    domain::{Delta, RequestId, ServiceError, UserId},
     queue::PublishError,
 };
 
 /// A change that may count: the ids that a request for its outcome needs.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Sent {
     /// The user.
     pub user_id: UserId,
@@ -16,11 +16,18 @@ pub struct Sent {
     pub request_id: RequestId,
 }
 
+impl From<&Delta> for Sent {
+    fn from(delta: &Delta) -> Self {
+        Self { user_id: delta.user_id.clone(), request_id: delta.request_id }
+    }
+}
+
 impl Sent {
     /// The path of the outcome.
-    pub(super) fn location(self) -> String {
-        let Self { user_id, request_id } = self;
-        format!("/v1/point/request/{request_id}?id={user_id}")
+    pub(super) fn location(&self) -> String {
+        let user_id: String =
+            url::form_urlencoded::byte_serialize(self.user_id.as_str().as_bytes()).collect();
+        format!("/v1/point/request/{}?id={user_id}", self.request_id)
     }
 
     /// The error for a change that is not known to be queued.

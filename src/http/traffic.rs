@@ -11,7 +11,7 @@ use actix_web::{
 use log::{Level, kv::Value};
 
 use crate::{
-    domain::{Delta, RequestId, TraceParent, UserId},
+    domain::{Actor, Delta, RequestId, TraceParent, UserId},
     infra::{logging, metrics::RouteMetrics},
 };
 
@@ -56,8 +56,13 @@ struct Identity(RequestId, UserId);
 /// Leaves the ids of a change for the log line of its request, if that line will be written.
 pub(super) fn identify(request: &HttpRequest, delta: &Delta) {
     if log::log_enabled!(level(delta.traceparent.as_ref())) {
-        request.extensions_mut().insert(Identity(delta.request_id, delta.user_id));
+        request.extensions_mut().insert(Identity(delta.request_id, delta.user_id.clone()));
     }
+}
+
+/// Who sends a request. Anonymous callers have no name.
+pub(super) fn actor(request: &HttpRequest) -> Option<Actor> {
+    request.extensions().get().cloned()
 }
 
 /// The trace of a request.

@@ -1,21 +1,21 @@
 //! The wire format of the queue: JSON ↔ deltas. Must not contain a connection.
 
-use std::borrow::Cow;
-
 use jiff::Timestamp;
-use serde::{Deserialize, Deserializer, Serialize, de::Error};
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
-use crate::domain::{Action, Delta, Invalid, Points, Reason, TraceParent, UserId, whole_number};
+use crate::domain::{
+    self, Actor, Change, Delta, Invalid, Members, Metadata, Object, Reason, TraceParent, UserId,
+};
 
 /// The version of the format. A consumer refuses any other.
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 
 /// The `content-type` of a message.
 pub(super) const CONTENT_TYPE: &str = "application/json";
 
-/// The largest size of a delta without its reason and trace: field names, a UUID, two numbers of up to 19 digits and a
+/// The largest size of a delta without its texts: the names of all members, a UUID, a number of up to 16 digits and a
 /// time of 30 characters, with room to spare.
 const DELTA_OVERHEAD_BYTES: usize = 256;
 
@@ -30,6 +30,8 @@ pub(super) enum Malformed {
     Json(#[from] serde_json::Error),
     #[error("unknown version {0}: only version {VERSION} is known")]
     Version(u8),
+    #[error("unknown member {0:?}")]
+    Member(String),
     #[error(transparent)]
     Invalid(#[from] Invalid),
     #[error("user {user} belongs to partition {partition}")]
@@ -38,41 +40,54 @@ pub(super) enum Malformed {
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct DeltasMessage<'a> {
+struct DeltasMessage<T> {
     version: u8,
-    #[serde(borrow)]
-    deltas: Vec<DeltaMessage<'a>>,
+    deltas: Vec<T>,
 }
 
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+/// A delta on its way out.
+#[derive(Serialize)]
 struct DeltaMessage<'a> {
     request_id: Uuid,
-    #[serde(deserialize_with = "whole")]
-    user_id: i64,
-    #[serde(borrow)]
-    action: Cow<'a, str>,
-    #[serde(deserialize_with = "whole")]
+    user_id: &'a str,
+    action: &'static str,
     point: i64,
-    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
-    reason: Option<Cow<'a, str>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    actor: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    metadata: Option<&'a RawValue>,
     requested_at: Timestamp,
-    /// Added within version 1. Older workers refuse a message that has it: update the workers before `serve`.
-    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
-    traceparent: Option<Cow<'a, str>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    traceparent: Option<&'a str>,
 }
 
-/// Parses a whole number from its digits, as in a request.
-fn whole<'de, D: Deserializer<'de>>(deserializer: D) -> Result<i64, D::Error> {
-    let number = <&RawValue>::deserialize(deserializer)?;
-    whole_number(number.get()).ok_or_else(|| D::Error::custom("not a whole number"))
+/// A delta on its way in.
+struct Received;
+
+impl Object for Received {
+    const MEMBERS: &'static [&'static str] = &[
+        "request_id",
+        "user_id",
+        "action",
+        "point",
+        "actor",
+        "reason",
+        "metadata",
+        "requested_at",
+        "traceparent",
+    ];
 }
 
-/// The largest size of `delta` in a message, in bytes. A reason has no control characters, so JSON escapes each of its
-/// bytes into at most two.
+/// The largest size of `delta` in a message, in bytes. A user id and a reason have no control characters, so JSON escapes
+/// each of their bytes into at most two.
 pub(super) fn max_bytes(delta: &Delta) -> usize {
     DELTA_OVERHEAD_BYTES
+        + 2 * delta.user_id.as_str().len()
+        + delta.actor.as_ref().map_or(0, |actor| actor.as_str().len())
         + 2 * delta.reason.as_ref().map_or(0, |reason| reason.as_str().len())
+        + delta.metadata.as_ref().map_or(0, |metadata| metadata.as_str().len())
         + delta.traceparent.as_ref().map_or(0, |_| TRACE_BYTES)
 }
 
@@ -80,12 +95,14 @@ pub(super) fn max_bytes(delta: &Delta) -> usize {
 pub(super) fn encode(deltas: &[Delta]) -> Vec<u8> {
     let deltas = deltas.iter().map(|delta| DeltaMessage {
         request_id: delta.request_id.get(),
-        user_id: delta.user_id.get(),
-        action: delta.action.as_str().into(),
-        point: delta.point.get(),
-        reason: delta.reason.as_ref().map(|reason| reason.as_str().into()),
+        user_id: delta.user_id.as_str(),
+        action: delta.change.action().as_str(),
+        point: delta.change.point().get(),
+        actor: delta.actor.as_ref().map(Actor::as_str),
+        reason: delta.reason.as_ref().map(Reason::as_str),
+        metadata: delta.metadata.as_ref().map(Metadata::as_json),
         requested_at: delta.requested_at,
-        traceparent: delta.traceparent.as_ref().map(|trace| trace.as_str().into()),
+        traceparent: delta.traceparent.as_ref().map(TraceParent::as_str),
     });
     let message = DeltasMessage { version: VERSION, deltas: deltas.collect() };
     serde_json::to_vec(&message).expect("numbers, texts and times are always JSON")
@@ -96,35 +113,52 @@ pub(super) fn encode(deltas: &[Delta]) -> Vec<u8> {
 pub(super) fn decode(body: &[u8], partition: u16) -> Result<Vec<Delta>, Malformed> {
     let deltas = decode_any(body)?;
     match stranger(&deltas, partition) {
-        Some(user) => Err(Malformed::WrongPartition { user, partition: user.partition() }),
+        Some(user) => {
+            let partition = user.partition();
+            Err(Malformed::WrongPartition { user, partition })
+        }
         None => Ok(deltas),
     }
 }
 
 /// The first user who does not belong to `partition`.
 pub(super) fn stranger(deltas: &[Delta], partition: u16) -> Option<UserId> {
-    deltas.iter().map(|delta| delta.user_id).find(|user| user.partition() != partition)
+    deltas.iter().map(|delta| &delta.user_id).find(|user| user.partition() != partition).cloned()
 }
 
 /// Decodes a message from any queue.
 pub(super) fn decode_any(body: &[u8]) -> Result<Vec<Delta>, Malformed> {
-    let message: DeltasMessage = serde_json::from_slice(body)?;
+    let message: DeltasMessage<Members<Received>> = serde_json::from_slice(body)?;
     if message.version != VERSION {
         return Err(Malformed::Version(message.version));
     }
-    let delta = |wire: DeltaMessage| {
-        Ok(Delta {
-            request_id: wire.request_id.into(),
-            user_id: UserId::new("user_id", wire.user_id)?,
-            action: Action::new(&wire.action)?,
-            point: Points::new(wire.point)?,
-            reason: wire.reason.map(|text| Reason::new(text.into_owned())).transpose()?,
-            requested_at: wire.requested_at,
-            // An invalid trace does not invalidate the change.
-            traceparent: wire.traceparent.and_then(|text| TraceParent::parse(&text)),
-        })
-    };
-    message.deltas.into_iter().map(delta).collect()
+    message.deltas.iter().map(received).collect()
+}
+
+fn received(members: &Members<Received>) -> Result<Delta, Malformed> {
+    if let Some(name) = members.unknown() {
+        return Err(Malformed::Member(name.to_owned()));
+    }
+    let actor = members.get("actor").map(|name| Actor::new(&domain::text(name.get()).unwrap_or_default()));
+    // An invalid trace does not invalidate the change.
+    let trace = members.get("traceparent").and_then(|trace| TraceParent::parse(&domain::text(trace.get())?));
+    Ok(Delta {
+        request_id: json::<Uuid>(members, "request_id")?.into(),
+        user_id: members.required("user_id")?,
+        change: Change::new(members.required("action")?, members.required("point")?),
+        actor: actor.transpose()?,
+        reason: members.optional("reason")?,
+        metadata: members.optional("metadata")?,
+        requested_at: json(members, "requested_at")?,
+        traceparent: trace,
+    })
+}
+
+/// Parses a member that only messages have.
+fn json<'a, T: Deserialize<'a>>(members: &Members<'a, Received>, name: &'static str) -> Result<T, Malformed> {
+    let invalid = |rule: &str| Invalid { field: name, rule: rule.to_owned() };
+    let value = members.get(name).ok_or_else(|| invalid("is required"))?;
+    Ok(serde_json::from_str(value.get()).map_err(|_| invalid("can't be read"))?)
 }
 
 #[cfg(test)]
@@ -132,19 +166,28 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::domain::RequestId;
+    use crate::domain::{Action, Points, RequestId};
 
     fn any_delta() -> impl Strategy<Value = Delta> {
         let second = Timestamp::MIN.as_second()..Timestamp::MAX.as_second();
         let reason = prop::option::of(r#"[^\pC]{1,200}|["\\]{200}"#);
         let trace = prop::option::of("00-[1-9a-f]{32}-[1-9a-f]{16}-[0-9a-f]{2}");
-        (1..=i64::MAX, any::<bool>(), 1..1i64 << 53, reason, second, trace).prop_map(
-            |(user, add, point, reason, second, trace)| Delta {
+        let texts = (
+            reason,
+            prop::option::of("[A-Za-z][A-Za-z0-9._-]{0,62}"),
+            prop::option::of(r#"\{"[^\pC"\\]{0,200}": ?1\}"#),
+        );
+        (r"[!-~]{1,64}", any::<bool>(), 1..1i64 << 53, texts, second, trace).prop_map(
+            |(user, add, point, (reason, actor, metadata), second, trace)| Delta {
                 request_id: RequestId::random(),
-                user_id: UserId::new("user_id", user).expect("positive"),
-                action: if add { Action::Add } else { Action::Subtract },
-                point: Points::new(point).expect("in range"),
+                user_id: UserId::new("user_id", &user).expect("visible ASCII"),
+                change: Change::new(
+                    if add { Action::Add } else { Action::Subtract },
+                    Points::new(point).expect("in range"),
+                ),
+                actor: actor.map(|name| Actor::new(&name).expect("a name")),
                 reason: reason.map(|text| Reason::new(text).expect("no control characters")),
+                metadata: metadata.map(|json| Metadata::new(json).expect("an object")),
                 requested_at: Timestamp::from_second(second).expect("in range"),
                 traceparent: trace.map(|text| TraceParent::parse(&text).expect("valid")),
             },
@@ -167,14 +210,14 @@ mod tests {
 
     #[test]
     fn a_message_that_breaks_a_rule_is_malformed() {
-        let delta = r#"{"request_id":"01890a5d-ac96-774b-bcce-b302099a8057","user_id":1,"action":"add",
+        let delta = r#"{"request_id":"01890a5d-ac96-774b-bcce-b302099a8057","user_id":"1","action":"add",
             "point":1,"requested_at":"2026-11-01T00:00:00Z"}"#;
-        let message = format!(r#"{{"version":1,"deltas":[{delta}]}}"#);
-        let partition = UserId::new("user_id", 1).expect("positive").partition();
+        let message = format!(r#"{{"version":2,"deltas":[{delta}]}}"#);
+        let partition = UserId::new("user_id", "1").expect("positive").partition();
         assert_eq!(decode(message.as_bytes(), partition).expect("ours").len(), 1);
         for (from, to) in [
-            (r#""version":1"#, r#""version":2"#),
-            (r#""user_id":1"#, r#""user_id":0"#),
+            (r#""version":2"#, r#""version":3"#),
+            (r#""user_id":"1""#, r#""user_id":"""#),
             (r#""point":1"#, r#""point":0"#),
             (r#""point":1"#, r#""point":1.5"#),
             ("add", "set"),

@@ -115,8 +115,12 @@ impl Hand {
                 Err(ServiceError::Unavailable(_) | ServiceError::Overloaded) => return Vec::new(),
             }
         }
-        let free: Vec<UserId> =
-            self.waiting.iter().filter(|(_, user)| user.deltas.is_empty()).map(|(user, _)| *user).collect();
+        let free: Vec<UserId> = self
+            .waiting
+            .iter()
+            .filter(|(_, user)| user.deltas.is_empty())
+            .map(|(user, _)| user.clone())
+            .collect();
         free.into_iter().filter_map(|user| self.waiting.remove_entry(&user)).collect()
     }
 
@@ -130,11 +134,13 @@ impl Hand {
 
     fn wait(&mut self, taken: Taken, obstacle: &Obstacle, now: Instant) {
         let (min_ms, max_ms) = match obstacle {
-            Obstacle::Locked | Obstacle::Unreadable(_) => (RETRY_PAUSE_MIN_MS, RETRY_PAUSE_MAX_MS),
+            Obstacle::Locked | Obstacle::Unreadable(_) | Obstacle::Newer(_) => {
+                (RETRY_PAUSE_MIN_MS, RETRY_PAUSE_MAX_MS)
+            }
             Obstacle::Slow => (SLOW_PAUSE_MIN_MS, SLOW_PAUSE_MAX_MS),
         };
         let (min, max) = (Duration::from_millis(min_ms), Duration::from_millis(max_ms));
-        let user = self.waiting.entry(taken.delta.user_id).or_insert_with(|| Waiting {
+        let user = self.waiting.entry(taken.delta.user_id.clone()).or_insert_with(|| Waiting {
             deltas: VecDeque::new(),
             obstacle: obstacle.clone(),
             since: now,
@@ -192,7 +198,7 @@ impl Hand {
 
     /// The users that wait.
     pub(super) fn waiting(&mut self) -> impl ExactSizeIterator<Item = (UserId, &mut Waiting)> {
-        self.waiting.iter_mut().map(|(user, waiting)| (*user, waiting))
+        self.waiting.iter_mut().map(|(user, waiting)| (user.clone(), waiting))
     }
 
     /// Forgets all messages. They come again.
@@ -203,27 +209,29 @@ impl Hand {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use proptest::prelude::*;
 
     use super::*;
-    use crate::domain::{Action, Entry, Points, RequestId};
+    use crate::domain::{Change, Entry, Points, RequestId};
 
     fn delta(user: i64) -> Delta {
         Delta {
             request_id: RequestId::random(),
-            user_id: UserId::new("user_id", user).expect("positive"),
-            action: Action::Add,
-            point: Points::new(1).expect("in range"),
+            user_id: UserId::new("user_id", &user.to_string()).expect("digits"),
+            change: Change::Add(Points::new(1).expect("in range")),
+            actor: None,
             reason: None,
+            metadata: None,
             requested_at: Timestamp::UNIX_EPOCH,
             traceparent: None,
         }
     }
 
     fn applied(delta: &Delta) -> Outcome {
-        let (created_at, seq, balance, rejection) = (Timestamp::UNIX_EPOCH, 1, 1, None);
-        let entry = Entry { delta: delta.clone(), seq, rejection, balance, created_at };
-        Outcome { entry, replayed: false }
+        let entry = Entry::of(delta, Ok(1), (1, 1), Timestamp::UNIX_EPOCH);
+        Outcome { entry: Arc::new(entry), replayed: false, first: None }
     }
 
     proptest! {
@@ -241,7 +249,7 @@ mod tests {
             while messages.peek().is_some() || hand.len() > 0 {
                 let mut deliveries: Vec<Delivery> = messages.by_ref().take(2).map(|(tag, users)| {
                     let deltas: Vec<Delta> = users.into_iter().map(delta).collect();
-                    sent.extend(deltas.iter().map(|delta| (delta.user_id, delta.request_id)));
+                    sent.extend(deltas.iter().map(|delta| (delta.user_id.clone(), delta.request_id)));
                     open.insert(tag, deltas.len());
                     Delivery { tag, deltas: Ok(deltas) }
                 }).collect();
@@ -253,14 +261,14 @@ mod tests {
                     };
                     let blocked: HashMap<UserId, Obstacle> = group.iter().filter_map(|taken| {
                         let of = [Obstacle::Locked, Obstacle::Unreadable(String::new()), Obstacle::Slow];
-                        Some((taken.delta.user_id, of[obstacles.next()??].clone()))
+                        Some((taken.delta.user_id.clone(), of[obstacles.next()??].clone()))
                     }).collect();
                     let results: Vec<_> = group.iter().map(|taken| match blocked.get(&taken.delta.user_id) {
                         Some(obstacle) => Err(ServiceError::Blocked(obstacle.clone())),
                         None => Ok(applied(&taken.delta)),
                     }).collect();
                     for taken in group.iter().filter(|taken| !blocked.contains_key(&taken.delta.user_id)) {
-                        applied_ids.push((taken.delta.user_id, taken.delta.request_id));
+                        applied_ids.push((taken.delta.user_id.clone(), taken.delta.request_id));
                         *open.get_mut(&taken.place.0).expect("sent") -= 1;
                     }
                     hand.note(group, &results, now);
@@ -272,9 +280,9 @@ mod tests {
                 }
                 now = hand.due().map_or(now, |due| due.max(now));
             }
-            for user in 1..5 {
+            for user in (1..5).map(|user: i64| user.to_string()) {
                 let of = |all: &[(UserId, RequestId)]| {
-                    all.iter().filter(|(id, _)| id.get() == user).copied().collect::<Vec<_>>()
+                    all.iter().filter(|(id, _)| id.as_str() == user).cloned().collect::<Vec<_>>()
                 };
                 prop_assert_eq!(of(&applied_ids), of(&sent));
             }

@@ -4,8 +4,8 @@ use std::{collections::HashSet, sync::Arc};
 
 use jiff::Timestamp;
 use point_system::domain::{
-    Action, Delta, Outcome, POINTS_MAX, Patience, PointService, Points, Rejection, RequestId, ServiceError,
-    UserId,
+    Action, Change, Delta, Outcome, POINTS_MAX, Patience, PointService, Points, Rejection, RequestId,
+    ServiceError, UserId,
 };
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -13,16 +13,17 @@ use tokio_util::sync::CancellationToken;
 use crate::support::system::{System, eventually};
 
 fn user(id: i64) -> UserId {
-    UserId::new("user_id", id).expect("positive")
+    UserId::new("user_id", &id.to_string()).expect("positive")
 }
 
 fn delta(action: Action, user_id: i64, point: i64) -> Delta {
     Delta {
         request_id: RequestId::random(),
         user_id: user(user_id),
-        action,
-        point: Points::new(point).expect("in range"),
+        change: Change::new(action, Points::new(point).expect("in range")),
+        actor: None,
         reason: None,
+        metadata: None,
         requested_at: Timestamp::now(),
         traceparent: None,
     }
@@ -58,7 +59,7 @@ async fn a_balance_is_what_its_entries_come_to() {
         (add(7, 1), Some(Rejection::BalanceLimit), POINTS_MAX),
     ] {
         let outcome = apply(&service, &change).await;
-        assert_eq!((outcome.entry.rejection, outcome.entry.balance), (rejection, after), "{change:?}");
+        assert_eq!((&outcome.entry.rejection, outcome.entry.balance), (&rejection, after), "{change:?}");
         assert!(!outcome.replayed);
     }
     assert_eq!(balance(&service, 7).await, Some((POINTS_MAX, 6)));

@@ -90,7 +90,7 @@ async fn all_that_is_wrong_with_a_batch_is_told_and_nothing_of_it_is_queued() {
     };
     let wrong = r#"{"operations": [
         {"action": "add", "user_id": 7, "point": 1},
-        {"action": "give", "user_id": 0, "point": 1.5, "reason": 7, "key": "\n", "a/b~c": 1},
+        {"action": "give", "user_id": "", "point": 1.5, "reason": 7, "key": "\n", "a/b~c": 1},
         {},
         5,
         {"action": "add", "user_id": 7, "point": 1, "point": 2},
@@ -125,7 +125,8 @@ async fn all_that_is_wrong_with_a_batch_is_told_and_nothing_of_it_is_queued() {
         ("[]", "malformed-body", None),
         (r#"[[{"action":"add","user_id":7,"point":1}]]"#, "malformed-body", None),
         (r#"{"operations":[{"action":"add","user_id":7,"point":1}"#, "malformed-body", None),
-        (r#"{"operations":[],"more":1}"#, "malformed-body", None),
+        (r#"{"operations":[],"more":1}"#, "invalid-field", Some("more")),
+        (r#"{"operations":{}}"#, "invalid-field", Some("operations")),
         ("{}", "invalid-field", Some("operations")),
         (r#"{"operations":[]}"#, "invalid-field", Some("operations")),
     ] {

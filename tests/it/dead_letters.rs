@@ -113,7 +113,7 @@ async fn what_is_redriven_is_applied_once() {
     // The first delta of this message is applied before the second sends the message to the dead letters.
     let applied: Value = serde_json::from_str(&message(ID, 7, 1)).expect("JSON");
     let refused: Value = serde_json::from_str(&message(&ID.replace("01", "02"), 7, 666)).expect("JSON");
-    let both = json!({"version": 1, "deltas": [applied["deltas"][0], refused["deltas"][0]]}).to_string();
+    let both = json!({"version": 2, "deltas": [applied["deltas"][0], refused["deltas"][0]]}).to_string();
     for body in [&both, &both, "not JSON"] {
         queues.publish(partition(7), body).await;
     }

@@ -19,12 +19,15 @@ use crate::{
 /// of more than fits. The audit at the end of the test proves that the apply path could have written them.
 async fn fill(system: &System, user: i64, entries: i64) {
     let sql = format!(
-        "insert into user_point values ({user}, {entries} - {entries} / 100, {entries}, '2026-01-01Z', \
+        "insert into user_point (user_id, point, seq, created_at, updated_at) \
+             values ('{user}', {entries} - {entries} / 100, {entries}, '2026-01-01Z', \
              timestamptz '2026-01-01Z' + ({entries} - 1) * interval '1 s'); \
-         insert into log select {user}, s, gen_random_uuid(), 'add', \
+         insert into log (user_id, seq, request_id, action, point, change, reject_reason, balance, fingerprint, \
+             requested_at, created_at) \
+             select '{user}', s, gen_random_uuid(), 'add', \
              case when s % 100 = 0 then {POINTS_MAX} else 1 end, \
-             case when s % 100 = 0 then 'rejected' else 'applied' end, \
-             case when s % 100 = 0 then 'balance_limit' end, null, s - s / 100, t, t \
+             case when s % 100 = 0 then 0 else 1 end, \
+             case when s % 100 = 0 then 'balance_limit' end, s - s / 100, 0, t, t \
          from generate_series(1, {entries}) s, \
              lateral (select timestamptz '2026-01-01Z' + (s - 1) * interval '1 s') as at (t)"
     );
@@ -136,8 +139,8 @@ async fn a_users_times_never_go_back_whatever_the_clock_does() {
     let mut system = System::new().await;
     let client = system.serve();
     fill(&system, 7, 3).await;
-    let ahead = "update user_point set updated_at = '2099-01-01Z' where user_id = 7";
-    let ahead = format!("{ahead}; update log set created_at = '2099-01-01Z' where user_id = 7 and seq = 3");
+    let ahead = "update user_point set updated_at = '2099-01-01Z' where user_id = '7'";
+    let ahead = format!("{ahead}; update log set created_at = '2099-01-01Z' where user_id = '7' and seq = 3");
     system.execute(&ahead).await;
     let (_, entry) = answer(client.change("add", 7, 1).header("Prefer", "wait")).await;
     assert_eq!(entry["created_at"], "2099-01-01T00:00:00Z");
@@ -175,7 +178,7 @@ async fn any_question_to_the_log_is_answered_as_a_list_would() {
             |second: i64| "2026-01-01T00:00:00Z".parse::<Timestamp>().expect("a time").as_second() + second;
         let time = |at: i64| Timestamp::from_second(second(at)).expect("a time");
         let query = HistoryQuery {
-            user_id: UserId::new("id", user).expect("positive"),
+            user_id: UserId::new("id", &user.to_string()).expect("positive"),
             limit: u16::try_from(any(1..7)).expect("small"),
             before: (before % 2 == 0).then_some(before),
             from: (from % 2 == 0).then(|| time(from)),
@@ -209,13 +212,13 @@ async fn a_page_of_applied_entries_looks_through_a_bounded_part_of_the_log() {
     let system = System::new().await;
     fill(&system, 7, 25_099).await;
     let refusals = format!(
-        "update log set point = {POINTS_MAX}, status = 'rejected', reject_reason = 'balance_limit', balance = 50 \
+        "update log set point = {POINTS_MAX}, change = 0, reject_reason = 'balance_limit', balance = 50 \
          where seq > 50; update user_point set point = 50"
     );
     system.execute(&refusals).await;
     let service: PointService = system.service(1);
     let mut query = HistoryQuery {
-        user_id: UserId::new("id", 7).expect("positive"),
+        user_id: UserId::new("id", &7.to_string()).expect("positive"),
         limit: PAGE_MAX,
         before: None,
         from: None,

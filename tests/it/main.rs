@@ -15,6 +15,8 @@ mod access;
 mod rate_limit;
 mod history;
 mod requests;
+mod idempotency;
+mod user_ids;
 mod batches;
 mod apply;
 mod worker;

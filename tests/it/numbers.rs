@@ -58,7 +58,6 @@ async fn a_remainder_is_refused_however_small_it_is() {
             assert_eq!(text(&problem["errors"][0]["pointer"]), format!("/operations/0/{field}"), "{problem}");
         }
         let id = wrong.replace('+', "%2B");
-        refused(client.get(&format!("/v1/point?id={id}")), 400, "invalid-field", Some("id")).await;
         for parameter in ["limit", "before"] {
             let page = client.get(&format!("/v1/point/log?id=7&{parameter}={id}"));
             refused(page, 400, "invalid-field", Some(parameter)).await;
@@ -81,10 +80,8 @@ async fn a_whole_number_counts_however_it_is_written() {
     system.work();
     eventually("all is applied", async || client.balance(7).await == 60).await;
     let largest = "9007199254740991.0";
-    let (status, entry) =
-        answer(add(&client, "9223372036854775807.0", largest).header("Prefer", "wait")).await;
-    assert_eq!((status.as_u16(), &entry["user_id"]), (200, &json!(i64::MAX)), "{entry}");
-    assert_eq!(answer(client.get("/v1/point?id=7.0")).await.1["point"], 60);
+    let (status, entry) = answer(add(&client, largest, largest).header("Prefer", "wait")).await;
+    assert_eq!((status.as_u16(), &entry["user_id"]), (200, &json!("9007199254740991")), "{entry}");
     let (status, page) = answer(client.get("/v1/point/log?id=7&limit=2e0&before=300e-2")).await;
     assert_eq!((status.as_u16(), page["entries"].as_array().map(Vec::len)), (200, Some(2)), "{page}");
     system.finish().await;

@@ -110,7 +110,7 @@ pub async fn exported(system: &System) -> String {
     .await;
     // A user that waits, whom the metrics then name.
     let session = system.database.pool(1).get().await.expect("a connection");
-    let lock = "reset all; begin; select from user_point where user_id = 7 for update";
+    let lock = "reset all; begin; select from user_point where user_id = '7' for update";
     session.batch_execute(lock).await.expect("locked");
     client.queue("add", 7, 100).await;
     eventually("silence is told", async || metrics(&working).await.contains("silence_seconds{")).await;
@@ -281,7 +281,7 @@ async fn a_node_that_is_told_to_stop_is_ready_no_more() {
     eventually("it is ready", async || readiness(&working).await.0 == 200).await;
     let mut session = system.pool.get().await.expect("a connection");
     let transaction = session.transaction().await.expect("begun");
-    let lock = "insert into user_point (user_id) values (7)";
+    let lock = "insert into user_point (user_id) values ('7')";
     transaction.execute(lock, &[]).await.expect("locked");
     system.queues().await.publish(partition(7), &message("01890a5d-ac96-774b-bcce-b302099a8057", 7, 1)).await;
     let waiting = "select count(*) from pg_stat_activity \

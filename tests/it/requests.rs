@@ -110,10 +110,10 @@ async fn those_who_wait_are_looked_up_together() {
 async fn one_too_many_is_answered_at_once() {
     let system = System::new().await;
     let service = system.service(1);
-    let (user, never) = (UserId::new("id", 7).expect("positive"), RequestId::random());
+    let (user, never) = (UserId::new("id", &7.to_string()).expect("positive"), RequestId::random());
     let wait = async |seconds| {
         let asked = Instant::now();
-        let outcome = service.outcome_within(user, never, Duration::from_secs(seconds)).await;
+        let outcome = service.outcome_within(user.clone(), never, Duration::from_secs(seconds)).await;
         assert_eq!(outcome, Ok(None));
         asked.elapsed()
     };
@@ -184,11 +184,7 @@ async fn a_key_that_is_queued_and_waited_for_counts_once() {
     assert_eq!(replay.headers()["idempotency-replayed"], "true");
     assert_eq!(body(replay).await, first);
     assert_eq!(answer(keyed(6).header("Prefer", "wait")).await.0, 422);
-    assert_eq!(
-        answer(keyed(6)).await.0,
-        202,
-        "in the queue it is seen when it is applied, and changes nothing"
-    );
+    assert_eq!(answer(keyed(6)).await.0, 422);
     system.finish_drained().await;
 }
 
@@ -211,11 +207,16 @@ async fn a_change_behind_a_reused_key_is_told_to_its_sender_and_to_the_operator(
     let (_, outcome) = answer(client.get(&location)).await;
     assert_eq!((&outcome["status"], &outcome["point"]), (&json!("applied"), &json!(7)), "{outcome}");
     assert!(line.contains(&text(&outcome["request_id"])), "{line}");
-    // The same change again is a duplicate, not a conflict.
-    assert_eq!(answer(keyed(7)).await.0, 202);
-    let duplicate = r#"point_system_settled_deltas_total{outcome="duplicate"} 1"#;
-    eventually("it is counted", async || work.metrics().await.contains(duplicate)).await;
-    assert!(work.metrics().await.contains(conflict));
+    let (_, page) = answer(client.get("/v1/point/log?id=7")).await;
+    let reused = &page["entries"][0];
+    assert_eq!(
+        (&reused["reject_reason"], &reused["point"], &reused["change"]),
+        (&json!("key_reused"), &json!(100), &json!(0))
+    );
+    assert_eq!((&reused["ref"], &reused["seq"]), (&outcome["request_id"], &json!(2)), "{page}");
+    let (_, found) =
+        answer(client.get(&format!("/v1/point/request/{}?id=7", text(&reused["request_id"])))).await;
+    assert_eq!(&found, reused);
     assert!(work.end("-TERM").await.success());
     system.finish().await;
 }
@@ -230,7 +231,7 @@ async fn a_rejection_that_a_newer_version_decided_is_told_as_it_is() {
     system
         .execute(
             "alter table log drop constraint log_reject_reason_check;
-             update log set reject_reason = 'account_frozen' where user_id = 7",
+             update log set reject_reason = 'account_frozen' where user_id = '7'",
         )
         .await;
     let (status, page) = answer(client.get("/v1/point/log?id=7")).await;
@@ -239,7 +240,7 @@ async fn a_rejection_that_a_newer_version_decided_is_told_as_it_is() {
     assert_eq!((status.as_u16(), &again["type"]), (409, &json!("/problems/rejected")), "{again}");
     assert!(text(&again["detail"]).contains("account_frozen"), "{again}");
     // A worker takes the same request for a duplicate, and holds nothing back.
-    assert_eq!(answer(keyed()).await.0, 202);
+    assert_eq!(answer(keyed()).await.0, 409);
     client.queue("add", 7, 5).await;
     system.work();
     eventually("the next change is applied", async || client.balance(7).await == 5).await;

@@ -158,8 +158,8 @@ impl Queues {
 
 /// The message of one delta.
 pub fn message(request_id: &str, user_id: i64, point: i64) -> String {
-    json!({"version": 1, "deltas": [{
-        "request_id": request_id, "user_id": user_id, "action": "add", "point": point,
+    json!({"version": 2, "deltas": [{
+        "request_id": request_id, "user_id": user_id.to_string(), "action": "add", "point": point,
         "requested_at": "2026-11-01T00:00:00Z",
     }]})
     .to_string()
@@ -167,5 +167,5 @@ pub fn message(request_id: &str, user_id: i64, point: i64) -> String {
 
 /// The partition of a user.
 pub fn partition(user_id: i64) -> u16 {
-    UserId::new("user_id", user_id).expect("positive").partition()
+    UserId::new("user_id", &user_id.to_string()).expect("positive").partition()
 }

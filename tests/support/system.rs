@@ -191,7 +191,9 @@ impl System {
     /// Each user's request ids, in the order of the log.
     pub async fn ledger(&self) -> Promises {
         let client = self.client().await;
-        let rows = client.query("select user_id, request_id::text from log order by user_id, seq", &[]).await;
+        let rows = client
+            .query("select user_id::bigint, request_id::text from log order by user_id, seq", &[])
+            .await;
         let mut ledger = Promises::new();
         for row in rows.expect("the log") {
             ledger.entry(row.get(0)).or_default().push(row.get(1));

@@ -61,9 +61,9 @@ async fn filled(rows: u64) -> Bed {
     let users = (rows / ENTRIES_PER_USER).max(u64::from(rows > 0));
     let statement = format!(
         "insert into user_point (user_id, point, seq) \
-             select u, {ENTRIES_PER_USER}, {ENTRIES_PER_USER} from generate_series(1, {users}) u; \
-         insert into log (user_id, seq, request_id, action, point, status, balance, requested_at, created_at) \
-             select u, s, gen_random_uuid(), 'add', 1, 'applied', s, now(), now() \
+             select u::text, {ENTRIES_PER_USER}, {ENTRIES_PER_USER} from generate_series(1, {users}) u; \
+         insert into log (user_id, seq, request_id, action, point, change, balance, fingerprint, requested_at, created_at) \
+             select u::text, s, gen_random_uuid(), 'add', 1, 1, s, 0, now(), now() \
              from generate_series(1, {ENTRIES_PER_USER}) s, generate_series(1, {users}) u;"
     );
     if rows > 0 {

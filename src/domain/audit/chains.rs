@@ -8,6 +8,7 @@ use std::{
 };
 
 use super::AuditLimits;
+use crate::domain::user_id::UserId;
 
 /// What a log entry says about its user's balance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,9 +22,12 @@ pub(super) struct Step {
 }
 
 /// A user's row. A column is `None` if it is null.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct BalanceRow {
-    pub user_id: i64,
+    /// The number of the user.
+    pub user: i64,
+    pub user_id: Option<String>,
+    pub format: Option<i16>,
     pub seq: Option<i64>,
     pub point: Option<i64>,
     pub updated_at: Option<i64>,
@@ -68,7 +72,11 @@ impl Chain {
 
     fn ends_at(&self, row: &BalanceRow) -> bool {
         let time_fits = self.seq == 0 || row.updated_at == Some(self.time);
-        self.early == 0 && (row.seq, row.point) == (Some(self.seq), Some(self.balance)) && time_fits
+        let user_fits = row.user_id.as_deref().is_some_and(UserId::is_valid) && row.format.is_some();
+        user_fits
+            && self.early == 0
+            && (row.seq, row.point) == (Some(self.seq), Some(self.balance))
+            && time_fits
     }
 
     fn standing_with(&self, fits: bool) -> Standing {
@@ -76,7 +84,7 @@ impl Chain {
     }
 }
 
-/// The chains of the users in a range of ids. The range shrinks if it has more users than the limit.
+/// The chains of the users in a range of numbers. Two users that share a number look like one broken chain. The range shrinks if it has more users than the limit.
 pub(super) struct Chains {
     limits: AuditLimits,
     users: RangeInclusive<i64>,
@@ -101,19 +109,19 @@ impl Chains {
     }
 
     /// Adds an entry. `step` is `None` if the entry breaks a rule by itself.
-    pub(super) fn entry(&mut self, user_id: i64, seq: i64, step: Option<Step>) {
-        if !self.users.contains(&user_id) {
+    pub(super) fn entry(&mut self, user: i64, seq: i64, step: Option<Step>) {
+        if !self.users.contains(&user) {
             return;
         }
         let full = self.of_users.len() >= self.limits.users;
-        let chain = match self.of_users.entry(user_id) {
+        let chain = match self.of_users.entry(user) {
             hash_map::Entry::Vacant(_) if full => {
                 self.narrow();
-                return self.entry(user_id, seq, step);
+                return self.entry(user, seq, step);
             }
             entry => entry.or_insert(Chain::NEW),
         };
-        let Some(step) = step.filter(|_| user_id >= 1) else {
+        let Some(step) = step else {
             chain.standing = Standing::Broken;
             return;
         };
@@ -126,12 +134,12 @@ impl Chains {
             chain.follow(seq, step);
             while chain.early > 0
                 && let Some(next) = chain.seq.checked_add(1)
-                && let Some(step) = self.early.remove(&(user_id, next))
+                && let Some(step) = self.early.remove(&(user, next))
             {
                 chain.early -= 1;
                 chain.follow(next, step);
             }
-        } else if self.early.insert((user_id, seq), step).is_some() {
+        } else if self.early.insert((user, seq), step).is_some() {
             chain.standing = Standing::Broken;
         } else {
             chain.early += 1;
@@ -141,20 +149,20 @@ impl Chains {
         }
     }
 
-    /// Leaves the half of the users with the larger ids for later.
+    /// Leaves the half of the users with the larger numbers for later.
     fn narrow(&mut self) {
-        let mut ids: Vec<i64> = self.of_users.keys().copied().collect();
-        let middle = ids.len() / 2;
-        let (_, &mut first_left_out, _) = ids.select_nth_unstable(middle);
+        let mut users: Vec<i64> = self.of_users.keys().copied().collect();
+        let middle = users.len() / 2;
+        let (_, &mut first_left_out, _) = users.select_nth_unstable(middle);
         self.users = *self.users.start()..=first_left_out - 1;
-        self.of_users.retain(|user_id, _| *user_id < first_left_out);
-        self.early.retain(|(user_id, _), _| *user_id < first_left_out);
+        self.of_users.retain(|user, _| *user < first_left_out);
+        self.early.retain(|(user, _), _| *user < first_left_out);
     }
 
     /// Drops the entries that wait. Their users are read one by one instead.
     fn forget_early(&mut self) {
-        for (user_id, _) in mem::take(&mut self.early).into_keys() {
-            if let Some(chain) = self.of_users.get_mut(&user_id)
+        for (user, _) in mem::take(&mut self.early).into_keys() {
+            if let Some(chain) = self.of_users.get_mut(&user)
                 && chain.standing == Standing::Sound
             {
                 chain.standing = Standing::Unread;
@@ -165,7 +173,7 @@ impl Chains {
     /// Compares a user's row with the user's entries, once all entries are added. A user is reported once.
     pub(super) fn compare(&mut self, row: &BalanceRow) -> Standing {
         let has_room = self.of_users.len() < self.limits.users;
-        if let Some(chain) = self.of_users.get_mut(&row.user_id) {
+        if let Some(chain) = self.of_users.get_mut(&row.user) {
             chain.has_balance = true;
             let standing = chain.standing_with(chain.ends_at(row));
             if standing != Standing::Sound {
@@ -173,20 +181,19 @@ impl Chains {
             }
             return standing;
         }
-        if row.user_id >= 1 && Chain::NEW.ends_at(row) {
+        if Chain::NEW.ends_at(row) {
             return Standing::Sound;
         }
         if has_room {
             let told = Chain { standing: Standing::Reported, has_balance: true, ..Chain::NEW };
-            self.of_users.insert(row.user_id, told);
+            self.of_users.insert(row.user, told);
         }
         Standing::Broken
     }
 
     /// The users that have entries but no row.
-    pub(super) fn without_balance(&self) -> impl Iterator<Item = (i64, Standing)> {
-        let left = self.of_users.iter().filter(|(_, chain)| !chain.has_balance);
-        left.map(|(user_id, chain)| (*user_id, chain.standing_with(false)))
+    pub(super) fn without_balance(&self) -> impl Iterator<Item = i64> {
+        self.of_users.iter().filter(|(_, chain)| !chain.has_balance).map(|(user, _)| *user)
     }
 }
 
@@ -207,8 +214,9 @@ mod tests {
             .prop_shuffle()
     }
 
-    fn row(user_id: i64, seq: i64) -> BalanceRow {
-        BalanceRow { user_id, seq: Some(seq), point: Some(seq), updated_at: Some(seq) }
+    fn row(user: i64, seq: i64) -> BalanceRow {
+        let (user_id, seq) = (Some(user.to_string()), Some(seq));
+        BalanceRow { user, user_id, format: Some(0), seq, point: seq, updated_at: seq }
     }
 
     /// The final standing of each user, after all passes.

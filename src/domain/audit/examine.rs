@@ -8,23 +8,29 @@ use tokio_postgres::{Row, types::ToSql};
 
 use super::{AuditError, Finding, moment::Moment};
 use crate::domain::{
-    Rejection, Status,
+    Rejection,
+    actor::ACTOR_MAX_BYTES,
     delta::{Action, POINTS_MAX, Points, REASON_MAX_CHARS},
+    metadata::METADATA_MAX_BYTES,
+    user_id::UserId,
 };
 
 /// The most characters of a text that a finding quotes.
 const QUOTE_MAX_CHARS: usize = 40;
 
-const ENTRIES: &str = "select coalesce(seq, 0) as seq, action, point, status, reject_reason, reason, balance, \
-         requested_at, created_at \
+const USER_RULE: &str = "1 to 64 visible ASCII characters";
+
+const ENTRIES: &str = "select coalesce(seq, 0) as seq, action, point, change, balance, actor, ref is not null as has_ref, \
+         fingerprint, reject_reason, reason, octet_length(metadata) as metadata_bytes, requested_at, created_at \
      from log where user_id = $1 order by seq, ctid";
 
-const BALANCES: &str = "select point, seq, updated_at from user_point where user_id = $1 order by ctid";
+const BALANCES: &str =
+    "select point, seq, format, updated_at from user_point where user_id = $1 order by ctid";
 
 /// Reports everything that is wrong with a user, and returns the number of findings.
 pub(super) async fn user(
     client: &Client,
-    user_id: i64,
+    user_id: &str,
     find: &mut impl FnMut(Finding),
 ) -> Result<u64, AuditError> {
     let mut findings = 0;
@@ -43,6 +49,8 @@ pub(super) async fn user(
         ledger.end(None, None, None);
     }
     for row in balances {
+        let format: Option<i16> = row.try_get("format")?;
+        ledger.rule(None, "format", format.is_some(), "a number", &shown(format));
         ledger.end(row.try_get("point")?, row.try_get("seq")?, row.try_get("updated_at")?);
     }
     Ok(findings)
@@ -50,7 +58,7 @@ pub(super) async fn user(
 
 /// The state after a user's last entry. After a finding it continues from the values in the table.
 struct Ledger<'a, F> {
-    user_id: i64,
+    user_id: &'a str,
     seq: i64,
     balance: i64,
     time: Option<Moment>,
@@ -61,7 +69,7 @@ impl<F: FnMut(Finding)> Ledger<'_, F> {
     fn check(&mut self, seq: Option<i64>, column: &'static str, expected: &str, found: &str) {
         if expected != found {
             let (expected, found) = (expected.to_owned(), found.to_owned());
-            (self.find)(Finding { user_id: self.user_id, seq, column, expected, found });
+            (self.find)(Finding { user_id: self.user_id.to_owned(), seq, column, expected, found });
         }
     }
 
@@ -69,43 +77,53 @@ impl<F: FnMut(Finding)> Ledger<'_, F> {
     fn rule(&mut self, seq: Option<i64>, column: &'static str, holds: bool, rule: &str, found: &str) {
         if !holds {
             let (expected, found) = (rule.to_owned(), found.to_owned());
-            (self.find)(Finding { user_id: self.user_id, seq, column, expected, found });
+            (self.find)(Finding { user_id: self.user_id.to_owned(), seq, column, expected, found });
         }
     }
 
     fn entry(&mut self, row: &Row) -> Result<(), tokio_postgres::Error> {
         let number: i64 = row.try_get("seq")?;
         let seq = Some(number);
-        self.rule(seq, "user_id", self.user_id >= 1, "1 or more", &self.user_id.to_string());
+        self.rule(seq, "user_id", UserId::is_valid(self.user_id), USER_RULE, &quoted(Some(self.user_id)));
         self.check(seq, "seq", &(i128::from(self.seq) + 1).to_string(), &number.to_string());
 
         let (action, point): (Option<&str>, Option<i64>) = (row.try_get("action")?, row.try_get("point")?);
-        let (status, balance): (Option<&str>, Option<i64>) =
-            (row.try_get("status")?, row.try_get("balance")?);
         let known_action = action.and_then(|action| action.parse::<Action>().ok());
         self.rule(seq, "action", known_action.is_some(), "add or subtract", &quoted(action));
         let valid = point.is_some_and(|point| Points::new(point).is_ok());
         self.rule(seq, "point", valid, &format!("1 to {POINTS_MAX}"), &shown(point));
-        let known_status = status.and_then(|status| status.parse::<Status>().ok());
-        self.rule(seq, "status", known_status.is_some(), "applied or rejected", &quoted(status));
-        let changed = self.changed(known_action, point);
+
+        let (change, balance): (Option<i64>, Option<i64>) = (row.try_get("change")?, row.try_get("balance")?);
         self.decision(
-            number,
-            known_status,
-            known_action,
-            changed.filter(|_| valid),
+            seq,
+            known_action.zip(point),
             row.try_get("reject_reason")?,
+            change,
+            row.try_get("has_ref")?,
         );
-        let expected = match known_status {
-            Some(Status::Applied) => changed,
-            Some(Status::Rejected) => Some(i128::from(self.balance)),
-            None => None,
-        };
+        let expected = change.map(|change| i128::from(self.balance) + i128::from(change));
         if let Some(expected) = expected {
             self.check(seq, "balance", &expected.to_string(), &shown(balance));
         }
         let in_range = balance.is_none_or(|balance| is_balance(balance.into()));
         self.rule(seq, "balance", in_range, &format!("0 to {POINTS_MAX}"), &shown(balance));
+        let fingerprint: Option<i64> = row.try_get("fingerprint")?;
+        self.rule(seq, "fingerprint", fingerprint.is_some(), "a number", &shown(fingerprint));
+        if let Some(actor) = row.try_get::<_, Option<&str>>("actor")? {
+            let holds = (1..=ACTOR_MAX_BYTES).contains(&actor.len());
+            let (rule, found) = (format!("1 to {ACTOR_MAX_BYTES} bytes"), format!("{} bytes", actor.len()));
+            self.rule(seq, "actor", holds, &rule, &found);
+        }
+        if let Some(bytes) = row.try_get::<_, Option<i32>>("metadata_bytes")? {
+            let holds = usize::try_from(bytes).is_ok_and(|bytes| (2..=METADATA_MAX_BYTES).contains(&bytes));
+            self.rule(
+                seq,
+                "metadata",
+                holds,
+                &format!("2 to {METADATA_MAX_BYTES} bytes"),
+                &format!("{bytes} bytes"),
+            );
+        }
         self.reason(number, row.try_get("reason")?);
         self.times(number, row.try_get("requested_at")?, row.try_get("created_at")?);
         self.seq = number;
@@ -113,40 +131,38 @@ impl<F: FnMut(Finding)> Ledger<'_, F> {
         Ok(())
     }
 
-    /// The balance if the entry were applied.
-    fn changed(&self, action: Option<Action>, point: Option<i64>) -> Option<i128> {
-        let (balance, point) = (i128::from(self.balance), i128::from(point?));
-        Some(match action? {
-            Action::Add => balance + point,
-            Action::Subtract => balance - point,
-        })
-    }
-
-    /// An entry is rejected if the balance would leave its range. The reason says at which end.
+    /// What an entry did must follow from what was asked for: all of it, or nothing for a reason that holds.
     fn decision(
         &mut self,
-        seq: i64,
-        status: Option<Status>,
-        action: Option<Action>,
-        changed: Option<i128>,
+        seq: Option<i64>,
+        asked: Option<(Action, i64)>,
         reason: Option<&str>,
+        change: Option<i64>,
+        has_ref: bool,
     ) {
-        let found = reason.map_or_else(|| "none".to_owned(), |reason| quoted(Some(reason)));
-        let expected = match (status, action) {
-            (None, _) => return,
-            (Some(Status::Applied), _) => "none",
-            (Some(Status::Rejected), Some(Action::Subtract)) => Rejection::InsufficientPoints.as_str(),
-            (Some(Status::Rejected), Some(Action::Add)) => Rejection::BalanceLimit.as_str(),
-            (Some(Status::Rejected), None) => {
-                let known = reason.is_some_and(|reason| reason.parse::<Rejection>().is_ok());
-                let rule = "insufficient_points or balance_limit";
-                return self.rule(Some(seq), "reject_reason", known, rule, &found);
-            }
-        };
-        self.check(Some(seq), "reject_reason", expected, &found);
-        if status == Some(Status::Rejected) && changed.is_some_and(is_balance) {
-            self.check(Some(seq), "status", Status::Applied.as_str(), Status::Rejected.as_str());
+        let asked = asked.map(|(action, point)| match action {
+            Action::Add => i128::from(point),
+            Action::Subtract => -i128::from(point),
+        });
+        let rejection = reason.map(str::parse::<Rejection>);
+        let expected = if reason.is_none() { asked } else { Some(0) };
+        if let Some(expected) = expected {
+            self.check(seq, "change", &expected.to_string(), &shown(change));
+        } else {
+            self.rule(seq, "change", change.is_some(), "a number", &shown(change));
         }
+        let is_reuse = rejection == Some(Ok(Rejection::KeyReused));
+        let shown_ref = |has_ref| if has_ref { "a request" } else { "none" };
+        self.check(seq, "ref", shown_ref(is_reuse), shown_ref(has_ref));
+        let Some(rejection) = rejection else { return };
+        let after = asked.map(|asked| i128::from(self.balance) + asked);
+        let holds = match rejection {
+            Ok(Rejection::InsufficientPoints) => after.is_none_or(|after| after < 0),
+            Ok(Rejection::BalanceLimit) => after.is_none_or(|after| after > i128::from(POINTS_MAX)),
+            Ok(Rejection::KeyReused) => true,
+            Ok(Rejection::Unknown(_)) | Err(_) => false,
+        };
+        self.rule(seq, "reject_reason", holds, "a reason that holds", &quoted(reason));
     }
 
     fn reason(&mut self, seq: i64, reason: Option<&str>) {
@@ -178,7 +194,7 @@ impl<F: FnMut(Finding)> Ledger<'_, F> {
     }
 
     fn end(&mut self, point: Option<i64>, seq: Option<i64>, updated_at: Option<Moment>) {
-        self.rule(None, "user_id", self.user_id >= 1, "1 or more", &self.user_id.to_string());
+        self.rule(None, "user_id", UserId::is_valid(self.user_id), USER_RULE, &quoted(Some(self.user_id)));
         self.check(None, "point", &self.balance.to_string(), &shown(point));
         self.check(None, "seq", &self.seq.to_string(), &shown(seq));
         if let Some(time) = self.time {

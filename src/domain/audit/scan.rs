@@ -32,6 +32,13 @@ macro_rules! packed {
     };
 }
 
+/// The user as a number, a hash of 64 bits. Texts would cost more to send and to keep, and a damaged row may have any.
+macro_rules! user {
+    () => {
+        "hashtextextended(user_id, 0)"
+    };
+}
+
 /// The change of an entry, or null if the entry breaks a rule by itself, whatever comes before it. The client searches
 /// the reasons for control characters, all reasons of a part at once: a pattern match per entry costs as much as all
 /// the other rules. A reason longer than 200 characters of four bytes is broken anyway.
@@ -42,14 +49,19 @@ macro_rules! change {
              and created_at > '-infinity' and created_at < '9999-12-30T22:00:01Z' \
              and (reason is null or octet_length(reason) between 1 and 200 \
                  or char_length(reason) between 1 and 200) \
-         then case \
-             when status = 'applied' and reject_reason is null \
-                 then case action when 'add' then point when 'subtract' then -point end \
-             when status = 'rejected' and action = 'subtract' and balance < point \
-                 and reject_reason = 'insufficient_points' then 0 \
-             when status = 'rejected' and action = 'add' and balance + point > 9007199254740991 \
-                 and reject_reason = 'balance_limit' then 0 \
-         end end"
+             and (actor is null or octet_length(actor) between 1 and 63) \
+             and (metadata is null or octet_length(metadata) between 2 and 1024) \
+             and fingerprint is not null \
+         then case when case \
+             when reject_reason is null \
+                 then ref is null and change = case action when 'add' then point when 'subtract' then -point end \
+             when change <> 0 then false \
+             when reject_reason = 'insufficient_points' \
+                 then ref is null and action = 'subtract' and balance < point \
+             when reject_reason = 'balance_limit' \
+                 then ref is null and action = 'add' and balance + point > 9007199254740991 \
+             when reject_reason = 'key_reused' then ref is not null and action in ('add', 'subtract') \
+         end then change end end"
     };
 }
 
@@ -57,13 +69,13 @@ macro_rules! change {
 macro_rules! part {
     () => {
         " from log where ctid >= format('(%s,0)', $1::bigint)::tid and ctid < format('(%s,0)', $2::bigint)::tid \
-             and (user_id between $3 and $4) is not false"
+             and (hashtextextended(user_id, 0) between $3 and $4) is not false"
     };
 }
 
 const LOG: &str = concat!(
     "select ",
-    packed!("user_id"),
+    packed!(user!()),
     " as users, ",
     packed!("seq"),
     " as seqs, ",
@@ -76,8 +88,13 @@ const LOG: &str = concat!(
 );
 
 /// The entries whose reasons have a control character.
-const CONTROL_CHARACTERS: &str =
-    concat!("select coalesce(user_id, 0) as user_id", part!(), " and reason ~ '[\\x01-\\x1f\\x7f-\\x9f]'");
+const CONTROL_CHARACTERS: &str = concat!(
+    "select coalesce(",
+    user!(),
+    ", -9223372036854775808) as user",
+    part!(),
+    " and reason ~ '[\\x01-\\x1f\\x7f-\\x9f]'"
+);
 
 /// Reads the entries of the wanted users. Few entries of other users are sent.
 pub(super) async fn read_log(
@@ -102,15 +119,15 @@ pub(super) async fn read_log(
             numbers(&row, "changes")?,
         );
         let entries = columns.0.zip(columns.1).zip(columns.2.zip(columns.3)).zip(numbers(&row, "times")?);
-        for (((user_id, seq), (after, change)), time) in entries {
+        for (((user, seq), (after, change)), time) in entries {
             let sound = after != NULL && change != NULL && time != NULL;
             let step = sound.then(|| Step { before: after - change, after, time });
-            chains.entry(user_id, seq, step);
+            chains.entry(user, seq, step);
         }
         let reasons: Option<&str> = row.try_get("reasons")?;
         if reasons.unwrap_or_default().chars().any(char::is_control) {
             for row in client.query(CONTROL_CHARACTERS, &part).await? {
-                chains.entry(row.try_get("user_id")?, 0, None);
+                chains.entry(row.try_get("user")?, 0, None);
             }
         }
         progress(passes * blocks + next.min(blocks), (passes + 1) * blocks);
@@ -140,10 +157,11 @@ pub(super) struct Balances<'a> {
 impl<'a> Balances<'a> {
     pub(super) async fn open(client: &'a Client, users: RangeInclusive<i64>) -> Result<Self, AuditError> {
         let (from, to) = users.into_inner();
+        let user = user!();
         let cursor = format!(
             "declare balances no scroll cursor for \
-                 select coalesce(user_id, 0) as user_id, seq, point, updated_at from user_point \
-                 where (user_id between {from} and {to}) is not false"
+                 select {user} as user, user_id, seq, point, format, updated_at from user_point \
+                 where ({user} between {from} and {to}) is not false"
         );
         client.batch_execute(&cursor).await?;
         Ok(Self { client, fetch: format!("fetch {FETCH_ROWS} from balances") })
@@ -155,10 +173,13 @@ impl<'a> Balances<'a> {
         rows.iter()
             .map(|row| {
                 let updated_at: Option<Moment> = row.try_get("updated_at")?;
+                let hash: Option<i64> = row.try_get("user")?;
                 Ok(BalanceRow {
+                    user: hash.unwrap_or(NULL),
                     user_id: row.try_get("user_id")?,
                     seq: row.try_get("seq")?,
                     point: row.try_get("point")?,
+                    format: row.try_get("format")?,
                     updated_at: updated_at.map(|Moment(time)| time),
                 })
             })
@@ -168,4 +189,18 @@ impl<'a> Balances<'a> {
     pub(super) async fn close(self) -> Result<(), AuditError> {
         Ok(self.client.batch_execute("close balances").await?)
     }
+}
+
+/// The users of these numbers: usually one user each.
+const USERS: &str = concat!(
+    "select distinct user_id from (select user_id from log union all select user_id from user_point) as everybody \
+     where user_id is not null and ",
+    user!(),
+    " = any($1)"
+);
+
+/// The ids of the users that these numbers stand for. Reads both tables.
+pub(super) async fn users(client: &Client, users: &[i64]) -> Result<Vec<String>, AuditError> {
+    let rows = client.query(USERS, &[&users]).await?;
+    rows.iter().map(|row| Ok(row.try_get("user_id")?)).collect()
 }

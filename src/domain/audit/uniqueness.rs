@@ -16,10 +16,10 @@ const CONSTRAINT: &str = "select 1 from pg_constraint c join pg_index i on i.ind
 
 const REPEATED_REQUESTS: &str = "select user_id, max(seq) as seq, \
          request_id::text || ', in ' || count(*) || ' entries' as found \
-     from log group by user_id, request_id having count(*) > 1";
+     from log where user_id is not null group by user_id, request_id having count(*) > 1";
 
 const REPEATED_USERS: &str = "select user_id, null::bigint as seq, 'in ' || count(*) || ' rows' as found \
-     from user_point group by user_id having count(*) > 1";
+     from user_point where user_id is not null group by user_id having count(*) > 1";
 
 /// Reports every request and user that occurs more than once.
 pub(super) async fn examine(client: &Client, find: &mut impl FnMut(Finding)) -> Result<(), AuditError> {

@@ -3,6 +3,7 @@
 
 use std::{
     collections::HashMap,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -12,12 +13,16 @@ use tokio::try_join;
 use tokio_postgres::{Row, types::ToSql};
 use uuid::Uuid;
 
-use super::{Store, StoreError, account, entry, entry_columns, hold::Hold, user_id};
+use super::{FORMAT_MAX, LOGGED, Store, StoreError, account, entry, entry_columns, get, hold::Hold, user_id};
 use crate::domain::{
     Obstacle,
-    decide::decide,
-    delta::{Delta, Reason, RequestId, UserId},
-    entry::{Account, Entry, Outcome, Rejection},
+    actor::Actor,
+    decide::{Accounts, Known, decide, reuse},
+    delta::{Delta, Reason},
+    entry::{Entry, Outcome, Rejection},
+    metadata::Metadata,
+    request_id::RequestId,
+    user_id::UserId,
 };
 
 /// The longest that a transaction may take before its connection is closed. This is a second more than the session's
@@ -48,36 +53,45 @@ impl Store {
 const WRITE: &str = concat!(
     "with moved as ( \
          update user_point set point = new.point, seq = new.seq, updated_at = new.updated_at \
-         from unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::timestamptz[]) \
+         from unnest($1::text[], $2::bigint[], $3::bigint[], $4::timestamptz[]) \
              as new (user_id, point, seq, updated_at) \
          where user_point.user_id = new.user_id) \
      insert into log (",
     entry_columns!(),
-    ", status) \
-     select * from unnest($5::bigint[], $6::bigint[], $7::uuid[], $8::text[], $9::bigint[], $10::text[], \
-         $11::text[], $12::bigint[], $13::timestamptz[], $14::timestamptz[], $15::text[])"
+    ") \
+     select * from unnest($5::text[], $6::bigint[], $7::uuid[], $8::text[], $9::bigint[], $10::bigint[], \
+         $11::bigint[], $12::text[], $13::uuid[], $14::bigint[], $15::text[], $16::text[], $17::text[], \
+         $18::timestamptz[], $19::timestamptz[])"
 );
 
-/// Takes two round trips, each pipelined on the connection: the locks and look-ups, then the write and the commit.
+/// Takes two round trips, each pipelined on the connection: the locks and look-ups, then the write and the commit. If a
+/// request id is known with another change, it takes one more.
 async fn apply(client: &Client, deltas: &[Delta]) -> Result<Vec<Decision>, StoreError> {
     let write = client.prepare_cached(WRITE).await?;
     // Reads and writes follow the order of the indexes, so that rows on one page are used while the page is in the
     // cache.
-    let mut asked: Vec<(i64, Uuid)> =
-        deltas.iter().map(|delta| (delta.user_id.get(), delta.request_id.get())).collect();
+    let mut asked: Vec<(&str, Uuid)> =
+        deltas.iter().map(|delta| (delta.user_id.as_str(), delta.request_id.get())).collect();
     asked.sort_unstable();
-    let (asked_users, asked_requests): (Vec<i64>, Vec<Uuid>) = asked.into_iter().unzip();
+    let (asked_users, asked_requests): (Vec<&str>, Vec<Uuid>) = asked.into_iter().unzip();
     let mut users = asked_users.clone();
     users.dedup();
 
     let held = Hold { users: &users, asked_users: &asked_users, asked_requests: &asked_requests }
         .take(client)
         .await?;
-    let mut state = State::of(&users, &held.locked, &held.logged)?;
+    let mut state = State::of(deltas, users.len(), &held.locked)?;
+    state.learn(&held.logged)?;
+    let reused = state.reused(deltas);
+    if !reused.is_empty() {
+        let (users, requests): (Vec<&str>, Vec<Uuid>) = reused.into_iter().unzip();
+        let logged = client.prepare_cached(LOGGED).await?;
+        state.learn(&client.query(&logged, &[&users, &requests]).await?)?;
+    }
     let decisions = state.decide(deltas, held.now);
     let outcomes = decisions.iter().flatten();
-    let mut entries: Vec<&Entry> = outcomes.filter(|o| !o.replayed).map(|o| &o.entry).collect();
-    entries.sort_unstable_by_key(|entry| (entry.delta.user_id, entry.seq));
+    let mut entries: Vec<&Entry> = outcomes.filter(|o| !o.replayed).map(|o| o.entry.as_ref()).collect();
+    entries.sort_unstable_by_key(|entry| (&entry.user_id, entry.seq));
     let rows = Rows::of(&state.accounts, &entries);
     let parameters = rows.parameters();
     try_join!(biased; client.execute(&write, &parameters), client.batch_execute("commit"))?;
@@ -86,37 +100,61 @@ async fn apply(client: &Client, deltas: &[Delta]) -> Result<Vec<Decision>, Store
 
 /// The accounts and entries that the transaction has read, and the users it can't decide for.
 struct State {
-    accounts: HashMap<UserId, Account>,
-    known: HashMap<(UserId, RequestId), Entry>,
+    accounts: Accounts,
+    known: Known,
     obstacles: HashMap<UserId, Obstacle>,
 }
 
 impl State {
-    /// By now each of `users` has a row. A row that was not locked is locked by another session.
-    fn of(users: &[i64], locked: &[Row], logged: &[Row]) -> Result<Self, StoreError> {
+    /// By now each of the `users` of `deltas` has a row. A row that was not locked is locked by another session.
+    fn of(deltas: &[Delta], users: usize, locked: &[Row]) -> Result<Self, StoreError> {
         let mut state = Self { accounts: HashMap::new(), known: HashMap::new(), obstacles: HashMap::new() };
         for row in locked {
             let user = user_id(row)?;
+            let format: i16 = get(row, "format")?;
             match account(row) {
+                _ if format > FORMAT_MAX => drop(state.obstacles.insert(user, Obstacle::Newer(format))),
                 Ok(account) => drop(state.accounts.insert(user, account)),
                 Err(why) => state.mark_unreadable(user, &why),
             }
         }
-        for row in logged {
-            match entry(row) {
-                Ok((key, entry)) => drop(state.known.insert(key, entry)),
-                Err(why) => state.mark_unreadable(user_id(row)?, &why),
-            }
-        }
-        if locked.len() < users.len() {
-            for user in users {
-                let user = UserId::new("user_id", *user).expect("from a delta");
-                if !state.accounts.contains_key(&user) {
-                    state.obstacles.entry(user).or_insert(Obstacle::Locked);
+        if locked.len() < users {
+            for user in deltas.iter().map(|delta| &delta.user_id) {
+                if !state.accounts.contains_key(user) {
+                    state.obstacles.entry(user.clone()).or_insert(Obstacle::Locked);
                 }
             }
         }
         Ok(state)
+    }
+
+    /// Adds entries of the log.
+    fn learn(&mut self, logged: &[Row]) -> Result<(), StoreError> {
+        for row in logged {
+            match entry(row) {
+                Ok(entry) => {
+                    drop(self.known.insert((entry.user_id.clone(), entry.request_id), Arc::new(entry)));
+                }
+                Err(why) => self.mark_unreadable(user_id(row)?, &why),
+            }
+        }
+        Ok(())
+    }
+
+    /// The ids of the entries that say that a request id came with another change, as far as `deltas` may need them:
+    /// the id is known, or comes twice, with different changes.
+    fn reused<'a>(&self, deltas: &'a [Delta]) -> Vec<(&'a str, Uuid)> {
+        let mut first = HashMap::with_capacity(deltas.len());
+        let mut reused = Vec::new();
+        for delta in deltas {
+            let (key, fingerprint) = ((&delta.user_id, delta.request_id), delta.fingerprint());
+            let known = self.known.get(&(delta.user_id.clone(), delta.request_id));
+            let first = *first.entry(key).or_insert_with(|| known.map_or(fingerprint, |e| e.fingerprint));
+            if first != fingerprint {
+                reused.push((delta.user_id.as_str(), reuse(delta).get()));
+            }
+        }
+        reused
     }
 
     fn mark_unreadable(&mut self, user: UserId, why: &StoreError) {
@@ -145,49 +183,57 @@ impl State {
 /// The columns of a [`WRITE`]: the accounts after the batch, and the new entries.
 #[derive(Default)]
 struct Rows<'a> {
-    users: Vec<i64>,
+    users: Vec<&'a str>,
     points: Vec<i64>,
     seqs: Vec<i64>,
     updated_ats: Vec<Timestamp>,
-    user_ids: Vec<i64>,
+    user_ids: Vec<&'a str>,
     entry_seqs: Vec<i64>,
     request_ids: Vec<Uuid>,
     actions: Vec<&'a str>,
-    deltas: Vec<i64>,
+    asked_points: Vec<i64>,
+    changes: Vec<i64>,
+    balances: Vec<i64>,
+    actors: Vec<Option<&'a str>>,
+    references: Vec<Option<Uuid>>,
+    fingerprints: Vec<i64>,
     reject_reasons: Vec<Option<&'a str>>,
     reasons: Vec<Option<&'a str>>,
-    balances: Vec<i64>,
+    metadata: Vec<Option<&'a str>>,
     requested_ats: Vec<Timestamp>,
     created_ats: Vec<Timestamp>,
-    statuses: Vec<&'a str>,
 }
 
 impl<'a> Rows<'a> {
-    fn of(accounts: &HashMap<UserId, Account>, entries: &[&'a Entry]) -> Self {
+    fn of(accounts: &'a Accounts, entries: &[&'a Entry]) -> Self {
         let mut rows = Self::default();
         for (user, account) in accounts {
-            rows.users.push(user.get());
+            rows.users.push(user.as_str());
             rows.points.push(account.point);
             rows.seqs.push(account.seq);
             rows.updated_ats.push(account.updated_at);
         }
         for entry in entries {
-            rows.user_ids.push(entry.delta.user_id.get());
+            rows.user_ids.push(entry.user_id.as_str());
             rows.entry_seqs.push(entry.seq);
-            rows.request_ids.push(entry.delta.request_id.get());
-            rows.actions.push(entry.delta.action.as_str());
-            rows.deltas.push(entry.delta.point.get());
-            rows.statuses.push(entry.status().as_str());
-            rows.reject_reasons.push(entry.rejection.as_ref().map(Rejection::as_str));
-            rows.reasons.push(entry.delta.reason.as_ref().map(Reason::as_str));
+            rows.request_ids.push(entry.request_id.get());
+            rows.actions.push(&entry.action);
+            rows.asked_points.push(entry.point);
+            rows.changes.push(entry.change);
             rows.balances.push(entry.balance);
-            rows.requested_ats.push(entry.delta.requested_at);
+            rows.actors.push(entry.actor.as_ref().map(Actor::as_str));
+            rows.references.push(entry.reference.map(RequestId::get));
+            rows.fingerprints.push(entry.fingerprint.get());
+            rows.reject_reasons.push(entry.rejection.as_ref().map(Rejection::as_str));
+            rows.reasons.push(entry.reason.as_ref().map(Reason::as_str));
+            rows.metadata.push(entry.metadata.as_ref().map(Metadata::as_str));
+            rows.requested_ats.push(entry.requested_at);
             rows.created_ats.push(entry.created_at);
         }
         rows
     }
 
-    fn parameters(&self) -> [&(dyn ToSql + Sync); 15] {
+    fn parameters(&self) -> [&(dyn ToSql + Sync); 19] {
         [
             &self.users,
             &self.points,
@@ -197,13 +243,17 @@ impl<'a> Rows<'a> {
             &self.entry_seqs,
             &self.request_ids,
             &self.actions,
-            &self.deltas,
+            &self.asked_points,
+            &self.changes,
+            &self.balances,
+            &self.actors,
+            &self.references,
+            &self.fingerprints,
             &self.reject_reasons,
             &self.reasons,
-            &self.balances,
+            &self.metadata,
             &self.requested_ats,
             &self.created_ats,
-            &self.statuses,
         ]
     }
 }

@@ -20,7 +20,7 @@ const CREATE_TIME_MAX_MS: u64 = 300;
 
 /// Inserts only users that have no row: for the others it would wait until their rows are unlocked.
 const CREATE: &str = "insert into user_point (user_id) select asked.user_id \
-     from unnest($1::bigint[]) as asked (user_id) \
+     from unnest($1::text[]) as asked (user_id) \
      where not exists (select from user_point where user_point.user_id = asked.user_id) \
      on conflict do nothing";
 
@@ -34,15 +34,15 @@ const WAIT_BARELY: &str = "set local lock_timeout = '5ms'";
 const WAIT_AS_USUAL: &str = "set local lock_timeout = '500ms'";
 
 /// Skips rows that another session has locked, so that a user locked for long does not delay other users.
-const LOCK: &str = "select user_id, point, seq, updated_at from user_point where user_id = any($1) \
+const LOCK: &str = "select user_id, point, seq, updated_at, format from user_point where user_id = any($1) \
      order by user_id for update skip locked";
 
 const NOW: &str = "select clock_timestamp() as now";
 
 /// The users and requests of a transaction: each user once, and each request with its user, in the order of the index.
 pub(super) struct Hold<'a> {
-    pub(super) users: &'a [i64],
-    pub(super) asked_users: &'a [i64],
+    pub(super) users: &'a [&'a str],
+    pub(super) asked_users: &'a [&'a str],
     pub(super) asked_requests: &'a [Uuid],
 }
 
@@ -101,9 +101,10 @@ impl Hold<'_> {
         create: &Statement,
         there: &[Row],
     ) -> Result<(), StoreError> {
-        let there: HashSet<i64> = there.iter().map(|row| row.try_get("user_id")).collect::<Result<_, _>>()?;
+        let there: HashSet<&str> =
+            there.iter().map(|row| row.try_get("user_id")).collect::<Result<_, _>>()?;
         let began = Instant::now();
-        for user in self.users.iter().filter(|user| !there.contains(user)) {
+        for user in self.users.iter().filter(|user| !there.contains(*user)) {
             if began.elapsed() > Duration::from_millis(CREATE_TIME_MAX_MS) {
                 break;
             }

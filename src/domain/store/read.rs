@@ -1,6 +1,6 @@
 //! The statements that read balances and the log. Must not contain writes or a rule of the ledger.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::Arc};
 
 use deadpool_postgres::Client;
 use futures_util::future::try_join_all;
@@ -12,8 +12,10 @@ use uuid::Uuid;
 use super::{LOGGED, Store, StoreError, entry, entry_columns, get, user_id};
 use crate::domain::{
     Balance, Entry, Status,
-    delta::{RequestId, UserId},
+    decide::Known,
     read::{HistoryQuery, Page},
+    request_id::RequestId,
+    user_id::UserId,
 };
 
 /// The most entries to search for a page of applied entries, for which there is no index. 10,000 consecutive rejections
@@ -33,15 +35,17 @@ impl Store {
     }
 
     /// The log entries of the known request ids among `asked`.
-    pub(in crate::domain) async fn logged(
-        &self,
-        asked: &[(UserId, RequestId)],
-    ) -> Result<HashMap<(UserId, RequestId), Entry>, StoreError> {
-        let (users, requests): (Vec<i64>, Vec<Uuid>) =
-            asked.iter().map(|(user, request)| (user.get(), request.get())).unzip();
+    pub(in crate::domain) async fn logged(&self, asked: &[(UserId, RequestId)]) -> Result<Known, StoreError> {
+        let (users, requests): (Vec<&str>, Vec<Uuid>) =
+            asked.iter().map(|(user, request)| (user.as_str(), request.get())).unzip();
         self.with_client(READ_TIMEOUT_MS, async |client| {
             let statement = client.prepare_cached(LOGGED).await?;
-            client.query(&statement, &[&users, &requests]).await?.iter().map(entry).collect()
+            let rows = client.query(&statement, &[&users, &requests]).await?;
+            let entries = rows.iter().map(|row| {
+                let entry = entry(row)?;
+                Ok(((entry.user_id.clone(), entry.request_id), Arc::new(entry)))
+            });
+            entries.collect()
         })
         .await
     }
@@ -53,10 +57,10 @@ impl Store {
     ) -> Result<Vec<Option<Balance>>, StoreError> {
         self.with_client(READ_TIMEOUT_MS, async |client| {
             let each = asked.iter().map(|(user_id, at)| async {
-                let Some(row) = last_until(client, *user_id, *at).await? else { return Ok(None) };
+                let Some(row) = last_until(client, user_id, *at).await? else { return Ok(None) };
                 let (seq, point, updated_at) =
                     (get(&row, "seq")?, get(&row, "balance")?, get(&row, "created_at")?);
-                Ok(Some(Balance { user_id: *user_id, point, seq, updated_at }))
+                Ok(Some(Balance { user_id: user_id.clone(), point, seq, updated_at }))
             });
             try_join_all(each).await
         })
@@ -77,13 +81,13 @@ const BALANCES: &str =
 
 async fn balances(client: &Client, users: &[UserId]) -> Result<HashMap<UserId, Balance>, StoreError> {
     let statement = client.prepare_cached(BALANCES).await?;
-    let ids: Vec<i64> = users.iter().map(|user| user.get()).collect();
+    let ids: Vec<&str> = users.iter().map(UserId::as_str).collect();
     let rows = client.query(&statement, &[&ids]).await?;
     rows.iter()
         .map(|row| {
             let user_id = user_id(row)?;
             let balance = Balance {
-                user_id,
+                user_id: user_id.clone(),
                 point: get(row, "point")?,
                 seq: get(row, "seq")?,
                 updated_at: get(row, "updated_at")?,
@@ -108,10 +112,10 @@ const LAST_UNTIL: &str = "with recursive search (low, high) as ( \
          select seq, balance, created_at from log where user_id = $1 and seq = low limit 1 \
      ) entry where high - low = 1";
 
-async fn last_until(client: &Client, user: UserId, time: Timestamp) -> Result<Option<Row>, StoreError> {
+async fn last_until(client: &Client, user: &UserId, time: Timestamp) -> Result<Option<Row>, StoreError> {
     let statement = client.prepare_cached(LAST_UNTIL).await?;
     let time = in_microseconds(time.as_nanosecond());
-    Ok(client.query_opt(&statement, &[&user.get(), &time]).await?)
+    Ok(client.query_opt(&statement, &[&user.as_str(), &time]).await?)
 }
 
 /// Rounds a time down to a whole microsecond, as the times of the log are.
@@ -121,7 +125,7 @@ fn in_microseconds(nanoseconds: i128) -> Timestamp {
 }
 
 /// The `seq` of the last entry before a time, or 0 if there is none.
-async fn last_before(client: &Client, user: UserId, time: Timestamp) -> Result<i64, StoreError> {
+async fn last_before(client: &Client, user: &UserId, time: Timestamp) -> Result<i64, StoreError> {
     let until = in_microseconds(time.as_nanosecond() - 1);
     let found = last_until(client, user, until).await?;
     found.map_or(Ok(0), |row| get(&row, "seq"))
@@ -140,14 +144,14 @@ macro_rules! entries_between {
 }
 
 const ENTRIES: &str = entries_between!("");
-const APPLIED: &str = entries_between!("and status = 'applied'");
-const REJECTED: &str = entries_between!("and status = 'rejected'");
+const APPLIED: &str = entries_between!("and reject_reason is null");
+const REJECTED: &str = entries_between!("and reject_reason is not null");
 
 const NEWEST: &str = "select coalesce(max(seq), 0) as newest from user_point where user_id = $1";
 
 /// Reads a page with one look-up in an index, wherever in the log it is.
 async fn page(client: &Client, query: &HistoryQuery) -> Result<Page, StoreError> {
-    let user = query.user_id;
+    let user = &query.user_id;
     let (after, mut before) = try_join!(
         async {
             match query.from {
@@ -169,7 +173,7 @@ async fn page(client: &Client, query: &HistoryQuery) -> Result<Page, StoreError>
         Some(Status::Rejected) => REJECTED,
         Some(Status::Applied) => {
             let newest = client.prepare_cached(NEWEST).await?;
-            let newest: i64 = get(&client.query_one(&newest, &[&user.get()]).await?, "newest")?;
+            let newest: i64 = get(&client.query_one(&newest, &[&user.as_str()]).await?, "newest")?;
             before = before.min(newest + 1);
             floor = after.max(before - 1 - APPLIED_SCAN_MAX);
             APPLIED
@@ -178,8 +182,8 @@ async fn page(client: &Client, query: &HistoryQuery) -> Result<Page, StoreError>
     let statement = client.prepare_cached(text).await?;
     // One entry more than the page needs tells whether there is a next page.
     let wanted = i64::from(query.limit) + 1;
-    let rows = client.query(&statement, &[&user.get(), &floor, &before, &wanted]).await?;
-    let entries = rows.iter().take(query.limit.into()).map(|row| Ok(entry(row)?.1));
+    let rows = client.query(&statement, &[&user.as_str(), &floor, &before, &wanted]).await?;
+    let entries = rows.iter().take(query.limit.into()).map(entry);
     let entries: Vec<Entry> = entries.collect::<Result<_, StoreError>>()?;
     let next = if rows.len() > entries.len() {
         entries.last().map(|last| last.seq)

@@ -66,27 +66,38 @@ fn moved(rng: &mut Rng, column: &str) -> String {
 fn value(rng: &mut Rng, column: &str) -> String {
     match column {
         "action" => pick(rng, &["'add'", "'subtract'", "'Add'", "''", "'hold'", "null"]).to_owned(),
-        "status" => pick(rng, &["'applied'", "'rejected'", "'pending'", "''", "null"]).to_owned(),
-        "reject_reason" => {
-            pick(rng, &["'insufficient_points'", "'balance_limit'", "'because'", "''", "null"]).to_owned()
-        }
+        "actor" => pick(rng, &["'shop'", "''", "repeat('é', 32)", "repeat('a', 63)", "null"]).to_owned(),
+        "metadata" => pick(rng, &["'{}'", "''", "repeat('é', 512)", "repeat('é', 513)", "null"]).to_owned(),
+        "ref" => pick(rng, &["request_id", "null"]).to_owned(),
+        "fingerprint" => pick(rng, &["fingerprint", "1", "null"]).to_owned(),
+        "reject_reason" => pick(
+            rng,
+            &["'insufficient_points'", "'balance_limit'", "'key_reused'", "'because'", "''", "null"],
+        )
+        .to_owned(),
         "reason" => pick(rng, &["''", "repeat('é', 201)", "E'a\\u0085b'", "E'a\\tb'", "'é'"]).to_owned(),
         "requested_at" | "created_at" => moved(rng, column),
-        "user_id" => pick(rng, &["0", "-1", "99", "1", "2", "user_id + 4294967296"]).to_owned(),
+        "user_id" => {
+            pick(rng, &["''", "'é'", "'a b'", "'99'", "'1'", "'2'", "repeat('a', 65)", "E'1\\n'"]).to_owned()
+        }
         "request_id" => {
-            format!("(select request_id from log where user_id = {} limit 1)", rng.i64(1..=USERS))
+            format!("(select request_id from log where user_id = '{}' limit 1)", rng.i64(1..=USERS))
         }
         column => number(rng, column),
     }
 }
 
-const COLUMNS: [&str; 10] = [
+const COLUMNS: [&str; 14] = [
     "user_id",
     "seq",
     "request_id",
     "action",
     "point",
-    "status",
+    "change",
+    "actor",
+    "ref",
+    "fingerprint",
+    "metadata",
     "reject_reason",
     "reason",
     "balance",
@@ -94,14 +105,17 @@ const COLUMNS: [&str; 10] = [
 ];
 
 fn entry(rng: &mut Rng) -> String {
-    format!("user_id = {} and seq = {}", rng.i64(1..=USERS), rng.i64(1..=ENTRIES))
+    format!("user_id = '{}' and seq = {}", rng.i64(1..=USERS), rng.i64(1..=ENTRIES))
 }
 
 /// Swaps a column of two entries, of one user or of different users.
 fn swap(rng: &mut Rng, user: i64, at: &str) -> String {
     let column = pick(rng, &COLUMNS);
-    let of =
-        if rng.bool() { entry(rng) } else { format!("user_id = {user} and seq = {}", rng.i64(1..=ENTRIES)) };
+    let of = if rng.bool() {
+        entry(rng)
+    } else {
+        format!("user_id = '{user}' and seq = {}", rng.i64(1..=ENTRIES))
+    };
     format!(
         "with pair as (select ctid as place, {column} as old,
                      lead({column}) over w as next, lag({column}) over w as last
@@ -113,7 +127,7 @@ fn swap(rng: &mut Rng, user: i64, at: &str) -> String {
 /// A statement that may damage something.
 pub fn statement(rng: &mut Rng) -> String {
     let (user, at) = (rng.i64(1..=USERS), entry(rng));
-    let later = format!("user_id = {user} and seq >= {}", rng.i64(1..=ENTRIES));
+    let later = format!("user_id = '{user}' and seq >= {}", rng.i64(1..=ENTRIES));
     match rng.u8(..13) {
         0 | 1 => {
             let column = pick(rng, &COLUMNS);
@@ -121,22 +135,26 @@ pub fn statement(rng: &mut Rng) -> String {
         }
         2 => format!("update log set requested_at = {} where {at}", moved(rng, "requested_at")),
         3 => {
-            let column = pick(rng, &["point", "balance", "seq", "created_at", "action"]);
+            let column = pick(rng, &["point", "change", "balance", "seq", "created_at", "action"]);
             format!("update log set {column} = {} where {later}", value(rng, column))
         }
         4 => {
-            let column = pick(rng, &["point", "seq"]);
-            format!("update user_point set {column} = {} where user_id = {user}", number(rng, column))
+            let column = pick(rng, &["point", "seq", "format"]);
+            let new = if column == "format" { "null".to_owned() } else { number(rng, column) };
+            format!("update user_point set {column} = {new} where user_id = '{user}'")
         }
         5 => {
-            format!("update user_point set updated_at = {} where user_id = {user}", moved(rng, "updated_at"))
+            format!(
+                "update user_point set updated_at = {} where user_id = '{user}'",
+                moved(rng, "updated_at")
+            )
         }
         6 => swap(rng, user, &at),
         7 => {
             let by = amount(rng);
             format!(
-                "update log set balance = balance + {by} where user_id = {user};
-                 update user_point set point = point + {by} where user_id = {user}"
+                "update log set balance = balance + {by} where user_id = '{user}';
+                 update user_point set point = point + {by} where user_id = '{user}'"
             )
         }
         8 => format!(
@@ -146,23 +164,23 @@ pub fn statement(rng: &mut Rng) -> String {
                 &[
                     &format!("log where {at}"),
                     &format!("log where {later}"),
-                    &format!("user_point where user_id = {user}")
+                    &format!("user_point where user_id = '{user}'")
                 ]
             )
         ),
         9 => {
             let table = pick(rng, &["log", "user_point"]);
-            let rows = if table == "log" { at } else { format!("user_id = {user}") };
+            let rows = if table == "log" { at } else { format!("user_id = '{user}'") };
             format!("insert into {table} select * from {table} where {rows}")
         }
         10 => format!(
             "update log set seq = seq + {by} where {later};
-             update user_point set seq = seq + {by} where user_id = {user}",
+             update user_point set seq = seq + {by} where user_id = '{user}'",
             by = rng.i64(-2..=2)
         ),
         11 => format!(
             "insert into user_point (user_id, point, seq) values ({}, {}, {})",
-            pick(rng, &["98", "97", "-5", "0"]),
+            pick(rng, &["'98'", "'97'", "'é'", "''"]),
             rng.i64(0..2),
             rng.i64(0..2)
         ),

@@ -38,7 +38,9 @@ async fn findings(system: &System) -> Vec<Finding> {
     let mut findings = Vec::new();
     let report = audit(&system.pool, |_, _| {}, |finding| findings.push(finding)).await.expect("a report");
     assert_eq!(report.findings, findings.len() as u64);
-    findings.sort_by_key(|finding| (finding.user_id, finding.seq.is_none(), finding.seq));
+    findings.sort_by_key(|finding| {
+        (finding.user_id.parse::<i64>().unwrap_or(0), finding.seq.is_none(), finding.seq)
+    });
     findings
 }
 
@@ -52,20 +54,20 @@ async fn every_kind_of_damage_is_found_and_named() {
         .batch_execute(
             "alter table log drop constraint log_balance_check,
                  drop constraint log_user_id_request_id_key, drop constraint log_check;
-             update log set balance = 8 where user_id = 1 and seq = 3;
-             update log set point = 5 where user_id = 2 and seq = 2;
-             delete from log where user_id = 3 and seq = 2;
-             delete from log where user_id = 4 and seq = 5;
-             update log set status = 'applied' where user_id = 5 and seq = 4;
-             update log set action = 'subtract' where user_id = 6 and seq = 1;
-             update user_point set point = 5 where user_id = 7;
-             update user_point set seq = 6 where user_id = 8;
-             delete from user_point where user_id = 9;
-             delete from log where user_id = 10;
-             update log set request_id = (select request_id from log where user_id = 11 and seq = 1)
-                 where user_id = 11 and seq = 5;
-             update log set balance = -4, point = 11 where user_id = 12 and seq = 5;
-             update user_point set point = 0 where user_id = 12",
+             update log set balance = 8 where user_id = '1' and seq = 3;
+             update log set point = 5 where user_id = '2' and seq = 2;
+             delete from log where user_id = '3' and seq = 2;
+             delete from log where user_id = '4' and seq = 5;
+             update log set reject_reason = null where user_id = '5' and seq = 4;
+             update log set action = 'subtract' where user_id = '6' and seq = 1;
+             update user_point set point = 5 where user_id = '7';
+             update user_point set seq = 6 where user_id = '8';
+             delete from user_point where user_id = '9';
+             delete from log where user_id = '10';
+             update log set request_id = (select request_id from log where user_id = '11' and seq = 1)
+                 where user_id = '11' and seq = 5;
+             update log set balance = -4, change = -11, point = 11 where user_id = '12' and seq = 5;
+             update user_point set point = 0 where user_id = '12'",
         )
         .await
         .expect("damaged");
@@ -75,14 +77,13 @@ async fn every_kind_of_damage_is_found_and_named() {
         [
             "user 1: log entry 3: balance is 8, expected 7",
             "user 1: log entry 4: balance is 7, expected 8",
-            "user 2: log entry 2: balance is 3, expected 6",
+            "user 2: log entry 2: change is 2, expected 5",
             "user 3: log entry 3: seq is 3, expected 2",
             "user 3: log entry 3: balance is 7, expected 5",
             "user 4: user_point: point is 4, expected 7",
             "user 4: user_point: seq is 5, expected 4",
-            "user 5: log entry 4: reject_reason is insufficient_points, expected none",
-            "user 5: log entry 4: balance is 7, expected -93",
-            "user 6: log entry 1: balance is 1, expected -1",
+            "user 5: log entry 4: change is 0, expected -100",
+            "user 6: log entry 1: change is 1, expected -1",
             "user 7: user_point: point is 5, expected 4",
             "user 8: user_point: seq is 6, expected 5",
             "user 9: user_point: point is missing, expected 4",
@@ -91,7 +92,7 @@ async fn every_kind_of_damage_is_found_and_named() {
             "user 10: user_point: point is 4, expected 0",
             "user 10: user_point: seq is 5, expected 0",
             &format!("user 11: log entry 5: request_id is {}, in 2 entries, expected in one entry", {
-                let id = "select request_id::text from log where user_id = 11 and seq = 1";
+                let id = "select request_id::text from log where user_id = '11' and seq = 1";
                 client.query_one(id, &[]).await.expect("an id").get::<_, String>(0)
             }),
             "user 12: log entry 5: balance is -4, expected 0 to 9007199254740991",
@@ -110,30 +111,31 @@ async fn what_no_sum_can_see_is_found_and_named() {
     }
     system
         .execute(
-            r"update log set created_at = '2026-10-31Z' where user_id = 1 and seq = 2;
-             update user_point set updated_at = '2026-11-02Z' where user_id = 2;
-             update log set action = 'gift' where user_id = 3 and seq = 1;
-             update log set status = E'\x1bpending' where user_id = 4 and seq = 4;
-             update log set reject_reason = 'balance_limit' where user_id = 5 and seq = 4;
-             update log set point = 1 where user_id = 6 and seq = 4;
-             update log set point = 0 where user_id = 7 and seq = 4;
-             update log set reason = E'a\tb', requested_at = 'infinity' where user_id = 8 and seq = 1;
-             update log set created_at = null where user_id = 9 and seq = 5;
-             insert into user_point (user_id) values (-1); insert into user_point select * from user_point where user_id = 10",
+            r"update log set created_at = '2026-10-31Z' where user_id = '1' and seq = 2;
+             update user_point set updated_at = '2026-11-02Z' where user_id = '2';
+             update log set action = 'gift' where user_id = '3' and seq = 1;
+             update log set reject_reason = E'\x1bpending' where user_id = '4' and seq = 4;
+             update log set reject_reason = 'balance_limit' where user_id = '5' and seq = 4;
+             update log set point = 1 where user_id = '6' and seq = 4;
+             update log set point = 0 where user_id = '7' and seq = 4;
+             update log set reason = E'a\tb', requested_at = 'infinity' where user_id = '8' and seq = 1;
+             update log set created_at = null where user_id = '9' and seq = 5;
+             insert into user_point (user_id) values ('é'); insert into user_point select * from user_point where user_id = '10'",
         )
         .await;
     let found: Vec<String> = findings(&system).await.iter().map(ToString::to_string).collect();
     assert_eq!(
         found,
         [
-            "user -1: user_point: user_id is -1, expected 1 or more",
+            "user é: user_point: user_id is é, expected 1 to 64 visible ASCII characters",
             "user 1: log entry 2: created_at is 2026-10-31T00:00:00Z, expected 2026-11-01T00:00:00Z or later",
             "user 2: user_point: updated_at is 2026-11-02T00:00:00Z, expected 2026-11-01T00:00:00Z",
             "user 3: log entry 1: action is gift, expected add or subtract",
-            r"user 4: log entry 4: status is \u{1b}pending, expected applied or rejected",
-            "user 5: log entry 4: reject_reason is balance_limit, expected insufficient_points",
-            "user 6: log entry 4: status is rejected, expected applied",
+            r"user 4: log entry 4: reject_reason is \u{1b}pending, expected a reason that holds",
+            "user 5: log entry 4: reject_reason is balance_limit, expected a reason that holds",
+            "user 6: log entry 4: reject_reason is insufficient_points, expected a reason that holds",
             "user 7: log entry 4: point is 0, expected 1 to 9007199254740991",
+            "user 7: log entry 4: reject_reason is insufficient_points, expected a reason that holds",
             "user 8: log entry 1: reason is a text with control characters, expected a text without control characters",
             "user 8: log entry 1: requested_at is infinity, expected a time before the year 10000",
             "user 9: log entry 5: created_at is missing, expected a time before the year 10000",
@@ -148,7 +150,7 @@ async fn what_no_sum_can_see_is_found_and_named() {
 async fn a_number_of_two_to_the_32_is_not_taken_for_one() {
     let system = System::new().await;
     apply(&system.service(1), &add(1, 1)).await;
-    system.execute("update user_point set point = 4294967296 where user_id = 1").await;
+    system.execute("update user_point set point = 4294967296 where user_id = '1'").await;
     let found: Vec<String> = findings(&system).await.iter().map(ToString::to_string).collect();
     assert_eq!(found, ["user 1: user_point: point is 4294967296, expected 1"]);
     system.discard().await;
@@ -234,11 +236,11 @@ async fn the_command_tells_people_and_programs_alike() {
         "{printed}"
     );
     let client = system.pool.get().await.expect("a connection");
-    client.batch_execute("update user_point set point = 5 where user_id = 7").await.expect("damaged");
+    client.batch_execute("update user_point set point = 5 where user_id = '7'").await.expect("damaged");
     let (code, printed) = audit(&["--json"]).await;
     assert_eq!(code, Some(1), "{printed}");
     let finding: Value = serde_json::from_str(printed.lines().next().expect("a line")).expect("JSON");
-    let expected = r#"{"user_id":7,"seq":null,"column":"point","expected":"4","found":"5"}"#;
+    let expected = r#"{"user_id":"7","seq":null,"column":"point","expected":"4","found":"5"}"#;
     assert_eq!(finding, serde_json::from_str::<Value>(expected).expect("JSON"));
     drop(client);
     system.discard().await;

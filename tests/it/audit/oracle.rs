@@ -8,18 +8,22 @@ use tokio_postgres::Row;
 use crate::support::system::System;
 
 /// The user, the entry, and the column at fault.
-pub type Fault = (i64, Option<i64>, String);
+pub type Fault = (String, Option<i64>, String);
 
 /// The latest second that the service can read, in microseconds since 1970.
 const TIME_MAX_US: i128 = 253_402_207_200_999_999;
 
 struct Entry {
-    user: i64,
+    user: String,
     seq: i64,
     request: String,
     action: Option<String>,
     point: Option<i128>,
-    status: Option<String>,
+    change: Option<i128>,
+    actor: Option<String>,
+    reference: Option<String>,
+    fingerprint: Option<i128>,
+    metadata: Option<String>,
     reject_reason: Option<String>,
     reason: Option<String>,
     balance: Option<i128>,
@@ -28,9 +32,10 @@ struct Entry {
 }
 
 struct Account {
-    user: i64,
+    user: String,
     point: Option<i128>,
     seq: Option<i128>,
+    has_format: bool,
     updated_at: Option<i128>,
 }
 
@@ -51,14 +56,15 @@ fn number(row: &Row, column: &str) -> Option<i128> {
     row.get::<_, Option<i64>>(column).map(i128::from)
 }
 
-async fn entries(system: &System) -> BTreeMap<i64, Vec<Entry>> {
+async fn entries(system: &System) -> BTreeMap<String, Vec<Entry>> {
     let rows = system.rows(
-        "select user_id, seq, request_id::text, action, point, status, reject_reason, reason, balance,
+        "select user_id, seq, request_id::text, action, point, change, balance, actor, ref::text, fingerprint,
+             reject_reason, reason, metadata,
              extract(epoch from requested_at)::text as requested_at,
              extract(epoch from created_at)::text as created_at
          from log order by ctid",
     );
-    let mut users: BTreeMap<i64, Vec<Entry>> = BTreeMap::new();
+    let mut users: BTreeMap<String, Vec<Entry>> = BTreeMap::new();
     for row in rows.await {
         let entry = Entry {
             user: row.get("user_id"),
@@ -66,14 +72,18 @@ async fn entries(system: &System) -> BTreeMap<i64, Vec<Entry>> {
             request: row.get("request_id"),
             action: row.get("action"),
             point: number(&row, "point"),
-            status: row.get("status"),
+            change: number(&row, "change"),
+            actor: row.get("actor"),
+            reference: row.get("ref"),
+            fingerprint: number(&row, "fingerprint"),
+            metadata: row.get("metadata"),
             reject_reason: row.get("reject_reason"),
             reason: row.get("reason"),
             balance: number(&row, "balance"),
             requested_at: time(&row, "requested_at"),
             created_at: time(&row, "created_at"),
         };
-        users.entry(entry.user).or_default().push(entry);
+        users.entry(entry.user.clone()).or_default().push(entry);
     }
     for log in users.values_mut() {
         log.sort_by_key(|entry| entry.seq);
@@ -82,12 +92,12 @@ async fn entries(system: &System) -> BTreeMap<i64, Vec<Entry>> {
 }
 
 async fn accounts(system: &System) -> Vec<Account> {
-    let sql =
-        "select user_id, point, seq, extract(epoch from updated_at)::text as updated_at from user_point";
+    let sql = "select user_id, point, seq, format is not null as has_format, extract(epoch from updated_at)::text as updated_at from user_point";
     let account = |row: &Row| Account {
         user: row.get("user_id"),
         point: number(row, "point"),
         seq: number(row, "seq"),
+        has_format: row.get("has_format"),
         updated_at: time(row, "updated_at"),
     };
     system.rows(sql).await.iter().map(account).collect()
@@ -100,7 +110,7 @@ pub async fn faults(system: &System) -> Vec<Fault> {
     for log in users.values() {
         for (index, entry) in log.iter().enumerate() {
             let columns = alone(entry).into_iter().chain(after(&log[..index], entry));
-            faults.extend(columns.map(|column| (entry.user, Some(entry.seq), column.to_owned())));
+            faults.extend(columns.map(|column| (entry.user.clone(), Some(entry.seq), column.to_owned())));
         }
         faults.extend(repeated(log));
     }
@@ -108,14 +118,14 @@ pub async fn faults(system: &System) -> Vec<Fault> {
         let log = users.get(&account.user).map_or(&[][..], Vec::as_slice);
         faults.extend(account_faults(account, log));
     }
-    let with_account: BTreeSet<i64> = accounts.iter().map(|account| account.user).collect();
+    let with_account: BTreeSet<&String> = accounts.iter().map(|account| &account.user).collect();
     for (user, log) in users.iter().filter(|(user, _)| !with_account.contains(user)) {
-        let none = Account { user: *user, point: None, seq: None, updated_at: None };
+        let none = Account { user: user.clone(), point: None, seq: None, has_format: true, updated_at: None };
         faults.extend(account_faults(&none, log));
     }
     for user in with_account {
-        if accounts.iter().filter(|account| account.user == user).count() > 1 {
-            faults.push((user, None, "user_id".to_owned()));
+        if accounts.iter().filter(|account| account.user == *user).count() > 1 {
+            faults.push((user.clone(), None, "user_id".to_owned()));
         }
     }
     faults.sort();
@@ -135,33 +145,27 @@ fn alone(entry: &Entry) -> Vec<&'static str> {
             columns.push(column);
         }
     };
-    must("user_id", entry.user > 0);
+    must("user_id", is_user(&entry.user));
     must("action", is_one_of(&entry.action, &["add", "subtract"]));
     must("point", entry.point.is_some_and(|point| point >= 1 && point <= maximum));
-    must("status", is_one_of(&entry.status, &["applied", "rejected"]));
     must("balance", entry.balance.is_none_or(|balance| balance >= 0 && balance <= maximum));
     must("requested_at", is_time(entry.requested_at));
     must("created_at", is_time(entry.created_at));
+    must("fingerprint", entry.fingerprint.is_some());
+    must("actor", entry.actor.as_ref().is_none_or(|actor| !actor.is_empty() && actor.len() < 64));
+    must("metadata", entry.metadata.as_ref().is_none_or(|json| json.len() > 1 && json.len() < 1025));
+    let is_reuse = entry.reject_reason.as_deref() == Some("key_reused");
+    must("ref", is_reuse == entry.reference.is_some());
     if let Some(reason) = &entry.reason {
         let length = reason.chars().count();
         must("reason", length > 0 && length < 201);
         must("reason", !reason.chars().any(|c| c < ' ' || ('\u{7f}'..='\u{9f}').contains(&c)));
     }
-    match (entry.status.as_deref(), entry.action.as_deref()) {
-        (Some("applied"), _) => must("reject_reason", entry.reject_reason.is_none()),
-        (Some("rejected"), Some("add")) => {
-            must("reject_reason", is_one_of(&entry.reject_reason, &["balance_limit"]));
-        }
-        (Some("rejected"), Some("subtract")) => {
-            must("reject_reason", is_one_of(&entry.reject_reason, &["insufficient_points"]));
-        }
-        (Some("rejected"), _) => {
-            let names = ["balance_limit", "insufficient_points"];
-            must("reject_reason", is_one_of(&entry.reject_reason, &names));
-        }
-        _ => {}
-    }
     columns
+}
+
+fn is_user(id: &str) -> bool {
+    !id.is_empty() && id.len() < 65 && id.chars().all(|c| c > ' ' && c < '\u{7f}')
 }
 
 /// The faults of an entry after the entries before it.
@@ -176,24 +180,27 @@ fn after(before: &[Entry], entry: &Entry) -> Vec<&'static str> {
     if entry.created_at.is_some_and(|time| last_time.is_some_and(|last| time < last)) {
         columns.push("created_at");
     }
-    let if_applied = match (entry.action.as_deref(), entry.point) {
-        (Some("add"), Some(point)) => Some(balance + point),
-        (Some("subtract"), Some(point)) => Some(balance - point),
+    let asked = match (entry.action.as_deref(), entry.point) {
+        (Some("add"), Some(point)) => Some(point),
+        (Some("subtract"), Some(point)) => Some(-point),
         _ => None,
     };
-    match entry.status.as_deref() {
-        Some("applied") if if_applied.is_some() && entry.balance != if_applied => columns.push("balance"),
-        Some("rejected") => {
-            if entry.balance != Some(balance) {
-                columns.push("balance");
-            }
-            let points = entry.point.is_some_and(|point| (1..=i128::from(POINTS_MAX)).contains(&point));
-            let fits = if_applied.is_some_and(|after| (0..=i128::from(POINTS_MAX)).contains(&after));
-            if points && fits {
-                columns.push("status");
-            }
-        }
-        _ => {}
+    let did = if entry.reject_reason.is_some() { Some(0) } else { asked };
+    if entry.change.is_none() || did.is_some_and(|did| entry.change != Some(did)) {
+        columns.push("change");
+    }
+    if entry.change.is_some_and(|change| entry.balance != Some(balance + change)) {
+        columns.push("balance");
+    }
+    let after = asked.map(|asked| balance + asked);
+    let holds = match entry.reject_reason.as_deref() {
+        None | Some("key_reused") => true,
+        Some("insufficient_points") => after.is_none_or(|after| after < 0),
+        Some("balance_limit") => after.is_none_or(|after| after > i128::from(POINTS_MAX)),
+        Some(_) => false,
+    };
+    if !holds {
+        columns.push("reject_reason");
     }
     columns
 }
@@ -205,7 +212,7 @@ fn repeated(log: &[Entry]) -> Vec<Fault> {
         requests.entry(&entry.request).or_default().push(entry.seq);
     }
     let twice = requests.into_values().filter(|seqs| seqs.len() > 1);
-    twice.map(|seqs| (log[0].user, seqs.into_iter().max(), "request_id".to_owned())).collect()
+    twice.map(|seqs| (log[0].user.clone(), seqs.into_iter().max(), "request_id".to_owned())).collect()
 }
 
 fn account_faults(account: &Account, log: &[Entry]) -> Vec<Fault> {
@@ -213,11 +220,12 @@ fn account_faults(account: &Account, log: &[Entry]) -> Vec<Fault> {
     let seq = log.last().map_or(0, |entry| i128::from(entry.seq));
     let time = log.iter().rev().find_map(|entry| entry.created_at);
     let faults = [
-        ("user_id", account.user > 0),
+        ("user_id", is_user(&account.user)),
+        ("format", account.has_format),
         ("point", account.point == Some(balance)),
         ("seq", account.seq == Some(seq)),
         ("updated_at", time.is_none() || account.updated_at == time),
     ];
     let wrong = faults.into_iter().filter(|(_, holds)| !holds);
-    wrong.map(|(column, _)| (account.user, None, column.to_owned())).collect()
+    wrong.map(|(column, _)| (account.user.clone(), None, column.to_owned())).collect()
 }

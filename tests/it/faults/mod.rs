@@ -97,7 +97,7 @@ impl Rig {
         self.reaches_the_end_of_the_queues().await;
         // The changes of locked users may come later.
         let expected = promises.values().map(Vec::len).sum::<usize>();
-        let logged = format!("select count(*) from log where user_id < {PROBE}");
+        let logged = format!("select count(*) from log where user_id::bigint < {PROBE}");
         let is_there = |count: i64| usize::try_from(count).is_ok_and(|count| count >= expected);
         eventually("all is applied", async || is_there(self.system.count(&logged).await)).await;
         let mut ledger = self.system.ledger().await;
@@ -113,13 +113,14 @@ impl Rig {
     /// users whose rows were locked.
     async fn reaches_the_end_of_the_queues(&self) {
         let users = (0..PARTITIONS).filter_map(|partition| {
-            (LAST..LAST + 1_000)
-                .find(|user| UserId::new("user_id", *user).is_ok_and(|user| user.partition() == partition))
+            (LAST..LAST + 1_000).find(|user| {
+                UserId::new("user_id", &user.to_string()).is_ok_and(|user| user.partition() == partition)
+            })
         });
         for user in users {
             self.client.queue("add", user, 1).await;
         }
-        let last = format!("select count(*) from log where user_id >= {LAST}");
+        let last = format!("select count(*) from log where user_id::bigint >= {LAST}");
         eventually("all is applied", async || self.system.count(&last).await == i64::from(PARTITIONS)).await;
     }
 }

@@ -198,7 +198,7 @@ async fn a_lock_that_is_held_for_long_delays_its_users_only() {
     assert_eq!(timed(first).await.0, 200);
     let mut session = rig.system.pool.get().await.expect("a connection");
     let transaction = session.transaction().await.expect("begun");
-    let lock = "select from user_point where user_id in (1, $1) order by user_id for update";
+    let lock = "select from user_point where user_id in ('1', $1) order by user_id for update";
     assert_eq!(transaction.execute(lock, &[&PROBE]).await.expect("locked"), 2);
     let waited = timed(rig.client.change("add", PROBE, 1).header("Prefer", "wait")).await;
     eprintln!("a change behind a lock got {} after {:?}", waited.0, waited.1);

@@ -21,7 +21,7 @@ const STUCK: i64 = 1;
 /// A session that holds the stuck user's row until it is dropped or rolls back.
 async fn lock_stuck(system: &System) -> Object {
     let session = system.database.pool(1).get().await.expect("a connection");
-    let lock = "reset all; begin; select from user_point where user_id = 1 for update";
+    let lock = "reset all; begin; select from user_point where user_id = '1' for update";
     session.batch_execute(lock).await.expect("locked");
     session
 }
@@ -48,9 +48,9 @@ async fn one_locked_user_holds_up_nobody_else() {
         promises.push(client.queue("add", STUCK, point).await);
     }
     queue_adds(&client, 2..=201).await;
-    let others = "user_id between 2 and 201";
+    let others = "user_id::bigint between 2 and 201";
     eventually("all others are applied", async || entries_of(&system, others).await == 200).await;
-    assert_eq!(entries_of(&system, "user_id = 1").await, 1, "the row is locked");
+    assert_eq!(entries_of(&system, "user_id = '1'").await, 1, "the row is locked");
     work.says("the user's changes wait, and only they").await;
     let metrics = work.metrics().await;
     let named = metrics.lines().any(|line| {
@@ -81,18 +81,19 @@ async fn a_new_user_whom_another_session_is_creating_holds_up_nobody_else() {
     let client = system.serve();
     let work = system.process("work", &["--metrics-listen", "127.0.0.1:0"]);
     let session = system.database.pool(1).get().await.expect("a connection");
-    let create = "reset all; begin; insert into user_point (user_id) select generate_series(1, 3)";
+    let create = "reset all; begin; insert into user_point (user_id) select generate_series(1, 3)::text";
     session.batch_execute(create).await.expect("created");
     queue_adds(&client, 1..=201).await;
-    eventually("all others are applied", async || entries_of(&system, "user_id > 3").await == 198).await;
-    assert_eq!(entries_of(&system, "user_id <= 3").await, 0, "their rows are not there yet");
+    eventually("all others are applied", async || entries_of(&system, "user_id::bigint > 3").await == 198)
+        .await;
+    assert_eq!(entries_of(&system, "user_id::bigint <= 3").await, 0, "their rows are not there yet");
     work.says("the user's changes wait, and only they").await;
     is_blocked(client.change("add", STUCK, 1)).await;
     let smaller = r#"point_system_database_retries_total{reason="slow"} 0"#;
     let metrics = work.metrics().await;
     assert!(metrics.contains(smaller), "no transaction was too slow: {metrics}");
     session.batch_execute("rollback").await.expect("gone");
-    eventually("they go on", async || entries_of(&system, "user_id <= 3").await >= 3).await;
+    eventually("they go on", async || entries_of(&system, "user_id::bigint <= 3").await >= 3).await;
     assert!(work.end("-TERM").await.success());
     system.finish().await;
 }
@@ -115,10 +116,10 @@ async fn a_locked_user_in_a_tenth_of_the_messages_holds_up_nobody_else() {
         let id = client.queue("add", user, 1).await;
         promises.entry(user).or_default().push(id);
     }
-    let others = "user_id > 1";
+    let others = "user_id::bigint > 1";
     eventually("all others are applied", async || entries_of(&system, others).await == MESSAGES * 9 / 10)
         .await;
-    assert_eq!(entries_of(&system, "user_id = 1").await, 1, "the row is locked");
+    assert_eq!(entries_of(&system, "user_id = '1'").await, 1, "the row is locked");
     session.batch_execute("rollback").await.expect("unlocked");
     system.drain(usize::try_from(1 + MESSAGES).expect("a small number")).await;
     assert_eq!(system.ledger().await, promises);
@@ -171,7 +172,7 @@ async fn a_user_whose_rows_are_damaged_waits_alone_and_is_named() {
     system
         .execute(
             "alter table log drop constraint log_action_check;
-             update log set action = 'multiply' where user_id = 1",
+             update log set action = 'multiply' where user_id = '1'",
         )
         .await;
     // Sent again, so that the worker looks up the damaged entry.
@@ -179,11 +180,12 @@ async fn a_user_whose_rows_are_damaged_waits_alone_and_is_named() {
         assert_eq!(answer(key(user)).await.0, 202);
     }
     queue_adds(&client, (2..=201).chain([STUCK])).await;
-    eventually("all others are applied", async || entries_of(&system, "user_id > 1").await == 201).await;
+    eventually("all others are applied", async || entries_of(&system, "user_id::bigint > 1").await == 201)
+        .await;
     let line = work.says("the user's changes wait, and only they").await;
     assert!(line.contains("a row breaks the rules of its table"), "{line}");
     is_blocked(key(STUCK)).await;
-    system.execute("update log set action = 'add' where user_id = 1").await;
+    system.execute("update log set action = 'add' where user_id = '1'").await;
     eventually("the user goes on", async || client.balance(STUCK).await == 2).await;
     assert!(work.end("-TERM").await.success());
     system.finish().await;
@@ -196,7 +198,7 @@ async fn a_damaged_row_fails_the_reads_of_its_own_user_only() {
     for user in 1..=20 {
         assert_eq!(answer(client.change("add", user, 1).header("Prefer", "wait")).await.0, 200);
     }
-    system.execute("update user_point set updated_at = 'infinity' where user_id = 1").await;
+    system.execute("update user_point set updated_at = 'infinity' where user_id = '1'").await;
     for _ in 0..20 {
         // All at once, so that they share queries.
         let paths = (1..=20).map(|user| format!("/v1/point?id={user}"));
@@ -207,8 +209,8 @@ async fn a_damaged_row_fails_the_reads_of_its_own_user_only() {
     }
     system
         .execute(
-            "update user_point set updated_at = (select created_at from log where user_id = 1)
-         where user_id = 1",
+            "update user_point set updated_at = (select created_at from log where user_id = '1')
+         where user_id = '1'",
         )
         .await;
     assert_eq!(client.balance(STUCK).await, 1);

@@ -31,8 +31,9 @@ async fn queue_adds(client: &Client, users: impl IntoIterator<Item = i64>) {
 /// Users of a partition, from `first` on.
 fn users_of(partition: u16, first: i64) -> impl Iterator<Item = i64> {
     assert!(partition < PARTITIONS);
-    (first..)
-        .filter(move |user| UserId::new("user_id", *user).is_ok_and(|user| user.partition() == partition))
+    (first..).filter(move |user| {
+        UserId::new("user_id", &user.to_string()).is_ok_and(|user| user.partition() == partition)
+    })
 }
 
 /// The number of log entries of these users.

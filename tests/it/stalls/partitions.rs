@@ -21,7 +21,8 @@ async fn the_others_go_on(system: &System, client: &Client, first: i64) {
     for user in users() {
         client.queue("add", user, 1).await;
     }
-    let applied = format!("select count(*) from log where user_id between {first} and {}", first + 199);
+    let applied =
+        format!("select count(*) from log where user_id::bigint between {first} and {}", first + 199);
     let expected = i64::try_from(users().count()).expect("a small number");
     eventually("the other partitions are applied", async || system.count(&applied).await >= expected).await;
 }
@@ -94,7 +95,7 @@ async fn a_queue_that_does_not_answer_disturbs_no_other() {
     bad_queue(&servers, &system, "resume").await;
     let keyed = || client.change("add", bad, 1).header("Idempotency-Key", "accepted");
     eventually("it takes changes again", async || answer(keyed()).await.0 == 202).await;
-    let entries = format!("select count(*) from log where user_id = {bad}");
+    let entries = format!("select count(*) from log where user_id = '{bad}'");
     eventually("they are applied", async || system.count(&entries).await >= 2).await;
     the_others_go_on(&system, &client, 3_000).await;
     system.finish_drained().await;

@@ -10,7 +10,7 @@ use std::{
 };
 
 use futures_util::future::join_all;
-use point_system::domain::{PARTITIONS, UserId};
+use point_system::domain::PARTITIONS;
 use reqwest::RequestBuilder;
 use serde_json::{Value, json};
 use tokio::{
@@ -23,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 use super::Chaos;
 use crate::support::{
     client::{Client, Promises, body, text},
+    queues,
     system::{PATIENCE, System},
 };
 
@@ -131,8 +132,8 @@ impl Clients {
 fn probe_users() -> Vec<i64> {
     let of = |partition: u16| {
         let first = PROBE + i64::from(partition) * 1_000;
-        let mut users = (first..first + 1_000).filter_map(|id| UserId::new("user_id", id).ok());
-        users.find(|user| user.partition() == partition).expect("one of a thousand").get()
+        let is_there = |id: &i64| queues::partition(*id) == partition;
+        (first..first + 1_000).find(is_there).expect("one of a thousand")
     };
     (0..PARTITIONS).map(of).collect()
 }
@@ -248,7 +249,7 @@ fn count(counter: &AtomicU64) {
 
 /// How many of `users` have their last probe applied, and how many entries there are; `None` without the database.
 async fn applied_so_far(system: &System, users: &[i64], probes: i64) -> Option<(i64, i64)> {
-    let query = "select count(*) filter (where user_id = any($1) and seq = $2) as probes, \
+    let query = "select count(*) filter (where user_id::bigint = any($1) and seq = $2) as probes, \
          coalesce(sum(seq), 0)::bigint as entries from user_point";
     let row = system.pool.get().await.ok()?.query_one(query, &[&users, &probes]).await.ok()?;
     Some((row.get("probes"), row.get("entries")))

@@ -43,7 +43,7 @@ impl Site {
     pub async fn lock_row(&mut self, user: i64, system: &System, progress: &Progress) {
         progress.leave_out(user);
         let session = system.database.pool(1).get().await.expect("a connection");
-        let lock = format!("reset all; begin; select from user_point where user_id = {user} for update");
+        let lock = format!("reset all; begin; select from user_point where user_id = '{user}' for update");
         session.batch_execute(&lock).await.expect("locked");
         for_a_time(LOCK).await;
         session.batch_execute("rollback").await.expect("unlocked");

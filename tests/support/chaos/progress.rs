@@ -69,14 +69,14 @@ async fn look(pool: Pool, users: i64, times: Arc<Mutex<Times>>, left_out: Arc<At
         looks.tick().await;
         // While the database is away there is nothing to see.
         let Ok(client) = pool.get().await else { continue };
-        let query = "select user_id, seq from user_point where user_id between 1 and $1";
+        let query = "select user_id::bigint, seq from user_point where user_id::bigint between 1 and $1";
         let Ok(rows) = client.query(query, &[&users]).await else { continue };
         let now = Instant::now();
         let mut times = times.lock().unwrap_or_else(PoisonError::into_inner);
         for row in rows {
             let (user, seq): (i64, i64) = (row.get(0), row.get(1));
             if known.insert(user, seq) != Some(seq) && left_out.load(Ordering::Relaxed) != user {
-                let partition = UserId::new("user_id", user).expect("positive").partition();
+                let partition = UserId::new("user_id", &user.to_string()).expect("positive").partition();
                 let times = &mut times[usize::from(partition)];
                 if times.last() != Some(&now) {
                     times.push(now);

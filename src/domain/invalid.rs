@@ -1,0 +1,11 @@
+//! The error for a value that breaks a rule. Must not contain the rules.
+
+/// A value that breaks a rule.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{field} {rule}")]
+pub struct Invalid {
+    /// The field's name, as the API spells it.
+    pub field: &'static str,
+    /// The rule, readable after the field's name: "must be …".
+    pub rule: String,
+}

@@ -1,0 +1,60 @@
+//! Recognizes changes that are in the log already, before they are queued again. Must not contain SQL or a decision.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use futures_util::future::try_join_all;
+use tokio::time::timeout;
+
+use super::{Delta, Entry, PointService, ServiceError};
+
+/// How long a change waits for the look-up. Afterwards it is queued without: the worker recognizes it as well.
+const LOOK_UP_TIMEOUT_MS: u64 = 50;
+
+/// How long nothing is looked up after a failure: PostgreSQL is never on the way to a `202`.
+const FAILURE_PAUSE_MS: u64 = 1_000;
+
+/// When the next look-up may begin.
+pub(super) struct Recall {
+    started: Instant,
+    not_before_ms: AtomicU64,
+}
+
+impl Default for Recall {
+    fn default() -> Self {
+        Self { started: Instant::now(), not_before_ms: AtomicU64::new(0) }
+    }
+}
+
+impl Recall {
+    fn now_ms(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+}
+
+impl PointService {
+    /// Returns the log entry of each delta whose request id is known. The entry may be of another change: see
+    /// [`Delta::is_of`]. An unknown id may still be in the queue. Without a quick answer of PostgreSQL, nothing is known.
+    pub async fn recall(&self, deltas: &[&Delta]) -> Vec<Option<Arc<Entry>>> {
+        let recall = &self.recall;
+        let unknown = vec![None; deltas.len()];
+        if deltas.is_empty() || recall.now_ms() < recall.not_before_ms.load(Ordering::Relaxed) {
+            return unknown;
+        }
+        let each = deltas.iter().map(|delta| self.outcome(delta.user_id.clone(), delta.request_id));
+        match timeout(Duration::from_millis(LOOK_UP_TIMEOUT_MS), try_join_all(each)).await {
+            Ok(Ok(known)) => known,
+            // One damaged row says nothing about the next look-up.
+            Ok(Err(ServiceError::Blocked(_))) => unknown,
+            Ok(Err(_)) | Err(_) => {
+                recall.not_before_ms.store(recall.now_ms() + FAILURE_PAUSE_MS, Ordering::Relaxed);
+                unknown
+            }
+        }
+    }
+}
