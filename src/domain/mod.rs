@@ -2,6 +2,7 @@
 
 mod number;
 mod trace;
+mod actor;
 mod delta;
 mod entry;
 mod decide;
@@ -13,6 +14,7 @@ mod read;
 mod store;
 mod audit;
 
+pub use actor::Actor;
 pub use audit::{AuditError, AuditLimits, AuditReport, Finding, audit, audit_within};
 pub use delta::{
     Action, Delta, IdempotencyKey, Invalid, KEY_MAX_BYTES, PARTITIONS, POINTS_MAX, Points, REASON_MAX_CHARS,

@@ -10,6 +10,7 @@ use actix_web::{
 };
 use log::{Level, kv::Value};
 
+use super::admission;
 use crate::{
     domain::{Delta, RequestId, TraceParent, UserId},
     infra::{logging, metrics::RouteMetrics},
@@ -135,6 +136,8 @@ impl Line<'_> {
             pairs.push(("request_id", Value::from_display(request_id)));
             pairs.push(("user_id", Value::from_display(user_id)));
         }
+        let actor = request.and_then(admission::actor);
+        pairs.extend(actor.as_ref().map(|actor| ("actor", Value::from_display(actor))));
         pairs.extend(trace.map(|trace| ("traceparent", Value::from_display(trace))));
         logging::write(level, module_path!(), format_args!("answered"), &pairs);
     }

@@ -1,0 +1,98 @@
+//! Who asks for changes. Must not contain I/O or a wire format.
+
+use std::{fmt, sync::Arc};
+
+use super::delta::Invalid;
+
+/// The longest name of an actor, in bytes.
+const NAME_MAX_BYTES: usize = 63;
+
+/// The prefix of the actors that are the service itself. No API key can have such a name.
+const SYSTEM: &str = "system:";
+
+/// Who asks for a change: the name of an API key, or `system:` and a word for the service's own changes. A clone is
+/// cheap.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Actor(Arc<str>);
+
+impl Actor {
+    /// The rule in words, readable after a field's name.
+    pub const RULE: &str = "must be a letter, then letters, digits, \".\", \"_\" or \"-\", perhaps after \"system:\"; \
+                            at most 63 characters in all";
+
+    /// The actor with this name.
+    ///
+    /// # Errors
+    /// [`Invalid`] if the name breaks [`Actor::RULE`].
+    pub fn new(name: &str) -> Result<Self, Invalid> {
+        let mut word = name.strip_prefix(SYSTEM).unwrap_or(name).bytes();
+        let begins_well = word.next().is_some_and(|byte| byte.is_ascii_alphabetic());
+        let mut follows = word.map(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte));
+        if begins_well && follows.all(|fits| fits) && name.len() <= NAME_MAX_BYTES {
+            Ok(Self(name.into()))
+        } else {
+            Err(Invalid { field: "actor", rule: Self::RULE.to_owned() })
+        }
+    }
+
+    /// The name.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Whether the actor is the service itself.
+    #[must_use]
+    pub fn is_system(&self) -> bool {
+        self.0.starts_with(SYSTEM)
+    }
+}
+
+impl fmt::Display for Actor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_actor_is_a_word_or_the_service_itself() {
+        for (name, is_system) in [
+            ("a", false),
+            ("Shop-1", false),
+            ("eu.games_x", false),
+            ("system", false),
+            ("system:expiry", true),
+            (&"x".repeat(NAME_MAX_BYTES), false),
+            (&format!("system:{}", "x".repeat(NAME_MAX_BYTES - SYSTEM.len())), true),
+        ] {
+            let actor = Actor::new(name).expect(name);
+            assert_eq!((actor.as_str(), actor.to_string().as_str()), (name, name));
+            assert_eq!(actor.is_system(), is_system, "{name}");
+        }
+        for wrong in [
+            "",
+            "7",
+            "7up",
+            "-a",
+            "a b",
+            "a\n",
+            "é",
+            "a/b",
+            "shop:a",
+            "system:",
+            "system:7",
+            "system:a:b",
+            "System:a",
+            "system:system:a",
+            &"x".repeat(NAME_MAX_BYTES + 1),
+            &format!("system:{}", "x".repeat(NAME_MAX_BYTES)),
+        ] {
+            assert!(Actor::new(wrong).is_err(), "{wrong:?}");
+        }
+        assert!(Actor::RULE.contains(&NAME_MAX_BYTES.to_string()));
+    }
+}
