@@ -49,8 +49,8 @@ create index log_rejected on log (user_id, seq) where status = 'rejected';
 -- The API keys. Only the hash of a key is stored. A key is 256 random bits, so one round of SHA-256 hides it for good;
 -- salts and slow hashes are for secrets of less than 112 bits (NIST SP 800-63B §5.1.2.2).
 -- A row is never deleted: it records who had a key, and when the key was last used.
--- A name stands for the same actor for ever. Its first key has generation 1, and each rotation adds the next one. Of
--- two that create or rotate a name at once, one breaks `unique (name, generation)`.
+-- A name stands for the same actor for ever. Its first key has generation 1, and each rotation adds the next one. If
+-- two sessions create or rotate a name at once, the second breaks `unique (name, generation)`.
 create table api_key (
     id bigint generated always as identity primary key,
     name text not null check (name ~ '^[A-Za-z][A-Za-z0-9._-]{0,62}$'),

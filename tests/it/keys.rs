@@ -3,6 +3,7 @@
 use std::process::Output;
 
 use futures_util::future::join_all;
+use point_system::access::{self, AccessError, KeyName, Scope};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use tokio::process::Command;
@@ -147,16 +148,14 @@ async fn a_rotation_adds_a_key_of_the_same_scope_and_only_the_key_that_is_meant_
 #[tokio::test(flavor = "multi_thread")]
 async fn of_many_that_create_or_rotate_a_name_at_once_one_does() {
     let system = System::new().await;
-    let create = ["create", "--name", "shop", "--scope", "write"];
-    for (command, complaint) in [(&create[..], "was used before"), (&["rotate", "shop"], "two active keys")] {
-        let mut failed: Vec<Output> = join_all((0..8).map(|_| run(&system, command))).await;
-        failed.retain(|output| !output.status.success());
-        assert_eq!(failed.len(), 7, "{command:?}");
-        for output in failed {
-            let said = String::from_utf8_lossy(&output.stderr);
-            assert!(said.contains(complaint), "{said}");
-        }
-    }
-    assert_eq!(list(&system).await.len(), 2);
+    let name: KeyName = "shop".parse().expect("valid");
+    let created = join_all((0..8).map(|_| access::create(&system.pool, &name, Scope::Write))).await;
+    let created: Vec<AccessError> = created.into_iter().filter_map(Result::err).collect();
+    assert_eq!(created, vec![AccessError::NameUsed("shop".to_owned()); 7]);
+    let rotated = join_all((0..8).map(|_| access::rotate(&system.pool, &name))).await;
+    let rotated: Vec<AccessError> = rotated.into_iter().filter_map(Result::err).collect();
+    let ids: Vec<i64> = list(&system).await.iter().filter_map(|key| key["id"].as_i64()).collect();
+    let ids = <[i64; 2]>::try_from(ids).expect("two keys");
+    assert_eq!(rotated, vec![AccessError::TwoActive { name: "shop".to_owned(), ids }; 7]);
     system.finish_without_queues().await;
 }
