@@ -61,18 +61,19 @@ create index log_rejected on log (user_id, seq) where reject_reason is not null;
 -- The API keys. Only the hash of a key is stored. A key is 256 random bits, so one round of SHA-256 hides it for good;
 -- salts and slow hashes are for secrets of less than 112 bits (NIST SP 800-63B §5.1.2.2).
 -- A row is never deleted: it records who had a key, and when the key was last used.
+-- A name stands for the same actor for ever. Its first key has generation 1, and each rotation adds the next one. If
+-- two sessions create or rotate a name at once, the second breaks `unique (name, generation)`.
 create table api_key (
     id bigint generated always as identity primary key,
     name text not null check (name ~ '^[A-Za-z][A-Za-z0-9._-]{0,62}$'),
+    generation integer not null check (generation > 0),
     scope text not null check (scope in ('read', 'write', 'admin')),
     key_hash bytea not null unique check (octet_length(key_hash) = 32),
     created_at timestamptz not null default now(),
     last_used_at timestamptz,
-    revoked_at timestamptz
+    revoked_at timestamptz,
+    unique (name, generation)
 );
-
--- A name may be used again once its key is revoked.
-create unique index api_key_name on api_key (name) where revoked_at is null;
 
 -- How far the nodes are in each partition. Nodes that accept changes and nodes that take them from the queue write it
 -- every few seconds. A partition is silent if changes were accepted and no node takes them. The first two times are

@@ -24,8 +24,8 @@
 //! - [`local`] starts a private PostgreSQL and a private RabbitMQ.
 //!
 //! Imports go one way: `cli` → `http`, `worker` → `queue`, `domain`, `access` → `infra`. `http` and `worker` never
-//! import each other. `queue` knows only the types of the domain. SQL on the ledger stays in the private store of
-//! `domain`, and SQL on the API keys in the private store of `access`.
+//! import each other. `queue` and `access` know only the types of the domain. SQL on the ledger stays in the private
+//! store of `domain`, and SQL on the API keys in the private store of `access`.
 
 pub mod cli;
 pub mod http;

@@ -12,6 +12,8 @@ use sha2::{Digest, Sha256};
 use strum::{EnumString, IntoStaticStr};
 use subtle::ConstantTimeEq;
 
+use crate::domain::Actor;
+
 /// The prefix of every key. Scanners that look for secrets in source code and logs can search for it.
 const PREFIX: &str = "ps_";
 
@@ -41,18 +43,22 @@ impl Scope {
     }
 }
 
-/// The name of a key: a letter, then letters, digits, ".", "_" and "-", at most 63 characters. A name is never mistaken
-/// for the number of a key, and has no control characters.
+/// The name of a key: any actor but the service itself. A name is never mistaken for the number of a key, and has no
+/// control characters.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct KeyName(String);
+pub struct KeyName(Actor);
 
 impl KeyName {
-    const MAX_BYTES: usize = 63;
-
     /// The name.
     #[must_use]
     pub fn as_str(&self) -> &str {
-        &self.0
+        self.0.as_str()
+    }
+}
+
+impl From<KeyName> for Actor {
+    fn from(KeyName(actor): KeyName) -> Self {
+        actor
     }
 }
 
@@ -60,13 +66,10 @@ impl FromStr for KeyName {
     type Err = &'static str;
 
     fn from_str(text: &str) -> Result<Self, &'static str> {
-        let follows = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
-        let begins_well = text.bytes().next().is_some_and(|byte| byte.is_ascii_alphabetic());
-        if begins_well && text.len() <= Self::MAX_BYTES && text.bytes().all(follows) {
-            Ok(Self(text.to_owned()))
-        } else {
-            Err("must be a letter, then letters, digits, \".\", \"_\" or \"-\"; at most 63 characters")
-        }
+        let actor = Actor::new(text).ok().filter(|actor| !actor.is_system());
+        actor
+            .map(Self)
+            .ok_or("must be a letter, then letters, digits, \".\", \"_\" or \"-\"; at most 63 characters")
     }
 }
 
@@ -75,7 +78,7 @@ impl FromStr for KeyName {
 pub enum WhichKey {
     /// The number that the key got when it was created.
     Id(i64),
-    /// The name of an active key. Only one active key has a given name.
+    /// The name of an active key, if no other active key has that name.
     Name(String),
 }
 
@@ -177,11 +180,13 @@ mod tests {
     }
 
     #[test]
-    fn a_name_is_a_word_that_is_no_number() {
-        for good in ["a", "Shop-1", "eu.games_x", &"x".repeat(63)] {
-            assert_eq!(good.parse::<KeyName>().expect(good).as_str(), good);
+    fn a_name_is_an_actor_that_is_neither_a_number_nor_the_service_itself() {
+        for good in ["a", "Shop-1", "eu.games_x", "system", &"x".repeat(63)] {
+            let name: KeyName = good.parse().expect(good);
+            assert_eq!(name.as_str(), good);
+            assert_eq!(Ok(Actor::from(name)), Actor::new(good));
         }
-        for wrong in ["", "7", "7up", "-a", "a b", "a\n", "é", "a/b", &"x".repeat(64)] {
+        for wrong in ["", "7", "7up", "a b", "system:", "system:expiry", &"x".repeat(64)] {
             assert!(wrong.parse::<KeyName>().is_err(), "{wrong:?}");
         }
     }

@@ -15,6 +15,8 @@ use governor::{
     state::keyed::HashMapStateStore,
 };
 
+use crate::domain::Actor;
+
 /// The bits of an IPv6 address that name a network. A caller in a network can use all of its addresses.
 const IPV6_NETWORK_BITS: u32 = 64;
 
@@ -65,10 +67,10 @@ impl FromStr for RateLimit {
 }
 
 /// A client, whose requests are counted together.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Client {
-    /// All callers with one key.
-    Key(i64),
+    /// All callers with a key of one name: a rotation does not double what they may send.
+    Actor(Actor),
     /// All callers without a key from one IPv4 address or one IPv6 network.
     Address(IpAddr),
 }
@@ -115,9 +117,9 @@ impl Limits {
     }
 
     /// Counts one request.
-    pub(super) fn take(&self, client: Client) -> Allowance {
+    pub(super) fn take(&self, client: &Client) -> Allowance {
         let limit = self.limit;
-        match self.buckets.check_key(&client) {
+        match self.buckets.check_key(client) {
             Ok(state) => Allowance {
                 limit,
                 remaining: state.remaining_burst_capacity(),
@@ -163,8 +165,8 @@ mod tests {
     #[test]
     fn each_client_has_its_own_and_a_quiet_one_is_forgotten() {
         let limits = Limits::new("2/m".parse().expect("valid"));
-        let [key, address] = [Client::Key(1), Client::at(IpAddr::from([127, 0, 0, 1]))];
-        for client in [key, address] {
+        let [key, other] = ["shop", "games"].map(|name| Client::Actor(Actor::new(name).expect(name)));
+        for client in [&key, &other, &Client::at(IpAddr::from([127, 0, 0, 1]))] {
             let left: Vec<(u32, bool)> = (0..3)
                 .map(|_| {
                     let allowance = limits.take(client);
@@ -175,9 +177,9 @@ mod tests {
             assert_eq!(left, [(1, true), (0, true), (0, false)]);
         }
         limits.forget_the_quiet();
-        assert_eq!(limits.buckets.len(), 2, "they still have to wait");
+        assert_eq!(limits.buckets.len(), 3, "they still have to wait");
         let fast = Limits::new("1000000/s".parse().expect("valid"));
-        fast.take(key);
+        fast.take(&key);
         while !fast.buckets.is_empty() {
             fast.forget_the_quiet();
         }

@@ -15,73 +15,27 @@ use arc_swap::ArcSwap;
 use deadpool_postgres::Pool;
 use tokio::time::{MissedTickBehavior, interval};
 
+use crate::domain::Actor;
 use key::KeyHash;
 use limit::{Client, Limits};
-use store::Snapshot;
+use store::{ActiveRow, Snapshot};
 
 mod anonymous;
+mod error;
 mod key;
 mod limit;
+mod manage;
 mod store;
 
 pub use anonymous::Anonymous;
+pub use error::AccessError;
 pub use key::{ApiKey, KeyName, Scope, WhichKey};
 pub use limit::{Allowance, RateLimit};
+pub use manage::{Rotation, create, list, revoke, rotate};
 pub use store::KeyRecord;
 
 /// The pause between two reads of the keys. A node refuses a revoked key after this and the time that the read takes.
 const REFRESH_MS: u64 = 1_000;
-
-/// Why an operation on the keys failed.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum AccessError {
-    /// The database is unavailable.
-    #[error("PostgreSQL is not available: {0}")]
-    Unavailable(String),
-    /// An active key has this name.
-    #[error("a key named {0} exists: revoke it, or choose another name")]
-    NameTaken(String),
-    /// The number of active keys has reached its limit.
-    #[error("there are {limit} active keys, which is the maximum: revoke some")]
-    TooMany {
-        /// Maximum number of active keys.
-        limit: i64,
-    },
-    /// Other machines could reach the service without a key, and no flag allows that.
-    #[error(
-        "there is no API key, and {listen} is not a loopback address: create a key with `point-system key \
-         create`, or use --allow-anonymous to serve everybody without a key"
-    )]
-    Unprotected {
-        /// The address that the service listens on.
-        listen: SocketAddr,
-    },
-}
-
-/// Creates a key. Returns its number and the key itself, which is not stored.
-///
-/// # Errors
-/// [`AccessError::NameTaken`], [`AccessError::TooMany`], [`AccessError::Unavailable`].
-pub async fn create(pool: &Pool, name: &KeyName, scope: Scope) -> Result<(i64, ApiKey), AccessError> {
-    let key = ApiKey::random();
-    Ok((store::create(pool, name, scope, &key.hash()).await?, key))
-}
-
-/// Returns all keys, including revoked ones, in the order of their numbers.
-///
-/// # Errors
-/// [`AccessError::Unavailable`].
-pub async fn list(pool: &Pool) -> Result<Vec<KeyRecord>, AccessError> {
-    store::list(pool).await
-}
-
-/// Revokes a key for good. Returns the key as it was before, or `None` if there is no such key.
-///
-/// # Errors
-/// [`AccessError::Unavailable`].
-pub async fn revoke(pool: &Pool, which: &WhichKey) -> Result<Option<KeyRecord>, AccessError> {
-    store::revoke(pool, which).await
-}
 
 /// The rules for callers.
 #[derive(Clone, Copy, Debug, Default)]
@@ -93,12 +47,12 @@ pub struct Policy {
 }
 
 /// A caller that is served.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Caller {
     /// A caller with a key.
     Key {
-        /// The number of the key.
-        id: i64,
+        /// Who calls: the name of the key.
+        actor: Actor,
         /// What the key may do.
         scope: Scope,
     },
@@ -111,10 +65,19 @@ pub enum Caller {
 impl Caller {
     /// Whether the caller has the scope `needed`.
     #[must_use]
-    pub fn may(self, needed: Scope) -> bool {
+    pub fn may(&self, needed: Scope) -> bool {
         match self {
-            Self::Key { scope, .. } => scope >= needed,
+            Self::Key { scope, .. } => *scope >= needed,
             Self::Anonymous | Self::OnThisMachine => true,
+        }
+    }
+
+    /// Who calls, or `None` for a caller without a key.
+    #[must_use]
+    pub fn actor(&self) -> Option<&Actor> {
+        match self {
+            Self::Key { actor, .. } => Some(actor),
+            Self::Anonymous | Self::OnThisMachine => None,
         }
     }
 }
@@ -130,6 +93,7 @@ pub enum Stranger {
 
 struct ActiveKey {
     id: i64,
+    actor: Actor,
     scope: Scope,
     /// Whether the key was used since its last use was written to the database.
     used: AtomicBool,
@@ -185,7 +149,7 @@ impl Access {
             }
         }
         if let Some(limit) = self.policy.rate_limit {
-            log::info!("each key, and each address without a key, may send {limit}");
+            log::info!("the keys of each name, and each address without a key, may send {limit}");
         }
         Ok(())
     }
@@ -218,16 +182,14 @@ impl Access {
         if !key.used.load(Ordering::Relaxed) {
             key.used.store(true, Ordering::Relaxed);
         }
-        Ok(Caller::Key { id: key.id, scope: key.scope })
+        Ok(Caller::Key { actor: key.actor.clone(), scope: key.scope })
     }
 
     /// Counts a request, if there is a limit.
-    pub fn count(&self, caller: Caller, address: IpAddr) -> Option<Allowance> {
+    pub fn count(&self, caller: &Caller, address: IpAddr) -> Option<Allowance> {
         let limits = self.limits.as_ref()?;
-        Some(limits.take(match caller {
-            Caller::Key { id, .. } => Client::Key(id),
-            Caller::Anonymous | Caller::OnThisMachine => Client::at(address),
-        }))
+        let client = caller.actor().map_or_else(|| Client::at(address), |actor| Client::Actor(actor.clone()));
+        Some(limits.take(&client))
     }
 
     /// Keeps the keys up to date. While PostgreSQL is down, the last known keys stay. Never ends.
@@ -280,8 +242,9 @@ impl Ring {
     fn new(snapshot: Snapshot, before: Option<&Self>) -> Self {
         let keys = snapshot.active.into_iter().map(|row| {
             let known = before.and_then(|ring| ring.keys.get(&row.hash)).cloned();
-            let fresh = || Arc::new(ActiveKey { id: row.id, scope: row.scope, used: AtomicBool::new(false) });
-            (row.hash, known.unwrap_or_else(fresh))
+            let ActiveRow { id, actor, scope, hash } = row;
+            let fresh = || Arc::new(ActiveKey { id, actor, scope, used: AtomicBool::new(false) });
+            (hash, known.unwrap_or_else(fresh))
         });
         Self { keys: keys.collect(), unused: !snapshot.any }
     }

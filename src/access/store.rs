@@ -9,8 +9,9 @@ use tokio_postgres::{Row, error::SqlState};
 
 use super::{
     AccessError,
-    key::{KeyHash, KeyName, Scope, WhichKey},
+    key::{KeyHash, KeyName, Scope},
 };
+use crate::domain::Actor;
 
 /// The longest that one visit to the table may take. A connection that takes longer is closed.
 const VISIT_TIMEOUT_MS: u64 = 2_000;
@@ -42,8 +43,10 @@ impl From<PoolError> for AccessError {
 pub struct KeyRecord {
     /// Its number.
     pub id: i64,
-    /// Its name. Another key may have the name of a revoked one.
+    /// Its name.
     pub name: String,
+    /// Its place among the keys of its name: 1 for the first.
+    pub generation: i32,
     /// What it may do.
     pub scope: Scope,
     /// When it was created.
@@ -57,6 +60,7 @@ pub struct KeyRecord {
 /// An active key, as a node needs it.
 pub(super) struct ActiveRow {
     pub(super) id: i64,
+    pub(super) actor: Actor,
     pub(super) scope: Scope,
     pub(super) hash: KeyHash,
 }
@@ -68,56 +72,58 @@ pub(super) struct Snapshot {
     pub(super) any: bool,
 }
 
-const CREATE: &str = "insert into api_key (name, scope, key_hash) select $1, $2, $3 \
-     where (select count(*) from api_key where revoked_at is null) < $4 returning id";
+const INSERT: &str = "insert into api_key (name, generation, scope, key_hash) select $1, $2, $3, $4 \
+     where (select count(*) from api_key where revoked_at is null) < $5 returning id";
 
-pub(super) async fn create(
+/// Inserts a key and returns its number, or `None` if there is, or was, a key of this name and generation.
+pub(super) async fn insert(
     pool: &Pool,
     name: &KeyName,
+    generation: i32,
     scope: Scope,
     hash: &KeyHash,
-) -> Result<i64, AccessError> {
+) -> Result<Option<i64>, AccessError> {
     let (name, scope) = (name.as_str(), scope.as_str());
     visit(pool, async |client| {
-        match client.query_opt(CREATE, &[&name, &scope, &hash.as_bytes(), &KEYS_MAX]).await {
-            Ok(Some(created)) => Ok(created.try_get("id")?),
+        match client.query_opt(INSERT, &[&name, &generation, &scope, &hash.as_bytes(), &KEYS_MAX]).await {
+            Ok(Some(created)) => Ok(Some(created.try_get("id")?)),
             Ok(None) => Err(AccessError::TooMany { limit: KEYS_MAX }),
-            Err(error) if error.code() == Some(&SqlState::UNIQUE_VIOLATION) => {
-                Err(AccessError::NameTaken(name.to_owned()))
-            }
+            Err(error) if error.code() == Some(&SqlState::UNIQUE_VIOLATION) => Ok(None),
             Err(error) => Err(error.into()),
         }
     })
     .await
 }
 
-const LIST: &str = "select id, name, scope, created_at, last_used_at, revoked_at from api_key order by id";
+const LIST: &str = "select id, name, generation, scope, created_at, last_used_at, revoked_at from api_key \
+     order by id";
 
 pub(super) async fn list(pool: &Pool) -> Result<Vec<KeyRecord>, AccessError> {
     visit(pool, async |client| client.query(LIST, &[]).await?.iter().map(record).collect()).await
 }
 
+const KEYS_OF: &str = "select id, name, generation, scope, created_at, last_used_at, revoked_at from api_key \
+     where name = $1 order by generation";
+
+/// Reads the keys that a name ever had, in the order of their generations.
+pub(super) async fn keys_of(pool: &Pool, name: &str) -> Result<Vec<KeyRecord>, AccessError> {
+    visit(pool, async |client| client.query(KEYS_OF, &[&name]).await?.iter().map(record).collect()).await
+}
+
 /// A key that was revoked before keeps its time. Returns the row as it was before.
 const REVOKE: &str = "with found as ( \
-         select id, name, scope, created_at, last_used_at, revoked_at from api_key \
-         where id = $1 or (name = $2 and revoked_at is null) for update), \
+         select id, name, generation, scope, created_at, last_used_at, revoked_at from api_key \
+         where id = $1 for update), \
      revoked as ( \
          update api_key set revoked_at = now() from found \
          where api_key.id = found.id and api_key.revoked_at is null) \
      select * from found";
 
-pub(super) async fn revoke(pool: &Pool, which: &WhichKey) -> Result<Option<KeyRecord>, AccessError> {
-    let (id, name) = match which {
-        WhichKey::Id(id) => (Some(*id), None),
-        WhichKey::Name(name) => (None, Some(name)),
-    };
-    visit(pool, async |client| {
-        client.query_opt(REVOKE, &[&id, &name]).await?.as_ref().map(record).transpose()
-    })
-    .await
+pub(super) async fn revoke(pool: &Pool, id: i64) -> Result<Option<KeyRecord>, AccessError> {
+    visit(pool, async |client| client.query_opt(REVOKE, &[&id]).await?.as_ref().map(record).transpose()).await
 }
 
-const ACTIVE: &str = "select id, scope, key_hash from api_key where revoked_at is null";
+const ACTIVE: &str = "select id, name, scope, key_hash from api_key where revoked_at is null";
 
 const ANY: &str = "select exists (select from api_key) as has_any";
 
@@ -167,6 +173,7 @@ fn record(row: &Row) -> Result<KeyRecord, AccessError> {
     Ok(KeyRecord {
         id: row.try_get("id")?,
         name: row.try_get("name")?,
+        generation: row.try_get("generation")?,
         scope: scope(row.try_get("scope")?)?,
         created_at: row.try_get("created_at")?,
         last_used_at: row.try_get("last_used_at")?,
@@ -175,8 +182,9 @@ fn record(row: &Row) -> Result<KeyRecord, AccessError> {
 }
 
 fn active_row(row: &Row) -> Result<ActiveRow, AccessError> {
+    let name: KeyName = row.try_get::<_, &str>("name")?.parse().map_err(|_| corrupt("name"))?;
     let hash = KeyHash::from_stored(row.try_get("key_hash")?).ok_or_else(|| corrupt("key_hash"))?;
-    Ok(ActiveRow { id: row.try_get("id")?, scope: scope(row.try_get("scope")?)?, hash })
+    Ok(ActiveRow { id: row.try_get("id")?, actor: name.into(), scope: scope(row.try_get("scope")?)?, hash })
 }
 
 fn scope(text: &str) -> Result<Scope, AccessError> {

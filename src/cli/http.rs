@@ -23,9 +23,9 @@ pub struct AccessArgs {
     #[arg(long, env = "POINT_SYSTEM_ALLOW_ANONYMOUS", value_name = "WHO", num_args = 0..=1, require_equals = true,
           default_value_t, default_missing_value = "true")]
     pub allow_anonymous: Anonymous,
-    /// Maximum request rate on this node for each API key, and for each address without a key, such as "100/s" or
-    /// "600/m": a burst of that many requests, and as many again per second or minute. Without this flag there is no
-    /// limit.
+    /// Maximum request rate on this node for all API keys of one name together, and for each address without a key,
+    /// such as "100/s" or "600/m": a burst of that many requests, and as many again per second or minute. Without this
+    /// flag there is no limit.
     #[arg(long, env = "POINT_SYSTEM_RATE_LIMIT", value_name = "N/TIME")]
     pub rate_limit: Option<RateLimit>,
 }

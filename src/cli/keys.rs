@@ -1,4 +1,4 @@
-//! The command `key`: creates, lists and revokes API keys. Must not contain the rules of a key.
+//! The command `key`: creates, rotates, lists and revokes API keys. Must not contain the rules of a key.
 
 use std::io::{self, Write};
 
@@ -10,24 +10,34 @@ use serde::Serialize;
 
 use super::{DatabaseArgs, start};
 use crate::{
-    access::{self, KeyName, KeyRecord, Scope, WhichKey},
+    access::{self, ApiKey, KeyName, KeyRecord, Rotation, Scope, WhichKey},
     infra::postgres::{self, DatabaseUrl},
 };
 
 /// What to do with API keys.
 #[derive(Debug, Subcommand)]
 pub enum KeyRole {
-    /// Create a key and print it, alone, on standard output. It is shown only once; only its hash is stored.
+    /// Create a key with a new name and print it, alone, on standard output. It is shown only once; only its hash is
+    /// stored.
     Create {
         /// The database.
         #[command(flatten)]
         database: DatabaseArgs,
-        /// Name of the key: a letter, then letters, digits, ".", "_" or "-"; at most 63 characters.
+        /// Name of the key, never used before: a letter, then letters, digits, ".", "_" or "-"; at most 63 characters.
         #[arg(long)]
         name: KeyName,
         /// What the key may do. Each scope includes those before it.
         #[arg(long, value_enum)]
         scope: Scope,
+    },
+    /// Create another key with the same name and scope, and print it as "create" does. The old key stays active until
+    /// you revoke it. A name has at most two active keys.
+    Rotate {
+        /// The database.
+        #[command(flatten)]
+        database: DatabaseArgs,
+        /// Name of the key.
+        name: KeyName,
     },
     /// List all keys, including revoked ones.
     List {
@@ -43,7 +53,7 @@ pub enum KeyRole {
         /// The database.
         #[command(flatten)]
         database: DatabaseArgs,
-        /// Its number, or the name of an active key.
+        /// Its number, or its name if no other active key has that name.
         key: WhichKey,
     },
 }
@@ -68,6 +78,7 @@ pub(super) async fn run(role: KeyRole) -> anyhow::Result<()> {
         KeyRole::Create { database, name, scope } => {
             create(&open(&database, postgres::pool).await?, &name, scope).await
         }
+        KeyRole::Rotate { database, name } => rotate(&open(&database, postgres::pool).await?, &name).await,
         KeyRole::List { database, json } => list(&open(&database, postgres::reading_pool).await?, json).await,
         KeyRole::Revoke { database, key } => revoke(&open(&database, postgres::pool).await?, &key).await,
     }
@@ -85,6 +96,23 @@ async fn open(
 
 async fn create(pool: &Pool, name: &KeyName, scope: Scope) -> anyhow::Result<()> {
     let (id, key) = access::create(pool, name, scope).await?;
+    show(&key, id, name, scope)
+}
+
+async fn rotate(pool: &Pool, name: &KeyName) -> anyhow::Result<()> {
+    let (Rotation { id, scope, other }, key) = access::rotate(pool, name).await?;
+    show(&key, id, name, scope)?;
+    if let Some(old) = other {
+        eprintln!(
+            "key {old} stays active until you revoke it with `point-system key revoke {old}`; `point-system key list` \
+             shows when it was last used"
+        );
+    }
+    Ok(())
+}
+
+/// Prints a new key.
+fn show(key: &ApiKey, id: i64, name: &KeyName, scope: Scope) -> anyhow::Result<()> {
     let (name, scope) = (name.as_str(), scope.as_str());
     writeln!(io::stdout(), "{}", key.reveal())
         .with_context(|| format!("key {id} ({name}) was created but could not be shown: revoke it"))?;
@@ -128,7 +156,7 @@ async fn revoke(pool: &Pool, which: &WhichKey) -> anyhow::Result<()> {
 }
 
 fn cells(key: &KeyRecord) -> [String; 6] {
-    let KeyRecord { id, name, scope, created_at, last_used_at, revoked_at } = key;
+    let KeyRecord { id, name, generation: _, scope, created_at, last_used_at, revoked_at } = key;
     let time = |at: &Option<Timestamp>| at.map_or_else(|| "-".to_owned(), in_seconds);
     [
         id.to_string(),

@@ -71,7 +71,7 @@ pub enum Role {
         #[command(subcommand)]
         role: DeadLettersRole,
     },
-    /// Create, list and revoke API keys.
+    /// Create, rotate, list and revoke API keys.
     Key {
         /// What to do with them.
         #[command(subcommand)]

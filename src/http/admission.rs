@@ -7,7 +7,7 @@ use std::{
 };
 
 use actix_web::{
-    Error,
+    Error, HttpMessage, HttpRequest,
     dev::{Service, ServiceRequest, ServiceResponse},
     http::header::{self, HeaderMap, HeaderName, HeaderValue},
     web,
@@ -15,7 +15,10 @@ use actix_web::{
 use futures_util::future::{Either, TryFutureExt};
 
 use super::{Api, error::ApiError, loopback};
-use crate::access::{Allowance, Caller, Scope, Stranger};
+use crate::{
+    access::{Allowance, Caller, Scope, Stranger},
+    domain::Actor,
+};
 
 /// The scheme of API keys (RFC 6750 §2.1), in upper or lower case (RFC 9110 §11.1).
 const SCHEME: &str = "Bearer";
@@ -50,6 +53,11 @@ where
     })
 }
 
+/// Who sent a request, or `None` for a caller without a key.
+pub(super) fn actor(request: &HttpRequest) -> Option<Actor> {
+    request.extensions().get().cloned()
+}
+
 /// Decides whether the handler may see the request, and returns what is left of the caller's rate limit.
 fn judge(scope: Scope, request: &ServiceRequest) -> (Option<Allowance>, Result<(), ApiError>) {
     let api = request.app_data::<web::Data<Api>>().expect("set beside the routes");
@@ -64,8 +72,11 @@ fn judge(scope: Scope, request: &ServiceRequest) -> (Option<Allowance>, Result<(
     {
         return (None, Err(ApiError::LoopbackOnly { header }));
     }
+    if let Some(actor) = caller.actor() {
+        request.extensions_mut().insert(actor.clone());
+    }
     let address = request.peer_addr().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.ip());
-    let allowance = api.access.count(caller, address);
+    let allowance = api.access.count(&caller, address);
     let admitted = match allowance {
         Some(Allowance { granted: false, more_after_s, .. }) => {
             Err(ApiError::RateLimited { retry_after: Duration::from_secs(more_after_s) })

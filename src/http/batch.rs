@@ -17,7 +17,7 @@ use utoipa::{
 use uuid::Uuid;
 
 use super::{
-    Api,
+    Api, admission,
     error::ApiError,
     examples, openapi, parameters,
     points::{IDEMPOTENCY_KEY, header_text, now, read},
@@ -213,7 +213,7 @@ fn parse(body: &[u8], request: &HttpRequest) -> Result<Vec<Operation>, ApiError>
     if operations.is_empty() || operations.len() > OPERATIONS_MAX {
         return Err(rule());
     }
-    let (actor, trace, requested_at) = (traffic::actor(request), traffic::trace(request), now());
+    let (actor, trace, requested_at) = (admission::actor(request), traffic::trace(request), now());
     let mut batch = Batch { actor, trace, requested_at, key: batch_key, of_users: HashMap::new() };
     let (mut faults, mut ids) = (Vec::new(), HashSet::new());
     let mut parsed = Vec::with_capacity(operations.len());

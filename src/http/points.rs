@@ -7,7 +7,7 @@ use jiff::{Timestamp, Unit};
 use tokio::time::timeout;
 
 use super::{
-    Api,
+    Api, admission,
     bodies::{BalanceResponse, ChangeRequest, EntryResponse, PendingResponse},
     error::ApiError,
     examples, openapi,
@@ -185,7 +185,7 @@ fn parse(action: Action, request: &HttpRequest, body: &[u8]) -> Result<Delta, Ap
     let user_id: UserId = members.required("user_id")?;
     let change = Change::new(action, members.required("point")?);
     let (reason, metadata) = (members.optional("reason")?, members.optional("metadata")?);
-    let actor = traffic::actor(request);
+    let actor = admission::actor(request);
     let request_id = match header_text(request, IDEMPOTENCY_KEY)? {
         Some(key) => RequestId::from_key(actor.as_ref(), &user_id, &IdempotencyKey::new(key)?),
         None => RequestId::random(),

@@ -10,8 +10,9 @@ use actix_web::{
 };
 use log::{Level, kv::Value};
 
+use super::admission;
 use crate::{
-    domain::{Actor, Delta, RequestId, TraceParent, UserId},
+    domain::{Delta, RequestId, TraceParent, UserId},
     infra::{logging, metrics::RouteMetrics},
 };
 
@@ -58,11 +59,6 @@ pub(super) fn identify(request: &HttpRequest, delta: &Delta) {
     if log::log_enabled!(level(delta.traceparent.as_ref())) {
         request.extensions_mut().insert(Identity(delta.request_id, delta.user_id.clone()));
     }
-}
-
-/// Who sends a request. Anonymous callers have no name.
-pub(super) fn actor(request: &HttpRequest) -> Option<Actor> {
-    request.extensions().get().cloned()
 }
 
 /// The trace of a request.
@@ -140,6 +136,8 @@ impl Line<'_> {
             pairs.push(("request_id", Value::from_display(request_id)));
             pairs.push(("user_id", Value::from_display(user_id)));
         }
+        let actor = request.and_then(admission::actor);
+        pairs.extend(actor.as_ref().map(|actor| ("actor", Value::from_display(actor))));
         pairs.extend(trace.map(|trace| ("traceparent", Value::from_display(trace))));
         logging::write(level, module_path!(), format_args!("answered"), &pairs);
     }

@@ -11,7 +11,7 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use crate::{
-    keys::{create, list, revoke},
+    keys::{create, list, revoke, rotate},
     support::{
         client::{Client, answer, body},
         process::Process,
@@ -159,6 +159,23 @@ async fn a_revoked_key_is_refused_by_every_node_within_five_seconds() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn both_keys_of_a_rotation_are_taken_until_the_old_one_is_revoked() {
+    let mut system = System::new().await;
+    let old = create(&system, "shop", "read").await;
+    let client = system.serve();
+    let new = rotate(&system, "shop").await;
+    eventually("the new key is taken", async || !refused(&client, &new).await).await;
+    for key in [&old, &new] {
+        assert_eq!(status(read(&client, key)).await, 404);
+        assert_eq!(status(client.change("add", 1, 1).bearer_auth(key)).await, 403, "the scope of the name");
+    }
+    revoke(&system, "1").await;
+    eventually("the old key is refused", async || refused(&client, &old).await).await;
+    assert_eq!(status(read(&client, &new)).await, 404, "the new one is not");
+    system.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn without_a_key_only_this_machine_is_served() {
     let system = System::new().await;
     let (node, local) = serve(&system, &["--listen", "127.0.0.1:0"]).await;
@@ -226,8 +243,12 @@ async fn the_last_use_of_a_key_is_kept() {
     let client = system.serve_with(AccessArgs { allow_anonymous: Anonymous::Everyone, rate_limit: None });
     assert_eq!(status(client.get("/v1/point?id=1")).await, 404);
     assert_eq!(status(read(&client, &used)).await, 404);
+    // A rotation does not hide that the old key is still in use.
+    rotate(&system, "used").await;
     eventually("it is written down", async || list(&system).await[0]["last_used_at"].is_string()).await;
-    assert_eq!(list(&system).await[1]["last_used_at"], Value::Null);
+    for other in [1, 2] {
+        assert_eq!(list(&system).await[other]["last_used_at"], Value::Null);
+    }
     let before = "update api_key set last_used_at = now() - interval '1 hour' where id = 1";
     system.execute(before).await;
     // A node that stops records a use of a key that is not recorded yet.

@@ -2,6 +2,8 @@
 
 use std::process::Output;
 
+use futures_util::future::join_all;
+use point_system::access::{self, AccessError, KeyName, Scope};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use tokio::process::Command;
@@ -21,6 +23,13 @@ fn stdout(output: &Output) -> String {
     String::from_utf8(output.stdout.clone()).expect("UTF-8")
 }
 
+/// Runs the role `key`, which must fail and print nothing for its caller. Returns its exit status and its complaint.
+async fn refused(system: &System, arguments: &[&str]) -> (Option<i32>, String) {
+    let output = run(system, arguments).await;
+    assert_eq!(stdout(&output), "", "{arguments:?}");
+    (output.status.code(), String::from_utf8(output.stderr).expect("UTF-8"))
+}
+
 async fn printed(system: &System, arguments: &[&str]) -> String {
     let output = run(system, arguments).await;
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -29,6 +38,10 @@ async fn printed(system: &System, arguments: &[&str]) -> String {
 
 pub async fn create(system: &System, name: &str, scope: &str) -> String {
     printed(system, &["create", "--name", name, "--scope", scope]).await.trim().to_owned()
+}
+
+pub async fn rotate(system: &System, name: &str) -> String {
+    printed(system, &["rotate", name]).await.trim().to_owned()
 }
 
 pub async fn revoke(system: &System, key: &str) -> String {
@@ -58,31 +71,91 @@ async fn a_key_is_shown_once_and_kept_as_a_hash() {
     let listed = printed(&system, &["list"]).await;
     assert!(listed.contains("shop  write") && !listed.contains(secret), "{listed}");
 
-    let taken = run(&system, &["create", "--name", "shop", "--scope", "read"]).await;
-    assert_eq!((taken.status.code(), stdout(&taken).as_str()), (Some(1), ""));
-    assert!(String::from_utf8_lossy(&taken.stderr).contains("a key named shop exists"));
     assert!(revoke(&system, "shop").await.starts_with("revoked key 1 (shop)"));
     assert!(revoke(&system, "1").await.starts_with("key 1 (shop) was revoked before, at "));
     for missing in ["shop", "9", "nobody"] {
         assert_eq!(run(&system, &["revoke", missing]).await.status.code(), Some(1), "{missing}");
     }
-    assert_ne!(create(&system, "shop", "admin").await, key.trim(), "the name is free again");
-    let keys = list(&system).await;
-    let said: Vec<Value> = keys
-        .iter()
-        .map(|key| json!([key["name"], key["scope"], key["last_used_at"], key["revoked_at"].is_string()]))
-        .collect();
-    assert_eq!(said, [json!(["shop", "write", null, true]), json!(["shop", "admin", null, false])]);
+    assert_ne!(create(&system, "other", "admin").await, key.trim());
+    assert_eq!(kept(&system).await, [json!([1, "shop", "write", true]), json!([2, "other", "admin", false])]);
     for wrong in [
         ["--name", "7", "--scope", "read"],
         ["--name", "a b", "--scope", "read"],
+        ["--name", "system:expiry", "--scope", "read"],
         ["--name", "a", "--scope", "root"],
     ] {
-        assert_eq!(
-            run(&system, &[&["create"], &wrong[..]].concat()).await.status.code(),
-            Some(2),
-            "{wrong:?}"
-        );
+        let (status, _) = refused(&system, &[&["create"], &wrong[..]].concat()).await;
+        assert_eq!(status, Some(2), "{wrong:?}");
     }
+    system.finish_without_queues().await;
+}
+
+/// The number, name and scope of every key, and whether it is revoked.
+async fn kept(system: &System) -> Vec<Value> {
+    let row = |key: &Value| json!([key["id"], key["name"], key["scope"], key["revoked_at"].is_string()]);
+    list(system).await.iter().map(row).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_name_that_was_used_is_never_given_to_another_actor() {
+    let system = System::new().await;
+    create(&system, "shop", "write").await;
+    let again = ["create", "--name", "shop", "--scope", "read"];
+    for is_revoked in [false, true] {
+        let (status, complaint) = refused(&system, &again).await;
+        assert_eq!(status, Some(1), "{complaint}");
+        assert!(complaint.contains("the name shop was used before"), "{complaint}");
+        assert!(complaint.contains("choose another name"), "{complaint}");
+        assert!(complaint.contains("`point-system key rotate shop`"), "{complaint}");
+        assert_eq!(kept(&system).await, [json!([1, "shop", "write", is_revoked])]);
+        revoke(&system, "1").await;
+    }
+    system.finish_without_queues().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rotation_adds_a_key_of_the_same_scope_and_only_the_key_that_is_meant_is_revoked() {
+    let system = System::new().await;
+    let (status, complaint) = refused(&system, &["rotate", "shop"]).await;
+    assert!(status == Some(1) && complaint.contains("no key was ever named shop"), "{complaint}");
+    assert_eq!(refused(&system, &["rotate", "system:expiry"]).await.0, Some(2));
+    let old = create(&system, "shop", "read").await;
+    let rotated = run(&system, &["rotate", "shop"]).await;
+    let (new, told) = (stdout(&rotated), String::from_utf8_lossy(&rotated.stderr));
+    assert!(new.starts_with("ps_") && new.lines().count() == 1 && new.trim() != old, "the key alone");
+    assert!(told.contains("created key 2 (shop, read)"), "{told}");
+    assert!(
+        told.contains("key 1 stays active until you revoke it with `point-system key revoke 1`"),
+        "{told}"
+    );
+
+    for command in [["rotate", "shop"], ["revoke", "shop"]] {
+        let (status, complaint) = refused(&system, &command).await;
+        assert_eq!(status, Some(1), "{complaint}");
+        let expected = "shop has two active keys, 1 and 2: revoke one of them by its number";
+        assert!(complaint.contains(expected), "{complaint}");
+    }
+    assert_eq!(kept(&system).await, [json!([1, "shop", "read", false]), json!([2, "shop", "read", false])]);
+    assert!(revoke(&system, "1").await.starts_with("revoked key 1 (shop)"));
+    assert!(revoke(&system, "shop").await.starts_with("revoked key 2 (shop)"), "the only active key");
+
+    let rotated = run(&system, &["rotate", "shop"]).await;
+    let told = String::from_utf8_lossy(&rotated.stderr);
+    assert!(told.contains("created key 3 (shop, read)") && !told.contains("stays active"), "{told}");
+    system.finish_without_queues().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_many_that_create_or_rotate_a_name_at_once_one_does() {
+    let system = System::new().await;
+    let name: KeyName = "shop".parse().expect("valid");
+    let created = join_all((0..8).map(|_| access::create(&system.pool, &name, Scope::Write))).await;
+    let created: Vec<AccessError> = created.into_iter().filter_map(Result::err).collect();
+    assert_eq!(created, vec![AccessError::NameUsed("shop".to_owned()); 7]);
+    let rotated = join_all((0..8).map(|_| access::rotate(&system.pool, &name))).await;
+    let rotated: Vec<AccessError> = rotated.into_iter().filter_map(Result::err).collect();
+    let ids: Vec<i64> = list(&system).await.iter().filter_map(|key| key["id"].as_i64()).collect();
+    let ids = <[i64; 2]>::try_from(ids).expect("two keys");
+    assert_eq!(rotated, vec![AccessError::TwoActive { name: "shop".to_owned(), ids }; 7]);
     system.finish_without_queues().await;
 }

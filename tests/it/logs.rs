@@ -2,10 +2,13 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{
-    client::{Client, answer, text},
-    process::Process,
-    system::{System, eventually},
+use crate::{
+    keys::{create, rotate},
+    support::{
+        client::{Client, answer, text},
+        process::Process,
+        system::{System, eventually},
+    },
 };
 
 const TRACE: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7";
@@ -79,6 +82,40 @@ async fn a_request_is_followed_from_the_http_line_to_the_workers_by_its_trace_an
         assert!(printed.lines().all(|line| serde_json::from_str::<Value>(line).is_ok()), "{printed}");
         assert!(process.end("-TERM").await.success());
     }
+    system.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_line_of_a_request_names_its_actor() {
+    let system = System::new().await;
+    let old = create(&system, "shop", "read").await;
+    let new = rotate(&system, "shop").await;
+    let serve = system.process("serve", &["--log-format=json", "--listen=127.0.0.1:0", "--allow-anonymous"]);
+    let port = serve.says("server listen at :").await.replace("\"}", "");
+    let client = Client::new(&format!("http://127.0.0.1:{port}"));
+    // The client keeps its connection, so a request without a key follows one with a key.
+    let mut requests = Vec::new();
+    for (key, path, status) in [
+        (Some(&old), "/v1/point?id=1", 404),
+        (None, "/v1/point?id=1", 404),
+        (Some(&new), "/v1/point?id=1", 404),
+        (Some(&new), "/v1/point/batch", 403),
+        (None, "/v1/point?id=1", 404),
+    ] {
+        let request = if status == 403 { client.post(path) } else { client.get(path) };
+        let request = request.header("traceparent", format!("{TRACE}-01"));
+        let request = match key {
+            Some(key) => request.bearer_auth(key),
+            None => request,
+        };
+        assert_eq!(answer(request).await.0, status);
+        requests.push(json!([status, key.map(|_| "shop")]));
+    }
+    eventually("a line for each", async || lines_with(&serve, TRACE).len() == requests.len()).await;
+    let lines = lines_with(&serve, TRACE);
+    let lines: Vec<Value> = lines.iter().map(|line| json!([line["status"], line["actor"]])).collect();
+    assert_eq!(lines, requests);
+    assert!(serve.end("-TERM").await.success());
     system.finish().await;
 }
 

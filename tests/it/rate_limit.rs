@@ -6,7 +6,7 @@ use point_system::{access::Anonymous, cli::AccessArgs};
 use reqwest::{RequestBuilder, Response, header::RETRY_AFTER};
 
 use crate::{
-    keys::create,
+    keys::{create, rotate},
     support::{
         client::{Client, body},
         system::{System, eventually},
@@ -66,6 +66,23 @@ async fn a_key_that_sends_more_than_it_may_is_told_so_and_alone_in_that() {
     assert_eq!((wrong.status().as_u16(), header(&wrong, "RateLimit")), (401, None));
     system.work();
     system.drain(1).await;
+    system.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_keys_of_one_name_share_its_limit() {
+    let mut system = System::new().await;
+    let old = create(&system, "shop", "read").await;
+    let new = rotate(&system, "shop").await;
+    let client = system.serve_with(limited("3/m"));
+    for (key, left) in [(&old, 2), (&new, 1), (&old, 0)] {
+        let response = sent(read(&client).bearer_auth(key)).await;
+        assert_eq!(response.status(), 404);
+        assert_eq!(header(&response, "RateLimit"), Some(format!("\"default\";r={left};t=20").as_str()));
+    }
+    for key in [&old, &new] {
+        refusal(read(&client).bearer_auth(key)).await;
+    }
     system.finish().await;
 }
 

@@ -23,7 +23,7 @@ const ROOMS: [(&str, &[&str]); 11] = [
     ("http", &["ops", "access", "queue", "domain", "infra"]),
     ("worker", &["queue", "domain", "infra"]),
     ("ops", &["queue", "domain", "infra"]),
-    ("access", &["infra"]),
+    ("access", &["domain", "infra"]),
     ("queue", &["domain", "infra"]),
     ("domain", &["infra"]),
     ("local", &["infra"]),
