@@ -69,7 +69,7 @@ fn body(users: &[i64]) -> String {
         json!({"request_id": Uuid::now_v7(), "user_id": user, "action": "add", "point": 1,
             "requested_at": "2026-11-01T00:00:00Z"})
     });
-    json!({"version": 1, "deltas": deltas.collect::<Vec<_>>()}).to_string()
+    json!({"version": 2, "deltas": deltas.collect::<Vec<_>>()}).to_string()
 }
 
 async fn publish_to(connection: &Connection, queue: &str, bodies: Vec<String>) {

@@ -20,6 +20,10 @@ pub enum ServiceError {
     /// send the delta again with its id.
     #[error("{0}")]
     Blocked(Obstacle),
+    /// A newer version must decide this delta: it meets something that this version does not know. An earlier attempt
+    /// may have been applied without an answer: send the delta again with its id.
+    #[error("{0}")]
+    NotUnderstood(String),
 }
 
 impl From<LaneError> for ServiceError {

@@ -57,6 +57,8 @@ pub enum ApiError {
     DatabaseUnavailable(Option<Sent>),
     #[error("{}; other users are served", .0)]
     UserBlocked(Obstacle, Option<Sent>),
+    #[error("a newer version of the service wrote data of this user that this node does not understand")]
+    NewerVersion(Option<Sent>),
     #[error("too many requests are waiting; nothing was queued and nothing was changed")]
     Overloaded { retry_after: Duration },
     #[error("the database refuses this change; the log of this node says why")]
@@ -108,6 +110,10 @@ impl From<ServiceError> for ApiError {
             ServiceError::Blocked(obstacle) => {
                 log::warn!("a request can't be served: {obstacle}");
                 Self::UserBlocked(obstacle, None)
+            }
+            ServiceError::NotUnderstood(why) => {
+                log::warn!("a newer node must serve a request: {why}");
+                Self::NewerVersion(None)
             }
             ServiceError::Refused(why) => {
                 log::error!("a delta was refused: {why}");
@@ -183,6 +189,7 @@ impl ApiError {
                 (Kind::DatabaseUnavailable, Facts { sent: *sent, ..again(RETRY_AFTER) })
             }
             Self::UserBlocked(_, sent) => (Kind::UserBlocked, Facts { sent: *sent, ..again(RETRY_AFTER) }),
+            Self::NewerVersion(sent) => (Kind::NewerVersion, Facts { sent: *sent, ..again(RETRY_AFTER) }),
             Self::Overloaded { retry_after } => (Kind::Overloaded, again(*retry_after)),
             Self::Refused => (Kind::Refused, none),
             Self::Unauthorized { key_given: false } => (Kind::Unauthorized, challenge(REALM.to_owned())),

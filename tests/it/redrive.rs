@@ -35,7 +35,7 @@ fn of_users(users: &[i64]) -> String {
         message["deltas"][0].clone()
     };
     let deltas: Vec<Value> = users.iter().enumerate().map(delta).collect();
-    json!({"version": 1, "deltas": deltas}).to_string()
+    json!({"version": 2, "deltas": deltas}).to_string()
 }
 
 /// Two users of one partition, and two of another.

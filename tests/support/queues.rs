@@ -158,7 +158,7 @@ impl Queues {
 
 /// The message of one delta.
 pub fn message(request_id: &str, user_id: i64, point: i64) -> String {
-    json!({"version": 1, "deltas": [{
+    json!({"version": 2, "deltas": [{
         "request_id": request_id, "user_id": user_id, "action": "add", "point": point,
         "requested_at": "2026-11-01T00:00:00Z",
     }]})

@@ -45,7 +45,7 @@ const BELONGINGS: [(&[&str], &[&str]); 15] = [
     (&["PointService"], &["domain", "http", "worker", "cli"]),
     (&["refinery"], &["infra/migrate.rs"]),
     (&["prometheus"], &["infra/metrics"]),
-    (&["serde", "serde_json"], &["http", "queue/wire.rs", "cli", "infra/logging.rs"]),
+    (&["serde", "serde_json"], &["http", "queue/wire", "cli", "infra/logging.rs"]),
     (&["anyhow"], &["cli", "local", "infra/migrate.rs", "infra/postgres"]),
     (&["process::Command"], &["local"]),
 ];
