@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::{BrokerArgs, args::parse_time, start::gave_up};
 use crate::{
     domain::PARTITIONS,
-    queue::{DeadLetter, DeadLetters, Death, Link, LinkWatch},
+    queue::{DeadLetters, Death, Link, LinkWatch},
 };
 use letter::{LetterName, json_line, label, line};
 use wanted::Wanted;
