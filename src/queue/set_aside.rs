@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
-use amqprs::channel::{BasicRejectArguments, ConsumerMessage, QueueDeclareArguments};
+use amqprs::channel::{BasicRejectArguments, ConsumerMessage};
 use tokio::time::timeout;
 
 use super::{
     death::Death,
+    depth,
     link::LinkWatch,
     subscription::{LOWEST_PRIORITY, RPC_TIMEOUT_MS, Subscription},
     wire::{self, MESSAGE_VERSION},
@@ -56,12 +57,16 @@ pub async fn set_aside(link: &mut LinkWatch, partition: u16) -> Result<SetAside,
     let mut subscription = opening.await.map_err(SetAsideError::Unavailable)?;
     let limit = Duration::from_millis(FIRST_TIMEOUT_MS);
     let moved = match timeout(limit, subscription.messages.recv()).await {
-        Ok(Some(message)) => reject(&subscription, message, partition).await,
-        Ok(None) => Err(SetAsideError::Unavailable("the subscription has ended".to_owned())),
-        Err(_) => Err(obstacle(&subscription, &link.names.partition(partition), partition).await),
+        Ok(Some(message)) => Some(reject(&subscription, message, partition).await),
+        Ok(None) => Some(Err(lost())),
+        Err(_) => None,
     };
+    // The broker has read the reject by then, and may let another subscriber be active.
     subscription.close().await.map_err(SetAsideError::Unavailable)?;
-    moved
+    match moved {
+        Some(moved) => moved,
+        None => Err(obstacle(link, partition).await),
+    }
 }
 
 async fn reject(
@@ -69,7 +74,6 @@ async fn reject(
     message: ConsumerMessage,
     partition: u16,
 ) -> Result<SetAside, SetAsideError> {
-    let lost = || SetAsideError::Unavailable("the subscription has ended".to_owned());
     let tag = message.deliver.ok_or_else(lost)?.delivery_tag();
     let body = message.content.unwrap_or_default();
     let (death, deltas) = match wire::decode_any(&body, MESSAGE_VERSION) {
@@ -85,15 +89,15 @@ async fn reject(
     }
 }
 
+fn lost() -> SetAsideError {
+    SetAsideError::Unavailable("the subscription has ended".to_owned())
+}
+
 /// Why no message came.
-async fn obstacle(subscription: &Subscription, queue: &str, partition: u16) -> SetAsideError {
-    let passive = QueueDeclareArguments::new(queue).passive(true).finish();
-    let asking = subscription
-        .channel
-        .ask(RPC_TIMEOUT_MS, |channel| async move { channel.queue_declare(passive).await });
-    match asking.await {
-        Ok(Some((_, _, 2..))) => SetAsideError::Taken(partition),
-        Ok(Some((_, 0, _))) => SetAsideError::Empty(partition),
+async fn obstacle(link: &LinkWatch, partition: u16) -> SetAsideError {
+    match depth::ask(link, link.names.partition(partition), None).await.1 {
+        Ok((_, (_, 1..))) => SetAsideError::Taken(partition),
+        Ok((_, (0, 0))) => SetAsideError::Empty(partition),
         Ok(_) => SetAsideError::Unavailable("the queue does not deliver its messages".to_owned()),
         Err(error) => SetAsideError::Unavailable(error),
     }
