@@ -167,17 +167,22 @@ impl Partition {
     /// Leaves the partition, whose next message is not understood for this reason, to a worker that understands it.
     /// This worker looks again later.
     async fn keep(&mut self, why: &str) {
-        self.give_back().await;
-        let (pause_s, partition) = (self.consumer.keep().as_secs(), self.consumer.partition());
+        self.forget();
+        let (pause_s, partition) = (self.consumer.keep().await.as_secs(), self.consumer.partition());
         log::warn!("partition {partition} waits for a newer worker: {why}; looking again in {pause_s} s");
     }
 
     /// Ends the subscription. The unsettled messages go back to their places in the queue, and come again.
     async fn give_back(&mut self) {
+        self.forget();
+        self.consumer.unsubscribe().await;
+    }
+
+    /// Forgets the unsettled messages, which go back.
+    fn forget(&mut self) {
         self.metrics.held.inc_by(self.hand.len() as u64);
         self.hand.clear();
         self.report();
-        self.consumer.unsubscribe().await;
     }
 
     /// Names the users that have had an obstacle for a while, in the log and the metrics.

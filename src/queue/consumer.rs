@@ -179,17 +179,17 @@ impl Consumer {
 
     /// Notes that the subscription has ended. After a short subscription, the next one waits for a while.
     fn lost(&mut self) -> Event {
-        if let Some(ended) = self.ended() {
+        if let Some(ended) = self.ended(false) {
             ended.channel.over.cancel();
             self.not_before = Instant::now() + self.pauses.after(ended.began);
         }
         Event::Lost
     }
 
-    fn ended(&mut self) -> Option<Subscription> {
+    fn ended(&mut self, is_kept: bool) -> Option<Subscription> {
         let ended = self.subscription.take()?;
         self.not_understood = None;
-        self.progress.update(|standing| (standing.subscribed_at, standing.is_kept) = (None, false));
+        self.progress.update(|standing| (standing.subscribed_at, standing.is_kept) = (None, is_kept));
         Some(ended)
     }
 
@@ -246,20 +246,27 @@ impl Consumer {
 
     /// Ends the subscription. Unsettled messages go back to their places in the queue.
     pub async fn unsubscribe(&mut self) {
-        let Some(subscription) = self.ended() else { return };
-        if let Err(error) = subscription.close().await {
-            log::warn!("unsubscribing from partition {}: {error}", self.partition);
-        }
+        let ended = self.ended(false);
+        self.close(ended).await;
     }
 
-    /// Lets the next subscription begin later and at the lowest priority: another worker may understand the next message.
-    /// Returns the pause, which grows until a message is settled. The caller has unsubscribed before.
-    pub fn keep(&mut self) -> Duration {
+    /// As [`Consumer::unsubscribe`]. The next subscription begins later and at the lowest priority: another worker may
+    /// understand the next message. Returns the pause, which grows until a message is settled.
+    pub async fn keep(&mut self) -> Duration {
         let pauses = self.keeping.get_or_insert_with(|| Pauses::new(KEEP_PAUSE_MAX_MS));
         let pause = pauses.after_failure().max(Duration::from_millis(KEEP_PAUSE_MIN_MS));
         self.not_before = Instant::now() + pause;
-        self.progress.update(|standing| standing.is_kept = true);
+        let ended = self.ended(true);
+        self.close(ended).await;
         pause
+    }
+
+    async fn close(&self, ended: Option<Subscription>) {
+        if let Some(subscription) = ended
+            && let Err(error) = subscription.close().await
+        {
+            log::warn!("unsubscribing from partition {}: {error}", self.partition);
+        }
     }
 }
 
