@@ -81,6 +81,10 @@ impl Partition {
             let deliveries = match event {
                 Event::Messages(deliveries) => deliveries,
                 Event::Due => Vec::new(),
+                Event::NotUnderstood(why) => {
+                    self.keep(&why).await;
+                    continue;
+                }
                 Event::Lost => {
                     self.hand.clear();
                     self.report();
@@ -122,7 +126,12 @@ impl Partition {
         let (results, failure) = match results {
             Ok(results) => {
                 let failed = |result: &&Result<_, _>| {
-                    matches!(result, Err(ServiceError::Unavailable(_) | ServiceError::Overloaded))
+                    matches!(
+                        result,
+                        Err(ServiceError::Unavailable(_)
+                            | ServiceError::Overloaded
+                            | ServiceError::NotUnderstood(_))
+                    )
                 };
                 let failure = results.iter().find(failed).and_then(|result| result.as_ref().err().cloned());
                 (results, failure)
@@ -143,20 +152,37 @@ impl Partition {
         let dead = settled.iter().filter(|(_, disposition)| *disposition == Disposition::DeadLetter).count();
         self.metrics.refused.inc_by((dead as u64).saturating_sub(malformed));
         self.consumer.settle(&settled, self.hand.first_open()).await;
-        if let Some(failure) = failure {
-            log::warn!("partition {}: {failure}; its messages go back", self.consumer.partition());
-            self.give_back().await;
-            // Until our database answers, leave the partition to another worker: its database may answer.
-            self.consumer.wait_for(self.service.can_apply()).await;
+        match failure {
+            None => {}
+            Some(ServiceError::NotUnderstood(why)) => self.keep(&why).await,
+            Some(failure) => {
+                log::warn!("partition {}: {failure}; its messages go back", self.consumer.partition());
+                self.give_back().await;
+                // Until our database answers, leave the partition to another worker: its database may answer.
+                self.consumer.wait_for(self.service.can_apply()).await;
+            }
         }
+    }
+
+    /// Leaves the partition, whose next message is not understood for this reason, to a worker that understands it.
+    /// This worker looks again later.
+    async fn keep(&mut self, why: &str) {
+        self.forget();
+        let (pause_s, partition) = (self.consumer.keep().await.as_secs(), self.consumer.partition());
+        log::warn!("partition {partition} waits for a newer worker: {why}; looking again in {pause_s} s");
     }
 
     /// Ends the subscription. The unsettled messages go back to their places in the queue, and come again.
     async fn give_back(&mut self) {
+        self.forget();
+        self.consumer.unsubscribe().await;
+    }
+
+    /// Forgets the unsettled messages, which go back.
+    fn forget(&mut self) {
         self.metrics.held.inc_by(self.hand.len() as u64);
         self.hand.clear();
         self.report();
-        self.consumer.unsubscribe().await;
     }
 
     /// Names the users that have had an obstacle for a while, in the log and the metrics.
@@ -196,7 +222,12 @@ fn log_result(delta: &Delta, result: &Result<Outcome, ServiceError>) {
         Err(ServiceError::Refused(why)) => {
             log_delta(Level::Error, delta, None, format_args!("its message goes to the dead letters: {why}"));
         }
-        Err(ServiceError::Blocked(_) | ServiceError::Unavailable(_) | ServiceError::Overloaded) => {}
+        Err(
+            ServiceError::Blocked(_)
+            | ServiceError::Unavailable(_)
+            | ServiceError::Overloaded
+            | ServiceError::NotUnderstood(_),
+        ) => {}
     }
 }
 

@@ -1,5 +1,5 @@
-//! The command `dead-letters`: lists, shows, redrives and drops dead letters. Must not contain the reasons why a
-//! message is dead-lettered.
+//! The command `dead-letters`: lists, shows, redrives and drops dead letters, and makes one of a message that blocks its
+//! partition. Must not contain the reasons why a message is dead-lettered.
 
 use std::{
     io::{self, IsTerminal, Write},
@@ -13,10 +13,16 @@ use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use super::{BrokerArgs, args::parse_time, start::gave_up};
-use crate::queue::{DeadLetter, DeadLetters, Link};
+use crate::{
+    domain::PARTITIONS,
+    queue::{DeadLetters, Death, Link, LinkWatch},
+};
 use letter::{LetterName, json_line, label, line};
+use wanted::Wanted;
 
 mod letter;
+mod set_aside;
+mod wanted;
 
 /// What to do with the dead letters. Only one such command runs at a time.
 #[derive(Debug, Subcommand)]
@@ -59,6 +65,17 @@ pub enum DeadLettersRole {
         /// Do not ask for confirmation. Required when standard input is not a terminal.
         #[arg(long)]
         yes: bool,
+    },
+    /// Move the first message of a partition to the dead letters, whatever it is, so that the messages behind it are
+    /// applied. For a message that no worker understands. Changes nothing and exits with 1 while a worker takes the
+    /// partition's messages.
+    SetAside {
+        /// The broker and its limit.
+        #[command(flatten)]
+        queue: DeadLettersArgs,
+        /// The partition, as /readyz and the metrics of the workers number it.
+        #[arg(value_parser = clap::value_parser!(u16).range(..i64::from(PARTITIONS)))]
+        partition: u16,
     },
 }
 
@@ -108,6 +125,9 @@ pub(super) async fn run(role: DeadLettersRole, stop: CancellationToken) -> anyho
                 }
                 opened(&queue, async |letters| drop_letters(letters, &which).await).await
             }
+            DeadLettersRole::SetAside { queue, partition } => {
+                linked(&queue, async |mut link| set_aside::run(&mut link, partition).await).await
+            }
         }
     };
     stop.run_until_cancelled(running).await.unwrap_or_else(|| bail!("interrupted"))
@@ -118,15 +138,26 @@ async fn opened(
     args: &DeadLettersArgs,
     work: impl AsyncFnOnce(&mut DeadLetters) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
+    linked(args, async |link| {
+        let mut letters = DeadLetters::open(&link).await?;
+        let worked = work(&mut letters).await;
+        let closed = letters.close().await;
+        worked.and(closed.map_err(Into::into))
+    })
+    .await
+}
+
+/// Connects to the broker, and runs `work`.
+async fn linked(
+    args: &DeadLettersArgs,
+    work: impl AsyncFnOnce(LinkWatch) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
     let limit = args.startup_timeout;
     let link = Link::start(args.broker.url.clone(), args.broker.names.clone(), "dead-letters");
     let result = async {
         let mut watch = link.watch();
         watch.ready(limit).await.map_err(anyhow::Error::msg).with_context(|| gave_up(limit))?;
-        let mut letters = DeadLetters::open(&watch).await?;
-        let worked = work(&mut letters).await;
-        let closed = letters.close().await;
-        worked.and(closed.map_err(Into::into))
+        work(watch).await
     }
     .await;
     link.close().await;
@@ -166,7 +197,7 @@ async fn show(letters: &mut DeadLetters, name: &LetterName) -> anyhow::Result<()
 
 async fn redrive(letters: &mut DeadLetters, which: &WhichArgs) -> anyhow::Result<()> {
     let mut wanted = Wanted::new(which);
-    let (mut redriven, mut left) = (0, 0);
+    let (mut redriven, mut malformed, mut newer) = (0, 0, 0);
     while let Some(letter) = letters.next().await? {
         if !wanted.has(&letter) {
             continue;
@@ -180,15 +211,22 @@ async fn redrive(letters: &mut DeadLetters, which: &WhichArgs) -> anyhow::Result
             redriven += 1;
             println!("redriven {line}");
         } else {
-            left += 1;
+            let is_newer = matches!(letter.death, Death::NotUnderstood(_));
+            *(if is_newer { &mut newer } else { &mut malformed }) += 1;
             println!("left     {line}");
         }
     }
-    println!("{redriven} redriven, {left} left");
+    println!("{redriven} redriven, {} left", malformed + newer);
     tell_the_rest(letters);
     wanted.all_found()?;
-    if left > 0 {
-        bail!("{left} dead letters can't be redriven: `drop` removes them");
+    let why_left = [
+        (newer, "are of a newer version: redrive them with the `point-system` of that version"),
+        (malformed, "can't be redriven: `drop` removes them"),
+    ];
+    let why_left = why_left.iter().filter(|(count, _)| *count > 0);
+    let why_left: Vec<String> = why_left.map(|(count, why)| format!("{count} dead letters {why}")).collect();
+    if !why_left.is_empty() {
+        bail!(why_left.join("; "));
     }
     Ok(())
 }
@@ -226,37 +264,6 @@ async fn confirmed(which: &WhichArgs) -> anyhow::Result<()> {
     match heard.await??.trim() {
         "y" | "Y" | "yes" => Ok(()),
         _ => bail!("nothing was dropped"),
-    }
-}
-
-/// The messages that the user named, and which of them were found.
-struct Wanted<'a> {
-    which: &'a WhichArgs,
-    seen: Vec<bool>,
-}
-
-impl<'a> Wanted<'a> {
-    fn new(which: &'a WhichArgs) -> Self {
-        Self { which, seen: vec![false; which.names.len()] }
-    }
-
-    fn has(&mut self, letter: &DeadLetter) -> bool {
-        let mut has = self.which.all;
-        for (name, seen) in self.which.names.iter().zip(&mut self.seen) {
-            let named = name.is_of(letter);
-            *seen |= named;
-            has |= named;
-        }
-        has
-    }
-
-    fn all_found(&self) -> anyhow::Result<()> {
-        let names = self.which.names.iter().zip(&self.seen);
-        let missing: Vec<String> = names.filter(|(_, seen)| !**seen).map(|(name, _)| label(name)).collect();
-        if !missing.is_empty() {
-            bail!("not found: {}", missing.join(", "));
-        }
-        Ok(())
     }
 }
 

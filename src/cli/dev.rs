@@ -20,7 +20,7 @@ use super::{
 use crate::{
     infra::{migrate, postgres},
     local::{LocalPostgres, LocalRabbitMq},
-    queue::QueueNames,
+    queue::{MESSAGE_VERSION, QueueNames},
 };
 
 /// Maximum number of concurrent transactions.
@@ -82,7 +82,7 @@ pub(super) async fn run(args: DevArgs, stop: CancellationToken) -> anyhow::Resul
         // If one role fails, the other ends.
         let fail = |_: &anyhow::Error| stop.cancel();
         let serving = async { serve(listener, &first, args.http, stop.clone()).await.inspect_err(fail) };
-        let working = async { work(&node, stop.clone()).await.inspect_err(fail) };
+        let working = async { work(&node, MESSAGE_VERSION, stop.clone()).await.inspect_err(fail) };
         let (served, worked) = tokio::join!(serving, working);
         served.and(worked)
     }

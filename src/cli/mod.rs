@@ -96,7 +96,7 @@ pub async fn run(role: Role) -> anyhow::Result<()> {
         Role::Serve(args) => {
             serve(start::listen("--listen", args.listen)?, &args.node, args.http, stop).await
         }
-        Role::Work(args) => work(&args.node, stop).await,
+        Role::Work(args) => work(&args.node, args.understands, stop).await,
         Role::Migrate(args) => migrate::run(&args, stop).await,
         Role::Audit(args) => {
             stop.run_until_cancelled(audit::run(&args)).await.unwrap_or_else(|| bail!("interrupted"))

@@ -15,7 +15,7 @@ use crate::{
     domain::{PARTITIONS, Patience, PointService},
     infra::postgres,
     ops::health::Duty,
-    queue::{Consumer, Link},
+    queue::{Consumer, Link, MESSAGE_VERSION},
     worker,
 };
 
@@ -25,18 +25,23 @@ pub struct WorkArgs {
     /// The servers, the limits and the operations listener.
     #[command(flatten)]
     pub node: NodeArgs,
+    /// The highest version of messages that this worker understands. Tests lower or raise it.
+    #[arg(long, hide = true, default_value_t = MESSAGE_VERSION, value_name = "VERSION")]
+    pub understands: u64,
 }
 
 /// Applies changes from the queue until `stop` is cancelled. Then finishes work in hand, within the shutdown timeout.
-/// The broker delivers unfinished changes again, to this worker or another.
+/// The broker delivers unfinished changes again, to this worker or another. Messages of a version above `understands`
+/// wait for another worker.
 ///
 /// # Errors
 /// The database or the broker is not ready in time.
-pub async fn work(node: &NodeArgs, stop: CancellationToken) -> anyhow::Result<()> {
-    ending_within(node.patience.shutdown_timeout, stop.clone(), Box::pin(work_until(node, stop))).await
+pub async fn work(node: &NodeArgs, understands: u64, stop: CancellationToken) -> anyhow::Result<()> {
+    let working = Box::pin(work_until(node, understands, stop.clone()));
+    ending_within(node.patience.shutdown_timeout, stop, working).await
 }
 
-async fn work_until(node: &NodeArgs, stop: CancellationToken) -> anyhow::Result<()> {
+async fn work_until(node: &NodeArgs, understands: u64, stop: CancellationToken) -> anyhow::Result<()> {
     let concurrency = usize::from(node.concurrency);
     // Each partition gets one more, for its users who have an obstacle.
     let pool = postgres::pool(&node.database.url, concurrency + usize::from(PARTITIONS))?;
@@ -49,8 +54,8 @@ async fn work_until(node: &NodeArgs, stop: CancellationToken) -> anyhow::Result<
         let service =
             Arc::new(PointService::start(pool.clone(), concurrency, &Patience::Queue(stop.clone())));
         let worker = Uuid::now_v7();
-        let consumers = (0..PARTITIONS).map(|p| Consumer::new(p, link.watch(), worker, stop.clone()));
-        let consumers: Vec<Consumer> = consumers.collect();
+        let consumer = |p| Consumer::new(p, link.watch(), worker, understands, stop.clone());
+        let consumers: Vec<Consumer> = (0..PARTITIONS).map(consumer).collect();
         let (progress, watch) = (consumers.iter().map(Consumer::progress).collect(), link.watch());
         operations.beat(|pulse| pulse.taking(progress, watch));
         log::info!(worker:%; "working on {PARTITIONS} partitions, up to {concurrency} concurrent transactions");

@@ -168,7 +168,7 @@ impl ApplyTrip {
         }
         let mut decided = decided.into_iter().flatten();
         let result = |delta: &Delta| match obstacles.get(&delta.user_id) {
-            Some(obstacle) => Err(ServiceError::Blocked(obstacle.clone())),
+            Some(obstacle) => Err(obstacle.clone().into()),
             None => Ok(decided.next().expect("an outcome for each")),
         };
         Ok(part.iter().map(result).collect())

@@ -20,6 +20,10 @@ pub enum ServiceError {
     /// send the delta again with its id.
     #[error("{0}")]
     Blocked(Obstacle),
+    /// A newer version must decide this delta: it meets something that this version does not know. An earlier attempt
+    /// may have been applied without an answer: send the delta again with its id.
+    #[error("{0}")]
+    NotUnderstood(String),
 }
 
 impl From<LaneError> for ServiceError {
@@ -27,6 +31,15 @@ impl From<LaneError> for ServiceError {
         match error {
             LaneError::Full => Self::Overloaded,
             LaneError::Ended => Self::Unavailable(error.to_string()),
+        }
+    }
+}
+
+impl From<Obstacle> for ServiceError {
+    fn from(obstacle: Obstacle) -> Self {
+        match obstacle {
+            Obstacle::Newer(_) => Self::NotUnderstood(obstacle.to_string()),
+            Obstacle::Locked | Obstacle::Unreadable(_) | Obstacle::Slow => Self::Blocked(obstacle),
         }
     }
 }

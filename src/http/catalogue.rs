@@ -129,6 +129,12 @@ catalogue! {
          Without a key, ask for the outcome at the response's Location before you send another request. Changes without \
          Prefer: wait do not need the database."
     }
+    NewerVersion(SERVICE_UNAVAILABLE, "newer-version", "Newer version required") {
+        "A newer version of the service wrote data of this user that this node does not understand. Other users are \
+         served. A change with Prefer: wait may be applied: an earlier attempt may have ended without an answer."
+        "Wait for the time in Retry-After, then send the same request with the same Idempotency-Key: it counts once, and a \
+         newer node may serve it. Changes without Prefer: wait do not need a newer node, only a newer worker."
+    }
     Overloaded(SERVICE_UNAVAILABLE, "overloaded", "Overloaded") {
         "Too many requests are waiting, so this one was rejected. Nothing was queued and nothing was changed."
         "Wait for the time in Retry-After, then send the request again. Send fewer requests at a time while this lasts."

@@ -62,6 +62,8 @@ pub enum ApiError {
     DatabaseUnavailable(Option<Sent>),
     #[error("{}; other users are served", .0)]
     UserBlocked(Obstacle, Option<Sent>),
+    #[error("a newer version of the service wrote data of this user that this node does not understand")]
+    NewerVersion(Option<Sent>),
     #[error("too many requests are waiting; nothing was queued and nothing was changed")]
     Overloaded { retry_after: Duration },
     #[error("the database refuses this change; the log of this node says why")]
@@ -120,6 +122,10 @@ impl From<ServiceError> for ApiError {
             ServiceError::Blocked(obstacle) => {
                 log::warn!("a request can't be served: {obstacle}");
                 Self::UserBlocked(obstacle, None)
+            }
+            ServiceError::NotUnderstood(why) => {
+                log::warn!("a newer node must serve a request: {why}");
+                Self::NewerVersion(None)
             }
             ServiceError::Refused(why) => {
                 log::error!("a delta was refused: {why}");
@@ -200,6 +206,9 @@ impl ApiError {
             }
             Self::UserBlocked(_, sent) => {
                 (Kind::UserBlocked, Facts { sent: sent.as_ref(), ..again(RETRY_AFTER) })
+            }
+            Self::NewerVersion(sent) => {
+                (Kind::NewerVersion, Facts { sent: sent.as_ref(), ..again(RETRY_AFTER) })
             }
             Self::Overloaded { retry_after } => (Kind::Overloaded, again(*retry_after)),
             Self::Refused => (Kind::Refused, none),

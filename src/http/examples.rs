@@ -80,6 +80,7 @@ impl Kind {
             Self::QueueUnavailable => ApiError::QueueUnavailable(sent()),
             Self::DatabaseUnavailable => ApiError::DatabaseUnavailable(Some(sent())),
             Self::UserBlocked => ApiError::UserBlocked(Obstacle::Locked, Some(sent())),
+            Self::NewerVersion => ApiError::NewerVersion(Some(sent())),
             Self::Overloaded => ApiError::Overloaded { retry_after: Duration::from_secs(3) },
             Self::Refused => ApiError::Refused,
             Self::Unauthorized => ApiError::Unauthorized { key_given: false },
@@ -111,6 +112,7 @@ fn report(condition: Condition) -> Report {
         rabbitmq,
         postgresql: Seen { up: true, read_only: false, since },
         silent: Vec::new(),
+        kept: Vec::new(),
         unusable: Vec::new(),
     }
 }

@@ -156,7 +156,7 @@ problems! {
     /// The problems of a change.
     ChangeProblems: EmptyBody, MalformedBody, InvalidField, BodyTimeout, InsufficientPoints, BalanceLimit, Rejected,
         BodyTooLarge, UnsupportedMediaType, KeyReused, Refused, QueueUnavailable, DatabaseUnavailable, UserBlocked,
-        Overloaded
+        NewerVersion, Overloaded
 }
 
 /// Every answer to a change.

@@ -47,6 +47,10 @@ pub struct NodeResponse {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schema(required = false)]
     silent_partitions: Vec<u16>,
+    /// The partitions whose next message waits for a newer worker.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(required = false)]
+    kept_partitions: Vec<u16>,
     /// The queues that the node can't use.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schema(required = false)]
@@ -170,6 +174,7 @@ fn node(report: &Report) -> (NodeResponse, String) {
         rabbitmq: report.rabbitmq.into(),
         postgresql: report.postgresql.into(),
         silent_partitions: report.silent.clone(),
+        kept_partitions: report.kept.clone(),
         unusable_queues: report.unusable.clone(),
     };
     (node, detail)
@@ -186,11 +191,17 @@ fn described(report: &Report) -> (NodeState, String) {
             return (NodeState::Degraded, format!("these queues can't be used: {queues}"));
         }
         (Condition::Degraded, _) if !report.silent.is_empty() => {
-            let partitions: Vec<String> = report.silent.iter().map(ToString::to_string).collect();
-            let partitions = partitions.join(", ");
+            let partitions = listed(&report.silent);
             return (
                 NodeState::Degraded,
                 format!("changes are accepted, but no worker takes the changes of partition {partitions}"),
+            );
+        }
+        (Condition::Degraded, _) if !report.kept.is_empty() => {
+            let partitions = listed(&report.kept);
+            return (
+                NodeState::Degraded,
+                format!("a message of a newer version waits for a newer worker in partition {partitions}"),
             );
         }
         (Condition::Degraded, _) => {
@@ -206,6 +217,10 @@ fn described(report: &Report) -> (NodeState, String) {
         (Condition::Stopping, _) => (NodeState::Stopping, "the node finishes its work and accepts no more"),
     };
     (state, detail.to_owned())
+}
+
+fn listed(partitions: &[u16]) -> String {
+    partitions.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
 /// Returns the metrics in the text format of Prometheus.

@@ -43,6 +43,7 @@ impl Sent {
         match ApiError::from(error) {
             ApiError::DatabaseUnavailable(_) => ApiError::DatabaseUnavailable(Some(self)),
             ApiError::UserBlocked(obstacle, _) => ApiError::UserBlocked(obstacle, Some(self)),
+            ApiError::NewerVersion(_) => ApiError::NewerVersion(Some(self)),
             other => other,
         }
     }

@@ -47,7 +47,7 @@ pub enum Condition {
     Starting,
     /// The node can do all of its work.
     Ready,
-    /// The node can do part of its work: PostgreSQL is down, or partitions are silent.
+    /// The node can do part of its work: PostgreSQL is down, or partitions are silent or kept, or queues can't be used.
     Degraded,
     /// The node can't do its work: a server that it can't do without is down.
     Unable,
@@ -102,6 +102,8 @@ pub struct Report {
     pub postgresql: Seen,
     /// The partitions where changes wait and no worker takes them, for no known reason.
     pub silent: Vec<u16>,
+    /// The partitions whose next message this node does not understand, and no other node has taken.
+    pub kept: Vec<u16>,
     /// The names of the queues that the node can't use.
     pub unusable: Vec<String>,
 }
@@ -114,6 +116,7 @@ pub struct Health {
     stop: CancellationToken,
     seen: Mutex<(Seen, Seen)>,
     silent: Mutex<Vec<u16>>,
+    kept: Mutex<Vec<u16>>,
 }
 
 impl Health {
@@ -121,7 +124,8 @@ impl Health {
     #[must_use]
     pub fn new(duty: Duty, link: LinkWatch, stop: CancellationToken) -> Self {
         let seen = Mutex::new((Seen::now(false, false), Seen::now(false, false)));
-        Self { duty, link, started: CancellationToken::new(), stop, seen, silent: Mutex::default() }
+        let (silent, kept) = (Mutex::default(), Mutex::default());
+        Self { duty, link, started: CancellationToken::new(), stop, seen, silent, kept }
     }
 
     /// Once a second, checks PostgreSQL through `probe`, and measures `pool`, which the work of the node uses. Never
@@ -158,6 +162,11 @@ impl Health {
         *self.silent.lock().unwrap_or_else(PoisonError::into_inner) = partitions;
     }
 
+    /// Sets which partitions are kept.
+    pub fn set_kept(&self, partitions: Vec<u16>) {
+        *self.kept.lock().unwrap_or_else(PoisonError::into_inner) = partitions;
+    }
+
     /// Marks the node as started: everything that it needs has been ready.
     pub fn started(&self) {
         self.started.cancel();
@@ -171,9 +180,11 @@ impl Health {
             seen.0.see(self.link.is_up(), false);
             *seen
         };
-        let silent = self.silent.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let [silent, kept] = [&self.silent, &self.kept]
+            .map(|partitions| partitions.lock().unwrap_or_else(PoisonError::into_inner).clone());
         let unusable = self.link.unusable();
-        let is_whole = rabbitmq.up && postgresql.up && silent.is_empty() && unusable.is_empty();
+        let moves = silent.is_empty() && kept.is_empty() && unusable.is_empty();
+        let is_whole = rabbitmq.up && postgresql.up && moves;
         let condition = match (self.stop.is_cancelled(), self.started.is_cancelled(), self.duty) {
             (true, _, _) => Condition::Stopping,
             (false, false, _) => Condition::Starting,
@@ -182,6 +193,6 @@ impl Health {
             (false, true, Duty::Serve) if rabbitmq.up => Condition::Degraded,
             (false, true, _) => Condition::Unable,
         };
-        Report { duty: self.duty, condition, rabbitmq, postgresql, silent, unusable }
+        Report { duty: self.duty, condition, rabbitmq, postgresql, silent, kept, unusable }
     }
 }

@@ -31,6 +31,10 @@ const BEAT_TIMEOUT_MS: u64 = 2_000;
 /// does not count a message as waiting if it believes that a consumer holds it.
 const SILENCE_S: u64 = 30;
 
+/// How long a worker that keeps a partition must hear nothing on its next subscription, until the partition no longer
+/// counts as kept: another worker is active, or the message is gone.
+const LOOK_S: u64 = 5;
+
 /// The shortest time between two reconnects of a worker because of silence.
 const RENEW_PAUSE_S: u64 = 60;
 
@@ -81,13 +85,16 @@ impl Pulse {
         loop {
             beats.tick().await;
             let now: Vec<Standing> = partitions.iter().map(Progress::standing).collect();
+            self.tell_kept(&now);
             let untils: Vec<_> = now.iter().map(|standing| standing.taken_until).collect();
             // A worker that does not know a time must not report one: that would hide the silence from other nodes.
             let has_moved = |partition: usize| {
                 untils[partition].is_some() && told.get(partition) != Some(&untils[partition])
             };
             let holds = |standing: &Standing| standing.is_busy && standing.subscribed_at.is_some();
-            let is_news = |partition: usize| has_moved(partition) || holds(&now[partition]);
+            // A partition that waits for a newer worker is not silent: no reconnect helps it.
+            let is_waiting = |standing: &Standing| holds(standing) || is_kept(standing);
+            let is_news = |partition: usize| has_moved(partition) || is_waiting(&now[partition]);
             let news = (0..now.len()).filter(|partition| is_news(*partition));
             let news = news.map(|partition| (number(partition), untils[partition])).unzip();
             let Some(silent) = self.beat(TAKEN, &news).await else { continue };
@@ -108,6 +115,16 @@ impl Pulse {
                 renewals += 1;
             }
         }
+    }
+
+    fn tell_kept(&self, partitions: &[Standing]) {
+        let mut kept = Vec::new();
+        for (partition, standing) in (0..).zip(partitions) {
+            let is_kept = is_kept(standing);
+            metrics::partition_is_kept(partition, is_kept);
+            kept.extend(is_kept.then_some(partition));
+        }
+        self.health.set_kept(kept);
     }
 
     /// Writes the news. Returns the silent partitions, or `None` if PostgreSQL did not answer.
@@ -147,6 +164,12 @@ fn number(partition: usize) -> i16 {
 fn should_hear(standing: &Standing) -> bool {
     let is_old = |since: Instant| since.elapsed() >= Duration::from_secs(SILENCE_S);
     !standing.is_busy && standing.subscribed_at.is_some_and(is_old)
+}
+
+/// Whether a partition waits for a worker that understands its next message.
+fn is_kept(standing: &Standing) -> bool {
+    let has_lasted = |since: Instant| since.elapsed() >= Duration::from_secs(LOOK_S);
+    standing.is_kept && !standing.subscribed_at.is_some_and(has_lasted)
 }
 
 /// Silence begins with the first change that is accepted while no other waits.

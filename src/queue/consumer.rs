@@ -2,47 +2,33 @@
 
 use std::time::{Duration, Instant};
 
-use amqprs::{
-    FieldTable, FieldValue,
-    channel::{
-        BasicAckArguments, BasicConsumeArguments, BasicQosArguments, BasicRejectArguments, Channel,
-        ConsumerMessage,
-    },
-};
-use tokio::{
-    sync::mpsc,
-    time::{sleep_until, timeout},
-};
+use amqprs::channel::{BasicAckArguments, BasicRejectArguments, Channel, ConsumerMessage};
+use tokio::time::{sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
-use xxhash_rust::xxh3::xxh3_64;
 
 use super::{
     link::LinkWatch,
     pauses::Pauses,
     progress::Progress,
-    session::{OpenChannel, Session},
-    wire::{self, Malformed},
+    subscription::{LOWEST_PRIORITY, RPC_TIMEOUT_MS, Subscription, rank},
+    wire::{self, Unread},
 };
 use crate::domain::Delta;
 
-/// The most unsettled messages of a partition that the broker sends. Never make it smaller: a quorum queue puts a
-/// returned message behind the messages that were returned before. So the order holds only if the next worker takes at
-/// once all the messages that the previous one held.
-const PREFETCH: u16 = 512;
-
-/// The longest that a subscription or the sending of acks may take.
-const RPC_TIMEOUT_MS: u64 = 5_000;
-
 /// The longest pause between attempts to subscribe.
 const SUBSCRIBE_PAUSE_MAX_MS: u64 = 10_000;
+
+/// The pauses between looks at a partition whose next message is not understood.
+const KEEP_PAUSE_MIN_MS: u64 = 5_000;
+const KEEP_PAUSE_MAX_MS: u64 = 60_000;
 
 /// A message from the queue.
 #[derive(Debug)]
 pub struct Delivery {
     /// Its number in the subscription, in the order of the queue.
     pub tag: u64,
-    /// Its deltas, or why it can't be read.
+    /// Its deltas, or why it is malformed.
     pub deltas: Result<Vec<Delta>, String>,
 }
 
@@ -51,6 +37,8 @@ pub struct Delivery {
 pub enum Event {
     /// Messages, in order.
     Messages(Vec<Delivery>),
+    /// The message behind the last one that was taken is not understood, for this reason.
+    NotUnderstood(String),
     /// The requested time has come.
     Due,
     /// The subscription has ended. Its unsettled messages come again.
@@ -74,33 +62,41 @@ pub struct Consumer {
     partition: u16,
     link: LinkWatch,
     worker: Uuid,
+    understands: u64,
     stop: CancellationToken,
     subscription: Option<Subscription>,
+    /// Why the message behind the last one that was taken is not understood.
+    not_understood: Option<String>,
     pauses: Pauses,
+    /// The pauses between looks, while the worker keeps the partition.
+    keeping: Option<Pauses>,
     /// When the next subscription may begin.
     not_before: Instant,
     progress: Progress,
 }
 
-struct Subscription {
-    session: Session,
-    channel: OpenChannel,
-    messages: mpsc::UnboundedReceiver<ConsumerMessage>,
-    began: Instant,
-}
-
 impl Consumer {
-    /// A consumer that subscribes at the first [`Consumer::next`]. `worker` identifies this process. A broker that
-    /// supports priorities prefers the worker that ranks highest for the partition.
+    /// A consumer that subscribes at the first [`Consumer::next`], and understands messages up to the version
+    /// `understands`. `worker` identifies this process. A broker that supports priorities prefers the worker that ranks
+    /// highest for the partition.
     #[must_use]
-    pub fn new(partition: u16, link: LinkWatch, worker: Uuid, stop: CancellationToken) -> Self {
+    pub fn new(
+        partition: u16,
+        link: LinkWatch,
+        worker: Uuid,
+        understands: u64,
+        stop: CancellationToken,
+    ) -> Self {
         Self {
             partition,
             link,
             worker,
+            understands,
             stop,
             subscription: None,
+            not_understood: None,
             pauses: Pauses::new(SUBSCRIBE_PAUSE_MAX_MS),
+            keeping: None,
             not_before: Instant::now(),
             progress: Progress::default(),
         }
@@ -124,8 +120,8 @@ impl Consumer {
     }
 
     /// Waits for messages, but not longer than until `due`. Takes the messages that are available, in order, until they
-    /// have `deltas_max` deltas; it takes none if that is 0. Subscribes again after a failure. Returns `None` once the
-    /// stop token is cancelled.
+    /// have `deltas_max` deltas or the next one is not understood; it takes none if `deltas_max` is 0. Subscribes again
+    /// after a failure. Returns `None` once the stop token is cancelled.
     pub async fn next(&mut self, deltas_max: usize, due: Option<Instant>) -> Option<Event> {
         let stop = self.stop.clone();
         stop.run_until_cancelled(async {
@@ -147,22 +143,32 @@ impl Consumer {
         while self.subscription.is_none() {
             self.subscribe().await;
         }
+        if let Some(why) = self.not_understood.take() {
+            return Event::NotUnderstood(why);
+        }
         let subscription = self.subscription.as_mut().expect("as was seen");
-        let first = tokio::select! {
+        let mut next = tokio::select! {
             biased;
             () = subscription.channel.over.cancelled() => None,
             message = subscription.messages.recv(), if deltas_max > 0 => message,
         };
-        let first = first.and_then(|message| self.delivery(message));
-        let Some(first) = first else { return self.lost() };
-        let mut deliveries = vec![first];
-        let mut deltas = count(&deliveries[0]);
-        while deltas < deltas_max
-            && let Some(Ok(next)) = self.subscription.as_mut().map(|open| open.messages.try_recv())
-        {
-            let Some(delivery) = self.delivery(next) else { return self.lost() };
-            deltas += count(&delivery);
-            deliveries.push(delivery);
+        if next.is_none() {
+            return self.lost();
+        }
+        let (mut deliveries, mut deltas) = (Vec::new(), 0);
+        while let Some(message) = next {
+            match self.delivery(message) {
+                Ok(Some(delivery)) => deliveries.push(delivery),
+                Ok(None) => return self.lost(),
+                Err(why) if deliveries.is_empty() => return Event::NotUnderstood(why),
+                Err(why) => {
+                    self.not_understood = Some(why);
+                    break;
+                }
+            }
+            deltas += deliveries.last().map_or(0, count);
+            let available = self.subscription.as_mut().filter(|_| deltas < deltas_max);
+            next = available.and_then(|open| open.messages.try_recv().ok());
         }
         let taken = deliveries.iter().filter_map(|delivery| delivery.deltas.as_ref().ok()).flatten();
         if let Some(latest) = taken.map(|delta| delta.requested_at).max() {
@@ -173,24 +179,38 @@ impl Consumer {
 
     /// Notes that the subscription has ended. After a short subscription, the next one waits for a while.
     fn lost(&mut self) -> Event {
-        if let Some(ended) = self.subscription.take() {
+        if let Some(ended) = self.ended(false) {
             ended.channel.over.cancel();
-            self.progress.update(|standing| standing.subscribed_at = None);
             self.not_before = Instant::now() + self.pauses.after(ended.began);
         }
         Event::Lost
     }
 
-    fn delivery(&self, message: ConsumerMessage) -> Option<Delivery> {
-        let tag = message.deliver?.delivery_tag();
-        let deltas = wire::decode(&message.content.unwrap_or_default(), self.partition);
-        Some(Delivery { tag, deltas: deltas.map_err(|error: Malformed| error.to_string()) })
+    fn ended(&mut self, is_kept: bool) -> Option<Subscription> {
+        let ended = self.subscription.take()?;
+        self.not_understood = None;
+        self.progress.update(|standing| (standing.subscribed_at, standing.is_kept) = (None, is_kept));
+        Some(ended)
+    }
+
+    /// Reads a message. The error says why it is not understood.
+    fn delivery(&self, message: ConsumerMessage) -> Result<Option<Delivery>, String> {
+        let Some(deliver) = message.deliver else { return Ok(None) };
+        let body = message.content.unwrap_or_default();
+        let deltas = match wire::decode(&body, self.partition, self.understands) {
+            Ok(deltas) => Ok(deltas),
+            Err(Unread::Malformed(why)) => Err(why),
+            Err(Unread::NotUnderstood(why)) => return Err(why),
+        };
+        Ok(Some(Delivery { tag: deliver.delivery_tag(), deltas }))
     }
 
     async fn subscribe(&mut self) {
         sleep_until(self.not_before.into()).await;
-        let session = self.link.session().await;
-        match self.subscription(session).await {
+        // While it keeps the partition, it makes way for every worker that may understand the next message.
+        let priority =
+            if self.keeping.is_some() { LOWEST_PRIORITY } else { rank(self.worker, self.partition) };
+        match Subscription::open(&mut self.link, self.partition, priority).await {
             Ok(subscription) => {
                 self.progress.update(|standing| standing.subscribed_at = Some(subscription.began));
                 self.subscription = Some(subscription);
@@ -202,21 +222,6 @@ impl Consumer {
                 self.not_before = Instant::now() + pause;
             }
         }
-    }
-
-    async fn subscription(&self, session: Session) -> Result<Subscription, String> {
-        let channel = self.link.open_partition(&session, self.partition).await?;
-        let mut arguments = FieldTable::new();
-        let priority = FieldValue::I(rank(self.worker, self.partition));
-        arguments.insert("x-priority".try_into().expect("a short name"), priority);
-        let queue = self.link.names.partition(self.partition);
-        let consume = BasicConsumeArguments::new(&queue, "").arguments(arguments).finish();
-        let subscribing = channel.ask(RPC_TIMEOUT_MS, |channel| async move {
-            channel.basic_qos(BasicQosArguments::new(0, PREFETCH, false)).await?;
-            channel.basic_consume_rx(consume).await
-        });
-        let (_, messages) = subscribing.await?;
-        Ok(Subscription { session, channel, messages, began: Instant::now() })
     }
 
     /// Tells the broker what becomes of deliveries, by their tags. `open` is the lowest unsettled tag: one ack covers
@@ -233,15 +238,34 @@ impl Consumer {
             subscription.channel.over.cancel();
             subscription.session.check();
         }
+        if self.keeping.take().is_some() {
+            log::info!("partition {}: the next message is understood again", self.partition);
+            self.progress.update(|standing| standing.is_kept = false);
+        }
     }
 
     /// Ends the subscription. Unsettled messages go back to their places in the queue.
     pub async fn unsubscribe(&mut self) {
-        let Some(subscription) = self.subscription.take() else { return };
-        self.progress.update(|standing| standing.subscribed_at = None);
-        if let Err(error) = subscription.channel.close().await {
+        let ended = self.ended(false);
+        self.close(ended).await;
+    }
+
+    /// As [`Consumer::unsubscribe`]. The next subscription begins later and at the lowest priority: another worker may
+    /// understand the next message. Returns the pause, which grows until a message is settled.
+    pub async fn keep(&mut self) -> Duration {
+        let pauses = self.keeping.get_or_insert_with(|| Pauses::new(KEEP_PAUSE_MAX_MS));
+        let pause = pauses.after_failure().max(Duration::from_millis(KEEP_PAUSE_MIN_MS));
+        self.not_before = Instant::now() + pause;
+        let ended = self.ended(true);
+        self.close(ended).await;
+        pause
+    }
+
+    async fn close(&self, ended: Option<Subscription>) {
+        if let Some(subscription) = ended
+            && let Err(error) = subscription.close().await
+        {
             log::warn!("unsubscribing from partition {}: {error}", self.partition);
-            subscription.session.check();
         }
     }
 }
@@ -271,11 +295,4 @@ async fn tell(
 
 fn count(delivery: &Delivery) -> usize {
     delivery.deltas.as_ref().map_or(0, Vec::len)
-}
-
-/// The rank of a worker for a partition, from 0 to 2^31 − 1. Rendezvous hashing (Thaler and Ravishankar, 1998) spreads
-/// the partitions evenly, and moves few of them when a worker comes or goes.
-fn rank(worker: Uuid, partition: u16) -> i32 {
-    let pair = [&worker.as_bytes()[..], &partition.to_le_bytes()].concat();
-    i32::try_from(xxh3_64(&pair) >> 33).expect("31 bits")
 }

@@ -17,7 +17,7 @@ use super::{
     link::LinkWatch,
     publisher::PublishError,
     session::{OpenChannel, Session},
-    wire,
+    wire::{self, MESSAGE_VERSION},
 };
 use crate::domain::Delta;
 
@@ -40,7 +40,7 @@ pub enum DeadLettersError {
     /// Another command holds the dead letters.
     #[error("another `point-system dead-letters` is running, or has just ended: {0}")]
     Locked(String),
-    /// The message would become a dead letter again at once.
+    /// This version can't put the message back: it would come straight back, or lose what is not understood.
     #[error("it can't be redriven: {0}")]
     Unredrivable(Death),
     /// The partition is full.
@@ -137,8 +137,8 @@ impl DeadLetters {
     fn read(&self, tag: u64, properties: &BasicProperties, body: Vec<u8>) -> DeadLetter {
         let partition =
             death::header(properties, "x-first-death-queue").and_then(|queue| self.names.partition_of(queue));
-        let (death, deltas) = match wire::decode_any(&body) {
-            Err(error) => (Death::Malformed(error.to_string()), Vec::new()),
+        let (death, deltas) = match wire::decode_any(&body, MESSAGE_VERSION) {
+            Err(unread) => (unread.into(), Vec::new()),
             Ok(deltas) => (death::of(properties, partition, &deltas), deltas),
         };
         let message_id = properties.message_id().cloned();

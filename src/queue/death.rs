@@ -5,7 +5,7 @@ use std::fmt;
 use amqprs::{BasicProperties, FieldTable, FieldValue};
 use jiff::Timestamp;
 
-use super::wire;
+use super::wire::{self, Unread};
 use crate::domain::{Delta, PARTITIONS, UserId};
 
 /// Why a message is a dead letter.
@@ -13,7 +13,9 @@ use crate::domain::{Delta, PARTITIONS, UserId};
 pub enum Death {
     /// It can't be read, for this reason.
     Malformed(String),
-    /// It can be read, and a worker rejected it: the database refused one of its deltas.
+    /// A newer version wrote it, as this shows, and an operator set it aside.
+    NotUnderstood(String),
+    /// It can be read. A worker rejected it because the database refused one of its deltas, or an operator set it aside.
     Refused,
     /// It can be read, but it was not in the partition of this user.
     Misplaced(UserId),
@@ -25,12 +27,12 @@ pub enum Death {
 }
 
 impl Death {
-    /// Returns whether the message may be applied on another attempt.
+    /// Returns whether this version may apply the message on another attempt.
     #[must_use]
     pub fn is_redrivable(&self) -> bool {
         match self {
             Self::Refused | Self::Misplaced(_) | Self::GivenUp(_) | Self::Stray => true,
-            Self::Malformed(_) => false,
+            Self::Malformed(_) | Self::NotUnderstood(_) => false,
         }
     }
 }
@@ -39,12 +41,22 @@ impl fmt::Display for Death {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Malformed(how) => write!(f, "malformed: {how}"),
-            Self::Refused => f.write_str("refused by the database"),
+            Self::NotUnderstood(what) => write!(f, "of a newer version: {what}"),
+            Self::Refused => f.write_str("refused by the database, or set aside"),
             Self::Misplaced(user) => {
                 write!(f, "in the wrong partition: user {user} belongs to partition {}", user.partition())
             }
             Self::GivenUp(why) => write!(f, "given up by the broker: {why}"),
             Self::Stray => f.write_str("not from a partition"),
+        }
+    }
+}
+
+impl From<Unread> for Death {
+    fn from(unread: Unread) -> Self {
+        match unread {
+            Unread::Malformed(why) => Self::Malformed(why),
+            Unread::NotUnderstood(what) => Self::NotUnderstood(what),
         }
     }
 }

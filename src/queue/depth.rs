@@ -62,7 +62,7 @@ impl DepthProbe {
 }
 
 /// Sends a passive declaration, which changes nothing. Its answer has the numbers (AMQP 0-9-1, queue.declare-ok).
-async fn ask(
+pub(super) async fn ask(
     link: &LinkWatch,
     queue: String,
     channel: Option<OpenChannel>,

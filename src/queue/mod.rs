@@ -12,11 +12,13 @@ mod progress;
 mod wire;
 mod pace;
 mod topology;
+mod subscription;
 pub mod consumer;
 pub mod publisher;
 mod confirm;
 pub mod dead_letters;
 mod death;
+mod set_aside;
 mod depth;
 
 pub use consumer::{Consumer, Delivery, Disposition, Event};
@@ -26,7 +28,9 @@ pub use depth::{DepthProbe, Depths};
 pub use link::{Link, LinkWatch};
 pub use progress::{Progress, Standing};
 pub use publisher::{PARTITION_CAPACITY, PublishError, Publisher};
+pub use set_aside::{SetAside, SetAsideError, set_aside};
 pub use topology::QueueNames;
+pub use wire::MESSAGE_VERSION;
 
 /// The longest name: AMQP sends its length as one byte (AMQP 0-9-1 §4.2.5.3).
 const NAME_MAX_BYTES: usize = 255;

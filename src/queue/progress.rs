@@ -20,6 +20,8 @@ pub struct Standing {
     pub subscribed_at: Option<Instant>,
     /// Whether it takes no messages now because its worker is busy.
     pub is_busy: bool,
+    /// Whether its previous subscription ended because the next message is not understood.
+    pub is_kept: bool,
 }
 
 impl Progress {

@@ -9,8 +9,13 @@ use crate::domain::{
     self, Actor, Change, Delta, Invalid, Members, Metadata, Object, Reason, TraceParent, UserId,
 };
 
-/// The version of the format. A consumer refuses any other.
-const VERSION: u8 = 2;
+mod unread;
+
+pub(super) use unread::Unread;
+
+/// The only version of the format so far. Version 1 was never released. Once there are more, a message has the lowest one
+/// that can say it, so that older workers keep as few messages as possible.
+pub const MESSAGE_VERSION: u64 = 2;
 
 /// The `content-type` of a message.
 pub(super) const CONTENT_TYPE: &str = "application/json";
@@ -22,16 +27,16 @@ const DELTA_OVERHEAD_BYTES: usize = 256;
 /// The size of a trace with its name: `,"traceparent":"…"`.
 const TRACE_BYTES: usize = 17 + TraceParent::BYTES;
 
-/// Why a message can't be read.
+/// Why a message can't be applied by any version.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Malformed {
+enum Malformed {
     // The error's own text may quote the message.
     #[error("not a message of deltas: {:?} error at line {} column {}", .0.classify(), .0.line(), .0.column())]
     Json(#[from] serde_json::Error),
-    #[error("unknown version {0}: only version {VERSION} is known")]
-    Version(u8),
-    #[error("unknown member {0:?}")]
-    Member(String),
+    #[error("unknown version {0}")]
+    Version(u64),
+    #[error("unknown member")]
+    Member,
     #[error(transparent)]
     Invalid(#[from] Invalid),
     #[error("user {user} belongs to partition {partition}")]
@@ -41,7 +46,7 @@ pub(super) enum Malformed {
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct DeltasMessage<T> {
-    version: u8,
+    version: u64,
     deltas: Vec<T>,
 }
 
@@ -104,18 +109,19 @@ pub(super) fn encode(deltas: &[Delta]) -> Vec<u8> {
         requested_at: delta.requested_at,
         traceparent: delta.traceparent.as_ref().map(TraceParent::as_str),
     });
-    let message = DeltasMessage { version: VERSION, deltas: deltas.collect() };
+    let message = DeltasMessage { version: MESSAGE_VERSION, deltas: deltas.collect() };
     serde_json::to_vec(&message).expect("numbers, texts and times are always JSON")
 }
 
-/// Decodes a message from the queue of `partition`. A delta of another partition's user makes the message malformed:
-/// the delta would lose its place in that user's order.
-pub(super) fn decode(body: &[u8], partition: u16) -> Result<Vec<Delta>, Malformed> {
-    let deltas = decode_any(body)?;
+/// Decodes a message from the queue of `partition`, of a version up to `understands`. A delta of another partition's user
+/// makes the message malformed: the delta would lose its place in that user's order.
+pub(super) fn decode(body: &[u8], partition: u16, understands: u64) -> Result<Vec<Delta>, Unread> {
+    let deltas = decode_any(body, understands)?;
     match stranger(&deltas, partition) {
         Some(user) => {
             let partition = user.partition();
-            Err(Malformed::WrongPartition { user, partition })
+            let elsewhere = Malformed::WrongPartition { user, partition };
+            Err(Unread::Malformed(elsewhere.to_string()))
         }
         None => Ok(deltas),
     }
@@ -126,18 +132,25 @@ pub(super) fn stranger(deltas: &[Delta], partition: u16) -> Option<UserId> {
     deltas.iter().map(|delta| &delta.user_id).find(|user| user.partition() != partition).cloned()
 }
 
-/// Decodes a message from any queue.
-pub(super) fn decode_any(body: &[u8]) -> Result<Vec<Delta>, Malformed> {
+/// Decodes a message from any queue, of a version up to `understands`.
+pub(super) fn decode_any(body: &[u8], understands: u64) -> Result<Vec<Delta>, Unread> {
+    parse(body, understands).map_err(|malformed| match unread::unknown(body, understands) {
+        Some(what) => Unread::NotUnderstood(what),
+        None => Unread::Malformed(malformed.to_string()),
+    })
+}
+
+fn parse(body: &[u8], understands: u64) -> Result<Vec<Delta>, Malformed> {
     let message: DeltasMessage<Members<Received>> = serde_json::from_slice(body)?;
-    if message.version != VERSION {
+    if !(MESSAGE_VERSION..=understands).contains(&message.version) {
         return Err(Malformed::Version(message.version));
     }
     message.deltas.iter().map(received).collect()
 }
 
 fn received(members: &Members<Received>) -> Result<Delta, Malformed> {
-    if let Some(name) = members.unknown() {
-        return Err(Malformed::Member(name.to_owned()));
+    if members.unknown().is_some() {
+        return Err(Malformed::Member);
     }
     let actor = members.get("actor").map(|name| Actor::new(&domain::text(name.get()).unwrap_or_default()));
     // An invalid trace does not invalidate the change.
@@ -199,34 +212,61 @@ mod tests {
         fn what_is_encoded_is_decoded(delta in any_delta()) {
             let body = encode(std::slice::from_ref(&delta));
             prop_assert!(body.len() <= max_bytes(&delta) + 32, "{} bytes", body.len());
-            prop_assert_eq!(decode(&body, delta.user_id.partition()).expect("ours"), [delta]);
+            prop_assert_eq!(decode(&body, delta.user_id.partition(), MESSAGE_VERSION).expect("ours"), [delta]);
         }
 
         #[test]
         fn whatever_comes_is_decoded_or_refused(body in prop::collection::vec(any::<u8>(), 0..200)) {
-            prop_assert!(decode(&body, 0).is_err());
+            let refused = decode(&body, 0, MESSAGE_VERSION);
+            prop_assert!(matches!(refused, Err(Unread::Malformed(_))), "{refused:?}");
         }
     }
 
     #[test]
-    fn a_message_that_breaks_a_rule_is_malformed() {
-        let delta = r#"{"request_id":"01890a5d-ac96-774b-bcce-b302099a8057","user_id":"1","action":"add",
-            "point":1,"requested_at":"2026-11-01T00:00:00Z"}"#;
-        let message = format!(r#"{{"version":2,"deltas":[{delta}]}}"#);
+    fn a_message_that_no_worker_can_apply_is_malformed_and_one_that_a_newer_worker_may_apply_is_not() {
+        let delta = concat!(
+            r#"{"request_id":"01890a5d-ac96-774b-bcce-b302099a8057","user_id":"1","action":"add","#,
+            r#""point":1,"requested_at":"2026-11-01T00:00:00Z"}"#
+        );
+        let message = format!(r#"{{"version":2,"deltas":[{delta},{delta}]}}"#);
         let partition = UserId::new("user_id", "1").expect("positive").partition();
-        assert_eq!(decode(message.as_bytes(), partition).expect("ours").len(), 1);
+        let read = |message: &str| decode(message.as_bytes(), partition, MESSAGE_VERSION);
+        assert_eq!(read(&message).expect("ours").len(), 2);
         for (from, to) in [
-            (r#""version":2"#, r#""version":3"#),
+            (r#"{"version":2"#, "0"),
+            (r#""version":2,"#, ""),
+            (r#""version":2"#, r#""version":1"#),
+            (r#""version":2"#, r#""version":0"#),
+            (r#""version":2"#, r#""version":"3""#),
+            (r#""version":2"#, r#""version":3.5"#),
+            (r#""version":2"#, r#""version":2,"deltas":[]"#),
             (r#""user_id":"1""#, r#""user_id":"""#),
             (r#""point":1"#, r#""point":0"#),
             (r#""point":1"#, r#""point":1.5"#),
-            ("add", "set"),
-            (r#""point":1"#, r#""point":1,"more":1"#),
+            (r#""point":1,"#, ""),
+            (r#""add""#, "7"),
             (r#""point":1"#, r#""point":1,"reason":"\u0000""#),
         ] {
-            assert!(decode(message.replace(from, to).as_bytes(), partition).is_err(), "{to}");
+            let refused = read(&message.replacen(from, to, 1));
+            assert!(matches!(refused, Err(Unread::Malformed(_))), "{to}: {refused:?}");
         }
-        let elsewhere = decode(message.as_bytes(), partition + 1).expect_err("not its partition");
-        assert!(matches!(elsewhere, Malformed::WrongPartition { .. }), "{elsewhere}");
+        for (from, to, what) in [
+            (r#""version":2"#, r#""version":3"#, "version 3"),
+            (r#""version":2"#, r#""version":300"#, "version 300"),
+            (message.as_str(), r#"{"version":3}"#, "version 3"),
+            (r#""version":2"#, r#""version":2,"more":{}"#, "member more"),
+            (r#""point":1"#, r#""point":1,"more":1"#, "member more"),
+            (r#""point":1"#, r#""point":0,"more":1"#, "member more"),
+            (r#""add""#, r#""set""#, "action set"),
+            (r#""add","point":1"#, r#""release""#, "action release"),
+        ] {
+            let refused = read(&message.replacen(from, to, 1));
+            assert_eq!(refused.expect_err(to), Unread::NotUnderstood(format!("unknown {what}")));
+        }
+        let newer = message.replace(r#""version":2"#, r#""version":3"#);
+        assert_eq!(decode(newer.as_bytes(), partition, 3).expect("understood").len(), 2);
+        let elsewhere = decode(message.as_bytes(), partition + 1, MESSAGE_VERSION);
+        let why = format!("user 1 belongs to partition {partition}");
+        assert_eq!(elsewhere, Err(Unread::Malformed(why)));
     }
 }

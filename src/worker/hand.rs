@@ -17,8 +17,7 @@ use crate::{
 const RETRY_PAUSE_MIN_MS: u64 = 50;
 const RETRY_PAUSE_MAX_MS: u64 = 1_000;
 
-/// The same for a slow user. They are longer because each attempt delays the partition for as long as a statement may
-/// take.
+/// The same for a slow user: longer, since each attempt delays the partition for as long as a statement may take.
 const SLOW_PAUSE_MIN_MS: u64 = 5_000;
 const SLOW_PAUSE_MAX_MS: u64 = 60_000;
 
@@ -101,6 +100,7 @@ impl Hand {
         results: &[Result<Outcome, ServiceError>],
         now: Instant,
     ) -> Vec<(UserId, Waiting)> {
+        use ServiceError::{NotUnderstood, Overloaded, Unavailable};
         for (taken, result) in taken.into_iter().zip(results) {
             match result {
                 Ok(_) => {
@@ -112,7 +112,7 @@ impl Hand {
                 }
                 Err(ServiceError::Refused(_)) => self.close(taken.place.0, Disposition::DeadLetter),
                 Err(ServiceError::Blocked(obstacle)) => self.wait(taken, obstacle, now),
-                Err(ServiceError::Unavailable(_) | ServiceError::Overloaded) => return Vec::new(),
+                Err(Unavailable(_) | Overloaded | NotUnderstood(_)) => return Vec::new(),
             }
         }
         let free: Vec<UserId> = self

@@ -22,6 +22,7 @@ mod apply;
 mod worker;
 mod dead_letters;
 mod redrive;
+mod newer;
 mod processes;
 mod outages;
 mod backpressure;

@@ -10,7 +10,7 @@ use point_system::{
     cli::{self, AccessArgs, BrokerArgs, DatabaseArgs, HttpArgs, MetricsArgs, NodeArgs, PatienceArgs},
     domain::{Patience, PointService, audit},
     infra::migrate,
-    queue::QueueNames,
+    queue::{MESSAGE_VERSION, QueueNames},
 };
 use tokio::{process::Command, task::JoinHandle};
 use tokio_postgres::Row;
@@ -116,7 +116,7 @@ impl System {
         let (node, stop) = (self.node(), CancellationToken::new());
         let role = {
             let stop = stop.clone();
-            async move { cli::work(&node, stop).await }
+            async move { cli::work(&node, MESSAGE_VERSION, stop).await }
         };
         self.roles.push((stop.clone(), tokio::spawn(role)));
         stop

@@ -6,7 +6,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 use uuid::Uuid;
 
-use crate::queue::DeadLetter;
+use crate::{domain::Delta, queue::DeadLetter};
 
 /// Maximum number of request ids per message in the list for people. `--json` has all of them.
 const IDS_SHOWN: usize = 3;
@@ -60,7 +60,7 @@ pub(super) fn label(name: &LetterName) -> String {
 }
 
 /// Escapes control characters: anybody may have chosen the message id, and it must not control the terminal.
-fn printable(text: &str) -> String {
+pub(super) fn printable(text: &str) -> String {
     text.escape_debug().to_string()
 }
 
@@ -68,19 +68,24 @@ fn printable(text: &str) -> String {
 pub(super) fn line(letter: &DeadLetter) -> String {
     let from = letter.partition.map_or_else(|| "elsewhere".to_owned(), |p| format!("partition {p}"));
     let age = age_s(letter).map_or_else(String::new, |s| format!(", {:#} ago", SignedDuration::from_secs(s)));
+    let holds = contents(&letter.deltas, letter.message_id.as_deref(), letter.body.len());
+    format!("{}  {from}{age}: {}; {holds}", letter.position, printable(&letter.death.to_string()))
+}
+
+/// What a message holds, without its body.
+pub(super) fn contents(deltas: &[Delta], message_id: Option<&str>, bytes: usize) -> String {
     let mut ids: Vec<String> =
-        letter.deltas.iter().take(IDS_SHOWN).map(|delta| delta.request_id.to_string()).collect();
-    let count = letter.deltas.len();
+        deltas.iter().take(IDS_SHOWN).map(|delta| delta.request_id.to_string()).collect();
+    let count = deltas.len();
     if count > IDS_SHOWN {
         ids.push(format!("and {} more", count - IDS_SHOWN));
     }
-    let holds = match (count, &letter.message_id) {
-        (0, None) => format!("{} bytes", letter.body.len()),
-        (0, Some(id)) => format!("{} bytes, message id {}", letter.body.len(), printable(id)),
+    match (count, message_id) {
+        (0, None) => format!("{bytes} bytes"),
+        (0, Some(id)) => format!("{bytes} bytes, message id {}", printable(id)),
         (1, _) => format!("1 delta: {}", ids.join(", ")),
         (_, _) => format!("{count} deltas: {}", ids.join(", ")),
-    };
-    format!("{}  {from}{age}: {}; {holds}", letter.position, printable(&letter.death.to_string()))
+    }
 }
 
 pub(super) fn json_line(letter: &DeadLetter) -> serde_json::Result<String> {

@@ -19,7 +19,8 @@ mod node;
 
 pub use connections::ConnectionMetrics;
 pub use node::{
-    LinkMetrics, NodeMetrics, dead_letters_have, partition_is_silent, queue_has, silence_is_unknown,
+    LinkMetrics, NodeMetrics, dead_letters_have, partition_is_kept, partition_is_silent, queue_has,
+    silence_is_unknown,
 };
 
 /// The media type of [`render`] (Prometheus, Exposition Formats).

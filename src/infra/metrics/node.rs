@@ -77,6 +77,12 @@ static SILENCE: LazyLock<GaugeVec> = LazyLock::new(|| {
     registered(GaugeVec::new(Opts::new(name, help), &["partition"]))
 });
 
+static KEPT: LazyLock<IntGaugeVec> = LazyLock::new(|| {
+    let help = "Whether the next message of a partition waits for a newer worker, because this one does not understand \
+                it: 1 or 0";
+    gauges("point_system_kept_partitions", help, &["partition"])
+});
+
 static DEAD_LETTERS: LazyLock<IntGaugeVec> =
     LazyLock::new(|| gauges("point_system_dead_letter_messages", "Messages in the dead letters", &[]));
 
@@ -208,6 +214,11 @@ pub fn partition_is_silent(partition: u16, seconds: f64) {
 /// Removes the silence of all partitions: no number is better than an old one.
 pub fn silence_is_unknown() {
     SILENCE.reset();
+}
+
+/// Sets whether this worker keeps a partition for a newer one.
+pub fn partition_is_kept(partition: u16, is_kept: bool) {
+    KEPT.with_label_values(&[partition.to_string()]).set(is_kept.into());
 }
 
 /// Sets the number of dead letters, or removes it if the broker did not answer.

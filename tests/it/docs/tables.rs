@@ -58,7 +58,7 @@ fn flags() -> BTreeSet<Row> {
     let (mut roles, mut users) = (Vec::new(), BTreeMap::<[String; 4], Vec<String>>::new());
     collect_roles(&whole, &[], &mut roles);
     for (role, command) in &roles {
-        for flag in command.get_arguments().filter(|arg| arg.get_long().is_some()) {
+        for flag in command.get_arguments().filter(|arg| arg.get_long().is_some() && !arg.is_hide_set()) {
             if !["help", "version"].contains(&flag.get_id().as_str()) {
                 users.entry(description(flag)).or_default().push(role.clone());
             }

@@ -1,0 +1,104 @@
+//! Moves the first message of a partition to the dead letters, for an operator. Must not contain printed text.
+
+use std::time::Duration;
+
+use amqprs::channel::{BasicRejectArguments, ConsumerMessage};
+use tokio::time::timeout;
+
+use super::{
+    death::Death,
+    depth,
+    link::LinkWatch,
+    subscription::{LOWEST_PRIORITY, RPC_TIMEOUT_MS, Subscription},
+    wire::{self, MESSAGE_VERSION},
+};
+use crate::domain::Delta;
+
+/// How long to wait for the first message. A worker that keeps the partition holds it for a moment only.
+const FIRST_TIMEOUT_MS: u64 = 10_000;
+
+/// A message that was moved to the dead letters.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SetAside {
+    /// The id it was published with. For our own messages, this is the id of the first delta.
+    pub message_id: Option<String>,
+    /// Its size.
+    pub bytes: usize,
+    /// Why a worker would not apply it, unless it would.
+    pub death: Option<Death>,
+    /// Its deltas, if it can be read.
+    pub deltas: Vec<Delta>,
+}
+
+/// Why no message is known to be moved.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SetAsideError {
+    /// There is no connection, or it failed. The first message may be moved.
+    #[error("RabbitMQ: {0}")]
+    Unavailable(String),
+    /// Another subscriber is active: its messages are not ours to move.
+    #[error("a worker takes the messages of partition {0}; nothing was set aside")]
+    Taken(u16),
+    /// There is no message.
+    #[error("partition {0} has no messages; nothing was set aside")]
+    Empty(u16),
+}
+
+/// Moves the first message of a partition to the dead letters, whatever it is, unless a worker takes the partition's
+/// messages.
+///
+/// It subscribes as a worker does: RabbitMQ refuses `basic.get` on a queue with a single active consumer, and messages
+/// that are returned keep their order only if one subscriber held all of them.
+///
+/// # Errors
+/// [`SetAsideError`] if no message is known to be moved.
+pub async fn set_aside(link: &mut LinkWatch, partition: u16) -> Result<SetAside, SetAsideError> {
+    let opening = Subscription::open(link, partition, LOWEST_PRIORITY);
+    let mut subscription = opening.await.map_err(SetAsideError::Unavailable)?;
+    let limit = Duration::from_millis(FIRST_TIMEOUT_MS);
+    let moved = match timeout(limit, subscription.messages.recv()).await {
+        Ok(Some(message)) => Some(reject(&subscription, message, partition).await),
+        Ok(None) => Some(Err(lost())),
+        Err(_) => None,
+    };
+    // The broker has read the reject by then, and may let another subscriber be active.
+    subscription.close().await.map_err(SetAsideError::Unavailable)?;
+    match moved {
+        Some(moved) => moved,
+        None => Err(obstacle(link, partition).await),
+    }
+}
+
+async fn reject(
+    subscription: &Subscription,
+    message: ConsumerMessage,
+    partition: u16,
+) -> Result<SetAside, SetAsideError> {
+    let tag = message.deliver.ok_or_else(lost)?.delivery_tag();
+    let body = message.content.unwrap_or_default();
+    let (death, deltas) = match wire::decode_any(&body, MESSAGE_VERSION) {
+        Err(unread) => (Some(unread.into()), Vec::new()),
+        Ok(deltas) => (wire::stranger(&deltas, partition).map(Death::Misplaced), deltas),
+    };
+    let message_id = message.basic_properties.and_then(|properties| properties.message_id().cloned());
+    let rejecting = subscription.channel.channel.basic_reject(BasicRejectArguments::new(tag, false));
+    match timeout(Duration::from_millis(RPC_TIMEOUT_MS), rejecting).await {
+        Ok(Ok(())) => Ok(SetAside { message_id, bytes: body.len(), death, deltas }),
+        Ok(Err(error)) => Err(SetAsideError::Unavailable(error.to_string())),
+        Err(_) => Err(SetAsideError::Unavailable(format!("no reject within {RPC_TIMEOUT_MS} ms"))),
+    }
+}
+
+fn lost() -> SetAsideError {
+    SetAsideError::Unavailable("the subscription has ended".to_owned())
+}
+
+/// Why no message came.
+async fn obstacle(link: &LinkWatch, partition: u16) -> SetAsideError {
+    match depth::ask(link, link.names.partition(partition), None).await.1 {
+        Ok((_, (_, 1..))) => SetAsideError::Taken(partition),
+        Ok((_, (0, 0))) => SetAsideError::Empty(partition),
+        Ok(_) => SetAsideError::Unavailable("the queue does not deliver its messages".to_owned()),
+        Err(error) => SetAsideError::Unavailable(error),
+    }
+}

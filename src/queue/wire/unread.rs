@@ -1,0 +1,57 @@
+//! Tells a message that a newer version wrote from one that is malformed. Must not contain a list of what is known.
+
+use serde_json::value::RawValue;
+
+use super::{MESSAGE_VERSION, Received};
+use crate::domain::{Action, Members, Object, text};
+
+/// The most characters of an unknown name that are shown.
+const NAME_MAX_CHARS: usize = 64;
+
+/// Why a message can't be read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::queue) enum Unread {
+    /// No version can apply it, for this reason.
+    Malformed(String),
+    /// A newer version may apply it: it has something that this version does not know.
+    NotUnderstood(String),
+}
+
+/// A message as a whole.
+struct Envelope;
+
+impl Object for Envelope {
+    const MEMBERS: &'static [&'static str] = &["version", "deltas"];
+}
+
+/// What a message has that is not known to a worker that understands versions up to `understands`: its version, an
+/// action or a member. Returns `None` if everything is known, or if it is not a message of ours.
+///
+/// It reads a message that was refused once more, so that reading one that is understood takes no longer.
+pub(super) fn unknown(body: &[u8], understands: u64) -> Option<String> {
+    let message = Members::<Envelope>::read(body).ok()?;
+    let version: u64 = serde_json::from_str(message.get("version")?.get()).ok()?;
+    if version > understands {
+        return Some(format!("unknown version {version}"));
+    }
+    if version < MESSAGE_VERSION {
+        return None;
+    }
+    message.unknown().map(member).or_else(|| {
+        let deltas: Vec<Members<Received>> = serde_json::from_str(message.get("deltas")?.get()).ok()?;
+        deltas.iter().find_map(|delta| delta.unknown().map(member).or_else(|| action(delta.get("action")?)))
+    })
+}
+
+fn member(name: &str) -> String {
+    format!("unknown member {}", shown(name))
+}
+
+fn action(json: &RawValue) -> Option<String> {
+    let name = text(json.get())?;
+    Action::new(&name).is_err().then(|| format!("unknown action {}", shown(&name)))
+}
+
+fn shown(name: &str) -> String {
+    name.escape_debug().take(NAME_MAX_CHARS).collect()
+}

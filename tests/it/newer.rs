@@ -1,0 +1,226 @@
+//! Messages that a worker does not understand: they wait, in order, for a worker that does, or until an operator sets
+//! them aside.
+
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::{
+    dead_letters::{dead_letters, declared, has_dead, list},
+    http::refused,
+    support::{
+        client::{Client, Promises, answer},
+        process::Process,
+        queues::{Queues, message, partition},
+        system::{System, eventually},
+    },
+};
+
+/// Longer than a partition may be silent, which is 30 s.
+const LONG: Duration = Duration::from_secs(40);
+
+/// The messages behind the one that is not understood.
+const BEHIND: usize = 20;
+
+fn id(number: usize) -> String {
+    format!("01890a5d-ac96-774b-bcce-{number:012}")
+}
+
+/// Starts a worker that understands messages up to a version.
+fn worker(system: &System, understands: &str) -> Process {
+    system.process("work", &["--understands", understands, "--metrics-listen", "127.0.0.1:0"])
+}
+
+async fn readiness(worker: &Process) -> Value {
+    let address = worker.says("operations listen at ").await;
+    answer(Client::new(&format!("http://{address}")).get("/readyz")).await.1
+}
+
+/// Waits until a worker says that it keeps these partitions, in the probe and in the metrics.
+async fn keeps(worker: &Process, partitions: &[u16]) {
+    let what = format!("{partitions:?} wait for a newer worker");
+    eventually(&what, async || readiness(worker).await["kept_partitions"] == json!(partitions)).await;
+    assert_eq!(readiness(worker).await["state"], "degraded");
+    let metrics = worker.metrics().await;
+    for partition in partitions {
+        let series = format!("point_system_kept_partitions{{partition=\"{partition}\"}} 1\n");
+        assert!(metrics.contains(&series), "{metrics}");
+    }
+    assert_eq!(metrics.matches("point_system_kept_partitions{").count(), 4);
+}
+
+/// Publishes messages to the queue of a user, and waits until the broker has them.
+async fn publish(queues: &Queues, user: i64, bodies: &[String]) {
+    let before = queues.waiting().await as usize;
+    for body in bodies {
+        queues.publish(partition(user), body).await;
+    }
+    let all = before + bodies.len();
+    eventually("the messages are queued", async || queues.waiting().await as usize == all).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_of_a_newer_version_waits_for_a_worker_that_understands_it() {
+    let mut system = System::new().await;
+    let client = system.serve();
+    let queues = declared(&system).await;
+    let mut promises = vec![client.queue("add", 7, 1).await];
+    let newer = message(&id(0), 7, 2).replace("\"version\":2", "\"version\":3");
+    publish(&queues, 7, &[newer]).await;
+    promises.push(id(0));
+    for point in 3..8 {
+        promises.push(client.queue("add", 7, point).await);
+    }
+    let neighbour = (1..100).find(|user| partition(*user) != partition(7)).expect("another");
+    let neighbours = vec![client.queue("add", neighbour, 1).await];
+
+    let old = worker(&system, "2");
+    old.says("waits for a newer worker: unknown version 3").await;
+    keeps(&old, &[partition(7)]).await;
+    let (before, all) = (Promises::from([(7, vec![promises[0].clone()])]), Promises::from([(7, promises)]));
+    let [before, all] = [before, all].map(|mut ledger| {
+        ledger.insert(neighbour, neighbours.clone());
+        ledger
+    });
+    let connections = "point_system_rabbitmq_connections_total{role=\"work\"} 1\n";
+    let (began, address) = (Instant::now(), old.says("operations listen at ").await);
+    let operations = Client::new(&format!("http://{address}"));
+    eventually("it has waited for long", async || {
+        assert_eq!((system.ledger().await, queues.dead().await), (before.clone(), 0));
+        for node in [&operations, &client] {
+            let state = answer(node.get("/readyz")).await.1;
+            assert!(state.get("silent_partitions").is_none(), "{state}");
+        }
+        began.elapsed() > LONG
+    })
+    .await;
+    assert!(old.printed().matches("looking again in").count() > 2, "{}", old.printed());
+    assert!(old.metrics().await.contains(connections), "it has reconnected");
+
+    let new = worker(&system, "3");
+    eventually("all is applied in order", async || system.ledger().await == all).await;
+    eventually("the old worker has nothing to say", async || readiness(&old).await["state"] == "ready").await;
+    assert!(!old.metrics().await.contains("point_system_kept_partitions{partition=\"0\"} 1"));
+    assert!(new.end("-TERM").await.success());
+    client.queue("add", 7, 9).await;
+    old.says("the next message is understood again").await;
+    system.drain(9).await;
+    assert!(old.metrics().await.contains(connections), "it has reconnected");
+    assert_eq!(queues.dead().await, 0);
+    assert!(old.end("-TERM").await.success());
+    system.finish().await;
+}
+
+/// A message of two changes, of which the second is not understood: `from` is replaced by `to`. Other messages are
+/// before and behind it.
+fn around(user: i64, from: &str, to: &str) -> Vec<String> {
+    let change = |number| message(&id(number), user, 1);
+    let [known, unknown]: [Value; 2] =
+        [change(1), change(2).replace(from, to)].map(|message| serde_json::from_str(&message).expect("JSON"));
+    let both = json!({"version": 2, "deltas": [known["deltas"][0], unknown["deltas"][0]]}).to_string();
+    [change(0), both].into_iter().chain((3..3 + BEHIND).map(change)).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_that_is_not_understood_is_not_applied_in_part_and_blocks_its_partition_until_it_is_set_aside()
+ {
+    let system = System::new().await;
+    let queues = declared(&system).await;
+    let users = [0, 1].map(|wanted| (1..100).find(|user| partition(*user) == wanted).expect("a user"));
+    publish(&queues, users[0], &around(users[0], "\"add\"", "\"hold\"")).await;
+    publish(&queues, users[1], &around(users[1], "\"point\":", "\"until\":1,\"point\":")).await;
+    let worker = worker(&system, "2");
+    keeps(&worker, &[0, 1]).await;
+    let ledger = |numbers: Vec<usize>| -> Promises {
+        users.map(|user| (user, numbers.iter().copied().map(id).collect())).into()
+    };
+    assert_eq!(system.ledger().await, ledger(vec![0]));
+    assert_eq!(queues.dead().await, 0);
+
+    for (partition, what) in [("0", "unknown action hold"), ("1", "unknown member until")] {
+        let (status, printed) = dead_letters(&system, &["set-aside", partition]).await;
+        let expected = format!("set aside from partition {partition}: of a newer version: {what}; ");
+        assert!(status.success() && printed.contains(&expected), "{printed}");
+        assert!(!printed.contains("requested_at"), "a body is shown: {printed}");
+    }
+    eventually("the messages behind are applied", async || {
+        system.ledger().await == ledger([0].into_iter().chain(3..3 + BEHIND).collect())
+    })
+    .await;
+    eventually("all is well", async || readiness(&worker).await["state"] == "ready").await;
+
+    has_dead(&queues, 2).await;
+    let mut reasons: Vec<Value> =
+        list(&system).await.iter().map(|letter| json!([letter["reason"], letter["redrivable"]])).collect();
+    reasons.sort_by_key(Value::to_string);
+    assert_eq!(
+        reasons,
+        [
+            json!(["of a newer version: unknown action hold", false]),
+            json!(["of a newer version: unknown member until", false])
+        ]
+    );
+    let (status, printed) = dead_letters(&system, &["redrive", "--all"]).await;
+    assert_eq!(status.code(), Some(1), "{printed}");
+    assert!(printed.contains("2 dead letters are of a newer version"), "{printed}");
+    assert!(!printed.contains("drop"), "{printed}");
+    has_dead(&queues, 2).await;
+    assert!(worker.end("-TERM").await.success());
+    system.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_the_first_message_of_a_partition_that_no_worker_takes_is_set_aside() {
+    let mut system = System::new().await;
+    let client = system.serve();
+    let queues = declared(&system).await;
+    let partition = partition(7).to_string();
+    let worker = system.process("work", &[]);
+    client.queue("add", 7, 1).await;
+    system.drain(1).await;
+    let set_aside = async |partition: &str| dead_letters(&system, &["set-aside", partition]).await;
+    let (status, printed) = set_aside(&partition).await;
+    assert_eq!(status.code(), Some(1), "{printed}");
+    assert!(printed.contains("a worker takes the messages"), "{printed}");
+    assert!(worker.end("-TERM").await.success());
+    let (status, printed) = set_aside(&partition).await;
+    assert_eq!(status.code(), Some(1), "{printed}");
+    assert!(printed.contains("has no messages; nothing was set aside"), "{printed}");
+    assert_eq!(set_aside("4").await.0.code(), Some(2), "there is no such partition");
+
+    let first = client.queue("add", 7, 2).await;
+    let second = client.queue("add", 7, 3).await;
+    let (status, printed) = set_aside(&partition).await;
+    let expected = format!("set aside from partition {partition}: 1 delta: {first}");
+    assert!(status.success() && printed.contains(&expected), "{printed}");
+    has_dead(&queues, 1).await;
+    system.work();
+    system.drain(2).await;
+    let (status, printed) = dead_letters(&system, &["redrive", "--all"]).await;
+    assert!(status.success() && printed.contains("1 redriven, 0 left"), "{printed}");
+    system.drain(3).await;
+    assert_eq!(system.ledger().await[&7][1..], [second, first]);
+    system.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_user_whose_row_a_newer_version_wrote_waits_for_a_worker_that_understands_it() {
+    let mut system = System::new().await;
+    let client = system.serve();
+    let queues = declared(&system).await;
+    let mut promises = vec![client.queue("add", 7, 1).await];
+    system.execute("insert into user_point (user_id, format) values ('7', 1)").await;
+    let worker = worker(&system, "2");
+    worker.says("waits for a newer worker: the user's row has format 1").await;
+    keeps(&worker, &[partition(7)]).await;
+    let waited = client.change("add", 7, 5).header("Prefer", "wait");
+    refused(waited, 503, "newer-version", None).await;
+    promises.push(client.queue("add", 7, 2).await);
+    assert_eq!(system.count("select count(*) from log").await, 0, "nothing is decided");
+    system.execute("update user_point set format = 0 where user_id = '7'").await;
+    system.drain(2).await;
+    assert_eq!(system.ledger().await, Promises::from([(7, promises)]));
+    assert_eq!(queues.dead().await, 0);
+    assert!(worker.end("-TERM").await.success());
+    system.finish().await;
+}
