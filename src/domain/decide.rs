@@ -89,16 +89,8 @@ mod tests {
         let point = prop_oneof![1..3i64, 1..100i64, POINTS_MAX - 50..=POINTS_MAX];
         (1..4i64, 0..40u128, any::<bool>(), point).prop_map(|(user, request, add, point)| {
             let point = Points::new(point).expect("in range");
-            Delta {
-                request_id: Uuid::from_u128(request).into(),
-                user_id: UserId::new("user_id", &user.to_string()).expect("digits"),
-                change: if add { Change::Add(point) } else { Change::Subtract(point) },
-                actor: None,
-                reason: None,
-                metadata: None,
-                requested_at: Timestamp::UNIX_EPOCH,
-                traceparent: None,
-            }
+            let change = if add { Change::Add(point) } else { Change::Subtract(point) };
+            Delta { request_id: Uuid::from_u128(request).into(), ..Delta::of(&user.to_string(), change) }
         })
     }
 

@@ -171,6 +171,21 @@ pub struct Delta {
 }
 
 impl Delta {
+    /// A change of a user, with a random id and nothing else, for tests.
+    #[cfg(test)]
+    pub(crate) fn of(user_id: &str, change: Change) -> Self {
+        Self {
+            request_id: RequestId::random(),
+            user_id: UserId::new("user_id", user_id).expect("valid"),
+            change,
+            actor: None,
+            reason: None,
+            metadata: None,
+            requested_at: Timestamp::UNIX_EPOCH,
+            traceparent: None,
+        }
+    }
+
     /// Returns whether the entry is of this change, and not of another with the same request id.
     #[must_use]
     pub fn is_of(&self, entry: &Entry) -> bool {
@@ -198,35 +213,22 @@ mod tests {
 
     use super::*;
 
-    fn delta(user_id: &str, change: Change) -> Delta {
-        Delta {
-            request_id: RequestId::random(),
-            user_id: UserId::new("user_id", user_id).expect("valid"),
-            change,
-            actor: None,
-            reason: None,
-            metadata: None,
-            requested_at: Timestamp::UNIX_EPOCH,
-            traceparent: None,
-        }
-    }
-
     #[test]
     fn a_fingerprint_tells_what_decides_the_effect() {
         let point = |point| Points::new(point).expect("in range");
-        let first = delta("1", Change::Add(point(256)));
+        let first = Delta::of("1", Change::Add(point(256)));
         let same = Delta {
             actor: Some(Actor::new("shop").expect("valid")),
             reason: Some(Reason::new("again".to_owned()).expect("valid")),
             metadata: Some(Metadata::new(r#"{"a":1}"#.to_owned()).expect("valid")),
-            ..delta("1", Change::Add(point(256)))
+            ..Delta::of("1", Change::Add(point(256)))
         };
         assert_eq!(first.fingerprint(), same.fingerprint());
         for other in [
-            delta("2", Change::Add(point(256))),
-            delta("1", Change::Subtract(point(256))),
-            delta("1", Change::Add(point(257))),
-            delta("1", Change::Add(point(1))),
+            Delta::of("2", Change::Add(point(256))),
+            Delta::of("1", Change::Subtract(point(256))),
+            Delta::of("1", Change::Add(point(257))),
+            Delta::of("1", Change::Add(point(1))),
         ] {
             assert_ne!(first.fingerprint(), other.fingerprint(), "{other:?}");
         }

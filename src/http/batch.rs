@@ -1,35 +1,22 @@
 //! The handler of batches, and the bodies that it reads and writes. Must not contain rules of the ledger.
 
-use std::{
-    borrow::Cow,
-    collections::{HashMap, HashSet},
-    sync::Arc,
-};
+use std::{borrow::Cow, sync::Arc};
 
 use actix_web::{HttpRequest, HttpResponse, web};
-use jiff::Timestamp;
 use serde::Serialize;
-use serde_json::value::RawValue;
 use utoipa::{
     PartialSchema, ToSchema,
     openapi::{RefOr, Schema},
 };
 use uuid::Uuid;
 
-use super::{
-    Api, admission,
-    error::ApiError,
-    examples, openapi, parameters,
-    points::{IDEMPOTENCY_KEY, header_text, now, read},
-    schema, traffic,
-};
+use super::{Api, error::ApiError, examples, openapi, parameters, points::read, schema};
 use crate::{
-    domain::{
-        self, Actor, Change, Delta, Entry, IdempotencyKey, Invalid, Members, Object, RequestId, Status,
-        TraceParent, UserId,
-    },
+    domain::{Delta, Entry, Object, Status},
     queue::{PARTITION_CAPACITY, PublishError},
 };
+
+mod parse;
 
 /// The longest body.
 const BODY_MAX_BYTES: usize = 1024 * 1024;
@@ -142,7 +129,7 @@ pub(super) async fn batch(
     api: web::Data<Api>,
 ) -> Result<HttpResponse, ApiError> {
     let body = read(&request, body, BODY_MAX_BYTES).await?;
-    let operations = parse(&body, &request)?;
+    let operations = parse::parse(&body, &request)?;
     let known = known(&api, &operations).await?;
     let ids: Vec<Uuid> = operations.iter().map(|operation| operation.delta.request_id.get()).collect();
     let fresh = operations.into_iter().zip(&known).filter(|(_, known)| known.is_none());
@@ -172,7 +159,7 @@ pub(super) async fn batch(
 }
 
 /// The entries of the operations whose keys are known. A known key of another change fails the whole batch.
-async fn known(api: &Api, operations: &[Operation]) -> Result<Vec<Option<Arc<Entry>>>, ApiError> {
+async fn known(api: &Api, operations: &[parse::Operation]) -> Result<Vec<Option<Arc<Entry>>>, ApiError> {
     let keyed = operations.iter().filter(|operation| operation.is_keyed).map(|operation| &operation.delta);
     let keyed: Vec<&Delta> = keyed.collect();
     let mut found = api.service.recall(&keyed).await.into_iter();
@@ -189,114 +176,4 @@ async fn known(api: &Api, operations: &[Operation]) -> Result<Vec<Option<Arc<Ent
     });
     let reused: Vec<Fault> = reused.collect();
     if reused.is_empty() { Ok(known) } else { Err(ApiError::KeysReused(reused)) }
-}
-
-/// An operation that was read.
-struct Operation {
-    delta: Delta,
-    /// Whether the client can send it again.
-    is_keyed: bool,
-}
-
-/// Returns the operations of a batch, or every fault in it.
-fn parse(body: &[u8], request: &HttpRequest) -> Result<Vec<Operation>, ApiError> {
-    let members = Members::<BatchRequest>::read(body)?;
-    if let Some(name) = members.unknown() {
-        return Err(ApiError::invalid(name, "is not a field of a batch, which takes operations"));
-    }
-    let batch_key = header_text(request, IDEMPOTENCY_KEY)?.map(IdempotencyKey::new).transpose()?;
-    let operations =
-        members.get("operations").ok_or_else(|| ApiError::invalid("operations", "is required"))?;
-    let rule =
-        || ApiError::invalid("operations", format!("must be an array of 1 to {OPERATIONS_MAX} elements"));
-    let operations: Vec<&RawValue> = serde_json::from_str(operations.get()).map_err(|_| rule())?;
-    if operations.is_empty() || operations.len() > OPERATIONS_MAX {
-        return Err(rule());
-    }
-    let (actor, trace, requested_at) = (admission::actor(request), traffic::trace(request), now());
-    let mut batch = Batch { actor, trace, requested_at, key: batch_key, of_users: HashMap::new() };
-    let (mut faults, mut ids) = (Vec::new(), HashSet::new());
-    let mut parsed = Vec::with_capacity(operations.len());
-    for (index, operation) in operations.iter().enumerate() {
-        let mut judge = Judge { index, faults: Vec::new() };
-        if let Some(operation) = judge.operation(&mut batch, operation) {
-            if !ids.insert((operation.delta.user_id.clone(), operation.delta.request_id)) {
-                judge.fault("/key", "is the key of an earlier operation for this user");
-            }
-            parsed.push(operation);
-        }
-        faults.extend(judge.faults);
-    }
-    if faults.is_empty() { Ok(parsed) } else { Err(ApiError::InvalidOperations(faults)) }
-}
-
-/// What the operations of a batch share.
-struct Batch<'a> {
-    actor: Option<Actor>,
-    trace: Option<TraceParent>,
-    requested_at: Timestamp,
-    key: Option<IdempotencyKey<'a>>,
-    /// The number of operations so far of each user.
-    of_users: HashMap<UserId, usize>,
-}
-
-impl Batch<'_> {
-    fn request_id(&mut self, user_id: &UserId, key: Option<IdempotencyKey>) -> RequestId {
-        let nth = self.of_users.entry(user_id.clone()).or_default();
-        *nth += 1;
-        match (key, &self.key) {
-            (Some(key), _) => RequestId::from_key(self.actor.as_ref(), user_id, &key),
-            (None, Some(key)) => RequestId::from_batch_key(self.actor.as_ref(), user_id, key, *nth - 1),
-            (None, None) => RequestId::random(),
-        }
-    }
-}
-
-/// Reads one operation and notes its faults.
-struct Judge {
-    index: usize,
-    faults: Vec<Fault>,
-}
-
-impl Judge {
-    fn operation(&mut self, batch: &mut Batch, operation: &RawValue) -> Option<Operation> {
-        let members = Members::<OperationRequest>::read(operation.get().as_bytes());
-        let members = members.map_err(|why| self.fault("", &format!("is not valid: {why}"))).ok()?;
-        if let Some(name) = members.unknown() {
-            let pointer = format!("/{}", name.replace('~', "~0").replace('/', "~1"));
-            let known = OperationRequest::MEMBERS.join(", ");
-            self.fault(&pointer, &format!("is not a field of an operation, which takes {known}"));
-        }
-        let action = self.note(members.required("action"));
-        let user_id: Option<UserId> = self.note(members.required("user_id"));
-        let point = self.note(members.required("point"));
-        let reason = self.note(members.optional("reason")).flatten();
-        let metadata = self.note(members.optional("metadata")).flatten();
-        let key = members.get("key").map(|key| domain::text(key.get()).unwrap_or_default());
-        let key = key.as_deref().map(IdempotencyKey::new).transpose();
-        let key = key.map_err(|invalid| self.fault("/key", &invalid.rule)).ok().flatten();
-        let (action, user_id, point) = (action?, user_id?, point?);
-        let is_keyed = key.is_some() || batch.key.is_some();
-        let delta = Delta {
-            request_id: batch.request_id(&user_id, key),
-            user_id,
-            change: Change::new(action, point),
-            actor: batch.actor.clone(),
-            reason,
-            metadata,
-            requested_at: batch.requested_at,
-            traceparent: batch.trace.clone(),
-        };
-        Some(Operation { delta, is_keyed })
-    }
-
-    fn note<T>(&mut self, parsed: Result<T, Invalid>) -> Option<T> {
-        parsed.map_err(|invalid| self.fault(&format!("/{}", invalid.field), &invalid.rule)).ok()
-    }
-
-    /// `pointer` is relative to the operation.
-    fn fault(&mut self, pointer: &str, detail: &str) {
-        let pointer = format!("/operations/{}{pointer}", self.index);
-        self.faults.push(Fault { pointer, detail: detail.to_owned() });
-    }
 }

@@ -217,16 +217,7 @@ mod tests {
     use crate::domain::{Change, Entry, Points, RequestId};
 
     fn delta(user: i64) -> Delta {
-        Delta {
-            request_id: RequestId::random(),
-            user_id: UserId::new("user_id", &user.to_string()).expect("digits"),
-            change: Change::Add(Points::new(1).expect("in range")),
-            actor: None,
-            reason: None,
-            metadata: None,
-            requested_at: Timestamp::UNIX_EPOCH,
-            traceparent: None,
-        }
+        Delta::of(&user.to_string(), Change::Add(Points::new(1).expect("in range")))
     }
 
     fn applied(delta: &Delta) -> Outcome {

@@ -71,8 +71,8 @@ static PUBLISHED: LazyLock<IntCounterVec> = LazyLock::new(|| {
 });
 
 static SETTLED: LazyLock<IntCounterVec> = LazyLock::new(|| {
-    let help = "Changes decided: applied, rejected, duplicate (in the log already) or conflict (not applied: another \
-                change in the log has their request id)";
+    let help = "Changes decided: applied, rejected, duplicate (in the log already) or conflict (rejected as \
+                `key_reused`: another change in the log has their request id)";
     counters("point_system_settled_deltas_total", help, &["outcome"])
 });
 
