@@ -25,7 +25,7 @@ impl Load {
         usize::try_from(self.users * self.changes_per_user).expect("a positive number")
     }
 
-    /// Each connection has its own users, adds and subtracts for them in turn, and records every 202. It retries after
+    /// Each connection has its own users, adds and subtracts for them in turn, and records every promise. It retries after
     /// a 503 with the same key, as a client should.
     pub async fn run(self, client: &Client) -> Promises {
         self.run_until(client, &CancellationToken::new()).await
@@ -54,7 +54,9 @@ impl Load {
                     tries.tick().await;
                     answered = answer(request()).await;
                 }
-                assert_eq!(answered.0, StatusCode::ACCEPTED, "{}", answered.1);
+                // An earlier attempt that ended in a 503 may be decided by now.
+                let promised = [StatusCode::ACCEPTED, StatusCode::OK, StatusCode::CONFLICT];
+                assert!(promised.contains(&answered.0), "{}", answered.1);
                 promises.entry(user).or_default().push(text(&answered.1["request_id"]));
             }
         }

@@ -199,7 +199,7 @@ async fn a_lock_that_is_held_for_long_delays_its_users_only() {
     let mut session = rig.system.pool.get().await.expect("a connection");
     let transaction = session.transaction().await.expect("begun");
     let lock = "select from user_point where user_id in ('1', $1) order by user_id for update";
-    assert_eq!(transaction.execute(lock, &[&PROBE]).await.expect("locked"), 2);
+    assert_eq!(transaction.execute(lock, &[&PROBE.to_string()]).await.expect("locked"), 2);
     let waited = timed(rig.client.change("add", PROBE, 1).header("Prefer", "wait")).await;
     eprintln!("a change behind a lock got {} after {:?}", waited.0, waited.1);
     assert_eq!(waited.0, 503);
