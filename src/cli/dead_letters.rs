@@ -4,7 +4,7 @@
 use std::{
     io::{self, IsTerminal, Write},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, bail};
@@ -12,8 +12,15 @@ use clap::{Args, Subcommand};
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
-use super::{BrokerArgs, args::parse_time, start::gave_up};
-use crate::queue::{DeadLetter, DeadLetters, Link};
+use super::{
+    BrokerArgs, DatabaseArgs,
+    args::parse_time,
+    start::{connected, installed},
+};
+use crate::{
+    infra::postgres,
+    queue::{DeadLetter, DeadLetters, Link},
+};
 use letter::{LetterName, json_line, label, line};
 
 mod letter;
@@ -23,7 +30,7 @@ mod letter;
 pub enum DeadLettersRole {
     /// List them, oldest first, with the reason for each. Changes nothing.
     List {
-        /// The broker and its limit.
+        /// The servers and their limit.
         #[command(flatten)]
         queue: DeadLettersArgs,
         /// Print one JSON object per line.
@@ -32,7 +39,7 @@ pub enum DeadLettersRole {
     },
     /// Print the body of a message to standard output, and what is known about it to standard error.
     Show {
-        /// The broker and its limit.
+        /// The servers and their limit.
         #[command(flatten)]
         queue: DeadLettersArgs,
         /// Its number in the current list, or its message id.
@@ -41,7 +48,7 @@ pub enum DeadLettersRole {
     /// Put each change back into the queue of its user's partition. Changes that have already been applied have no
     /// effect; messages that can't be read stay. Exits with 1 if a message stays or was not found.
     Redrive {
-        /// The broker and its limit.
+        /// The servers and their limit.
         #[command(flatten)]
         queue: DeadLettersArgs,
         /// The messages.
@@ -50,7 +57,7 @@ pub enum DeadLettersRole {
     },
     /// Remove messages for good. Exits with 1 if a message was not found.
     Drop {
-        /// The broker and its limit.
+        /// The servers and their limit.
         #[command(flatten)]
         queue: DeadLettersArgs,
         /// The messages.
@@ -62,13 +69,16 @@ pub enum DeadLettersRole {
     },
 }
 
-/// The broker of the dead letters, and how long to wait for it.
+/// The broker of the dead letters, the database that names the installation, and how long to wait for both.
 #[derive(Args, Debug)]
 pub struct DeadLettersArgs {
+    /// The database.
+    #[command(flatten)]
+    pub database: DatabaseArgs,
     /// The broker.
     #[command(flatten)]
     pub broker: BrokerArgs,
-    /// How long to wait at startup until RabbitMQ is ready.
+    /// How long to wait at startup until PostgreSQL, its migrations and RabbitMQ are ready.
     #[arg(long, env = "POINT_SYSTEM_STARTUP_TIMEOUT", default_value = "60s", value_name = "TIME",
           value_parser = parse_time)]
     pub startup_timeout: Duration,
@@ -118,12 +128,14 @@ async fn opened(
     args: &DeadLettersArgs,
     work: impl AsyncFnOnce(&mut DeadLetters) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
-    let limit = args.startup_timeout;
-    let link = Link::start(args.broker.url.clone(), args.broker.names.clone(), "dead-letters");
+    let (limit, began) = (args.startup_timeout, Instant::now());
+    let pool = postgres::reading_pool(&args.database.url, 1)?;
+    let installation = installed(&pool, &args.database, limit).await?;
+    pool.close();
+    let link = Link::start(args.broker.url.clone(), args.broker.names(&installation), "dead-letters");
     let result = async {
-        let mut watch = link.watch();
-        watch.ready(limit).await.map_err(anyhow::Error::msg).with_context(|| gave_up(limit))?;
-        let mut letters = DeadLetters::open(&watch).await?;
+        connected(&link, limit, began).await?;
+        let mut letters = DeadLetters::open(&link.watch()).await?;
         let worked = work(&mut letters).await;
         let closed = letters.close().await;
         worked.and(closed.map_err(Into::into))

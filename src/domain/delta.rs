@@ -7,12 +7,7 @@ use strum::{EnumIter, EnumString, IntoStaticStr};
 use uuid::Uuid;
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::trace::TraceParent;
-
-/// The number of partitions, which is also the most transactions that all workers run at once. It is fixed for the life of an
-/// installation: a user's deltas keep their order because the user never changes partition. With few partitions, a
-/// message carries many deltas, and each delta costs the broker little (docs/performance.md).
-pub const PARTITIONS: u16 = 4;
+use super::{Partitions, trace::TraceParent};
 
 /// The largest number of points in a delta or a balance: 2^53 − 1, the largest whole number that every JSON client reads
 /// exactly (RFC 8259 §6).
@@ -60,12 +55,11 @@ impl UserId {
         self.0
     }
 
-    /// The partition of this user, from 0 to [`PARTITIONS`] − 1: XXH3 of the id's 8 little-endian bytes. It is the same on
-    /// every machine and in every version.
+    /// The partition of this user, by XXH3 of the id's 8 little-endian bytes. It is the same on every machine and in every
+    /// version.
     #[must_use]
-    pub fn partition(self) -> u16 {
-        let [low, high, ..] = (xxh3_64(&self.0.to_le_bytes()) % u64::from(PARTITIONS)).to_le_bytes();
-        u16::from_le_bytes([low, high])
+    pub fn partition(self, partitions: Partitions) -> u16 {
+        partitions.of_hash(xxh3_64(&self.0.to_le_bytes()))
     }
 }
 
@@ -257,9 +251,12 @@ mod tests {
 
     #[test]
     fn a_users_partition_never_changes() {
-        let partitions: Vec<u16> =
-            (1..=8).map(|id| UserId::new("user_id", id).expect("valid").partition()).collect();
-        assert_eq!(partitions, [2, 3, 1, 0, 0, 3, 3, 2], "these eight are written in queues on real disks");
+        let partitions = |of: Partitions| -> Vec<u16> {
+            (1..=8).map(|id| UserId::new("user_id", id).expect("valid").partition(of)).collect()
+        };
+        let four = partitions(Partitions::DEFAULT);
+        assert_eq!(four, [2, 3, 1, 0, 0, 3, 3, 2], "these eight are written in queues on real disks");
+        assert!(partitions(Partitions::MAX).iter().any(|partition| *partition > 31));
     }
 
     #[test]

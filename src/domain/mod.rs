@@ -2,6 +2,7 @@
 
 mod number;
 mod trace;
+mod partitions;
 mod delta;
 mod entry;
 mod decide;
@@ -12,16 +13,19 @@ mod error;
 mod read;
 mod store;
 mod audit;
+mod installation;
 
 pub use audit::{AuditError, AuditLimits, AuditReport, Finding, audit, audit_within};
 pub use delta::{
-    Action, Delta, IdempotencyKey, Invalid, KEY_MAX_BYTES, PARTITIONS, POINTS_MAX, Points, REASON_MAX_CHARS,
-    Reason, RequestId, UserId,
+    Action, Delta, IdempotencyKey, Invalid, KEY_MAX_BYTES, POINTS_MAX, Points, REASON_MAX_CHARS, Reason,
+    RequestId, UserId,
 };
 pub use entry::{Balance, Entry, Outcome, Rejection, Status};
 pub use error::{Obstacle, ServiceError};
+pub use installation::{Installation, InstallationError, InstallationId};
 pub use number::whole_number;
+pub use partitions::Partitions;
 pub use patience::Patience;
 pub use read::{HistoryQuery, PAGE_MAX, Page};
-pub use service::{APPLY_BATCH_MAX, PointService};
+pub use service::{APART_MAX, APPLY_BATCH_MAX, ApartTurn, PointService};
 pub use trace::TraceParent;

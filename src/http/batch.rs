@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     domain::{Action, Delta, IdempotencyKey, Invalid, Points, Reason, RequestId, UserId, whole_number},
-    queue::{PARTITION_CAPACITY, PublishError},
+    queue::{PARTITION_CAPACITY_MIN, PublishError},
 };
 
 /// The longest body.
@@ -28,7 +28,7 @@ const BODY_MAX_BYTES: usize = 1024 * 1024;
 
 /// The most operations of a batch. A partition of an idle node has room for a batch of one user.
 pub(super) const OPERATIONS_MAX: usize = 1_000;
-const _: () = assert!(OPERATIONS_MAX <= PARTITION_CAPACITY);
+const _: () = assert!(OPERATIONS_MAX <= PARTITION_CAPACITY_MIN);
 
 /// A batch of changes.
 #[derive(Deserialize, ToSchema)]

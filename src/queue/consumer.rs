@@ -183,7 +183,8 @@ impl Consumer {
 
     fn delivery(&self, message: ConsumerMessage) -> Option<Delivery> {
         let tag = message.deliver?.delivery_tag();
-        let deltas = wire::decode(&message.content.unwrap_or_default(), self.partition);
+        let ours = (self.partition, self.link.partitions());
+        let deltas = wire::decode(&message.content.unwrap_or_default(), ours);
         Some(Delivery { tag, deltas: deltas.map_err(|error: Malformed| error.to_string()) })
     }
 

@@ -6,7 +6,7 @@ use amqprs::{BasicProperties, FieldTable, FieldValue};
 use jiff::Timestamp;
 
 use super::wire;
-use crate::domain::{Delta, PARTITIONS, UserId};
+use crate::domain::{Delta, Partitions, UserId};
 
 /// Why a message is a dead letter.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,8 +15,8 @@ pub enum Death {
     Malformed(String),
     /// It can be read, and a worker rejected it: the database refused one of its deltas.
     Refused,
-    /// It can be read, but it was not in the partition of this user.
-    Misplaced(UserId),
+    /// It can be read, but this user belongs to another partition than the one that it was in: to this one.
+    Misplaced(UserId, u16),
     /// It can be read, but the broker moved it by itself. The text is the broker's reason, such as `expired`, which
     /// only a policy can cause.
     GivenUp(String),
@@ -29,7 +29,7 @@ impl Death {
     #[must_use]
     pub fn is_redrivable(&self) -> bool {
         match self {
-            Self::Refused | Self::Misplaced(_) | Self::GivenUp(_) | Self::Stray => true,
+            Self::Refused | Self::Misplaced(..) | Self::GivenUp(_) | Self::Stray => true,
             Self::Malformed(_) => false,
         }
     }
@@ -40,8 +40,8 @@ impl fmt::Display for Death {
         match self {
             Self::Malformed(how) => write!(f, "malformed: {how}"),
             Self::Refused => f.write_str("refused by the database"),
-            Self::Misplaced(user) => {
-                write!(f, "in the wrong partition: user {user} belongs to partition {}", user.partition())
+            Self::Misplaced(user, partition) => {
+                write!(f, "in the wrong partition: user {user} belongs to partition {partition}")
             }
             Self::GivenUp(why) => write!(f, "given up by the broker: {why}"),
             Self::Stray => f.write_str("not from a partition"),
@@ -50,11 +50,16 @@ impl fmt::Display for Death {
 }
 
 /// Why a readable message is a dead letter.
-pub(super) fn of(properties: &BasicProperties, partition: Option<u16>, deltas: &[Delta]) -> Death {
+pub(super) fn of(
+    properties: &BasicProperties,
+    (partition, partitions): (Option<u16>, Partitions),
+    deltas: &[Delta],
+) -> Death {
     let Some(partition) = partition else { return Death::Stray };
     match header(properties, "x-first-death-reason") {
-        None | Some("rejected") if partition < PARTITIONS => {
-            wire::stranger(deltas, partition).map_or(Death::Refused, Death::Misplaced)
+        None | Some("rejected") if partitions.all().contains(&partition) => {
+            let stranger = wire::stranger(deltas, (partition, partitions));
+            stranger.map_or(Death::Refused, |(user, partition)| Death::Misplaced(user, partition))
         }
         None | Some("rejected") => Death::Refused,
         Some(why) => Death::GivenUp(why.to_owned()),

@@ -11,6 +11,7 @@ mod pauses;
 mod progress;
 mod wire;
 mod pace;
+mod names;
 mod topology;
 pub mod consumer;
 pub mod publisher;
@@ -24,9 +25,9 @@ pub use dead_letters::{DeadLetter, DeadLetters, DeadLettersError};
 pub use death::Death;
 pub use depth::{DepthProbe, Depths};
 pub use link::{Link, LinkWatch};
+pub use names::{QueueNames, QueuePrefix};
 pub use progress::{Progress, Standing};
-pub use publisher::{PARTITION_CAPACITY, PublishError, Publisher};
-pub use topology::QueueNames;
+pub use publisher::{PARTITION_CAPACITY_MIN, PublishError, Publisher};
 
 /// The longest name: AMQP sends its length as one byte (AMQP 0-9-1 §4.2.5.3).
 const NAME_MAX_BYTES: usize = 255;

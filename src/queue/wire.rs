@@ -7,7 +7,7 @@ use serde::{Deserialize, Deserializer, Serialize, de::Error};
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
-use crate::domain::{Action, Delta, Invalid, Points, Reason, TraceParent, UserId, whole_number};
+use crate::domain::{Action, Delta, Invalid, Partitions, Points, Reason, TraceParent, UserId, whole_number};
 
 /// The version of the format. A consumer refuses any other.
 const VERSION: u8 = 1;
@@ -91,19 +91,23 @@ pub(super) fn encode(deltas: &[Delta]) -> Vec<u8> {
     serde_json::to_vec(&message).expect("numbers, texts and times are always JSON")
 }
 
-/// Decodes a message from the queue of `partition`. A delta of another partition's user makes the message malformed:
-/// the delta would lose its place in that user's order.
-pub(super) fn decode(body: &[u8], partition: u16) -> Result<Vec<Delta>, Malformed> {
+/// Decodes a message from the queue of one of the partitions. A delta of another partition's user makes the message
+/// malformed: the delta would lose its place in that user's order.
+pub(super) fn decode(body: &[u8], one_of: (u16, Partitions)) -> Result<Vec<Delta>, Malformed> {
     let deltas = decode_any(body)?;
-    match stranger(&deltas, partition) {
-        Some(user) => Err(Malformed::WrongPartition { user, partition: user.partition() }),
+    match stranger(&deltas, one_of) {
+        Some((user, partition)) => Err(Malformed::WrongPartition { user, partition }),
         None => Ok(deltas),
     }
 }
 
-/// The first user who does not belong to `partition`.
-pub(super) fn stranger(deltas: &[Delta], partition: u16) -> Option<UserId> {
-    deltas.iter().map(|delta| delta.user_id).find(|user| user.partition() != partition)
+/// The first user who belongs to another partition, and that partition.
+pub(super) fn stranger(
+    deltas: &[Delta],
+    (partition, partitions): (u16, Partitions),
+) -> Option<(UserId, u16)> {
+    let mut users = deltas.iter().map(|delta| (delta.user_id, delta.user_id.partition(partitions)));
+    users.find(|(_, other)| *other != partition)
 }
 
 /// Decodes a message from any queue.
@@ -134,6 +138,10 @@ mod tests {
     use super::*;
     use crate::domain::RequestId;
 
+    fn partition_of(user: UserId) -> (u16, Partitions) {
+        (user.partition(Partitions::DEFAULT), Partitions::DEFAULT)
+    }
+
     fn any_delta() -> impl Strategy<Value = Delta> {
         let second = Timestamp::MIN.as_second()..Timestamp::MAX.as_second();
         let reason = prop::option::of(r#"[^\pC]{1,200}|["\\]{200}"#);
@@ -156,12 +164,12 @@ mod tests {
         fn what_is_encoded_is_decoded(delta in any_delta()) {
             let body = encode(std::slice::from_ref(&delta));
             prop_assert!(body.len() <= max_bytes(&delta) + 32, "{} bytes", body.len());
-            prop_assert_eq!(decode(&body, delta.user_id.partition()).expect("ours"), [delta]);
+            prop_assert_eq!(decode(&body, partition_of(delta.user_id)).expect("ours"), [delta]);
         }
 
         #[test]
         fn whatever_comes_is_decoded_or_refused(body in prop::collection::vec(any::<u8>(), 0..200)) {
-            prop_assert!(decode(&body, 0).is_err());
+            prop_assert!(decode(&body, (0, Partitions::DEFAULT)).is_err());
         }
     }
 
@@ -170,8 +178,8 @@ mod tests {
         let delta = r#"{"request_id":"01890a5d-ac96-774b-bcce-b302099a8057","user_id":1,"action":"add",
             "point":1,"requested_at":"2026-11-01T00:00:00Z"}"#;
         let message = format!(r#"{{"version":1,"deltas":[{delta}]}}"#);
-        let partition = UserId::new("user_id", 1).expect("positive").partition();
-        assert_eq!(decode(message.as_bytes(), partition).expect("ours").len(), 1);
+        let ours = partition_of(UserId::new("user_id", 1).expect("positive"));
+        assert_eq!(decode(message.as_bytes(), ours).expect("ours").len(), 1);
         for (from, to) in [
             (r#""version":1"#, r#""version":2"#),
             (r#""user_id":1"#, r#""user_id":0"#),
@@ -181,9 +189,9 @@ mod tests {
             (r#""point":1"#, r#""point":1,"more":1"#),
             (r#""point":1"#, r#""point":1,"reason":"\u0000""#),
         ] {
-            assert!(decode(message.replace(from, to).as_bytes(), partition).is_err(), "{to}");
+            assert!(decode(message.replace(from, to).as_bytes(), ours).is_err(), "{to}");
         }
-        let elsewhere = decode(message.as_bytes(), partition + 1).expect_err("not its partition");
+        let elsewhere = decode(message.as_bytes(), (ours.0 + 1, ours.1)).expect_err("not its partition");
         assert!(matches!(elsewhere, Malformed::WrongPartition { .. }), "{elsewhere}");
     }
 }

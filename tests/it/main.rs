@@ -20,6 +20,7 @@ mod apply;
 mod worker;
 mod dead_letters;
 mod redrive;
+mod installation;
 mod processes;
 mod outages;
 mod backpressure;

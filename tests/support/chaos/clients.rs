@@ -10,7 +10,7 @@ use std::{
 };
 
 use futures_util::future::join_all;
-use point_system::domain::{PARTITIONS, UserId};
+use point_system::domain::{Partitions, UserId};
 use reqwest::RequestBuilder;
 use serde_json::{Value, json};
 use tokio::{
@@ -89,7 +89,7 @@ impl Clients {
     pub async fn probe(&mut self, system: &System) -> (Duration, Duration) {
         let started = Instant::now();
         self.probes += 1;
-        let users = probe_users();
+        let users = probe_users(system.partitions());
         let ids = join_all(users.iter().map(|user| self.prober.send(*user, self.probes, false))).await;
         let accepted = started.elapsed();
         for (user, id) in users.iter().zip(ids) {
@@ -103,7 +103,7 @@ impl Clients {
             let Some((of_probes, of_all)) = applied_so_far(system, &users, self.probes).await else {
                 continue;
             };
-            if of_probes == i64::from(PARTITIONS) {
+            if of_probes == i64::from(system.partitions().count()) {
                 break;
             }
             if of_all > applied {
@@ -128,13 +128,13 @@ impl Clients {
 }
 
 /// A user of each partition that no other client has.
-fn probe_users() -> Vec<i64> {
+fn probe_users(partitions: Partitions) -> Vec<i64> {
     let of = |partition: u16| {
         let first = PROBE + i64::from(partition) * 1_000;
         let mut users = (first..first + 1_000).filter_map(|id| UserId::new("user_id", id).ok());
-        users.find(|user| user.partition() == partition).expect("one of a thousand").get()
+        users.find(|user| user.partition(partitions) == partition).expect("one of a thousand").get()
     };
-    (0..PARTITIONS).map(of).collect()
+    partitions.all().map(of).collect()
 }
 
 fn lock(accepted: &Mutex<Vec<Instant>>) -> MutexGuard<'_, Vec<Instant>> {
