@@ -3,6 +3,7 @@
 use std::{process::ExitCode, time::Duration};
 
 use clap::Parser;
+use point_system::domain::Partitions;
 
 use support::chaos::{self, Chaos, Verdict};
 
@@ -25,6 +26,9 @@ struct Options {
     /// Users, each of one connection.
     #[arg(long, default_value_t = 1_600)]
     users: i64,
+    /// The number of partitions.
+    #[arg(long, default_value_t = Partitions::DEFAULT)]
+    partitions: Partitions,
     /// Given by `cargo bench`.
     #[arg(long, hide = true)]
     bench: bool,
@@ -32,8 +36,9 @@ struct Options {
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let Options { seconds, seed, connections, users, .. } = Options::parse();
-    let report = chaos::run(Chaos { time: Duration::from_secs(seconds), seed, connections, users }).await;
+    let Options { seconds, seed, connections, users, partitions, .. } = Options::parse();
+    let time = Duration::from_secs(seconds);
+    let report = chaos::run(Chaos { time, seed, connections, users, partitions }).await;
     println!("{report}");
     if report.verdict == Verdict::default() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

@@ -10,6 +10,17 @@
 --   * The previous version works with the new schema, because both run during a deploy.
 --   * A released file never changes: `migrate` compares checksums.
 
+-- What all nodes on this database have in common: one row, made by the first `migrate`. The names of the queues contain
+-- the id and the epoch, so no other installation on the same broker has the same queues. The number of partitions is
+-- fixed: a user's changes keep their order because the user never changes partition.
+create table installation (
+    is_only boolean primary key default true check (is_only),
+    id text not null check (id ~ '^[a-z0-9]{1,32}$'),
+    epoch integer not null default 0 check (epoch >= 0),
+    partitions smallint not null check (partitions in (1, 2, 4, 8, 16, 32, 64)),
+    created_at timestamptz not null default now()
+);
+
 -- The balance of each user. `seq` is the `seq` of the user's last log entry. `format` says how to read the row: a
 -- version that reads a higher one leaves the user's changes to a newer version.
 -- A user id is the customer's own. Collation "C" compares bytes: it is the fastest, and no update of the operating

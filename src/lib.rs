@@ -3,7 +3,7 @@
 //! ```text
 //! client ── POST /v1/point/add|subtract ──► serve ── validate ── publish, await the confirm ──► 202
 //!                                                      │
-//!                                    RabbitMQ: 4 partition queues (quorum, single active consumer)
+//!                                    RabbitMQ: N partition queues (quorum, single active consumer)
 //!                                                      │
 //!                                              work ── apply_delta ── one transaction ──► PostgreSQL
 //!                                                      │                                  user_point + log

@@ -27,6 +27,9 @@ const WAITING_MESSAGES_MAX: usize = 256;
 /// the broker's `consumer_timeout` of 30 minutes (RabbitMQ, Delivery Acknowledgement Timeout).
 const HOLD_TIME_MAX_S: u64 = 600;
 
+/// The pause before a partition asks again for a turn for its waiting users, after all turns were taken.
+const TURN_PAUSE_MS: u64 = 50;
+
 /// How long a user has an obstacle before the log and the metrics name the user.
 const REPORT_AFTER_MS: u64 = 1_000;
 
@@ -39,7 +42,13 @@ pub async fn work(consumers: impl IntoIterator<Item = Consumer>, service: Arc<Po
     let tasks = TaskTracker::new();
     for consumer in consumers {
         let metrics = WorkerMetrics::new(consumer.partition());
-        let partition = Partition { consumer, service: Arc::clone(&service), hand: Hand::default(), metrics };
+        let partition = Partition {
+            consumer,
+            service: Arc::clone(&service),
+            hand: Hand::default(),
+            no_turn_before: Instant::now(),
+            metrics,
+        };
         tasks.spawn(outlive(tokio::spawn(partition.work())));
     }
     tasks.close();
@@ -67,6 +76,8 @@ struct Partition {
     consumer: Consumer,
     service: Arc<PointService>,
     hand: Hand,
+    /// When the waiting users may have a turn.
+    no_turn_before: Instant,
     metrics: WorkerMetrics,
 }
 
@@ -77,7 +88,7 @@ impl Partition {
             let room = self.hand.len() < WAITING_MESSAGES_MAX;
             self.consumer.set_busy(!room);
             let deltas_max = if room { self.service.group_max() } else { 0 };
-            let Some(event) = self.consumer.next(deltas_max, self.hand.due()).await else { break };
+            let Some(event) = self.consumer.next(deltas_max, self.due()).await else { break };
             let deliveries = match event {
                 Event::Messages(deliveries) => deliveries,
                 Event::Due => Vec::new(),
@@ -101,12 +112,8 @@ impl Partition {
                 self.service.apply_deltas(deltas(&taken)).await
             };
             self.settle(taken, results, malformed).await;
-            for take in [Hand::take_due, Hand::take_slow] {
-                let taken = take(&mut self.hand, Instant::now());
-                if !taken.is_empty() {
-                    let results = self.service.apply_apart(&deltas(&taken)).await;
-                    self.settle(taken, Ok(results), 0).await;
-                }
+            if self.due().is_some_and(|due| due <= Instant::now()) {
+                self.apply_waiting().await;
             }
             self.report();
             let is_old = |since: Instant| since.elapsed() > Duration::from_secs(HOLD_TIME_MAX_S);
@@ -119,6 +126,28 @@ impl Partition {
             }
         }
         self.give_back().await;
+    }
+
+    /// When to try the waiting users again.
+    fn due(&self) -> Option<Instant> {
+        self.hand.due().map(|due| due.max(self.no_turn_before))
+    }
+
+    /// Applies the deltas of users that are due, apart from others. If the other partitions have all the turns, the
+    /// users wait a little longer, and nobody else does.
+    async fn apply_waiting(&mut self) {
+        let service = Arc::clone(&self.service);
+        let Some(turn) = service.apart() else {
+            self.no_turn_before = Instant::now() + Duration::from_millis(TURN_PAUSE_MS);
+            return;
+        };
+        for take in [Hand::take_due, Hand::take_slow] {
+            let taken = take(&mut self.hand, Instant::now());
+            if !taken.is_empty() {
+                let results = turn.apply(&deltas(&taken)).await;
+                self.settle(taken, Ok(results), 0).await;
+            }
+        }
     }
 
     /// Settles the finished messages. After a failure that is not an obstacle of one user, all other messages go back.

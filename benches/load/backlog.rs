@@ -12,10 +12,7 @@ use amqprs::{
 };
 use async_trait::async_trait;
 use fastrand::Rng;
-use point_system::{
-    domain::{PARTITIONS, UserId},
-    queue::QueueNames,
-};
+use point_system::{domain::UserId, queue::QueueNames};
 use serde_json::json;
 use tokio::{sync::watch, task::JoinSet};
 use uuid::Uuid;
@@ -24,10 +21,6 @@ use crate::{
     scenes::MANY,
     traffic::{Users, per_second},
 };
-
-/// The most unconfirmed messages of a partition. In all partitions together, this equals the number of connections that
-/// each wait for a 202.
-const WINDOW: u64 = MANY / PARTITIONS as u64;
 
 /// Publishes `deltas` of one point each, `of_message` in a message. Returns the rate of confirmed messages per second.
 pub async fn publish(
@@ -38,10 +31,11 @@ pub async fn publish(
     of_message: usize,
 ) -> f64 {
     let mut rng = Rng::with_seed(1);
-    let mut of_partition = vec![Vec::new(); usize::from(PARTITIONS)];
+    let partitions = names.partitions();
+    let mut of_partition = vec![Vec::new(); partitions.all().len()];
     for _ in 0..deltas {
         let user = UserId::new("user_id", &users.pick(&mut rng).to_string()).expect("positive");
-        of_partition[usize::from(user.partition())].push(user);
+        of_partition[usize::from(user.partition(partitions))].push(user);
     }
     let bodies = of_partition.into_iter().map(|users| users.chunks(of_message).map(body).collect());
     let bodies: Vec<Vec<String>> = bodies.collect();
@@ -53,12 +47,14 @@ pub async fn publish(
     let connection = Connection::open(&arguments).await.expect("a connection");
     connection.register_callback(DefaultConnectionCallback).await.expect("registered");
     let started = Instant::now();
-    let mut partitions = JoinSet::new();
-    for (partition, bodies) in (0..PARTITIONS).zip(bodies) {
+    // In all partitions together, as many messages are unconfirmed as there are connections that each wait for a 202.
+    let window = MANY / u64::from(partitions.count());
+    let mut publishing = JoinSet::new();
+    for (partition, bodies) in partitions.all().zip(bodies) {
         let (connection, queue) = (connection.clone(), names.partition(partition));
-        partitions.spawn(async move { publish_to(&connection, &queue, bodies).await });
+        publishing.spawn(async move { publish_to(&connection, &queue, bodies, window).await });
     }
-    partitions.join_all().await;
+    publishing.join_all().await;
     let time = started.elapsed();
     connection.close().await.expect("closed");
     per_second(u64::try_from(messages).expect("a count"), time)
@@ -72,7 +68,8 @@ fn body(users: &[UserId]) -> String {
     json!({"version": 2, "deltas": deltas.collect::<Vec<_>>()}).to_string()
 }
 
-async fn publish_to(connection: &Connection, queue: &str, bodies: Vec<String>) {
+/// Publishes to one queue, with at most `window` unconfirmed messages.
+async fn publish_to(connection: &Connection, queue: &str, bodies: Vec<String>, window: u64) {
     let channel = connection.open_channel(None).await.expect("a channel");
     let (safe_up_to, mut safe) = watch::channel(0);
     channel.register_callback(Confirms { safe_up_to }).await.expect("registered");
@@ -83,7 +80,7 @@ async fn publish_to(connection: &Connection, queue: &str, bodies: Vec<String>) {
         tag += 1;
         let arguments = BasicPublishArguments::new("", queue).mandatory(true).finish();
         channel.basic_publish(properties.clone(), body.into(), arguments).await.expect("published");
-        safe.wait_for(|safe| tag < safe + WINDOW).await.expect("confirms");
+        safe.wait_for(|safe| tag < safe + window).await.expect("confirms");
     }
     safe.wait_for(|safe| *safe == tag).await.expect("confirms");
     channel.close().await.expect("closed");

@@ -6,12 +6,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use point_system::queue::{Link, QueueNames};
+use point_system::queue::Link;
 use procfs::process::{Stat, all_processes};
 use tokio::time::interval;
 
 use crate::{
     backlog,
+    scenes::Size,
     support::{process::Process, system::System},
     traffic::{Closed, Users},
 };
@@ -33,10 +34,9 @@ pub struct Drained {
 }
 
 impl Bed {
-    pub async fn new() -> Self {
-        let system = System::new().await;
-        let broker = system.node().broker;
-        let link = Link::start(broker.url, broker.names, "bench");
+    pub async fn new(size: &Size) -> Self {
+        let system = System::with(size.partitions).await;
+        let link = Link::start(system.node().broker.url, system.names(), "bench");
         link.watch().ready(PATIENCE).await.expect("the queues are declared");
         link.close().await;
         Self { system, expected: 0 }
@@ -67,8 +67,7 @@ impl Bed {
     /// Puts deltas on the queue, without HTTP. Returns the rate of confirmed messages per second.
     pub async fn publish(&mut self, users: &Users, deltas: u64, of_message: usize) -> f64 {
         self.expected += deltas;
-        let names = QueueNames::new(&self.system.prefix).expect("a valid name");
-        backlog::publish(&self.system.amqp_url, &names, users, deltas, of_message).await
+        backlog::publish(&self.system.amqp_url, &self.system.names(), users, deltas, of_message).await
     }
 
     /// The number of waiting messages.

@@ -71,7 +71,7 @@ pub async fn apply(system: &System, users: &Users, deltas: usize, batch: usize, 
     let mut of_lane: Vec<Vec<Delta>> = vec![Vec::new(); lanes];
     for _ in 0..deltas {
         let delta = delta(users.pick(&mut rng));
-        of_lane[usize::from(delta.user_id.partition()) % lanes].push(delta);
+        of_lane[usize::from(delta.user_id.partition(system.partitions())) % lanes].push(delta);
     }
     let mut tasks = JoinSet::new();
     for deltas in of_lane {

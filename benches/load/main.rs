@@ -9,6 +9,7 @@ use std::{
 };
 
 use clap::Parser;
+use point_system::domain::Partitions;
 
 use report::{Line, Report};
 use scenes::Size;
@@ -42,6 +43,9 @@ struct Options {
     /// growth, footprint.
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
+    /// The number of partitions.
+    #[arg(long, default_value_t = Partitions::DEFAULT, value_name = "N")]
+    partitions: Partitions,
     /// Write the figures to a file, as JSON.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -57,6 +61,7 @@ impl Options {
     fn size(&self) -> Size {
         let mut size = if self.quick {
             Size {
+                partitions: self.partitions,
                 runs: 1,
                 time: Duration::from_secs(1),
                 hold: Duration::from_secs(3),
@@ -66,6 +71,7 @@ impl Options {
             }
         } else {
             Size {
+                partitions: self.partitions,
                 runs: 3,
                 time: Duration::from_secs(5),
                 hold: Duration::from_secs(30),
@@ -135,7 +141,7 @@ async fn main() {
     if options.wants("footprint") {
         show(&mut lines, scenes::footprint::measure(&size, of_message).await);
     }
-    let report = Report { machine: machine().await, lines };
+    let report = Report { machine: machine(size.partitions).await, lines };
     if let Some(file) = &options.json {
         report.write_json(file);
     }
@@ -150,11 +156,14 @@ async fn main() {
 }
 
 /// Describes the machine and the software of the measurement.
-async fn machine() -> String {
+async fn machine(partitions: Partitions) -> String {
     let cores = std::thread::available_parallelism().expect("a number of cores");
     let versions = System::new().await.versions().await;
     let today = jiff::Zoned::now().date();
-    format!("{today}, {cores} cores for everything, the load included, {versions}; medians of the runs.")
+    format!(
+        "{today}, {cores} cores for everything, the load included, {versions}, partitions: {partitions}; medians of the \
+         runs."
+    )
 }
 
 /// Prints the figures of a scene.

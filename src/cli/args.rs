@@ -5,8 +5,9 @@ use std::{ffi::OsStr, marker::PhantomData, net::SocketAddr, str::FromStr, time::
 use clap::{Arg, Args, Command, Error, builder::TypedValueParser, error::ErrorKind};
 
 use crate::{
+    domain::{Installation, Partitions},
     infra::postgres::DatabaseUrl,
-    queue::{BrokerUrl, QueueNames},
+    queue::{BrokerUrl, QueueNames, QueuePrefix},
 };
 
 /// The maximum of `--concurrency`. Far fewer transactions keep a PostgreSQL server busy.
@@ -28,9 +29,9 @@ pub struct NodeArgs {
     #[command(flatten)]
     pub metrics: MetricsArgs,
     /// Maximum number of concurrent transactions (1 to 16), each on its own PostgreSQL connection. All workers together
-    /// run at most one per partition. `serve` opens as many connections again for balances, and five for other reads
-    /// and the API keys. `work` opens one more per partition, for users whose changes wait. Every node opens two more,
-    /// for its readiness check and its pulse.
+    /// run at most one per partition, however many partitions there are. `serve` opens as many connections again for
+    /// balances, and five for other reads and the API keys. `work` opens up to four more, for users whose changes wait.
+    /// Every node opens two more, for its readiness check and its pulse.
     #[arg(long, env = "POINT_SYSTEM_CONCURRENCY", default_value_t = 4, value_name = "N",
           value_parser = clap::value_parser!(u16).range(1..=CONCURRENCY_MAX))]
     pub concurrency: u16,
@@ -54,10 +55,32 @@ pub struct BrokerArgs {
     #[arg(id = "amqp-url", long, env = "AMQP_URL", hide_env_values = true, value_name = "URL",
           value_parser = Discreet::<BrokerUrl>(PhantomData))]
     pub url: BrokerUrl,
-    /// Prefix of the queue names. All nodes of an installation share it.
-    #[arg(id = "queue-prefix", long, env = "POINT_SYSTEM_QUEUE_PREFIX", default_value = "point-system",
-          value_name = "NAME", value_parser = QueueNames::new)]
-    pub names: QueueNames,
+    /// Prefix of the queue names. All nodes of an installation share it. The id of the installation follows it.
+    #[arg(
+        id = "queue-prefix",
+        long,
+        env = "POINT_SYSTEM_QUEUE_PREFIX",
+        default_value = "point-system",
+        value_name = "NAME"
+    )]
+    pub prefix: QueuePrefix,
+}
+
+impl BrokerArgs {
+    /// The names of an installation's queues.
+    pub(super) fn names(&self, installation: &Installation) -> QueueNames {
+        QueueNames::new(&self.prefix, installation)
+    }
+}
+
+/// The number of partitions of a new installation.
+#[derive(Args, Clone, Copy, Debug)]
+pub struct PartitionsArgs {
+    /// Number of partitions of a new installation: 1, 2, 4, 8, 16, 32 or 64; 4 if not set. It is fixed for the life of
+    /// the installation, and another number is refused: a user's changes keep their order only while the user stays in
+    /// one partition.
+    #[arg(id = "partitions", long = "partitions", env = "POINT_SYSTEM_PARTITIONS", value_name = "N")]
+    pub count: Option<Partitions>,
 }
 
 /// The limits at startup and at shutdown.

@@ -4,7 +4,7 @@
 use std::{
     io::{self, IsTerminal, Write},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, bail};
@@ -12,9 +12,13 @@ use clap::{Args, Subcommand};
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
-use super::{BrokerArgs, args::parse_time, start::gave_up};
+use super::{
+    BrokerArgs, DatabaseArgs,
+    args::parse_time,
+    start::{connected, installed},
+};
 use crate::{
-    domain::PARTITIONS,
+    infra::postgres,
     queue::{DeadLetters, Death, Link, LinkWatch},
 };
 use letter::{LetterName, json_line, label, line};
@@ -29,7 +33,7 @@ mod wanted;
 pub enum DeadLettersRole {
     /// List them, oldest first, with the reason for each. Changes nothing.
     List {
-        /// The broker and its limit.
+        /// The servers and their limit.
         #[command(flatten)]
         queue: DeadLettersArgs,
         /// Print one JSON object per line.
@@ -38,7 +42,7 @@ pub enum DeadLettersRole {
     },
     /// Print the body of a message to standard output, and what is known about it to standard error.
     Show {
-        /// The broker and its limit.
+        /// The servers and their limit.
         #[command(flatten)]
         queue: DeadLettersArgs,
         /// Its number in the current list, or its message id.
@@ -47,7 +51,7 @@ pub enum DeadLettersRole {
     /// Put each change back into the queue of its user's partition. Changes that have already been applied have no
     /// effect; messages that can't be read stay. Exits with 1 if a message stays or was not found.
     Redrive {
-        /// The broker and its limit.
+        /// The servers and their limit.
         #[command(flatten)]
         queue: DeadLettersArgs,
         /// The messages.
@@ -56,7 +60,7 @@ pub enum DeadLettersRole {
     },
     /// Remove messages for good. Exits with 1 if a message was not found.
     Drop {
-        /// The broker and its limit.
+        /// The servers and their limit.
         #[command(flatten)]
         queue: DeadLettersArgs,
         /// The messages.
@@ -74,18 +78,20 @@ pub enum DeadLettersRole {
         #[command(flatten)]
         queue: DeadLettersArgs,
         /// The partition, as /readyz and the metrics of the workers number it.
-        #[arg(value_parser = clap::value_parser!(u16).range(..i64::from(PARTITIONS)))]
         partition: u16,
     },
 }
 
-/// The broker of the dead letters, and how long to wait for it.
+/// The broker of the dead letters, the database that names the installation, and how long to wait for both.
 #[derive(Args, Debug)]
 pub struct DeadLettersArgs {
+    /// The database.
+    #[command(flatten)]
+    pub database: DatabaseArgs,
     /// The broker.
     #[command(flatten)]
     pub broker: BrokerArgs,
-    /// How long to wait at startup until RabbitMQ is ready.
+    /// How long to wait at startup until PostgreSQL, its migrations and RabbitMQ are ready.
     #[arg(long, env = "POINT_SYSTEM_STARTUP_TIMEOUT", default_value = "60s", value_name = "TIME",
           value_parser = parse_time)]
     pub startup_timeout: Duration,
@@ -147,17 +153,19 @@ async fn opened(
     .await
 }
 
-/// Connects to the broker, and runs `work`.
+/// Connects to the broker of the installation, and runs `work`.
 async fn linked(
     args: &DeadLettersArgs,
     work: impl AsyncFnOnce(LinkWatch) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
-    let limit = args.startup_timeout;
-    let link = Link::start(args.broker.url.clone(), args.broker.names.clone(), "dead-letters");
+    let (limit, began) = (args.startup_timeout, Instant::now());
+    let pool = postgres::reading_pool(&args.database.url, 1)?;
+    let installation = installed(&pool, &args.database, limit).await?;
+    pool.close();
+    let link = Link::start(args.broker.url.clone(), args.broker.names(&installation), "dead-letters");
     let result = async {
-        let mut watch = link.watch();
-        watch.ready(limit).await.map_err(anyhow::Error::msg).with_context(|| gave_up(limit))?;
-        work(watch).await
+        connected(&link, limit, began).await?;
+        work(link.watch()).await
     }
     .await;
     link.close().await;

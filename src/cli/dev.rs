@@ -15,12 +15,13 @@ use clap::Args;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    BrokerArgs, DatabaseArgs, HttpArgs, MetricsArgs, NodeArgs, PatienceArgs, serve::serve, start, work::work,
+    BrokerArgs, DatabaseArgs, HttpArgs, MetricsArgs, NodeArgs, PartitionsArgs, PatienceArgs,
+    migrate::migrated, serve::serve, start, work::work,
 };
 use crate::{
-    infra::{migrate, postgres},
+    infra::postgres,
     local::{LocalPostgres, LocalRabbitMq},
-    queue::{MESSAGE_VERSION, QueueNames},
+    queue::MESSAGE_VERSION,
 };
 
 /// Maximum number of concurrent transactions.
@@ -42,6 +43,9 @@ pub struct DevArgs {
     /// ~/.local/share. For root it is /var/lib/point-system, because the servers then run as another user.
     #[arg(long, env = "POINT_SYSTEM_DATA_DIR", value_name = "FOLDER")]
     pub data_dir: Option<PathBuf>,
+    /// The number of partitions of a new installation.
+    #[command(flatten)]
+    pub partitions: PartitionsArgs,
     /// The operations listener.
     #[command(flatten)]
     pub metrics: MetricsArgs,
@@ -75,8 +79,8 @@ pub(super) async fn run(args: DevArgs, stop: CancellationToken) -> anyhow::Resul
     let first = NodeArgs { metrics: args.metrics, ..node.clone() };
     let result = async {
         let pool = postgres::pool(&node.database.url, 1)?;
-        for name in migrate::run(&pool, node.patience.startup_timeout).await? {
-            log::info!("applied {name}");
+        for line in migrated(&pool, args.partitions.count, node.patience.startup_timeout).await? {
+            log::info!("{line}");
         }
         println!("{}", welcome(&listener.local_addr()?.to_string(), &database, &broker, &folder));
         // If one role fails, the other ends.
@@ -99,7 +103,7 @@ fn node(database: &LocalPostgres, broker: &LocalRabbitMq) -> anyhow::Result<Node
         database: DatabaseArgs { url: database.url().parse().map_err(anyhow::Error::msg)? },
         broker: BrokerArgs {
             url: broker.url().parse().map_err(anyhow::Error::msg)?,
-            names: QueueNames::new("point-system").map_err(anyhow::Error::msg)?,
+            prefix: "point-system".parse().map_err(anyhow::Error::msg)?,
         },
         patience: PatienceArgs { startup_timeout: wait, shutdown_timeout: wait },
         metrics: MetricsArgs::default(),

@@ -1,13 +1,18 @@
-//! The command `migrate`: brings the schema up to date, or lists the pending migrations. Must not contain SQL.
+//! The command `migrate`: brings the schema up to date and makes the installation, or lists what is pending. Must not
+//! contain SQL.
 
 use std::time::Duration;
 
 use anyhow::bail;
 use clap::Args;
+use deadpool_postgres::Pool;
 use tokio_util::sync::CancellationToken;
 
-use super::{DatabaseArgs, args::parse_time, start::patiently};
-use crate::infra::{migrate, postgres};
+use super::{DatabaseArgs, PartitionsArgs, args::parse_time, start::patiently};
+use crate::{
+    domain::{Installation, Partitions},
+    infra::{migrate, postgres},
+};
 
 /// Flags of `migrate`.
 #[derive(Args, Debug)]
@@ -15,7 +20,10 @@ pub struct MigrateArgs {
     /// The database.
     #[command(flatten)]
     pub database: DatabaseArgs,
-    /// Change nothing; list the pending migrations, and exit with 1 if there are any.
+    /// The number of partitions of a new installation.
+    #[command(flatten)]
+    pub partitions: PartitionsArgs,
+    /// Change nothing; list what is pending, and exit with 1 if there is anything.
     #[arg(long)]
     pub check: bool,
     /// How long to wait for PostgreSQL, for another process that is migrating, and for locked tables.
@@ -24,7 +32,7 @@ pub struct MigrateArgs {
     pub startup_timeout: Duration,
 }
 
-/// Brings the schema up to date, or lists the pending migrations.
+/// Brings the schema up to date and makes the installation, or lists what is pending.
 pub(super) async fn run(args: &MigrateArgs, stop: CancellationToken) -> anyhow::Result<()> {
     let url = &args.database.url;
     let pool = if args.check { postgres::reading_pool(url, 1)? } else { postgres::pool(url, 1)? };
@@ -35,21 +43,54 @@ pub(super) async fn run(args: &MigrateArgs, stop: CancellationToken) -> anyhow::
         };
         patiently(&args.database, args.startup_timeout, reach).await?;
         if args.check {
-            let pending = migrate::pending(&pool).await?;
-            if !pending.is_empty() {
-                bail!("pending: {}", pending.join(", "));
-            }
-            println!("nothing is pending");
-            return Ok(());
+            return check(&pool, args.partitions.count).await;
         }
-        let applied = migrate::run(&pool, args.startup_timeout).await?;
-        for name in &applied {
-            println!("applied {name}");
+        let done = migrated(&pool, args.partitions.count, args.startup_timeout).await?;
+        for line in &done {
+            println!("{line}");
         }
-        if applied.is_empty() {
+        if done.is_empty() {
             println!("nothing to apply");
         }
         Ok(())
     };
     stop.run_until_cancelled(migrating).await.unwrap_or_else(|| bail!("interrupted"))
+}
+
+async fn check(pool: &Pool, partitions: Option<Partitions>) -> anyhow::Result<()> {
+    let mut pending = migrate::pending(pool).await?;
+    match Installation::find(pool).await? {
+        Some(installation) => installation.agrees(partitions)?,
+        None => pending.push("the installation".to_owned()),
+    }
+    if !pending.is_empty() {
+        bail!("pending: {}", pending.join(", "));
+    }
+    println!("nothing is pending");
+    Ok(())
+}
+
+/// Brings the schema up to date, and makes the installation unless there is one. Several processes may run this at
+/// once. Returns what it did, in lines for people.
+///
+/// # Errors
+/// A migration failed; or the installation has another number of partitions, in which case nothing is changed.
+pub(super) async fn migrated(
+    pool: &Pool,
+    partitions: Option<Partitions>,
+    patience: Duration,
+) -> anyhow::Result<Vec<String>> {
+    if let Some(installation) = Installation::find(pool).await? {
+        installation.agrees(partitions)?;
+    }
+    let applied = migrate::run(pool, patience).await?;
+    let mut done: Vec<String> = applied.iter().map(|name| format!("applied {name}")).collect();
+    let (installation, is_new) = Installation::make(pool, partitions.unwrap_or(Partitions::DEFAULT)).await?;
+    // Another process may have made it a moment ago.
+    installation.agrees(partitions)?;
+    if is_new {
+        let Installation { id, partitions, .. } = installation;
+        done.push(format!("made installation {id}; its number of partitions is {partitions}, for good"));
+    }
+    Ok(done)
 }

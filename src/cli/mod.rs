@@ -20,7 +20,7 @@ mod dead_letters;
 mod dev;
 mod manual;
 
-pub use args::{BrokerArgs, DatabaseArgs, MetricsArgs, NodeArgs, PatienceArgs};
+pub use args::{BrokerArgs, DatabaseArgs, MetricsArgs, NodeArgs, PartitionsArgs, PatienceArgs};
 pub use audit::AuditArgs;
 pub use dead_letters::DeadLettersRole;
 pub use dev::DevArgs;
@@ -61,7 +61,8 @@ pub enum Role {
     Serve(ServeArgs),
     /// Take changes from the queue and apply them to the database.
     Work(WorkArgs),
-    /// Bring the database schema up to this version. Several processes may run it at the same time.
+    /// Bring the database schema up to this version; the first run also makes the installation. Several processes may
+    /// run it at the same time.
     Migrate(MigrateArgs),
     /// Prove that every balance equals its log; safe to run alongside the service and on a replica.
     Audit(AuditArgs),

@@ -12,6 +12,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::{NodeArgs, start};
 use crate::{
+    domain::Partitions,
     http,
     infra::{metrics, postgres},
     ops::{
@@ -39,21 +40,20 @@ pub(super) struct Operations {
 }
 
 impl Operations {
-    /// Starts to watch what the node needs. If `--metrics-listen` is set, also starts the operations listener and
-    /// the checks of the queues.
+    /// Starts to watch what the node needs. If `--metrics-listen` is set, also starts the operations listener.
     ///
     /// # Errors
     /// The listener's address can't be bound.
     pub(super) fn start(
         duty: Duty,
         node: &NodeArgs,
-        (pool, link): (&Pool, &Link),
+        pool: &Pool,
         stop: &CancellationToken,
     ) -> anyhow::Result<Self> {
         let listener = node.metrics.listen.map(|address| start::listen("--metrics-listen", address));
         let listener = listener.transpose()?;
         let ended = CancellationToken::new();
-        let health = Arc::new(Health::new(duty, link.watch(), stop.clone()));
+        let health = Arc::new(Health::new(duty, stop.clone()));
         // Its own connections: the probes never wait for the work, and the work never waits for the probes.
         let probe = postgres::pool(&node.database.url, PROBES)?;
         {
@@ -61,21 +61,28 @@ impl Operations {
                 (Arc::clone(&health), probe.clone(), pool.clone(), ended.clone());
             tokio::spawn(async move { ended.run_until_cancelled(health.watch(probe, pool)).await });
         }
-        let listening = listener.map(|listener| {
-            let (depths, until) = (watch_depths(link.watch()), ended.clone());
-            tokio::spawn(async move { until.run_until_cancelled(depths).await });
-            tokio::spawn(listen(listener, Arc::clone(&health), ended.clone()))
-        });
+        let listening =
+            listener.map(|listener| tokio::spawn(listen(listener, Arc::clone(&health), ended.clone())));
         let guard = ended.clone().drop_guard();
         Ok(Self { health, probe, listening, ended, guard })
+    }
+
+    /// Watches the connection to the broker as well, and the queues if there is a listener.
+    pub(super) fn watch(&self, link: &Link) {
+        self.health.uses(link.watch());
+        if self.listening.is_some() {
+            let (depths, ended) = (watch_depths(link.watch()), self.ended.clone());
+            tokio::spawn(async move { ended.run_until_cancelled(depths).await });
+        }
     }
 
     /// Runs the pulse that `beating` makes until [`Operations::end`].
     pub(super) fn beat<F: Future<Output = Infallible> + Send + 'static>(
         &self,
+        partitions: Partitions,
         beating: impl FnOnce(Pulse) -> F,
     ) {
-        let pulse = Pulse::new(self.probe.clone(), Arc::clone(&self.health));
+        let pulse = Pulse::new(self.probe.clone(), Arc::clone(&self.health), partitions);
         let (beating, ended) = (beating(pulse), self.ended.clone());
         tokio::spawn(async move { ended.run_until_cancelled(beating).await });
     }

@@ -1,15 +1,19 @@
 //! The command `serve`: starts the HTTP API on the queue and the database. Must not contain a handler.
 
-use std::net::{SocketAddr, TcpListener};
+use std::{
+    net::{SocketAddr, TcpListener},
+    time::Instant,
+};
 
 use actix_web::web;
 use clap::Args;
+use deadpool_postgres::Pool;
 use tokio_util::sync::CancellationToken;
 
 use super::{
     HttpArgs, NodeArgs,
     operations::Operations,
-    start::{ending_within, patiently, ready},
+    start::{connected, ending_within, installed, patiently},
 };
 use crate::{
     access::Access,
@@ -59,37 +63,54 @@ async fn serve_until(
     // The service uses all but one; the API keys use the last one.
     let connections = PointService::connections(usize::from(node.concurrency)) + 1;
     let pool = postgres::pool(&node.database.url, connections)?;
-    let link = Link::start(node.broker.url.clone(), node.broker.names.clone(), "serve");
-    let operations = Operations::start(Duty::Serve, node, (&pool, &link), &stop)?;
-    let (listen, limit) = (listener.local_addr()?, node.patience.startup_timeout);
+    let operations = Operations::start(Duty::Serve, node, &pool, &stop)?;
     let serving = async {
-        let starting = async {
-            ready(&pool, &link, node).await?;
-            let open = || async { Ok(Access::open(pool.clone(), http.access.into(), listen).await?) };
-            patiently(&node.database, limit, open).await
-        };
-        let Some(started) = stop.run_until_cancelled(starting).await else { return Ok(()) };
-        let access = started?;
-        access.check()?;
-        operations.health.started();
-        let api = web::Data::new(Api {
-            access,
-            service: PointService::start(pool.clone(), usize::from(node.concurrency), &Patience::Caller),
-            publisher: Publisher::start(&link.watch()),
-        });
-        let published = api.clone();
-        operations.beat(|pulse| pulse.accepting(move || published.publisher.accepted_until()));
-        let (drain, stop) = (node.patience.shutdown_timeout, stop.clone());
-        tokio::select! {
-            served = http::serve(listener, (api.clone(), operations.health.clone()), limits, (stop, drain)) => served?,
-            never = api.access.keep_up() => match never {},
-        }
-        // Writes the last uses of the keys. If the database is down, they are lost.
-        api.access.refresh().await.ok();
-        Ok(())
+        let began = Instant::now();
+        let installed = installed(&pool, &node.database, node.patience.startup_timeout);
+        let Some(installation) = stop.run_until_cancelled(installed).await else { return Ok(()) };
+        let link = Link::start(node.broker.url.clone(), node.broker.names(&installation?), "serve");
+        operations.watch(&link);
+        let served =
+            serve_with(listener, (node, http, limits), (&pool, &link, &operations, began), &stop).await;
+        link.close().await;
+        served
     };
     let served = serving.await;
-    link.close().await;
     operations.end().await;
     served
+}
+
+/// Serves HTTP through `link` once the broker has the queues.
+async fn serve_with(
+    listener: TcpListener,
+    (node, http, limits): (&NodeArgs, HttpArgs, HttpLimits),
+    (pool, link, operations, began): (&Pool, &Link, &Operations, Instant),
+    stop: &CancellationToken,
+) -> anyhow::Result<()> {
+    let (listen, limit) = (listener.local_addr()?, node.patience.startup_timeout);
+    let starting = async {
+        connected(link, limit, began).await?;
+        let open = || async { Ok(Access::open(pool.clone(), http.access.into(), listen).await?) };
+        patiently(&node.database, limit, open).await
+    };
+    let Some(started) = stop.run_until_cancelled(starting).await else { return Ok(()) };
+    let access = started?;
+    access.check()?;
+    operations.health.started();
+    let api = web::Data::new(Api {
+        access,
+        service: PointService::start(pool.clone(), usize::from(node.concurrency), &Patience::Caller),
+        publisher: Publisher::start(&link.watch()),
+    });
+    let published = api.clone();
+    let accepted_until = move || published.publisher.accepted_until();
+    operations.beat(link.watch().partitions(), |pulse| pulse.accepting(accepted_until));
+    let (drain, stop) = (node.patience.shutdown_timeout, stop.clone());
+    tokio::select! {
+        served = http::serve(listener, (api.clone(), operations.health.clone()), limits, (stop, drain)) => served?,
+        never = api.access.keep_up() => match never {},
+    }
+    // Writes the last uses of the keys. If the database is down, they are lost.
+    api.access.refresh().await.ok();
+    Ok(())
 }

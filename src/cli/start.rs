@@ -16,8 +16,9 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{DatabaseArgs, NodeArgs};
+use super::DatabaseArgs;
 use crate::{
+    domain::Installation,
     infra::{
         migrate,
         postgres::{self, DatabaseUrl, Unfit},
@@ -56,14 +57,24 @@ pub(super) async fn ending_within(
     Ok(())
 }
 
-/// Waits until the database has the current schema and the broker has the queues.
-pub(super) async fn ready(pool: &Pool, link: &Link, node: &NodeArgs) -> anyhow::Result<()> {
-    let limit = node.patience.startup_timeout;
-    let mut queue = link.watch();
-    let broker =
-        async { queue.ready(limit).await.map_err(anyhow::Error::msg).with_context(|| gave_up(limit)) };
-    tokio::try_join!(patiently(&node.database, limit, || has_schema(&node.database.url, pool)), broker)
-        .map(drop)
+/// Waits until the database has the current schema and an installation. Returns the installation.
+pub(super) async fn installed(
+    pool: &Pool,
+    database: &DatabaseArgs,
+    limit: Duration,
+) -> anyhow::Result<Installation> {
+    let find = || async {
+        has_schema(&database.url, pool).await?;
+        let installation = Installation::find(pool).await?;
+        installation.context("there is no installation yet: run `point-system migrate`")
+    };
+    patiently(database, limit, find).await
+}
+
+/// Waits until the broker has the queues, until `limit` has passed since `began`.
+pub(super) async fn connected(link: &Link, limit: Duration, began: Instant) -> anyhow::Result<()> {
+    let left = limit.saturating_sub(began.elapsed());
+    link.watch().ready(left).await.map_err(anyhow::Error::msg).with_context(|| gave_up(limit))
 }
 
 pub(super) async fn has_schema(url: &DatabaseUrl, pool: &Pool) -> anyhow::Result<()> {
@@ -94,7 +105,7 @@ pub(super) async fn patiently<T, F: Future<Output = anyhow::Result<T>>>(
         .with_context(|| format!("PostgreSQL at {}", database.url))
 }
 
-pub(super) fn gave_up(limit: Duration) -> String {
+fn gave_up(limit: Duration) -> String {
     format!("gave up after {} s (--startup-timeout)", limit.as_secs())
 }
 

@@ -1,18 +1,19 @@
 //! The command `work`: starts consumers that apply changes to the database. Must not contain how a change is applied.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 use clap::Args;
+use deadpool_postgres::Pool;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::{
     NodeArgs,
     operations::Operations,
-    start::{ending_within, ready},
+    start::{connected, ending_within, installed},
 };
 use crate::{
-    domain::{PARTITIONS, Patience, PointService},
+    domain::{APART_MAX, Installation, Patience, PointService},
     infra::postgres,
     ops::health::Duty,
     queue::{Consumer, Link, MESSAGE_VERSION},
@@ -42,32 +43,55 @@ pub async fn work(node: &NodeArgs, understands: u64, stop: CancellationToken) ->
 }
 
 async fn work_until(node: &NodeArgs, understands: u64, stop: CancellationToken) -> anyhow::Result<()> {
-    let concurrency = usize::from(node.concurrency);
-    // Each partition gets one more, for its users who have an obstacle.
-    let pool = postgres::pool(&node.database.url, concurrency + usize::from(PARTITIONS))?;
-    let link = Link::start(node.broker.url.clone(), node.broker.names.clone(), "work");
-    let operations = Operations::start(Duty::Work, node, (&pool, &link), &stop)?;
+    let pool = postgres::pool(&node.database.url, usize::from(node.concurrency) + APART_MAX)?;
+    let operations = Operations::start(Duty::Work, node, &pool, &stop)?;
     let working = async {
-        let Some(started) = stop.run_until_cancelled(ready(&pool, &link, node)).await else { return Ok(()) };
-        started?;
-        operations.health.started();
-        let service =
-            Arc::new(PointService::start(pool.clone(), concurrency, &Patience::Queue(stop.clone())));
-        let worker = Uuid::now_v7();
-        let consumer = |p| Consumer::new(p, link.watch(), worker, understands, stop.clone());
-        let consumers: Vec<Consumer> = (0..PARTITIONS).map(consumer).collect();
-        let (progress, watch) = (consumers.iter().map(Consumer::progress).collect(), link.watch());
-        operations.beat(|pulse| pulse.taking(progress, watch));
-        log::info!(worker:%; "working on {PARTITIONS} partitions, up to {concurrency} concurrent transactions");
-        let taking = async {
-            stop.cancelled().await;
-            log::info!("taking no more from the queue");
+        let began = Instant::now();
+        let installed = installed(&pool, &node.database, node.patience.startup_timeout);
+        let Some(installation) = stop.run_until_cancelled(installed).await else { return Ok(()) };
+        let installation = installation?;
+        let link = Link::start(node.broker.url.clone(), node.broker.names(&installation), "work");
+        operations.watch(&link);
+        let connected = connected(&link, node.patience.startup_timeout, began);
+        let worked = match stop.run_until_cancelled(connected).await {
+            Some(Ok(())) => {
+                work_on(&installation, (node, understands), (&pool, &link, &operations), &stop).await;
+                Ok(())
+            }
+            Some(Err(error)) => Err(error),
+            None => Ok(()),
         };
-        tokio::join!(worker::work(consumers, service), taking);
-        Ok(())
+        link.close().await;
+        worked
     };
     let worked = working.await;
-    link.close().await;
     operations.end().await;
     worked
+}
+
+/// Works on every partition until `stop` is cancelled.
+async fn work_on(
+    Installation { id, partitions, .. }: &Installation,
+    (node, understands): (&NodeArgs, u64),
+    (pool, link, operations): (&Pool, &Link, &Operations),
+    stop: &CancellationToken,
+) {
+    operations.health.started();
+    let concurrency = node.concurrency;
+    let patience = Patience::Queue(stop.clone());
+    let service = Arc::new(PointService::start(pool.clone(), concurrency.into(), &patience));
+    let worker = Uuid::now_v7();
+    let consumer = |p| Consumer::new(p, link.watch(), worker, understands, stop.clone());
+    let consumers: Vec<Consumer> = partitions.all().map(consumer).collect();
+    let (progress, watch) = (consumers.iter().map(Consumer::progress).collect(), link.watch());
+    operations.beat(*partitions, |pulse| pulse.taking(progress, watch));
+    log::info!(
+        worker:%;
+        "working on {partitions} partitions of installation {id}, up to {concurrency} concurrent transactions"
+    );
+    let taking = async {
+        stop.cancelled().await;
+        log::info!("taking no more from the queue");
+    };
+    tokio::join!(worker::work(consumers, service), taking);
 }

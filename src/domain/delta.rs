@@ -9,11 +9,6 @@ use super::{
     user_id::UserId,
 };
 
-/// The number of partitions, which is also the most transactions that all workers run at once. It is fixed for the life of an
-/// installation: a user's deltas keep their order because the user never changes partition. With few partitions, a
-/// message carries many deltas, and each delta costs the broker little (docs/performance.md).
-pub const PARTITIONS: u16 = 4;
-
 /// The largest number of points in a delta or a balance: 2^53 − 1, the largest whole number that every JSON client reads
 /// exactly (RFC 8259 §6).
 pub const POINTS_MAX: i64 = (1 << 53) - 1;

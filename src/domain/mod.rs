@@ -3,6 +3,7 @@
 mod number;
 mod trace;
 mod invalid;
+mod partitions;
 mod user_id;
 mod actor;
 mod metadata;
@@ -19,21 +20,22 @@ mod read;
 mod recall;
 mod store;
 mod audit;
+mod installation;
 
 pub use actor::{ACTOR_MAX_BYTES, Actor};
 pub use audit::{AuditError, AuditLimits, AuditReport, Finding, audit, audit_within};
-pub use delta::{
-    Action, Change, Delta, Fingerprint, PARTITIONS, POINTS_MAX, Points, REASON_MAX_CHARS, Reason,
-};
+pub use delta::{Action, Change, Delta, Fingerprint, POINTS_MAX, Points, REASON_MAX_CHARS, Reason};
 pub use entry::{Balance, Entry, Outcome, Rejection, Status};
 pub use error::{Obstacle, ServiceError};
+pub use installation::{Installation, InstallationError, InstallationId};
 pub use invalid::Invalid;
 pub use members::{Member, Members, Object, text};
 pub use metadata::{METADATA_MAX_BYTES, Metadata};
 pub use number::whole_number;
+pub use partitions::Partitions;
 pub use patience::Patience;
 pub use read::{HistoryQuery, PAGE_MAX, Page};
 pub use request_id::{IdempotencyKey, KEY_MAX_BYTES, RequestId};
-pub use service::{APPLY_BATCH_MAX, PointService};
+pub use service::{APART_MAX, APPLY_BATCH_MAX, ApartTurn, PointService};
 pub use trace::TraceParent;
 pub use user_id::{USER_ID_MAX_BYTES, UserId};

@@ -3,7 +3,10 @@
 use std::time::{Duration, Instant};
 
 use deadpool_postgres::Pool;
-use tokio::time::sleep;
+use tokio::{
+    sync::{Semaphore, SemaphorePermit},
+    time::sleep,
+};
 
 use super::{
     Delta, Obstacle, Outcome, Patience, ServiceError,
@@ -23,6 +26,9 @@ pub(super) const WORTHY_BATCH: usize = 100;
 /// The most calls that wait for one lane.
 pub(super) const LANE_CAPACITY: usize = 16_384;
 
+/// The most transactions at once for users who have an obstacle.
+pub const APART_MAX: usize = 4;
+
 /// How long a caller waits for a row that another session has locked, and the first pause between two attempts.
 const LOCK_PATIENCE_MS: u64 = 1_500;
 const LOCK_PAUSE_MIN_MS: u64 = 2;
@@ -34,6 +40,7 @@ const RETURN_PAUSE_MS: u64 = 500;
 pub struct PointService {
     apply: Lane<ApplyTrip>,
     apart: ApplyTrip,
+    turns: Semaphore,
     store: Store,
     pace: Pace,
     pub(super) readers: Readers,
@@ -42,14 +49,15 @@ pub struct PointService {
 
 impl PointService {
     /// Runs up to `concurrency` transactions at once, and as many reads of balances. `pool` should have
-    /// [`PointService::connections`] connections, or `concurrency` if nothing is read.
+    /// [`PointService::connections`] connections, or `concurrency` and [`APART_MAX`] if nothing is read.
     #[must_use]
     pub fn start(pool: Pool, concurrency: usize, patience: &Patience) -> Self {
         let (store, metrics, pace) = (Store::new(pool), StoreMetrics::default(), Pace::default());
         let readers = Readers::start(&store, concurrency, &metrics);
         let trip = |_| ApplyTrip::new(store.clone(), pace.clone(), patience.clone(), metrics.clone());
         let apply = Lane::start((0..concurrency).map(trip), LANE_CAPACITY);
-        Self { apply, apart: trip(0), store, pace, readers, recall: Recall::default() }
+        let turns = Semaphore::new(APART_MAX);
+        Self { apply, apart: trip(0), turns, store, pace, readers, recall: Recall::default() }
     }
 
     /// Applies one delta, once per request id. If another session has locked the user's row, it waits for a moment,
@@ -84,10 +92,11 @@ impl PointService {
         Ok(self.apply.call(deltas).await?)
     }
 
-    /// As [`PointService::apply_deltas`], in transactions that are shared with no other call: for users who have an
-    /// obstacle, since such a transaction may take long.
-    pub async fn apply_apart(&self, deltas: &[Delta]) -> Vec<Result<Outcome, ServiceError>> {
-        self.apart.apply(deltas).await
+    /// A turn to apply deltas of users who have an obstacle, or `None` if [`APART_MAX`] callers have one: such a
+    /// transaction may take long, and the caller's other users should not wait for a turn.
+    pub fn apart(&self) -> Option<ApartTurn<'_>> {
+        let permit = self.turns.try_acquire().ok()?;
+        Some(ApartTurn { trip: &self.apart, _permit: permit })
     }
 
     /// How many deltas to pass to one call, at the current pace of the database.
@@ -101,5 +110,18 @@ impl PointService {
         while !self.store.can_apply().await {
             sleep(Duration::from_millis(RETURN_PAUSE_MS)).await;
         }
+    }
+}
+
+/// A turn to apply deltas in transactions that are shared with no other call.
+pub struct ApartTurn<'a> {
+    trip: &'a ApplyTrip,
+    _permit: SemaphorePermit<'a>,
+}
+
+impl ApartTurn<'_> {
+    /// As [`PointService::apply_deltas`].
+    pub async fn apply(&self, deltas: &[Delta]) -> Vec<Result<Outcome, ServiceError>> {
+        self.trip.apply(deltas).await
     }
 }

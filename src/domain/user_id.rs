@@ -5,7 +5,7 @@ use std::fmt;
 use smol_str::SmolStr;
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::{Invalid, delta::PARTITIONS};
+use super::{Invalid, Partitions};
 
 /// The longest user id, in bytes.
 pub const USER_ID_MAX_BYTES: usize = 64;
@@ -40,12 +40,10 @@ impl UserId {
         &self.0
     }
 
-    /// The partition of this user, from 0 to [`PARTITIONS`] − 1: XXH3 of the id. It is the same on every machine and in
-    /// every version.
+    /// The partition of this user, by XXH3 of the id. It is the same on every machine and in every version.
     #[must_use]
-    pub fn partition(&self) -> u16 {
-        let [low, high, ..] = (xxh3_64(self.0.as_bytes()) % u64::from(PARTITIONS)).to_le_bytes();
-        u16::from_le_bytes([low, high])
+    pub fn partition(&self, partitions: Partitions) -> u16 {
+        partitions.of_hash(xxh3_64(self.0.as_bytes()))
     }
 }
 
@@ -61,9 +59,13 @@ mod tests {
 
     #[test]
     fn a_users_partition_never_changes() {
-        let partitions = ["1", "2", "3", "alice", "alice/coins", "0195c3f0-6b5e-7c60-9f0c-6f1d2e7a9b10"]
-            .map(|id| UserId::new("user_id", id).expect("valid").partition());
-        assert_eq!(partitions, [0, 0, 0, 0, 3, 2], "these six are written in queues on real disks");
+        let partitions = |of: Partitions| {
+            ["1", "2", "3", "alice", "alice/coins", "0195c3f0-6b5e-7c60-9f0c-6f1d2e7a9b10"]
+                .map(|id| UserId::new("user_id", id).expect("valid").partition(of))
+        };
+        let four = partitions(Partitions::DEFAULT);
+        assert_eq!(four, [0, 0, 0, 0, 3, 2], "these six are written in queues on real disks");
+        assert!(partitions(Partitions::MAX).iter().any(|partition| *partition > 31));
     }
 
     #[test]

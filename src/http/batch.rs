@@ -13,7 +13,7 @@ use uuid::Uuid;
 use super::{Api, error::ApiError, examples, openapi, parameters, points::read, schema};
 use crate::{
     domain::{Delta, Entry, Object, Status},
-    queue::{PARTITION_CAPACITY, PublishError},
+    queue::{PARTITION_CAPACITY_MIN, PublishError},
 };
 
 mod parse;
@@ -23,7 +23,7 @@ const BODY_MAX_BYTES: usize = 1024 * 1024;
 
 /// The most operations of a batch. A partition of an idle node has room for a batch of one user.
 pub(super) const OPERATIONS_MAX: usize = 1_000;
-const _: () = assert!(OPERATIONS_MAX <= PARTITION_CAPACITY);
+const _: () = assert!(OPERATIONS_MAX <= PARTITION_CAPACITY_MIN);
 
 /// A batch of changes.
 struct BatchRequest;

@@ -1,7 +1,7 @@
 //! Whether a node can do its work: what is up, what is down, and since when. Must not contain how operators are told.
 
 use std::{
-    sync::{Mutex, PoisonError},
+    sync::{Mutex, OnceLock, PoisonError},
     time::Duration,
 };
 
@@ -111,7 +111,8 @@ pub struct Report {
 /// Watches what a node needs. A report is read from memory.
 pub struct Health {
     duty: Duty,
-    link: LinkWatch,
+    /// There is none before the node knows its installation.
+    link: OnceLock<LinkWatch>,
     started: CancellationToken,
     stop: CancellationToken,
     seen: Mutex<(Seen, Seen)>,
@@ -122,10 +123,16 @@ pub struct Health {
 impl Health {
     /// Makes the health of a node that has not been checked yet. `stop` is cancelled when the node stops.
     #[must_use]
-    pub fn new(duty: Duty, link: LinkWatch, stop: CancellationToken) -> Self {
+    pub fn new(duty: Duty, stop: CancellationToken) -> Self {
         let seen = Mutex::new((Seen::now(false, false), Seen::now(false, false)));
+        let (link, started) = (OnceLock::new(), CancellationToken::new());
         let (silent, kept) = (Mutex::default(), Mutex::default());
-        Self { duty, link, started: CancellationToken::new(), stop, seen, silent, kept }
+        Self { duty, link, started, stop, seen, silent, kept }
+    }
+
+    /// Sets the connection to the broker that the node uses from now on.
+    pub fn uses(&self, link: LinkWatch) {
+        self.link.get_or_init(|| link);
     }
 
     /// Once a second, checks PostgreSQL through `probe`, and measures `pool`, which the work of the node uses. Never
@@ -177,12 +184,12 @@ impl Health {
     pub fn report(&self) -> Report {
         let (rabbitmq, postgresql) = {
             let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-            seen.0.see(self.link.is_up(), false);
+            seen.0.see(self.link.get().is_some_and(LinkWatch::is_up), false);
             *seen
         };
         let [silent, kept] = [&self.silent, &self.kept]
             .map(|partitions| partitions.lock().unwrap_or_else(PoisonError::into_inner).clone());
-        let unusable = self.link.unusable();
+        let unusable = self.link.get().map(LinkWatch::unusable).unwrap_or_default();
         let moves = silent.is_empty() && kept.is_empty() && unusable.is_empty();
         let is_whole = rabbitmq.up && postgresql.up && moves;
         let condition = match (self.stop.is_cancelled(), self.started.is_cancelled(), self.duty) {

@@ -15,7 +15,7 @@ use tokio::{
 };
 
 use crate::{
-    domain::PARTITIONS,
+    domain::Partitions,
     infra::metrics,
     ops::health::Health,
     queue::{LinkWatch, Progress, Standing},
@@ -38,9 +38,6 @@ const LOOK_S: u64 = 5;
 /// The shortest time between two reconnects of a worker because of silence.
 const RENEW_PAUSE_S: u64 = 60;
 
-/// The last partition of this build. Other builds may have more.
-const LAST_PARTITION: i16 = PARTITIONS.cast_signed() - 1;
-
 /// Maximum number of reconnects for one silence. If they do not help, as after a purge of the queue, an operator must
 /// act; more reconnects would only disturb the other partitions.
 const RENEWALS_MAX: u32 = 3;
@@ -49,6 +46,7 @@ const RENEWALS_MAX: u32 = 3;
 pub struct Pulse {
     pool: Pool,
     health: Arc<Health>,
+    partitions: Partitions,
 }
 
 /// The time up to which a node has accepted, or taken, the deltas of each partition. An unknown time changes nothing.
@@ -57,8 +55,8 @@ type News = (Vec<i16>, Vec<Option<Timestamp>>);
 impl Pulse {
     /// Makes a pulse that uses one connection of `pool` at a time, and reports silence to `health`.
     #[must_use]
-    pub fn new(pool: Pool, health: Arc<Health>) -> Self {
-        Self { pool, health }
+    pub fn new(pool: Pool, health: Arc<Health>, partitions: Partitions) -> Self {
+        Self { pool, health, partitions }
     }
 
     /// Beats for a node that accepts changes. For each partition, `accepted_until` returns when the latest delta that
@@ -131,7 +129,7 @@ impl Pulse {
     async fn beat(&self, tell: &'static str, news: &News) -> Option<Vec<u16>> {
         let looking = async {
             let client = self.pool.get().await.ok()?;
-            let seen = told_and_seen(&client, tell, news).await;
+            let seen = told_and_seen(&client, tell, news, self.partitions).await;
             // Close a connection that failed.
             seen.map_err(|error| (log::debug!("no pulse: {error}"), Object::take(client))).ok()
         };
@@ -189,20 +187,21 @@ const TAKEN: &str = "insert into partition_pulse as known (partition, taken_unti
 
 const SILENCE: &str = "select partition, case when accepted_until > taken_until \
          then extract(epoch from clock_timestamp() - moved_at)::float8 else 0 end as seconds \
-     from partition_pulse where partition between 0 and $1";
+     from partition_pulse where partition >= 0 and partition < $1";
 
 /// Writes the news. Returns for how many seconds no worker has taken a change from each partition; 0 if no change
 /// waits.
 async fn told_and_seen(
     client: &Client,
     tell: &'static str,
-    (partitions, untils): &News,
+    (moved, untils): &News,
+    partitions: Partitions,
 ) -> Result<Vec<(u16, f64)>, tokio_postgres::Error> {
     let (tell, silence) = try_join!(client.prepare_cached(tell), client.prepare_cached(SILENCE))?;
-    if !partitions.is_empty() {
-        client.execute(&tell, &[partitions, untils]).await?;
+    if !moved.is_empty() {
+        client.execute(&tell, &[moved, untils]).await?;
     }
-    let rows = client.query(&silence, &[&LAST_PARTITION]).await?;
+    let rows = client.query(&silence, &[&partitions.count().cast_signed()]).await?;
     let read = |row: &tokio_postgres::Row| {
         let partition: i16 = row.try_get("partition")?;
         Ok((partition.unsigned_abs(), row.try_get("seconds")?))

@@ -197,7 +197,8 @@ impl Consumer {
     fn delivery(&self, message: ConsumerMessage) -> Result<Option<Delivery>, String> {
         let Some(deliver) = message.deliver else { return Ok(None) };
         let body = message.content.unwrap_or_default();
-        let deltas = match wire::decode(&body, self.partition, self.understands) {
+        let ours = (self.partition, self.link.partitions());
+        let deltas = match wire::decode(&body, ours, self.understands) {
             Ok(deltas) => Ok(deltas),
             Err(Unread::Malformed(why)) => Err(why),
             Err(Unread::NotUnderstood(why)) => return Err(why),

@@ -11,10 +11,10 @@ use jiff::Timestamp;
 use tokio::time::timeout;
 
 use super::{
-    QueueNames,
     confirm::{CONFIRM_TIMEOUT_MS, Confirm, ConfirmChannel},
     death::{self, Death},
     link::LinkWatch,
+    names::QueueNames,
     publisher::PublishError,
     session::{OpenChannel, Session},
     wire::{self, MESSAGE_VERSION},
@@ -139,7 +139,7 @@ impl DeadLetters {
             death::header(properties, "x-first-death-queue").and_then(|queue| self.names.partition_of(queue));
         let (death, deltas) = match wire::decode_any(&body, MESSAGE_VERSION) {
             Err(unread) => (unread.into(), Vec::new()),
-            Ok(deltas) => (death::of(properties, partition, &deltas), deltas),
+            Ok(deltas) => (death::of(properties, (partition, self.names.partitions()), &deltas), deltas),
         };
         let message_id = properties.message_id().cloned();
         let died_at = death::died_at(properties);
@@ -158,7 +158,7 @@ impl DeadLetters {
         }
         let mut partitions: BTreeMap<u16, Vec<Delta>> = BTreeMap::new();
         for delta in letter.deltas {
-            partitions.entry(delta.user_id.partition()).or_default().push(delta);
+            partitions.entry(delta.user_id.partition(self.names.partitions())).or_default().push(delta);
         }
         for (partition, deltas) in partitions {
             self.publish(&self.names.partition(partition), &deltas).await?;

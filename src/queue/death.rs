@@ -6,7 +6,7 @@ use amqprs::{BasicProperties, FieldTable, FieldValue};
 use jiff::Timestamp;
 
 use super::wire::{self, Unread};
-use crate::domain::{Delta, PARTITIONS, UserId};
+use crate::domain::{Delta, Partitions, UserId};
 
 /// Why a message is a dead letter.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,8 +17,8 @@ pub enum Death {
     NotUnderstood(String),
     /// It can be read. A worker rejected it because the database refused one of its deltas, or an operator set it aside.
     Refused,
-    /// It can be read, but it was not in the partition of this user.
-    Misplaced(UserId),
+    /// It can be read, but this user belongs to another partition than the one that it was in: to this one.
+    Misplaced(UserId, u16),
     /// It can be read, but the broker moved it by itself. The text is the broker's reason, such as `expired`, which
     /// only a policy can cause.
     GivenUp(String),
@@ -31,7 +31,7 @@ impl Death {
     #[must_use]
     pub fn is_redrivable(&self) -> bool {
         match self {
-            Self::Refused | Self::Misplaced(_) | Self::GivenUp(_) | Self::Stray => true,
+            Self::Refused | Self::Misplaced(..) | Self::GivenUp(_) | Self::Stray => true,
             Self::Malformed(_) | Self::NotUnderstood(_) => false,
         }
     }
@@ -43,8 +43,8 @@ impl fmt::Display for Death {
             Self::Malformed(how) => write!(f, "malformed: {how}"),
             Self::NotUnderstood(what) => write!(f, "of a newer version: {what}"),
             Self::Refused => f.write_str("refused by the database, or set aside"),
-            Self::Misplaced(user) => {
-                write!(f, "in the wrong partition: user {user} belongs to partition {}", user.partition())
+            Self::Misplaced(user, partition) => {
+                write!(f, "in the wrong partition: user {user} belongs to partition {partition}")
             }
             Self::GivenUp(why) => write!(f, "given up by the broker: {why}"),
             Self::Stray => f.write_str("not from a partition"),
@@ -62,11 +62,16 @@ impl From<Unread> for Death {
 }
 
 /// Why a readable message is a dead letter.
-pub(super) fn of(properties: &BasicProperties, partition: Option<u16>, deltas: &[Delta]) -> Death {
+pub(super) fn of(
+    properties: &BasicProperties,
+    (partition, partitions): (Option<u16>, Partitions),
+    deltas: &[Delta],
+) -> Death {
     let Some(partition) = partition else { return Death::Stray };
     match header(properties, "x-first-death-reason") {
-        None | Some("rejected") if partition < PARTITIONS => {
-            wire::stranger(deltas, partition).map_or(Death::Refused, Death::Misplaced)
+        None | Some("rejected") if partitions.all().contains(&partition) => {
+            let stranger = wire::stranger(deltas, (partition, partitions));
+            stranger.map_or(Death::Refused, |(user, partition)| Death::Misplaced(user, partition))
         }
         None | Some("rejected") => Death::Refused,
         Some(why) => Death::GivenUp(why.to_owned()),

@@ -6,7 +6,6 @@ use amqprs::channel::{Channel, QueueDeclareArguments};
 use futures_util::future::join_all;
 
 use super::{link::LinkWatch, session::OpenChannel};
-use crate::domain::PARTITIONS;
 
 /// The longest that the broker may take to answer for one queue.
 const ANSWER_TIMEOUT_MS: u64 = 5_000;
@@ -37,7 +36,8 @@ impl DepthProbe {
     /// Returns the current depths.
     pub async fn look(&mut self) -> Depths {
         let names = &self.link.names;
-        let mut queues: Vec<String> = (0..PARTITIONS).map(|partition| names.partition(partition)).collect();
+        let mut queues: Vec<String> =
+            names.partitions().all().map(|partition| names.partition(partition)).collect();
         queues.push(names.dead_letters());
         let asked = queues.into_iter().map(|queue| {
             let channel = self.channels.remove(&queue).filter(|channel| !channel.is_over());

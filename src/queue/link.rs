@@ -12,12 +12,13 @@ use tokio::{
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::{
-    BrokerUrl, QueueNames,
+    BrokerUrl,
+    names::QueueNames,
     pauses::Pauses,
     session::{OpenChannel, Session, in_own_task},
     topology::{self, Unusable},
 };
-use crate::infra::metrics::LinkMetrics;
+use crate::{domain::Partitions, infra::metrics::LinkMetrics};
 
 /// The heartbeat that we ask the broker for. The connection to a silent peer is closed after twice this time.
 const HEARTBEAT_S: u16 = 5;
@@ -96,6 +97,12 @@ impl LinkWatch {
         partition: u16,
     ) -> Result<OpenChannel, String> {
         topology::open_partition(session, &self.names, &self.unusable, partition).await
+    }
+
+    /// The number of partitions.
+    #[must_use]
+    pub fn partitions(&self) -> Partitions {
+        self.names.partitions()
     }
 
     /// The names of the queues that this node could not use when it last tried.

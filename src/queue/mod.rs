@@ -11,6 +11,7 @@ mod pauses;
 mod progress;
 mod wire;
 mod pace;
+mod names;
 mod topology;
 mod subscription;
 pub mod consumer;
@@ -26,10 +27,10 @@ pub use dead_letters::{DeadLetter, DeadLetters, DeadLettersError};
 pub use death::Death;
 pub use depth::{DepthProbe, Depths};
 pub use link::{Link, LinkWatch};
+pub use names::{QueueNames, QueuePrefix};
 pub use progress::{Progress, Standing};
-pub use publisher::{PARTITION_CAPACITY, PublishError, Publisher};
+pub use publisher::{PARTITION_CAPACITY_MIN, PublishError, Publisher};
 pub use set_aside::{SetAside, SetAsideError, set_aside};
-pub use topology::QueueNames;
 pub use wire::MESSAGE_VERSION;
 
 /// The longest name: AMQP sends its length as one byte (AMQP 0-9-1 §4.2.5.3).

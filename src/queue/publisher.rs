@@ -17,22 +17,30 @@ use super::{
     wire,
 };
 use crate::{
-    domain::{Delta, PARTITIONS},
+    domain::{Delta, Partitions},
     infra::{
         lane::{Lane, LaneError, Trip, call_all},
         metrics::PublisherMetrics,
     },
 };
 
-/// A message takes waiting deltas until it has about this many bytes. This allows hundreds of deltas, while all the
-/// messages that a worker holds still fit its memory.
+/// A message takes waiting deltas until it has about this many bytes. This allows hundreds of deltas.
 const MESSAGE_MAX_BYTES: usize = 128 * 1024;
+
+/// The most bytes that messages have together, one of each partition. A worker that has every partition holds at most
+/// 512 times as much, the number of messages that the broker sends ahead: 256 MiB.
+const MESSAGES_MAX_BYTES: usize = 512 * 1024;
 
 /// The longest pause between attempts to use a partition's queue.
 const OPEN_PAUSE_MAX_MS: u64 = 1_000;
 
-/// The most deltas that may wait for one partition.
-pub const PARTITION_CAPACITY: usize = 4_096;
+/// The most deltas that may wait in a node, divided among the partitions: a partition that is stuck takes no room from
+/// the others.
+const CAPACITY: usize = 16_384;
+
+/// The least room of a partition, so that a batch of one user fits an idle node. With more than 16 partitions, up to
+/// 65,536 deltas may therefore wait in all.
+pub const PARTITION_CAPACITY_MIN: usize = 1_024;
 
 /// Why a delta is not known to be in the queue.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -54,18 +62,31 @@ pub enum PublishError {
 /// Each partition has its own channel with one message in flight. So deltas reach the broker in their order of arrival,
 /// each confirm belongs to that message, and deltas that arrive meanwhile share the next message.
 pub struct Publisher {
-    partitions: Vec<Lane<PublishTrip>>,
+    lanes: Vec<Lane<PublishTrip>>,
     paces: Vec<Arc<Pace>>,
+    partitions: Partitions,
+}
+
+/// The most deltas that may wait for one of the partitions.
+fn capacity(partitions: Partitions) -> usize {
+    (CAPACITY / usize::from(partitions.count())).max(PARTITION_CAPACITY_MIN)
+}
+
+/// The largest message of one of the partitions.
+fn message_max_bytes(partitions: Partitions) -> usize {
+    (MESSAGES_MAX_BYTES / usize::from(partitions.count())).min(MESSAGE_MAX_BYTES)
 }
 
 impl Publisher {
     /// Starts a lane for each partition.
     #[must_use]
     pub fn start(link: &LinkWatch) -> Self {
-        let paces: Vec<_> = (0..PARTITIONS).map(|_| Arc::new(Pace::new())).collect();
+        let partitions = link.partitions();
+        let paces: Vec<_> = partitions.all().map(|_| Arc::new(Pace::new())).collect();
         let metrics = PublisherMetrics::default();
         let trip = |(partition, pace): (u16, &Arc<Pace>)| PublishTrip {
             partition,
+            message_max_bytes: message_max_bytes(partitions),
             metrics: metrics.clone(),
             link: link.clone(),
             channel: None,
@@ -73,8 +94,8 @@ impl Publisher {
             pauses: Pauses::new(OPEN_PAUSE_MAX_MS),
             not_before: Instant::now(),
         };
-        let lane = |partition| Lane::start([trip(partition)], PARTITION_CAPACITY);
-        Self { partitions: (0..).zip(&paces).map(lane).collect(), paces }
+        let lane = |partition| Lane::start([trip(partition)], capacity(partitions));
+        Self { lanes: (0..).zip(&paces).map(lane).collect(), paces, partitions }
     }
 
     /// Returns once the broker has the delta on disk. Deltas of one user are queued in the order of the calls.
@@ -82,8 +103,8 @@ impl Publisher {
     /// # Errors
     /// [`PublishError`] if the delta is not known to be queued, at the latest after twice the confirm timeout of 5 s.
     pub async fn publish(&self, delta: Delta) -> Result<(), PublishError> {
-        let partition = usize::from(delta.user_id.partition());
-        let published = self.partitions[partition].call(delta).await;
+        let partition = self.partition(&delta);
+        let published = self.lanes[partition].call(delta).await;
         published.unwrap_or_else(|error| Err(self.refused(partition, error)))
     }
 
@@ -95,8 +116,8 @@ impl Publisher {
         &self,
         deltas: Vec<Delta>,
     ) -> Result<Vec<Result<(), PublishError>>, PublishError> {
-        let deltas = deltas.into_iter().map(|delta| (delta.user_id.partition().into(), delta)).collect();
-        let published = call_all(&self.partitions, deltas).await;
+        let deltas = deltas.into_iter().map(|delta| (self.partition(&delta), delta)).collect();
+        let published = call_all(&self.lanes, deltas).await;
         let published = published.map_err(|(partition, error)| self.refused(partition, error))?;
         let ended = |error: LaneError| Err(PublishError::Unavailable(error.to_string()));
         Ok(published.into_iter().map(|one| one.unwrap_or_else(ended)).collect())
@@ -108,10 +129,15 @@ impl Publisher {
         self.paces.iter().map(|pace| pace.until()).collect()
     }
 
+    fn partition(&self, delta: &Delta) -> usize {
+        delta.user_id.partition(self.partitions).into()
+    }
+
     fn refused(&self, partition: usize, error: LaneError) -> PublishError {
         match error {
             LaneError::Full => {
-                PublishError::Full { retry_after: self.paces[partition].retry_after(PARTITION_CAPACITY) }
+                let waiting = capacity(self.partitions);
+                PublishError::Full { retry_after: self.paces[partition].retry_after(waiting) }
             }
             LaneError::Ended => PublishError::Unavailable(error.to_string()),
         }
@@ -120,6 +146,7 @@ impl Publisher {
 
 struct PublishTrip {
     partition: u16,
+    message_max_bytes: usize,
     link: LinkWatch,
     channel: Option<ConfirmChannel>,
     pace: Arc<Pace>,
@@ -137,6 +164,10 @@ impl Trip for PublishTrip {
 
     fn weight(delta: &Delta) -> usize {
         wire::max_bytes(delta)
+    }
+
+    fn max_weight(&self) -> usize {
+        self.message_max_bytes
     }
 
     async fn carry(&mut self, deltas: Vec<Delta>) -> Vec<Self::Reply> {
@@ -208,5 +239,19 @@ impl PublishTrip {
             Err(_) => self.not_before = Instant::now() + self.pauses.after_failure(),
         }
         opened
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_waits_is_bounded_whatever_the_number_of_partitions() {
+        let bounds = [1, 2, 4, 16, 32, 64].map(|count| {
+            let partitions = Partitions::new(count).expect("valid");
+            (capacity(partitions), message_max_bytes(partitions) / 1_024)
+        });
+        assert_eq!(bounds, [(16_384, 128), (8_192, 128), (4_096, 128), (1_024, 32), (1_024, 16), (1_024, 8)]);
     }
 }

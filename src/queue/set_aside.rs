@@ -12,7 +12,7 @@ use super::{
     subscription::{LOWEST_PRIORITY, RPC_TIMEOUT_MS, Subscription},
     wire::{self, MESSAGE_VERSION},
 };
-use crate::domain::Delta;
+use crate::domain::{Delta, Partitions};
 
 /// How long to wait for the first message. A worker that keeps the partition holds it for a moment only.
 const FIRST_TIMEOUT_MS: u64 = 10_000;
@@ -36,6 +36,9 @@ pub enum SetAsideError {
     /// There is no connection, or it failed. The first message may be moved.
     #[error("RabbitMQ: {0}")]
     Unavailable(String),
+    /// The installation has no such partition.
+    #[error("there is no partition {0}: the partitions are 0 to {1}; nothing was set aside")]
+    Unknown(u16, u16),
     /// Another subscriber is active: its messages are not ours to move.
     #[error("a worker takes the messages of partition {0}; nothing was set aside")]
     Taken(u16),
@@ -53,11 +56,15 @@ pub enum SetAsideError {
 /// # Errors
 /// [`SetAsideError`] if no message is known to be moved.
 pub async fn set_aside(link: &mut LinkWatch, partition: u16) -> Result<SetAside, SetAsideError> {
+    let partitions = link.partitions();
+    if !partitions.all().contains(&partition) {
+        return Err(SetAsideError::Unknown(partition, partitions.count() - 1));
+    }
     let opening = Subscription::open(link, partition, LOWEST_PRIORITY);
     let mut subscription = opening.await.map_err(SetAsideError::Unavailable)?;
     let limit = Duration::from_millis(FIRST_TIMEOUT_MS);
     let moved = match timeout(limit, subscription.messages.recv()).await {
-        Ok(Some(message)) => Some(reject(&subscription, message, partition).await),
+        Ok(Some(message)) => Some(reject(&subscription, message, (partition, partitions)).await),
         Ok(None) => Some(Err(lost())),
         Err(_) => None,
     };
@@ -72,13 +79,16 @@ pub async fn set_aside(link: &mut LinkWatch, partition: u16) -> Result<SetAside,
 async fn reject(
     subscription: &Subscription,
     message: ConsumerMessage,
-    partition: u16,
+    ours: (u16, Partitions),
 ) -> Result<SetAside, SetAsideError> {
     let tag = message.deliver.ok_or_else(lost)?.delivery_tag();
     let body = message.content.unwrap_or_default();
     let (death, deltas) = match wire::decode_any(&body, MESSAGE_VERSION) {
         Err(unread) => (Some(unread.into()), Vec::new()),
-        Ok(deltas) => (wire::stranger(&deltas, partition).map(Death::Misplaced), deltas),
+        Ok(deltas) => {
+            let stranger = wire::stranger(&deltas, ours);
+            (stranger.map(|(user, partition)| Death::Misplaced(user, partition)), deltas)
+        }
     };
     let message_id = message.basic_properties.and_then(|properties| properties.message_id().cloned());
     let rejecting = subscription.channel.channel.basic_reject(BasicRejectArguments::new(tag, false));

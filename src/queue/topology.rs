@@ -1,4 +1,5 @@
-//! The queues of the partitions and of the dead letters, and their one declaration. Must not contain messages.
+//! The queues of the partitions and of the dead letters, and their one declaration. Must not contain messages, or how a
+//! queue is named.
 
 use std::{
     collections::BTreeSet,
@@ -12,10 +13,10 @@ use tokio::time::sleep;
 use super::{
     callbacks::{ChannelEvent, NOT_FOUND},
     dead_letters::KEPT_MAX,
+    names::QueueNames,
     pauses::Pauses,
     session::{OpenChannel, Session},
 };
-use crate::domain::PARTITIONS;
 
 /// How long a queue must be missing before it is declared. A quorum queue that comes back within 30 ms keeps the
 /// consumer of the deleted queue. That consumer then gets no messages and does not make way for another (seen on
@@ -29,57 +30,13 @@ const DECLARE_TIMEOUT_MS: u64 = 5_000;
 const REPAIR_PAUSE_MIN_MS: u64 = 5_000;
 const REPAIR_PAUSE_MAX_MS: u64 = 60_000;
 
-/// The most bytes that wait in a partition's queue. Beyond this, the broker refuses messages.
-const PARTITION_MAX_BYTES: i64 = 1 << 30;
+/// The most bytes that wait in the queues of all partitions, each of which has an equal share. Beyond its share, the
+/// broker refuses messages.
+const PARTITIONS_MAX_BYTES: i64 = 4 << 30;
 
 /// How often a message may return to its queue. By default RabbitMQ 4 drops it after 20 lost connections. RabbitMQ 4
 /// reads −1 as "unlimited", but RabbitMQ 3.10 reads it as "once". This number is in effect unlimited on both.
 const DELIVERY_LIMIT: i64 = 2_000_000_000;
-
-/// The names of our queues, which share a prefix.
-#[derive(Clone, Debug)]
-pub struct QueueNames {
-    prefix: String,
-}
-
-impl QueueNames {
-    /// Names with this prefix: 1 to 100 ASCII letters, digits, `.`, `-` and `_`. A queue's name has at most 255 bytes
-    /// (AMQP 0-9-1 §3.1).
-    ///
-    /// # Errors
-    /// The rule, readable after the setting's name, if the prefix breaks it.
-    pub fn new(prefix: &str) -> Result<Self, String> {
-        let plain = |c: char| c.is_ascii_alphanumeric() || ".-_".contains(c);
-        if prefix.is_empty() || prefix.len() > 100 || !prefix.chars().all(plain) {
-            return Err("must be 1 to 100 letters, digits, '.', '-' and '_'".to_owned());
-        }
-        Ok(Self { prefix: prefix.to_owned() })
-    }
-
-    /// The queue of a partition.
-    #[must_use]
-    pub fn partition(&self, partition: u16) -> String {
-        format!("{}.deltas.{partition}", self.prefix)
-    }
-
-    /// The queue of messages that can't be applied.
-    #[must_use]
-    pub fn dead_letters(&self) -> String {
-        format!("{}.dead-letters", self.prefix)
-    }
-
-    /// The partition in a queue's name, if there is one. It need not exist today: the user decides which queue a delta
-    /// belongs to.
-    pub(super) fn partition_of(&self, queue: &str) -> Option<u16> {
-        let number = queue.rsplit('.').next()?.parse().ok()?;
-        (self.partition(number) == queue).then_some(number)
-    }
-
-    /// The queue that a command holds while it reads the dead letters.
-    pub(super) fn dead_letters_lock(&self) -> String {
-        format!("{}.dead-letters.lock", self.prefix)
-    }
-}
 
 /// A queue and the arguments that we declare it with.
 struct Queue {
@@ -98,13 +55,14 @@ impl Queue {
     }
 
     fn partition(names: &QueueNames, partition: u16) -> Self {
+        let max_bytes = PARTITIONS_MAX_BYTES / i64::from(names.partitions().count());
         let arguments = vec![
             ("x-single-active-consumer", true.into()),
             ("x-dead-letter-exchange", "".into()),
             ("x-dead-letter-routing-key", names.dead_letters().into()),
             ("x-dead-letter-strategy", "at-least-once".into()),
             ("x-overflow", "reject-publish".into()),
-            ("x-max-length-bytes", FieldValue::l(PARTITION_MAX_BYTES)),
+            ("x-max-length-bytes", FieldValue::l(max_bytes)),
         ];
         Self::new(names.partition(partition), arguments)
     }
@@ -173,7 +131,7 @@ impl Unusable {
 
 /// Every queue. The partitions name the dead letters as their target, so these come first.
 fn all(names: &QueueNames) -> impl Iterator<Item = Queue> {
-    let partitions = (0..PARTITIONS).map(|partition| Queue::partition(names, partition));
+    let partitions = names.partitions().all().map(|partition| Queue::partition(names, partition));
     [Queue::dead_letters(names)].into_iter().chain(partitions)
 }
 
@@ -206,7 +164,7 @@ pub(super) async fn declare(
         }
     }
     let of_partitions = failures.iter().filter(|(queue, _)| names.partition_of(&queue.name).is_some());
-    let is_useless = session.over.is_cancelled() || of_partitions.count() == usize::from(PARTITIONS);
+    let is_useless = session.over.is_cancelled() || of_partitions.count() == names.partitions().all().len();
     for (queue, why) in failures {
         let why = format!("declaring the queues: {why}");
         if is_useless {

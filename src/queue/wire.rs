@@ -6,7 +6,7 @@ use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use crate::domain::{
-    self, Actor, Change, Delta, Invalid, Members, Metadata, Object, Reason, TraceParent, UserId,
+    self, Actor, Change, Delta, Invalid, Members, Metadata, Object, Partitions, Reason, TraceParent, UserId,
 };
 
 mod unread;
@@ -113,13 +113,12 @@ pub(super) fn encode(deltas: &[Delta]) -> Vec<u8> {
     serde_json::to_vec(&message).expect("numbers, texts and times are always JSON")
 }
 
-/// Decodes a message from the queue of `partition`, of a version up to `understands`. A delta of another partition's user
-/// makes the message malformed: the delta would lose its place in that user's order.
-pub(super) fn decode(body: &[u8], partition: u16, understands: u64) -> Result<Vec<Delta>, Unread> {
+/// Decodes a message from the queue of one of the partitions, of a version up to `understands`. A delta of another
+/// partition's user makes the message malformed: the delta would lose its place in that user's order.
+pub(super) fn decode(body: &[u8], one_of: (u16, Partitions), understands: u64) -> Result<Vec<Delta>, Unread> {
     let deltas = decode_any(body, understands)?;
-    match stranger(&deltas, partition) {
-        Some(user) => {
-            let partition = user.partition();
+    match stranger(&deltas, one_of) {
+        Some((user, partition)) => {
             let elsewhere = Malformed::WrongPartition { user, partition };
             Err(Unread::Malformed(elsewhere.to_string()))
         }
@@ -127,9 +126,13 @@ pub(super) fn decode(body: &[u8], partition: u16, understands: u64) -> Result<Ve
     }
 }
 
-/// The first user who does not belong to `partition`.
-pub(super) fn stranger(deltas: &[Delta], partition: u16) -> Option<UserId> {
-    deltas.iter().map(|delta| &delta.user_id).find(|user| user.partition() != partition).cloned()
+/// The first user who belongs to another partition, and that partition.
+pub(super) fn stranger(
+    deltas: &[Delta],
+    (partition, partitions): (u16, Partitions),
+) -> Option<(UserId, u16)> {
+    let mut users = deltas.iter().map(|delta| (&delta.user_id, delta.user_id.partition(partitions)));
+    users.find(|(_, other)| *other != partition).map(|(user, other)| (user.clone(), other))
 }
 
 /// Decodes a message from any queue, of a version up to `understands`.
@@ -181,6 +184,10 @@ mod tests {
     use super::*;
     use crate::domain::{Action, Points, RequestId};
 
+    fn partition_of(user: &UserId) -> (u16, Partitions) {
+        (user.partition(Partitions::DEFAULT), Partitions::DEFAULT)
+    }
+
     fn any_delta() -> impl Strategy<Value = Delta> {
         let second = Timestamp::MIN.as_second()..Timestamp::MAX.as_second();
         let reason = prop::option::of(r#"[^\pC]{1,200}|["\\]{200}"#);
@@ -212,12 +219,12 @@ mod tests {
         fn what_is_encoded_is_decoded(delta in any_delta()) {
             let body = encode(std::slice::from_ref(&delta));
             prop_assert!(body.len() <= max_bytes(&delta) + 32, "{} bytes", body.len());
-            prop_assert_eq!(decode(&body, delta.user_id.partition(), MESSAGE_VERSION).expect("ours"), [delta]);
+            prop_assert_eq!(decode(&body, partition_of(&delta.user_id), MESSAGE_VERSION).expect("ours"), [delta]);
         }
 
         #[test]
         fn whatever_comes_is_decoded_or_refused(body in prop::collection::vec(any::<u8>(), 0..200)) {
-            let refused = decode(&body, 0, MESSAGE_VERSION);
+            let refused = decode(&body, (0, Partitions::DEFAULT), MESSAGE_VERSION);
             prop_assert!(matches!(refused, Err(Unread::Malformed(_))), "{refused:?}");
         }
     }
@@ -229,8 +236,8 @@ mod tests {
             r#""point":1,"requested_at":"2026-11-01T00:00:00Z"}"#
         );
         let message = format!(r#"{{"version":2,"deltas":[{delta},{delta}]}}"#);
-        let partition = UserId::new("user_id", "1").expect("positive").partition();
-        let read = |message: &str| decode(message.as_bytes(), partition, MESSAGE_VERSION);
+        let ours = partition_of(&UserId::new("user_id", "1").expect("valid"));
+        let read = |message: &str| decode(message.as_bytes(), ours, MESSAGE_VERSION);
         assert_eq!(read(&message).expect("ours").len(), 2);
         for (from, to) in [
             (r#"{"version":2"#, "0"),
@@ -264,9 +271,9 @@ mod tests {
             assert_eq!(refused.expect_err(to), Unread::NotUnderstood(format!("unknown {what}")));
         }
         let newer = message.replace(r#""version":2"#, r#""version":3"#);
-        assert_eq!(decode(newer.as_bytes(), partition, 3).expect("understood").len(), 2);
-        let elsewhere = decode(message.as_bytes(), partition + 1, MESSAGE_VERSION);
-        let why = format!("user 1 belongs to partition {partition}");
+        assert_eq!(decode(newer.as_bytes(), ours, 3).expect("understood").len(), 2);
+        let elsewhere = decode(message.as_bytes(), (ours.0 + 1, ours.1), MESSAGE_VERSION);
+        let why = format!("user 1 belongs to partition {}", ours.0);
         assert_eq!(elsewhere, Err(Unread::Malformed(why)));
     }
 }

@@ -21,7 +21,7 @@ async fn a_broker_that_takes_no_more_is_waited_for_no_longer_than_it_should() {
     client.queue("add", 7, 1).await;
 
     // A queue at its limit, which a policy makes small: the broker refuses at once.
-    let pattern = format!("^{}\\.deltas\\.", system.prefix);
+    let pattern = format!("^{}\\..*\\.deltas\\.", system.prefix);
     let policy = ["set_policy", "--apply-to", "queues", "full", &pattern, r#"{"max-length":1}"#];
     servers.broker.control(&policy).await.expect("a policy");
     let mut promised = 1;

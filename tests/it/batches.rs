@@ -151,7 +151,7 @@ async fn a_batch_that_the_broker_takes_in_part_is_safe_to_send_again() {
     let client = system.serve();
     let full = partition(7);
     let other = (8..100).find(|user| partition(*user) != full).expect("another");
-    let pattern = format!("^{}\\.deltas\\.{full}$", system.prefix);
+    let pattern = format!("^{}$", system.names().partition(full));
     let policy = ["set_policy", "--apply-to", "queues", "full", &pattern, r#"{"max-length":1}"#];
     servers.broker.control(&policy).await.expect("a policy");
     eventually("the queue is full", async || {

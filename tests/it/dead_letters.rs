@@ -219,7 +219,7 @@ async fn one_at_a_time_may_look_at_them() {
     queues.publish(partition(7), "not JSON").await;
     has_dead(&queues, 1).await;
     let broker = system.node().broker;
-    let link = Link::start(broker.url, broker.names, "test");
+    let link = Link::start(broker.url, system.names(), "test");
     let mut watch = link.watch();
     watch.ready(PATIENCE).await.expect("a connection");
     let mut letters = DeadLetters::open(&watch).await.expect("opened");

@@ -23,6 +23,7 @@ mod worker;
 mod dead_letters;
 mod redrive;
 mod newer;
+mod installation;
 mod processes;
 mod outages;
 mod backpressure;

@@ -55,6 +55,8 @@ async fn eight_processes_migrate_at_once_and_one_applies() {
     assert!(before.1.contains("pending: V1__ledger_and_keys"), "{}", before.1);
     let outputs = join_all((0..8).map(|_| migrate(&database.url, &[]))).await;
     assert!(outputs.iter().all(|(code, _)| *code == Some(0)), "{outputs:?}");
+    let made = outputs.iter().filter(|(_, printed)| printed.contains("made installation"));
+    assert_eq!(made.count(), 1);
     let applied = outputs.iter().filter(|(_, printed)| printed.contains("applied V1__ledger_and_keys"));
     assert_eq!(applied.count(), 1);
     assert_eq!(migrate(&database.url, &["--check"]).await, (Some(0), "nothing is pending".to_owned()));

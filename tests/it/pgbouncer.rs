@@ -139,6 +139,7 @@ async fn other_pooling_is_refused_by_every_role() {
             ("migrate", &[]),
             ("migrate", &["--check"]),
             ("audit", &[]),
+            ("dead-letters", &["list"]),
             ("key", &["list"]),
             ("key", &["create", "--name", "shop", "--scope", "write"]),
         ] {

@@ -81,7 +81,7 @@ async fn a_message_that_is_redriven_in_part_is_still_a_dead_letter() {
     let users = two_partitions();
     queues.publish_dead(&of_users(&users)).await;
     has_dead(&queues, 1).await;
-    let full = format!("^{}\\.deltas\\.{}$", system.prefix, partition(users[1]));
+    let full = format!("^{}$", system.names().partition(partition(users[1])));
     let policy = ["set_policy", "--apply-to", "queues", "full", &full, r#"{"max-length":1}"#];
     servers.broker.control(&policy).await.expect("a policy");
     for number in [10, 11] {
@@ -114,7 +114,7 @@ async fn a_dead_letter_that_finds_no_room_waits_in_its_partition_and_is_not_lost
     );
     servers.broker.control(&["eval", &again]).await.expect("a setting");
     let mut system = System::on_own(&servers).await;
-    let small = format!("^{}\\.dead-letters$", system.prefix);
+    let small = format!("^{}$", system.names().dead_letters());
     let limit = json!({"max-length": ROOM}).to_string();
     let policy = ["set_policy", "--apply-to", "queues", "small", &small, &limit];
     servers.broker.control(&policy).await.expect("a policy");

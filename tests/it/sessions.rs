@@ -2,6 +2,7 @@
 
 use deadpool_postgres::Pool;
 use point_system::{
+    domain::Installation,
     infra::{migrate, postgres},
     local::LocalPostgres,
 };
@@ -10,7 +11,7 @@ use crate::support::{
     client::answer,
     process::run,
     servers::{Database, OwnServers, open_folder},
-    system::{PATIENCE, System, eventually},
+    system::{PARTITIONS, PATIENCE, System, eventually},
 };
 
 /// The message that distinguishes a standby, or another read-only server, from an unreachable one.
@@ -57,6 +58,7 @@ async fn a_standby_is_refused_by_what_writes_and_good_for_what_reads() {
     let url = server.url();
     let pool = postgres::pool(&url.parse().expect("a valid URL"), 1).expect("a pool");
     migrate::run(&pool, PATIENCE).await.expect("migrations");
+    Installation::make(&pool, PARTITIONS).await.expect("an installation");
     // A server that finds this file follows a primary, which need not exist.
     let signal = format!("{}/standby.signal", value(&pool, "show data_directory").await);
     execute(&pool, &format!("copy (values ('')) to '{signal}'")).await;

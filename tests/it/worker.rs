@@ -119,7 +119,7 @@ async fn one_hot_user_is_served_by_large_messages() {
 async fn deltas_that_share_a_message_keep_the_order_they_were_handed_in() {
     let mut system = System::new().await;
     let broker = system.node().broker;
-    let link = Link::start(broker.url, broker.names, "test");
+    let link = Link::start(broker.url, system.names(), "test");
     let mut watch = link.watch();
     watch.ready(PATIENCE).await.expect("a connection");
     let publisher = Publisher::start(&watch);

@@ -9,11 +9,10 @@ use amqprs::{
     },
     connection::{Connection, OpenConnectionArguments},
 };
-use point_system::{
-    domain::{PARTITIONS, UserId},
-    queue::QueueNames,
-};
+use point_system::{domain::UserId, queue::QueueNames};
 use serde_json::json;
+
+use crate::support::system::PARTITIONS;
 
 pub struct Queues {
     names: QueueNames,
@@ -22,7 +21,7 @@ pub struct Queues {
 }
 
 impl Queues {
-    pub async fn connect(amqp_url: &str, prefix: &str) -> Self {
+    pub async fn connect(amqp_url: &str, names: QueueNames) -> Self {
         let url = url::Url::parse(amqp_url).expect("a valid URL");
         let (host, port) = (url.host_str().expect("a host"), url.port().unwrap_or(5672));
         let (user, password) = (url.username(), url.password().unwrap_or("guest"));
@@ -31,7 +30,7 @@ impl Queues {
         let channel = connection.open_channel(None).await.expect("a channel");
         channel.register_callback(DefaultChannelCallback).await.expect("registered");
         channel.confirm_select(ConfirmSelectArguments::default()).await.expect("confirm mode");
-        Self { names: QueueNames::new(prefix).expect("a valid name"), connection, channel }
+        Self { names, connection, channel }
     }
 
     /// Returns the server's version, and ends the connection.
@@ -84,7 +83,7 @@ impl Queues {
     /// The number of waiting messages in the partitions.
     pub async fn waiting(&self) -> u32 {
         let mut sum = 0;
-        for partition in 0..PARTITIONS {
+        for partition in self.names.partitions().all() {
             sum += self.length(&self.names.partition(partition)).await;
         }
         sum
@@ -109,7 +108,7 @@ impl Queues {
 
     /// Deletes the queues of the partitions with their messages.
     pub async fn delete_partitions(&self) {
-        for partition in 0..PARTITIONS {
+        for partition in self.names.partitions().all() {
             self.delete_partition(partition).await;
         }
     }
@@ -121,6 +120,7 @@ impl Queues {
 
     /// Declares the queue of a partition as the service does.
     pub async fn declare_partition(&self, partition: u16) {
+        let max_bytes = (4_i64 << 30) / i64::from(self.names.partitions().count());
         let mut arguments = FieldTable::new();
         for (name, value) in [
             ("x-queue-type", "quorum".into()),
@@ -130,7 +130,7 @@ impl Queues {
             ("x-dead-letter-routing-key", self.names.dead_letters().into()),
             ("x-dead-letter-strategy", "at-least-once".into()),
             ("x-overflow", "reject-publish".into()),
-            ("x-max-length-bytes", FieldValue::l(1 << 30)),
+            ("x-max-length-bytes", FieldValue::l(max_bytes)),
         ] {
             arguments.insert(name.try_into().expect("a short name"), value);
         }
@@ -165,7 +165,7 @@ pub fn message(request_id: &str, user_id: i64, point: i64) -> String {
     .to_string()
 }
 
-/// The partition of a user.
+/// The partition of a user in an installation with the usual number of partitions.
 pub fn partition(user_id: i64) -> u16 {
-    UserId::new("user_id", &user_id.to_string()).expect("positive").partition()
+    UserId::new("user_id", &user_id.to_string()).expect("positive").partition(PARTITIONS)
 }

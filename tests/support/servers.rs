@@ -113,7 +113,7 @@ impl Database {
         database(&servers().await.database_url, &fresh_name(), "template0").await
     }
 
-    /// A fresh database with our tables.
+    /// A fresh database with our tables, and no installation yet.
     pub async fn migrated() -> Self {
         database(&servers().await.database_url, &fresh_name(), TEMPLATE).await
     }

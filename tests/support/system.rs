@@ -8,7 +8,7 @@ use std::{
 use deadpool_postgres::{Object, Pool};
 use point_system::{
     cli::{self, AccessArgs, BrokerArgs, DatabaseArgs, HttpArgs, MetricsArgs, NodeArgs, PatienceArgs},
-    domain::{Patience, PointService, audit},
+    domain::{Installation, Partitions, Patience, PointService, audit},
     infra::migrate,
     queue::{MESSAGE_VERSION, QueueNames},
 };
@@ -27,6 +27,9 @@ use crate::support::{
 /// The longest that a condition may take to become true.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
+/// The number of partitions of an installation, unless a test chooses another.
+pub const PARTITIONS: Partitions = Partitions::DEFAULT;
+
 /// Waits for `condition`, and fails the test if it does not become true.
 pub async fn eventually(what: &str, mut condition: impl AsyncFnMut() -> bool) {
     let started = Instant::now();
@@ -42,6 +45,7 @@ pub struct System {
     pub database: Database,
     pub amqp_url: String,
     pub prefix: String,
+    pub installation: Installation,
     pub pool: Pool,
     /// The URL that the nodes use for the database, if it differs from the test's.
     pub node_database_url: Option<String>,
@@ -51,22 +55,42 @@ pub struct System {
 
 impl System {
     pub async fn new() -> Self {
-        Self::on(Database::migrated().await, servers().await.amqp_url.clone())
+        Self::with(PARTITIONS).await
+    }
+
+    /// An installation with this many partitions.
+    pub async fn with(partitions: Partitions) -> Self {
+        Self::on(Database::migrated().await, servers().await.amqp_url.clone(), partitions).await
     }
 
     /// An installation on servers that the test may stop.
     pub async fn on_own(servers: &OwnServers) -> Self {
-        let database = database(&servers.postgres.url(), "own", "template0").await;
-        migrate::run(&database.pool(1), PATIENCE).await.expect("migrations");
-        Self::on(database, servers.broker.url())
+        Self::on_own_with(servers, PARTITIONS).await
     }
 
-    fn on(database: Database, amqp_url: String) -> Self {
+    /// As `on_own`, with this many partitions.
+    pub async fn on_own_with(servers: &OwnServers, partitions: Partitions) -> Self {
+        let database = database(&servers.postgres.url(), "own", "template0").await;
+        migrate::run(&database.pool(1), PATIENCE).await.expect("migrations");
+        Self::on(database, servers.broker.url(), partitions).await
+    }
+
+    async fn on(database: Database, amqp_url: String, partitions: Partitions) -> Self {
         leaks::watch();
         let pool = database.pool(4);
+        let (installation, _) = Installation::make(&pool, partitions).await.expect("an installation");
         let (node_database_url, node_amqp_url, roles) = (None, None, Vec::new());
         let prefix = database.name.clone();
-        Self { database, amqp_url, prefix, pool, node_database_url, node_amqp_url, roles }
+        Self { database, amqp_url, prefix, installation, pool, node_database_url, node_amqp_url, roles }
+    }
+
+    /// The names of its queues.
+    pub fn names(&self) -> QueueNames {
+        QueueNames::new(&self.prefix.parse().expect("a valid prefix"), &self.installation)
+    }
+
+    pub fn partitions(&self) -> Partitions {
+        self.installation.partitions
     }
 
     pub fn node(&self) -> NodeArgs {
@@ -75,7 +99,7 @@ impl System {
             database: DatabaseArgs { url: database_url.parse().expect("a valid URL") },
             broker: BrokerArgs {
                 url: amqp_url.parse().expect("a valid URL"),
-                names: QueueNames::new(&self.prefix).expect("a valid name"),
+                prefix: self.prefix.parse().expect("a valid prefix"),
             },
             patience: PatienceArgs { startup_timeout: PATIENCE, shutdown_timeout: PATIENCE },
             metrics: MetricsArgs::default(),
@@ -147,7 +171,7 @@ impl System {
     }
 
     pub async fn queues(&self) -> Queues {
-        Queues::connect(&self.amqp_url, &self.prefix).await
+        Queues::connect(&self.amqp_url, self.names()).await
     }
 
     /// A connection without the limits of the service: a test may read a whole table.

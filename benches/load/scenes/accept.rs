@@ -44,7 +44,7 @@ pub async fn measure(size: &Size) -> Accept {
 /// The figures of one run, each with its ceiling, if it has one.
 async fn one(size: &Size) -> [(f64, f64); 8] {
     let bare = bare(size).await;
-    let (http, mut bed) = (HttpCeiling::start().await, Bed::new().await);
+    let (http, mut bed) = (HttpCeiling::start().await, Bed::new(size).await);
     let (serve, address) = bed.serve().await;
     // Each figure right after its ceiling: the speed of the machine changes from minute to minute.
     let http_few = uniform(Kind::Add, FEW, size.time).run(http.address).await.per_second;
@@ -72,7 +72,7 @@ async fn one(size: &Size) -> [(f64, f64); 8] {
 
 /// The rate of confirmed messages per second, with one delta each.
 async fn bare(size: &Size) -> f64 {
-    let mut bed = Bed::new().await;
+    let mut bed = Bed::new(size).await;
     let rate = bed.publish(&Users::Uniform(USERS), size.backlog, 1).await;
     bed.drain(super::LANES).await;
     bed.finish().await;

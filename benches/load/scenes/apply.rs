@@ -35,14 +35,14 @@ pub async fn measure(size: &Size) -> Vec<Line> {
 
 /// A backlog of messages of one delta each, from the bare client.
 async fn singles(size: &Size) -> Drained {
-    let mut bed = Bed::new().await;
+    let mut bed = Bed::new(size).await;
     bed.publish(&Users::Uniform(USERS), size.backlog, 1).await;
     drain(bed).await
 }
 
 /// A backlog from 512 HTTP connections.
 async fn batched(size: &Size) -> Drained {
-    let mut bed = Bed::new().await;
+    let mut bed = Bed::new(size).await;
     let (serve, address) = bed.serve().await;
     let time = Duration::from_secs(600);
     bed.load(address, &Closed { at_most: size.backlog, ..uniform(Kind::Add, MANY, time) }).await;
@@ -60,7 +60,7 @@ async fn drain(bed: Bed) -> Drained {
 async fn transactions(size: &Size, batch: f64) -> f64 {
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a small mean")]
     let batch = batch.round() as usize;
-    let bed = Bed::new().await;
+    let bed = Bed::new(size).await;
     let deltas = usize::try_from(size.backlog).expect("a count");
     let users = Users::Uniform(USERS);
     let pace = bed.pace_of(ceiling::apply(&bed.system, &users, deltas, batch, usize::from(LANES))).await;

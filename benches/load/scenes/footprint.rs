@@ -39,7 +39,7 @@ pub async fn measure(size: &Size, of_message: usize) -> Vec<Line> {
 }
 
 async fn one(size: &Size, of_message: usize) -> [f64; 11] {
-    let mut bed = Bed::new().await;
+    let mut bed = Bed::new(size).await;
     let (serve, address) = bed.serve().await;
     let work = bed.work(LANES).await;
     let idle = [resident_mib(&serve), resident_mib(&work)];

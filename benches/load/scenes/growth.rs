@@ -24,11 +24,11 @@ pub async fn measure(size: &Size, of_message: usize) -> Vec<Line> {
     let mut lines: Vec<Line> = size.log_rows.iter().flat_map(lines).collect();
     let mut grown = Vec::new();
     for rows in size.log_rows.iter().filter(|rows| **rows > 0) {
-        grown.push(filled(*rows).await);
+        grown.push(filled(size, *rows).await);
     }
     for _ in 0..size.runs {
         let mut rates = Vec::new();
-        let mut empty = filled(0).await;
+        let mut empty = filled(size, 0).await;
         rates.extend(apply_and_read(&mut empty, size, of_message).await);
         empty.finish().await;
         for bed in &mut grown {
@@ -56,8 +56,8 @@ async fn apply_and_read(bed: &mut Bed, size: &Size, of_message: usize) -> [f64; 
 
 /// Writes histories of [`ENTRIES_PER_USER`] entries, with the users interleaved as they would be over time. Then
 /// vacuums and checkpoints, as PostgreSQL would overnight.
-async fn filled(rows: u64) -> Bed {
-    let mut bed = Bed::new().await;
+async fn filled(size: &Size, rows: u64) -> Bed {
+    let mut bed = Bed::new(size).await;
     let users = (rows / ENTRIES_PER_USER).max(u64::from(rows > 0));
     let statement = format!(
         "insert into user_point (user_id, point, seq) \

@@ -65,7 +65,7 @@ pub async fn measure(size: &Size, sustained: f64) -> (Vec<Line>, Vec<Latency>) {
 }
 
 async fn one(size: &Size, per_second: f64) -> (Histogram<u64>, Histogram<u64>) {
-    let mut bed = Bed::new().await;
+    let mut bed = Bed::new(size).await;
     let (serve, address) = bed.serve().await;
     let work = bed.work(LANES).await;
     let connections = u32::try_from(if per_second < 5_000.0 { FEW } else { MANY }).expect("a small number");

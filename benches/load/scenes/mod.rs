@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use point_system::domain::Partitions;
+
 use crate::traffic::{Closed, Kind, Users};
 
 pub mod accept;
@@ -28,6 +30,8 @@ pub const LANES: u16 = 4;
 
 /// The size of a measurement.
 pub struct Size {
+    /// The number of partitions.
+    pub partitions: Partitions,
     /// How often each figure is measured. The median counts.
     pub runs: usize,
     /// How long a closed loop is measured.

@@ -34,7 +34,7 @@ pub async fn measure(size: &Size, of_message: usize) -> Vec<Line> {
 }
 
 async fn accept_and_apply(size: &Size, users: &Users, of_message: usize) -> (f64, f64) {
-    let mut bed = Bed::new().await;
+    let mut bed = Bed::new(size).await;
     let (serve, address) = bed.serve().await;
     let load = Closed { users: users.clone(), ..uniform(Kind::Add, MANY, size.time) };
     let accepted = bed.load(address, &load).await;

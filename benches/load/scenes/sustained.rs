@@ -30,7 +30,7 @@ const UNDER_WAY_S: f64 = 1.0;
 pub async fn measure(size: &Size) -> Line {
     let line = Line::new("sustained", "202s and applied, the backlog not growing", "/s");
     let mut line = line.against("202s alone, 512 connections");
-    let mut bed = Bed::new().await;
+    let mut bed = Bed::new(size).await;
     let (serve, address) = bed.serve().await;
     let alone = bed.load(address, &uniform(Kind::Add, MANY, size.time)).await;
     let work = bed.work(LANES).await;

@@ -21,7 +21,7 @@ pub async fn measure(size: &Size) -> Vec<Line> {
         Line::new("read", "balances, 512 connections", "/s").against("pgbench -S, 64 connections"),
     ];
     for _ in 0..size.runs {
-        let mut bed = Bed::new().await;
+        let mut bed = Bed::new(size).await;
         let one_by_one = ceiling::one_by_one(&bed.system, &Users::Uniform(USERS), size.time).await;
         bed.expected = bed.applied().await;
         let (serve, address) = bed.serve().await;

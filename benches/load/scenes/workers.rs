@@ -41,7 +41,7 @@ fn against(topic: &str, rates: &[(String, f64)], base: usize) -> Vec<Line> {
 }
 
 async fn apply(size: &Size, concurrency: u16, of_message: usize) -> f64 {
-    let mut bed = Bed::new().await;
+    let mut bed = Bed::new(size).await;
     bed.publish(&Users::Uniform(USERS), size.backlog, of_message).await;
     let drained = bed.drain(concurrency).await;
     bed.finish().await;

@@ -56,8 +56,12 @@ impl<T: Trip> Departures<T> {
         Self { waiting: Mutex::new(waiting), turn: Mutex::new(()), load }
     }
 
-    /// Returns the next batch, and the turn if the batch is small and got it.
-    pub(super) async fn next(&self) -> Option<(Vec<Waiting<T>>, Option<MutexGuard<'_, ()>>)> {
+    /// Returns the next batch, and the turn if the batch is small and got it. Items are taken until their total weight
+    /// reaches `max_weight`.
+    pub(super) async fn next(
+        &self,
+        max_weight: usize,
+    ) -> Option<(Vec<Waiting<T>>, Option<MutexGuard<'_, ()>>)> {
         let mut waiting = self.waiting.lock().await;
         let mut batch = vec![waiting.recv().await?];
         let turn = tokio::select! {
@@ -67,7 +71,7 @@ impl<T: Trip> Departures<T> {
             () = sleep(TURN_MAX) => None,
         };
         let mut weight = T::weight(&batch[0].0);
-        while weight < T::MAX_WEIGHT
+        while weight < max_weight
             && let Ok(next) = waiting.try_recv()
         {
             weight += T::weight(&next.0);

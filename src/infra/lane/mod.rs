@@ -29,6 +29,11 @@ pub trait Trip: Send + 'static {
     /// A batch of this weight is worth its own trip, even if other trips are under way.
     const WORTHY_WEIGHT: usize = Self::MAX_WEIGHT;
 
+    /// The limit of this trip, if it is lower than [`Trip::MAX_WEIGHT`].
+    fn max_weight(&self) -> usize {
+        Self::MAX_WEIGHT
+    }
+
     /// The item's share of [`Trip::MAX_WEIGHT`], in the unit that limits the resource.
     fn weight(item: &Self::Item) -> usize;
 
@@ -148,7 +153,7 @@ async fn outlive(lane: JoinHandle<()>) {
 }
 
 async fn run<T: Trip>(mut trip: T, departures: Arc<Departures<T>>, metrics: LaneMetrics) {
-    while let Some((batch, _turn)) = departures.next().await {
+    while let Some((batch, _turn)) = departures.next(trip.max_weight()).await {
         let (items, callers): (Vec<_>, Vec<_>) = batch.into_iter().unzip();
         let (size, departed) = (items.iter().map(T::size).sum(), Instant::now());
         let replies = trip.carry(items).await;

@@ -2,13 +2,12 @@
 
 use std::{future::pending, time::Duration};
 
-use point_system::domain::PARTITIONS;
 use tokio::time::timeout;
 
 use crate::support::{
     client::answer,
     load::Load,
-    system::{System, eventually},
+    system::{PARTITIONS, System, eventually},
 };
 
 const LOAD: Load = Load { users: 48, changes_per_user: 6, connections: 16 };
@@ -43,7 +42,7 @@ async fn queues_that_are_deleted_at_any_moment_come_back_with_consumers_that_hea
     let queues = system.queues().await;
     for round in 0..=ROUNDS {
         if round > 0 {
-            for partition in 0..PARTITIONS {
+            for partition in PARTITIONS.all() {
                 queues.delete_partition(partition).await;
                 let pause = Duration::from_millis(fastrand::u64(..=50));
                 timeout(pause, pending::<()>()).await.ok();

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use point_system::domain::{PARTITIONS, UserId};
+use point_system::domain::UserId;
 use tokio::{task::JoinHandle, time::timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -10,7 +10,7 @@ use crate::support::{
     client::{Client, Promises, answer},
     load::Load,
     proxy::{Proxy, detour},
-    system::{PATIENCE, System, eventually},
+    system::{PARTITIONS, PATIENCE, System, eventually},
 };
 
 mod amqp;
@@ -112,16 +112,20 @@ impl Rig {
     /// Queues one more change on each partition. Once these are applied, so are all earlier changes, except those of
     /// users whose rows were locked.
     async fn reaches_the_end_of_the_queues(&self) {
-        let users = (0..PARTITIONS).filter_map(|partition| {
+        let users = PARTITIONS.all().filter_map(|partition| {
             (LAST..LAST + 1_000).find(|user| {
-                UserId::new("user_id", &user.to_string()).is_ok_and(|user| user.partition() == partition)
+                UserId::new("user_id", &user.to_string())
+                    .is_ok_and(|user| user.partition(PARTITIONS) == partition)
             })
         });
         for user in users {
             self.client.queue("add", user, 1).await;
         }
         let last = format!("select count(*) from log where user_id::bigint >= {LAST}");
-        eventually("all is applied", async || self.system.count(&last).await == i64::from(PARTITIONS)).await;
+        eventually("all is applied", async || {
+            self.system.count(&last).await == i64::from(PARTITIONS.count())
+        })
+        .await;
     }
 }
 

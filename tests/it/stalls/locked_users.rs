@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use deadpool_postgres::Object;
 use futures_util::future::join_all;
-use point_system::domain::PARTITIONS;
 use reqwest::RequestBuilder;
 use tokio::time::interval;
 
@@ -12,7 +11,7 @@ use super::{entries_of, queue_adds, users_of};
 use crate::support::{
     client::{Promises, answer},
     queues::partition,
-    system::{System, eventually},
+    system::{PARTITIONS, System, eventually},
 };
 
 /// The user whose row is locked.
@@ -140,7 +139,7 @@ async fn where_more_messages_have_stuck_users_than_a_worker_holds_their_partitio
     }
     let neighbour = users_of(partition(STUCK), 1_000).next().expect("a neighbour");
     queue_adds(&client, [neighbour]).await;
-    let elsewhere = (0..PARTITIONS).find(|other| *other != partition(STUCK)).expect("another");
+    let elsewhere = PARTITIONS.all().find(|other| *other != partition(STUCK)).expect("another");
     let elsewhere = users_of(elsewhere, 1_000).next().expect("a user");
     queue_adds(&client, [elsewhere]).await;
     eventually("another partition goes on", async || client.balance(elsewhere).await == 1).await;

@@ -1,11 +1,11 @@
 //! Stalls of one user, statement, partition or worker, which must delay nothing else.
 
-use point_system::domain::{PARTITIONS, UserId};
+use point_system::domain::UserId;
 use serde_json::json;
 
 use crate::support::{
     client::{Client, answer},
-    system::System,
+    system::{PARTITIONS, System},
 };
 
 mod locked_users;
@@ -30,9 +30,9 @@ async fn queue_adds(client: &Client, users: impl IntoIterator<Item = i64>) {
 
 /// Users of a partition, from `first` on.
 fn users_of(partition: u16, first: i64) -> impl Iterator<Item = i64> {
-    assert!(partition < PARTITIONS);
+    assert!(PARTITIONS.all().contains(&partition));
     (first..).filter(move |user| {
-        UserId::new("user_id", &user.to_string()).is_ok_and(|user| user.partition() == partition)
+        UserId::new("user_id", &user.to_string()).is_ok_and(|user| user.partition(PARTITIONS) == partition)
     })
 }
 

@@ -1,7 +1,6 @@
 //! One partition whose queue can't be used: the other partitions go on. The tests have their own servers, because users
 //! and permissions belong to a broker.
 
-use point_system::domain::PARTITIONS;
 use serde_json::json;
 
 use super::{queue_adds, users_of};
@@ -9,7 +8,7 @@ use crate::support::{
     client::{Client, answer},
     proxy::detour,
     servers::OwnServers,
-    system::{System, eventually},
+    system::{PARTITIONS, System, eventually},
 };
 
 /// The partition whose queue can't be used.
@@ -29,7 +28,7 @@ async fn the_others_go_on(system: &System, client: &Client, first: i64) {
 
 /// Suspends the process of the bad queue, or resumes it.
 async fn bad_queue(servers: &OwnServers, system: &System, verb: &str) {
-    let name = format!("'%2F_{}.deltas.{BAD}'", system.prefix);
+    let name = format!("'%2F_{}'", system.names().partition(BAD));
     servers.broker.control(&["eval", &format!("sys:{verb}({name}).")]).await.expect("done");
 }
 
@@ -42,7 +41,7 @@ async fn a_queue_that_may_not_be_read_disturbs_no_other() {
     let control = async |arguments: &[&str]| servers.broker.control(arguments).await.expect("done");
     control(&["add_user", "worker", "secret"]).await;
     // All permissions, except to read from the queue of one partition.
-    let readable = format!(r"^{}\.(deltas\.[1-9]|dead-letters)$", system.prefix.replace('.', r"\."));
+    let readable = format!(r"^{}\..*\.(deltas\.[1-9]|dead-letters)$", system.prefix);
     control(&["set_permissions", "worker", ".*", ".*", &readable]).await;
     let (broker, mut amqp_url) = detour(&system.amqp_url).await;
     amqp_url.set_username("worker").expect("a user");
@@ -113,7 +112,7 @@ async fn nodes_that_start_while_a_queue_can_not_be_declared_use_the_others() {
     for node in [&serve, &work] {
         node.says("declaring the queues: PRECONDITION_FAILED").await;
     }
-    let queue = format!("{}.deltas.{BAD}", system.prefix);
+    let queue = system.names().partition(BAD);
     let (status, readiness) = answer(client.get("/readyz")).await;
     assert_eq!((status.as_u16(), &readiness["state"]), (200, &json!("degraded")), "{readiness}");
     assert_eq!(readiness["unusable_queues"], json!([queue]), "{readiness}");
@@ -133,7 +132,7 @@ async fn nodes_that_start_while_a_queue_can_not_be_declared_use_the_others() {
 async fn a_node_that_can_use_no_queue_says_why_and_ends() {
     let system = System::new().await;
     let queues = system.queues().await;
-    for partition in 0..PARTITIONS {
+    for partition in PARTITIONS.all() {
         queues.declare_foreign(partition).await;
     }
     let (status, printed) = system.process("work", &["--startup-timeout", "1s"]).ends().await;

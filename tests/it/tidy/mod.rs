@@ -32,12 +32,13 @@ const ROOMS: [(&str, &[&str]); 11] = [
 ];
 
 /// What belongs to one room alone, as a word of the code: a library, or a statement on a table.
-const BELONGINGS: [(&[&str], &[&str]); 15] = [
+const BELONGINGS: [(&[&str], &[&str]); 16] = [
     (&["actix_web", "actix_rt", "actix_http", "actix_server", "actix_service"], &["http", "cli/serve.rs"]),
     (&["utoipa", "maud"], &["http"]),
     (&["amqprs"], &["queue"]),
     (&["insert into log", "into user_point", "update user_point"], &["domain/store"]),
     (&["from user_point", "from log"], &["domain/store", "domain/audit"]),
+    (&["into installation", "from installation"], &["domain/installation.rs"]),
     (&["partition_pulse"], &["ops/pulse.rs"]),
     (&["api_key"], &["access/store.rs"]),
     (&["sha2", "subtle", "getrandom", "governor", "arc_swap"], &["access"]),

@@ -10,7 +10,7 @@ use std::{
 };
 
 use futures_util::future::join_all;
-use point_system::domain::PARTITIONS;
+use point_system::domain::{Partitions, UserId};
 use reqwest::RequestBuilder;
 use serde_json::{Value, json};
 use tokio::{
@@ -23,7 +23,6 @@ use tokio_util::sync::CancellationToken;
 use super::Chaos;
 use crate::support::{
     client::{Client, Promises, body, text},
-    queues,
     system::{PATIENCE, System},
 };
 
@@ -90,7 +89,7 @@ impl Clients {
     pub async fn probe(&mut self, system: &System) -> (Duration, Duration) {
         let started = Instant::now();
         self.probes += 1;
-        let users = probe_users();
+        let users = probe_users(system.partitions());
         let ids = join_all(users.iter().map(|user| self.prober.send(*user, self.probes, false))).await;
         let accepted = started.elapsed();
         for (user, id) in users.iter().zip(ids) {
@@ -104,7 +103,7 @@ impl Clients {
             let Some((of_probes, of_all)) = applied_so_far(system, &users, self.probes).await else {
                 continue;
             };
-            if of_probes == i64::from(PARTITIONS) {
+            if of_probes == i64::from(system.partitions().count()) {
                 break;
             }
             if of_all > applied {
@@ -129,13 +128,15 @@ impl Clients {
 }
 
 /// A user of each partition that no other client has.
-fn probe_users() -> Vec<i64> {
+fn probe_users(partitions: Partitions) -> Vec<i64> {
     let of = |partition: u16| {
         let first = PROBE + i64::from(partition) * 1_000;
-        let is_there = |id: &i64| queues::partition(*id) == partition;
+        let is_there = |id: &i64| {
+            UserId::new("user_id", &id.to_string()).is_ok_and(|user| user.partition(partitions) == partition)
+        };
         (first..first + 1_000).find(is_there).expect("one of a thousand")
     };
-    (0..PARTITIONS).map(of).collect()
+    partitions.all().map(of).collect()
 }
 
 fn lock(accepted: &Mutex<Vec<Instant>>) -> MutexGuard<'_, Vec<Instant>> {

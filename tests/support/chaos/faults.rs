@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use point_system::{domain::PARTITIONS, queue::QueueNames};
+use point_system::domain::Partitions;
 use tokio::process::Command;
 
 use super::{Chaos, clients::Clients, neighbours::any_partition, progress::Progress};
@@ -100,8 +100,8 @@ pub enum Concern {
 
 impl Concern {
     /// The partitions of users that it does not concern.
-    pub fn others(self) -> impl Iterator<Item = u16> {
-        (0..PARTITIONS).filter(move |partition| match self {
+    pub fn others(self, partitions: Partitions) -> impl Iterator<Item = u16> {
+        partitions.all().filter(move |partition| match self {
             Self::Everybody => false,
             Self::Partition(concerned) => *partition != concerned,
             Self::OneUser => true,
@@ -131,8 +131,8 @@ impl Site {
         for _ in 0..2 {
             site.start_worker(system).await;
         }
-        let names = QueueNames::new(&system.prefix).expect("a valid name");
-        let names: Vec<_> = (0..PARTITIONS).map(|partition| names.partition(partition)).collect();
+        let names = system.names();
+        let names: Vec<_> = system.partitions().all().map(|partition| names.partition(partition)).collect();
         let file = site.servers.folder.join(QUORUM_QUEUES);
         eventually("RabbitMQ has its queues on disk", async || {
             let written = fs::read(&file).expect("RabbitMQ's list");
@@ -173,7 +173,7 @@ impl Site {
         let struck = Instant::now();
         match fault {
             Fault::RedeclareQueue => {
-                let partition = any_partition(rng);
+                let partition = any_partition(chaos.partitions, rng);
                 self.redeclare_queue(partition, system, clients).await;
                 return (Concern::Partition(partition), Instant::now());
             }
@@ -182,7 +182,7 @@ impl Site {
                 return (Concern::OneUser, struck);
             }
             Fault::ForbidQueue => {
-                let partition = any_partition(rng);
+                let partition = any_partition(chaos.partitions, rng);
                 self.forbid_queue(partition, system).await;
                 return (Concern::Partition(partition), struck);
             }

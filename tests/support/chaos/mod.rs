@@ -7,6 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use point_system::domain::Partitions;
 use tokio_util::sync::CancellationToken;
 
 use crate::support::{client::Promises, servers::OwnServers, system::System};
@@ -33,6 +34,8 @@ pub struct Chaos {
     pub connections: i64,
     /// The number of users. A quarter uses `Prefer: wait`, and a quarter is sent in batches.
     pub users: i64,
+    /// The number of partitions.
+    pub partitions: Partitions,
 }
 
 /// A fault that has struck and passed.
@@ -50,13 +53,13 @@ struct Strike {
 /// Runs the chaos on separate servers, and leaves nothing behind.
 pub async fn run(chaos: Chaos) -> Report {
     let servers = OwnServers::start().await;
-    let mut system = System::on_own(&servers).await;
+    let mut system = System::on_own_with(&servers, chaos.partitions).await;
     let versions = system.versions().await;
     let port = TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a port").port();
     let mut site = Site::start(&mut system, servers, port).await;
     let ended = CancellationToken::new();
     let mut clients = Clients::start(chaos, port, &ended);
-    let progress = Progress::watch(system.database.pool(1), chaos.users);
+    let progress = Progress::watch(system.database.pool(1), chaos);
 
     let mut rng = fastrand::Rng::with_seed(chaos.seed);
     let mut strikes = Vec::new();
@@ -73,7 +76,7 @@ pub async fn run(chaos: Chaos) -> Report {
             let healed = Instant::now();
             let (accepted_after, applied_after) = clients.probe(&system).await;
             progress.leave_out(0);
-            let mut others = concern.others().peekable();
+            let mut others = concern.others(chaos.partitions).peekable();
             let others_waited =
                 others.peek().is_some().then(|| progress.longest_gap(others, struck, healed + applied_after));
             strikes.push(Strike { fault, struck, healed, accepted_after, applied_after, others_waited });

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use point_system::domain::PARTITIONS;
+use point_system::domain::Partitions;
 use tokio::time::timeout;
 
 use super::{clients::Clients, faults::Site, progress::Progress};
@@ -65,10 +65,10 @@ impl Site {
 
     /// The permission to read from one queue is missing while the workers subscribe again.
     pub async fn forbid_queue(&mut self, partition: u16, system: &System) {
-        let names =
-            (0..PARTITIONS).filter(|other| *other != partition).map(|other| format!("deltas\\.{other}"));
-        let readable = names.chain(["dead-letters.*".to_owned()]).collect::<Vec<_>>().join("|");
-        let readable = format!("^{}\\.({readable})$", system.prefix);
+        let (names, others) = (system.names(), system.partitions().all().filter(|other| *other != partition));
+        let readable =
+            others.map(|other| names.partition(other)).chain([format!("{}.*", names.dead_letters())]);
+        let readable = format!("^({})$", readable.collect::<Vec<_>>().join("|"));
         self.permit_reading(&readable).await;
         self.to_broker.cut();
         for_a_time(FORBIDDEN).await;
@@ -82,6 +82,6 @@ impl Site {
 }
 
 /// A random partition.
-pub fn any_partition(rng: &mut fastrand::Rng) -> u16 {
-    rng.u16(..PARTITIONS)
+pub fn any_partition(partitions: Partitions, rng: &mut fastrand::Rng) -> u16 {
+    rng.u16(partitions.all())
 }

@@ -10,11 +10,13 @@ use std::{
 };
 
 use deadpool_postgres::Pool;
-use point_system::domain::{PARTITIONS, UserId};
+use point_system::domain::UserId;
 use tokio::{
     task::JoinHandle,
     time::{MissedTickBehavior, interval},
 };
+
+use super::Chaos;
 
 /// The time between two looks.
 const LOOK_PAUSE: Duration = Duration::from_millis(100);
@@ -30,11 +32,11 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// Watches the users from 1 to `users` through `pool`, which bypasses the proxies.
-    pub fn watch(pool: Pool, users: i64) -> Self {
-        let times = Arc::new(Mutex::new(vec![Vec::new(); usize::from(PARTITIONS)]));
+    /// Watches the users of the chaos through `pool`, which bypasses the proxies.
+    pub fn watch(pool: Pool, chaos: Chaos) -> Self {
+        let times = Arc::new(Mutex::new(vec![Vec::new(); chaos.partitions.all().len()]));
         let left_out = Arc::new(AtomicI64::new(0));
-        let looking = tokio::spawn(look(pool, users, Arc::clone(&times), Arc::clone(&left_out)));
+        let looking = tokio::spawn(look(pool, chaos, Arc::clone(&times), Arc::clone(&left_out)));
         Self { times, left_out, looking }
     }
 
@@ -61,7 +63,7 @@ impl Drop for Progress {
     }
 }
 
-async fn look(pool: Pool, users: i64, times: Arc<Mutex<Times>>, left_out: Arc<AtomicI64>) {
+async fn look(pool: Pool, chaos: Chaos, times: Arc<Mutex<Times>>, left_out: Arc<AtomicI64>) {
     let mut looks = interval(LOOK_PAUSE);
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut known: HashMap<i64, i64> = HashMap::new();
@@ -70,13 +72,14 @@ async fn look(pool: Pool, users: i64, times: Arc<Mutex<Times>>, left_out: Arc<At
         // While the database is away there is nothing to see.
         let Ok(client) = pool.get().await else { continue };
         let query = "select user_id::bigint, seq from user_point where user_id::bigint between 1 and $1";
-        let Ok(rows) = client.query(query, &[&users]).await else { continue };
+        let Ok(rows) = client.query(query, &[&chaos.users]).await else { continue };
         let now = Instant::now();
         let mut times = times.lock().unwrap_or_else(PoisonError::into_inner);
         for row in rows {
             let (user, seq): (i64, i64) = (row.get(0), row.get(1));
             if known.insert(user, seq) != Some(seq) && left_out.load(Ordering::Relaxed) != user {
-                let partition = UserId::new("user_id", &user.to_string()).expect("positive").partition();
+                let user = UserId::new("user_id", &user.to_string()).expect("positive");
+                let partition = user.partition(chaos.partitions);
                 let times = &mut times[usize::from(partition)];
                 if times.last() != Some(&now) {
                     times.push(now);

@@ -66,7 +66,13 @@ impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { verdict, promised, chaos, versions, counts, kinds } = self;
         let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        writeln!(f, "{versions}, seed {}, {} s", chaos.seed, chaos.time.as_secs())?;
+        writeln!(
+            f,
+            "{versions}, partitions {}, seed {}, {} s",
+            chaos.partitions,
+            chaos.seed,
+            chaos.time.as_secs()
+        )?;
         writeln!(
             f,
             "{} requests: {} × 202 ({} of them batches), {} × 200 or 409, {} × 503, {} unanswered; the last two \
