@@ -22,16 +22,14 @@ const CREATE_TIME_MAX_MS: u64 = 300;
 const CREATE: &str = "insert into user_point (user_id) select asked.user_id \
      from unnest($1::text[]) as asked (user_id) \
      where not exists (select from user_point where user_point.user_id = asked.user_id) \
-     on conflict do nothing";
+     order by asked.user_id on conflict do nothing";
 
-/// Limits the wait for another session that has inserted the same user and not committed yet.
+/// Limits the wait for another session that has inserted the same user and not committed yet. It stays until the end of
+/// the transaction, which then waits only for locks on whole tables.
 const WAIT_BRIEFLY: &str = "set local lock_timeout = '50ms'";
 
 /// As above, for each of the users once it is known that one is stuck.
 const WAIT_BARELY: &str = "set local lock_timeout = '5ms'";
-
-/// Restores the limit of the session.
-const WAIT_AS_USUAL: &str = "set local lock_timeout = '500ms'";
 
 /// Skips rows that another session has locked, so that a user locked for long does not delay other users.
 const LOCK: &str = "select user_id, point, seq, updated_at, format from user_point where user_id = any($1) \
@@ -60,18 +58,16 @@ impl Hold<'_> {
     /// Begins a transaction. If users are new, or locked by another session, it takes one more round trip.
     pub(super) async fn take(&self, client: &Client) -> Result<Held, StoreError> {
         let [create, lock, logged, now] = prepared(client, [CREATE, LOCK, LOGGED, NOW]).await?;
-        // All transactions lock in the order of the ids, so there are no deadlocks: if a user is new, all locks are
-        // released before the next attempt. In READ COMMITTED, a statement sees what was committed before it began, so
-        // the log is read after the locks are taken. `biased` polls in the order of the lines, which is then the order
-        // on the wire.
+        // There are no deadlocks: rows that others have locked are skipped, and all transactions create users in the
+        // order of the ids. In READ COMMITTED, a statement sees what was committed before it began, so the log is read
+        // after the locks are taken. `biased` polls in the order of the lines, which is then the order on the wire.
         let of_users: [&(dyn ToSql + Sync); 1] = [&self.users];
         let of_requests: [&(dyn ToSql + Sync); 2] = [&self.asked_users, &self.asked_requests];
         let lock = async |begin: &str, new_users: bool| {
-            let ((), _, (), locked, logged, now) = try_join!(
+            let ((), _, locked, logged, now) = try_join!(
                 biased;
                 client.batch_execute(begin),
                 async { if new_users { client.execute(&create, &of_users).await } else { Ok(0) } },
-                async { if new_users { client.batch_execute(WAIT_AS_USUAL).await } else { Ok(()) } },
                 client.query(&lock, &of_users),
                 client.query(&logged, &of_requests),
                 client.query_one(&now, &[]),
@@ -80,12 +76,11 @@ impl Hold<'_> {
         };
         let mut held = lock("begin", false).await?;
         if held.0.len() < self.users.len() {
-            let begin = format!("rollback; begin; {WAIT_BRIEFLY}");
-            held = match lock(&begin, true).await {
+            held = match lock(WAIT_BRIEFLY, true).await {
                 Err(error) if is_locked(&error) => {
                     client.batch_execute(&format!("rollback; begin; {WAIT_BARELY}")).await?;
                     self.create_each(client, &create, &held.0).await?;
-                    lock(WAIT_AS_USUAL, false).await?
+                    lock(WAIT_BRIEFLY, false).await?
                 }
                 held => held?,
             };
