@@ -55,8 +55,8 @@ impl Load {
                     answered = answer(request()).await;
                 }
                 // An earlier attempt that ended in a 503 may be decided by now.
-                let promised = [StatusCode::ACCEPTED, StatusCode::OK, StatusCode::CONFLICT];
-                assert!(promised.contains(&answered.0), "{}", answered.1);
+                let answers = [StatusCode::ACCEPTED, StatusCode::OK, StatusCode::CONFLICT];
+                assert!(answers.contains(&answered.0), "{}", answered.1);
                 promises.entry(user).or_default().push(text(&answered.1["request_id"]));
             }
         }
