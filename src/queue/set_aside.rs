@@ -1,9 +1,9 @@
 //! Moves the first message of a partition to the dead letters, for an operator. Must not contain printed text.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use amqprs::channel::{BasicRejectArguments, ConsumerMessage};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use super::{
     death::Death,
@@ -16,6 +16,10 @@ use crate::domain::{Delta, Partitions};
 
 /// How long to wait for the first message. A worker that keeps the partition holds it for a moment only.
 const FIRST_TIMEOUT_MS: u64 = 10_000;
+
+/// How long the broker may count a subscriber that has gone, and the pause between two questions.
+const GONE_TIMEOUT_MS: u64 = 3_000;
+const GONE_PAUSE_MS: u64 = 100;
 
 /// A message that was moved to the dead letters.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -103,12 +107,19 @@ fn lost() -> SetAsideError {
     SetAsideError::Unavailable("the subscription has ended".to_owned())
 }
 
-/// Why no message came.
+/// Why no message came. A busy broker counts a subscriber for a moment after it has gone, ours as well.
 async fn obstacle(link: &LinkWatch, partition: u16) -> SetAsideError {
-    match depth::ask(link, link.names.partition(partition), None).await.1 {
-        Ok((_, (_, 1..))) => SetAsideError::Taken(partition),
-        Ok((_, (0, 0))) => SetAsideError::Empty(partition),
-        Ok(_) => SetAsideError::Unavailable("the queue does not deliver its messages".to_owned()),
-        Err(error) => SetAsideError::Unavailable(error),
+    let (asked, mut channel) = (Instant::now(), None);
+    loop {
+        match depth::ask(link, link.names.partition(partition), channel).await.1 {
+            Ok((open, (_, 1..))) if asked.elapsed() < Duration::from_millis(GONE_TIMEOUT_MS) => {
+                channel = Some(open);
+                sleep(Duration::from_millis(GONE_PAUSE_MS)).await;
+            }
+            Ok((_, (_, 1..))) => return SetAsideError::Taken(partition),
+            Ok((_, (0, 0))) => return SetAsideError::Empty(partition),
+            Ok(_) => return SetAsideError::Unavailable("the queue does not deliver its messages".to_owned()),
+            Err(error) => return SetAsideError::Unavailable(error),
+        }
     }
 }
