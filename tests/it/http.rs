@@ -33,7 +33,8 @@ async fn a_key_used_twice_counts_once() {
     let keyed = || client.change("add", 7, 10).header("Idempotency-Key", "order-1");
     let (_, first) = answer(keyed()).await;
     let (status, again) = answer(keyed()).await;
-    assert_eq!((status.as_u16(), &again["request_id"]), (202, &first["request_id"]));
+    assert!([200, 202].contains(&status.as_u16()), "{again}");
+    assert_eq!(again["request_id"], first["request_id"]);
     // The user's last change: once it is applied, so are the others.
     client.queue("add", 7, 1).await;
     system.drain(2).await;

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use reqwest::header::RETRY_AFTER;
 
 use crate::support::{
-    client::{Client, answer, body},
+    client::{Client, answer, body, is_promised},
     servers::OwnServers,
     system::{System, eventually},
 };
@@ -54,8 +54,7 @@ async fn either_half_may_go_away_and_come_back() {
 }
 
 async fn accepted(client: &Client, key: &str, point: i64) -> bool {
-    let keyed = client.change("add", 7, point).header("Idempotency-Key", key);
-    answer(keyed).await.0 == 202
+    is_promised(client.change("add", 7, point).header("Idempotency-Key", key)).await
 }
 
 /// The balance, or `None` while the database is away.

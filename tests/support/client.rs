@@ -65,6 +65,13 @@ pub async fn answer(request: RequestBuilder) -> (StatusCode, Value) {
     (response.status(), body(response).await)
 }
 
+/// Sends a keyed change. Returns whether it is promised: queued, or decided since an earlier attempt.
+pub async fn is_promised(request: RequestBuilder) -> bool {
+    let (status, answered) = answer(request).await;
+    assert!([200, 202, 409, 503].contains(&status.as_u16()), "{status}: {answered}");
+    status != 503
+}
+
 pub async fn body(response: Response) -> Value {
     let text = response.text().await.expect("a body");
     serde_json::from_str(&text).unwrap_or(Value::String(text))

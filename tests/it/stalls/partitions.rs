@@ -5,7 +5,7 @@ use serde_json::json;
 
 use super::{queue_adds, users_of};
 use crate::support::{
-    client::{Client, answer},
+    client::{Client, answer, is_promised},
     proxy::detour,
     servers::OwnServers,
     system::{PARTITIONS, System, eventually},
@@ -93,7 +93,7 @@ async fn a_queue_that_does_not_answer_disturbs_no_other() {
     assert_eq!(broker.accepted(), connections, "no connection was given up");
     bad_queue(&servers, &system, "resume").await;
     let keyed = || client.change("add", bad, 1).header("Idempotency-Key", "accepted");
-    eventually("it takes changes again", async || answer(keyed()).await.0 == 202).await;
+    eventually("it takes changes again", async || is_promised(keyed()).await).await;
     let entries = format!("select count(*) from log where user_id = '{bad}'");
     eventually("they are applied", async || system.count(&entries).await >= 2).await;
     the_others_go_on(&system, &client, 3_000).await;
@@ -122,7 +122,7 @@ async fn nodes_that_start_while_a_queue_can_not_be_declared_use_the_others() {
     system.queues().await.delete_partition(BAD).await;
     serve.says(&format!("queue {queue} can be used again")).await;
     eventually("the node is ready", async || answer(client.get("/readyz")).await.1["state"] == "ready").await;
-    eventually("the partition takes changes", async || answer(keyed()).await.0 == 202).await;
+    eventually("the partition takes changes", async || is_promised(keyed()).await).await;
     eventually("and they are applied", async || client.balance(bad).await == 1).await;
     assert!(serve.end("-TERM").await.success() && work.end("-TERM").await.success());
     system.finish_drained().await;
