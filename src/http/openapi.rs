@@ -148,8 +148,8 @@ problems! {
 
 problems! {
     /// The problems of a batch.
-    BatchProblems: EmptyBody, MalformedBody, InvalidField, BodyTimeout, BodyTooLarge, UnsupportedMediaType,
-        QueueUnavailable, Overloaded
+    BatchProblems: EmptyBody, MalformedBody, InvalidField, KeyReused, BodyTimeout, BodyTooLarge,
+        UnsupportedMediaType, QueueUnavailable, Overloaded
 }
 
 problems! {

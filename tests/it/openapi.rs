@@ -158,6 +158,24 @@ fn keys_needed(mut description: Value) -> Value {
     description
 }
 
+/// The description with small metadata: a schema can't say how many bytes a JSON text has, nor what all of its strings
+/// leave out.
+fn metadata_small(mut description: Value) -> Value {
+    let small = json!({
+        "type": ["object", "null"],
+        "maxProperties": 4,
+        "propertyNames": {"pattern": "^[a-z]{1,8}$"},
+        "additionalProperties": {"type": ["string", "integer", "boolean", "null"], "pattern": "^[a-z]{0,8}$"},
+    });
+    for request in [
+        "/components/schemas/Change/properties/metadata",
+        "/components/schemas/Batch/properties/operations/items/properties/metadata",
+    ] {
+        *description.pointer_mut(request).expect(request) = small.clone();
+    }
+    description
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn schemathesis_finds_nothing() {
     let Some(mut schemathesis) = schemathesis().await else {
@@ -171,7 +189,8 @@ async fn schemathesis_finds_nothing() {
     // From a file, since the operation that a description is loaded from is left out.
     let folder = tempfile::tempdir().expect("a folder");
     let description = folder.path().join("openapi.json");
-    fs::write(&description, keys_needed(self::description(&client).await).to_string()).expect("written");
+    let described = metadata_small(keys_needed(self::description(&client).await));
+    fs::write(&description, described.to_string()).expect("written");
     schemathesis
         .args(["--config-file", concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/schemathesis.toml"), "run"])
         .arg(&description)
