@@ -53,7 +53,7 @@ async fn a_broker_that_takes_no_more_is_waited_for_no_longer_than_it_should() {
     let keyed = || client.change("add", 7, 1).header("Idempotency-Key", "after the alarm");
     eventually("the queue takes deltas again", async || is_promised(keyed()).await).await;
     eventually("they are applied", async || client.balance(7).await > promised).await;
-    system.finish().await;
+    system.finish_drained().await;
     servers.stop().await;
 }
 

@@ -158,20 +158,15 @@ fn keys_needed(mut description: Value) -> Value {
     description
 }
 
-/// The description with small metadata: a schema can't say how many bytes a JSON text has, nor what all of its strings
-/// leave out.
-fn metadata_small(mut description: Value) -> Value {
-    let small = json!({
-        "type": ["object", "null"],
-        "maxProperties": 4,
-        "propertyNames": {"pattern": "^[a-z]{1,8}$"},
-        "additionalProperties": {"type": ["string", "integer", "boolean", "null"], "pattern": "^[a-z]{0,8}$"},
-    });
-    for request in [
-        "/components/schemas/Change/properties/metadata",
-        "/components/schemas/Batch/properties/operations/items/properties/metadata",
+/// The description without metadata: a schema can't say how many bytes a JSON text may have, nor which character all of
+/// its strings leave out. Other tests try metadata.
+fn without_metadata(mut description: Value) -> Value {
+    for members in [
+        "/components/schemas/Change/properties",
+        "/components/schemas/Batch/properties/operations/items/properties",
     ] {
-        *description.pointer_mut(request).expect(request) = small.clone();
+        let members = description.pointer_mut(members).and_then(Value::as_object_mut).expect(members);
+        assert!(members.remove("metadata").is_some());
     }
     description
 }
@@ -189,7 +184,7 @@ async fn schemathesis_finds_nothing() {
     // From a file, since the operation that a description is loaded from is left out.
     let folder = tempfile::tempdir().expect("a folder");
     let description = folder.path().join("openapi.json");
-    let described = metadata_small(keys_needed(self::description(&client).await));
+    let described = without_metadata(keys_needed(self::description(&client).await));
     fs::write(&description, described.to_string()).expect("written");
     schemathesis
         .args(["--config-file", concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/schemathesis.toml"), "run"])
