@@ -39,8 +39,8 @@ struct Options {
     /// Also compare with a log of 100 million rows. This takes an hour.
     #[arg(long, conflicts_with = "quick")]
     long: bool,
-    /// Measure only these topics: accept, apply, sync (with read), sustained, latency, skew, batch, concurrency,
-    /// growth, footprint.
+    /// Measure only these topics: accept, connections, apply, sync (with read), sustained, latency, skew, batch,
+    /// concurrency, growth, footprint.
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
     /// The number of partitions.
@@ -103,6 +103,9 @@ async fn main() {
         let accept = scenes::accept::measure(&size).await;
         of_message = accept.of_message;
         show(&mut lines, accept.lines);
+    }
+    if options.wants("connections") {
+        show(&mut lines, scenes::connections::measure(&size).await);
     }
     if options.wants("apply") {
         show(&mut lines, scenes::apply::measure(&size).await);

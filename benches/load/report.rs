@@ -51,8 +51,9 @@ const BEGIN: &str = "<!-- figures: written by `just bench --docs` -->";
 const END: &str = "<!-- end of the figures -->";
 
 /// The topics, in the order of the table.
-const TOPICS: [&str; 11] = [
+const TOPICS: [&str; 12] = [
     "accept",
+    "connections",
     "apply",
     "sync",
     "read",

@@ -167,36 +167,50 @@ pub struct Answered {
     pub per_second: f64,
     /// The number of requests, including the warm-up.
     pub total: u64,
+    /// The latencies in microseconds, without the warm-up.
+    pub latencies: Histogram<u64>,
 }
 
 impl Closed {
     pub async fn run(&self, address: SocketAddr) -> Answered {
         let (count, enough) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
+        let is_warm = Instant::now() + WARM_UP;
         let mut connections = JoinSet::new();
         for connection in 0..self.connections {
             let (load, count, enough) = (self.clone(), Arc::clone(&count), Arc::clone(&enough));
             connections.spawn(async move {
                 let mut wire = Wire::open(address).await;
                 let mut rng = Rng::with_seed(SEED + connection);
+                // A histogram for each connection would fill the caches.
+                let mut latencies = Vec::new();
                 while !enough.load(Ordering::Relaxed) {
+                    let sent = Instant::now();
                     wire.send_for(load.kind, &load.users, &mut rng).await;
+                    if sent >= is_warm {
+                        latencies.push(sent.elapsed());
+                    }
                     if count.fetch_add(1, Ordering::Relaxed) + 1 >= load.at_most {
                         enough.store(true, Ordering::Relaxed);
                     }
                 }
+                latencies
             });
         }
         sleep(WARM_UP).await;
         let (began, before) = (Instant::now(), count.load(Ordering::Relaxed));
-        tokio::select! {
-            () = sleep(self.time) => {}
-            _ = connections.join_next() => {}
-        }
+        let first = tokio::select! {
+            () = sleep(self.time) => None,
+            first = connections.join_next() => first,
+        };
         let (time, measured) = (began.elapsed(), count.load(Ordering::Relaxed) - before);
         enough.store(true, Ordering::Relaxed);
-        connections.join_all().await;
+        let mut latencies = histogram();
+        let first = first.map(|ended| ended.expect("no panic"));
+        for latency in connections.join_all().await.into_iter().chain(first).flatten() {
+            latencies.saturating_record(u64::try_from(latency.as_micros()).expect("a short time"));
+        }
         let per_second = per_second(measured, time);
-        Answered { per_second, total: count.load(Ordering::Relaxed) }
+        Answered { per_second, total: count.load(Ordering::Relaxed), latencies }
     }
 }
 

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use anyhow::bail;
+use anyhow::{Context, bail};
 use clap::Args;
 use deadpool_postgres::Pool;
 use tokio_util::sync::CancellationToken;
@@ -81,7 +81,7 @@ pub(super) async fn migrated(
     patience: Duration,
 ) -> anyhow::Result<Vec<String>> {
     if let Some(installation) = Installation::find(pool).await? {
-        installation.agrees(partitions)?;
+        installation.agrees(partitions).context("nothing was changed")?;
     }
     let applied = migrate::run(pool, patience).await?;
     let mut done: Vec<String> = applied.iter().map(|name| format!("applied {name}")).collect();

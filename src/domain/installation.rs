@@ -59,7 +59,7 @@ pub enum InstallationError {
     /// The number of partitions can't be changed.
     #[error(
         "the installation has {has} partitions and can't have {asked}: a user's changes keep their order only while \
-         the user stays in one partition. Nothing was changed"
+         the user stays in one partition"
     )]
     OtherPartitions {
         /// The number that it has.

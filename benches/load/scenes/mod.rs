@@ -8,6 +8,7 @@ use crate::traffic::{Closed, Kind, Users};
 
 pub mod accept;
 pub mod apply;
+pub mod connections;
 pub mod footprint;
 pub mod growth;
 pub mod latency;

@@ -12,6 +12,7 @@ mod locked_users;
 mod partitions;
 mod silence;
 mod slow_database;
+mod turns;
 mod workers;
 
 /// The most operations in a batch.
