@@ -11,8 +11,9 @@ const PARTITIONS: u16 = 8;
 /// A user of each partition, from `first` on.
 fn one_of_each(partitions: Partitions, first: i64) -> Vec<i64> {
     let of = |partition| {
-        let is_of =
-            |id: &i64| UserId::new("user_id", *id).is_ok_and(|id| id.partition(partitions) == partition);
+        let is_of = |id: &i64| {
+            UserId::new("user_id", &id.to_string()).is_ok_and(|id| id.partition(partitions) == partition)
+        };
         (first..first + 900).find(is_of).expect("one of many")
     };
     partitions.all().map(of).collect()
@@ -38,7 +39,7 @@ async fn a_partition_without_a_turn_goes_on_with_its_other_users() {
     system
         .execute(
             "create function crawl() returns trigger language plpgsql as $$ begin
-                 if new.user_id < 1000 then perform pg_sleep(4); end if;
+                 if new.user_id::bigint < 1000 then perform pg_sleep(4); end if;
                  return new;
              end $$;
              create trigger crawl before insert on log for each row execute function crawl()",
@@ -50,8 +51,9 @@ async fn a_partition_without_a_turn_goes_on_with_its_other_users() {
          where datname = current_database() and wait_event = 'PgSleep'";
     eventually("all turns are taken", async || system.count(crawling).await == turns).await;
     queue_adds(&client, others).await;
-    eventually("others are applied", async || entries_of(&system, "user_id >= 1000").await >= turns).await;
-    assert_eq!(entries_of(&system, "user_id < 1000 and seq > 1").await, 0, "they waited for a turn");
+    eventually("others are applied", async || entries_of(&system, "user_id::bigint >= 1000").await >= turns)
+        .await;
+    assert_eq!(entries_of(&system, "user_id::bigint < 1000 and seq > 1").await, 0, "they waited for a turn");
     system.drain(3 * stuck.len()).await;
     assert!(work.end("-TERM").await.success());
     system.finish().await;
