@@ -187,8 +187,8 @@ impl Delta {
         self.fingerprint() == entry.fingerprint
     }
 
-    /// Tells this change from another: XXH3 of the action, the user and the points. Whoever sends the same change again
-    /// may give another reason or other metadata.
+    /// Returns the fingerprint of this change: XXH3 of the action, the user and the points. The reason and the metadata
+    /// do not count, so a retry may change them.
     #[must_use]
     pub fn fingerprint(&self) -> Fingerprint {
         let (action, user_id) = (self.change.action().as_str(), self.user_id.as_str());

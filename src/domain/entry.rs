@@ -145,8 +145,8 @@ impl Entry {
 /// What a delta came to, now or earlier.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outcome {
-    /// The log entry of this delta. If its request id was used before for the same change, it is the entry of then; if
-    /// for another change, it is an entry of [`Rejection::KeyReused`].
+    /// The log entry of this delta. If the request id is known with the same change, this is the original entry. If it
+    /// is known with another change, this is a rejected entry ([`Rejection::KeyReused`]).
     pub entry: Arc<Entry>,
     /// Whether the entry was there already: this delta changed nothing.
     pub replayed: bool,

@@ -13,7 +13,7 @@ use tokio::time::timeout;
 
 use super::{Delta, Entry, PointService, ServiceError};
 
-/// How long a change waits for the look-up. Afterwards it is queued without: the worker recognizes it as well.
+/// How long a change waits for the look-up. After that it is queued unchecked; the worker recognizes known ids too.
 const LOOK_UP_TIMEOUT_MS: u64 = 50;
 
 /// How long nothing is looked up after a failure: PostgreSQL is never on the way to a `202`.
@@ -39,7 +39,7 @@ impl Recall {
 
 impl PointService {
     /// Returns the log entry of each delta whose request id is known. The entry may be of another change: see
-    /// [`Delta::is_of`]. An unknown id may still be in the queue. Without a quick answer of PostgreSQL, nothing is known.
+    /// [`Delta::is_of`]. An unknown id may still be in the queue. If PostgreSQL does not answer in time, all are unknown.
     pub async fn recall(&self, deltas: &[&Delta]) -> Vec<Option<Arc<Entry>>> {
         let recall = &self.recall;
         let unknown = vec![None; deltas.len()];
