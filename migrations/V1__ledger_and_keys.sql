@@ -36,7 +36,7 @@ create table user_point (
 ) with (fillfactor = 50);
 
 -- Every change, applied or rejected, once and for good. `point` is what was asked for, `change` is what it did, and
--- `balance` is the user's balance after it. `actor` is the name of the API key that asked. `ref` is the request that
+-- `balance` is the user's balance after it. If a part was enough (`partial`), `change` may be less. `actor` is the name of the API key that asked. `ref` is the request that
 -- the entry is about. `fingerprint` tells one requested change from another (src/domain/delta.rs). `metadata` is JSON,
 -- kept as it was sent. An entry is rejected if it has a `reject_reason`.
 -- The columns of fixed length come first: that saves the bytes that would align them.
@@ -53,6 +53,7 @@ create table log (
     created_at timestamptz not null,
     request_id uuid not null,
     ref uuid,
+    partial boolean,
     user_id text collate "C" not null,
     action text not null check (action in ('add', 'subtract')),
     actor text check (char_length(actor) between 1 and 63),
@@ -61,7 +62,8 @@ create table log (
     metadata text check (octet_length(metadata) between 2 and 1024),
     primary key (user_id, seq),
     unique (user_id, request_id),
-    check (reject_reason is null or change = 0)
+    check (reject_reason is null or change = 0),
+    check (partial is null or (partial and action = 'subtract'))
 );
 
 -- The rejected changes of a user, for pages of them. Only a rejected change has an entry here, so it costs little.

@@ -5,7 +5,8 @@ use std::{collections::HashMap, sync::Arc};
 use jiff::Timestamp;
 
 use super::{
-    delta::{Change, Delta, POINTS_MAX},
+    change::Change,
+    delta::{Delta, POINTS_MAX},
     entry::{Account, Entry, Outcome, Rejection},
     request_id::RequestId,
     user_id::UserId,
@@ -68,10 +69,21 @@ pub(super) fn reuse(delta: &Delta) -> RequestId {
 /// One arm for each action.
 fn judge(account: &Account, change: &Change) -> Verdict {
     match change {
-        Change::Add(point) if account.point > POINTS_MAX - point.get() => Err(Rejection::BalanceLimit),
-        Change::Add(point) => Ok(point.get()),
-        Change::Subtract(point) if account.point < point.get() => Err(Rejection::InsufficientPoints),
-        Change::Subtract(point) => Ok(-point.get()),
+        Change::Add(point) => give(account, point.get()),
+        Change::Subtract { point, partial } => take(account, point.get(), *partial),
+    }
+}
+
+fn give(account: &Account, point: i64) -> Verdict {
+    if account.point > POINTS_MAX - point { Err(Rejection::BalanceLimit) } else { Ok(point) }
+}
+
+/// Takes less than `point` only if there is less, and a part is enough.
+fn take(account: &Account, point: i64, partial: bool) -> Verdict {
+    match account.point {
+        enough if enough >= point => Ok(-point),
+        rest if partial && rest > 0 => Ok(-rest),
+        _ => Err(Rejection::InsufficientPoints),
     }
 }
 
@@ -87,9 +99,12 @@ mod tests {
     /// with points near both limits.
     fn any_delta() -> impl Strategy<Value = Delta> {
         let point = prop_oneof![1..3i64, 1..100i64, POINTS_MAX - 50..=POINTS_MAX];
-        (1..4i64, 0..40u128, any::<bool>(), point).prop_map(|(user, request, add, point)| {
+        (1..4i64, 0..40u128, 0..3u8, point).prop_map(|(user, request, kind, point)| {
             let point = Points::new(point).expect("in range");
-            let change = if add { Change::Add(point) } else { Change::Subtract(point) };
+            let change = match kind {
+                0 => Change::Add(point),
+                kind => Change::Subtract { point, partial: kind == 1 },
+            };
             Delta { request_id: Uuid::from_u128(request).into(), ..Delta::of(&user.to_string(), change) }
         })
     }
@@ -97,16 +112,22 @@ mod tests {
     /// The same rules in a slow implementation: a user's log is a list, and the balance is its sum.
     fn naive(log: &mut Vec<Arc<Entry>>, delta: &Delta) -> Outcome {
         let of_user: Vec<&Arc<Entry>> = log.iter().filter(|e| e.user_id == delta.user_id).collect();
-        let change = (delta.change.action().as_str(), delta.change.point().get());
+        let change = (delta.change.action().as_str(), delta.change.point().get(), delta.change.is_partial());
         let first = of_user.iter().find(|e| e.request_id == delta.request_id);
-        let same = |entry: &&&Arc<Entry>| (entry.action.as_ref(), entry.point) == change;
+        let same = |entry: &&&Arc<Entry>| (entry.action.as_ref(), entry.point, entry.partial) == change;
         let is_again = |entry: &&&Arc<Entry>| entry.reference == Some(delta.request_id) && same(entry);
         let other = first.filter(|entry| !same(entry)).map(|entry| Arc::clone(entry));
         if let Some(entry) = first.filter(same).or_else(|| of_user.iter().find(is_again)) {
             return Outcome { entry: Arc::clone(entry), replayed: true, first: other };
         }
         let balance: i128 = of_user.iter().map(|e| i128::from(e.change)).sum();
-        let after = balance + signed(delta);
+        let wanted = match delta.change {
+            Change::Add(point) => i128::from(point.get()),
+            Change::Subtract { point, partial: false } => -i128::from(point.get()),
+            Change::Subtract { point, partial: true } if balance == 0 => -i128::from(point.get()),
+            Change::Subtract { point, partial: true } => -balance.min(i128::from(point.get())),
+        };
+        let after = balance + wanted;
         let rejection = match after {
             _ if first.is_some() => Some(Rejection::KeyReused),
             i128::MIN..0 => Some(Rejection::InsufficientPoints),
@@ -114,7 +135,7 @@ mod tests {
             _ => None,
         };
         let after = if rejection.is_some() { balance } else { after };
-        let verdict = rejection.map_or(Ok(i64::try_from(signed(delta)).expect("in range")), Err);
+        let verdict = rejection.map_or(Ok(i64::try_from(wanted).expect("in range")), Err);
         let at = (i64::try_from(of_user.len()).expect("short") + 1, i64::try_from(after).expect("in range"));
         let entry = Arc::new(Entry {
             request_id: if first.is_some() { reuse(delta) } else { delta.request_id },
@@ -123,13 +144,6 @@ mod tests {
         });
         log.push(Arc::clone(&entry));
         Outcome { entry, replayed: false, first: other }
-    }
-
-    fn signed(delta: &Delta) -> i128 {
-        match delta.change {
-            Change::Add(point) => i128::from(point.get()),
-            Change::Subtract(point) => -i128::from(point.get()),
-        }
     }
 
     proptest! {

@@ -1,12 +1,11 @@
 //! The values of a change of points, valid by construction. Must not contain I/O or a wire format.
 
 use jiff::Timestamp;
-use strum::{EnumDiscriminants, EnumIter, EnumString, IntoStaticStr};
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::{
-    Invalid, actor::Actor, entry::Entry, metadata::Metadata, request_id::RequestId, trace::TraceParent,
-    user_id::UserId,
+    Invalid, actor::Actor, change::Change, entry::Entry, metadata::Metadata, request_id::RequestId,
+    trace::TraceParent, user_id::UserId,
 };
 
 /// The largest number of points in a delta or a balance: 2^53 − 1, the largest whole number that every JSON client reads
@@ -65,65 +64,6 @@ impl Reason {
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
-    }
-}
-
-/// What a delta asks for.
-#[derive(Clone, Copy, Debug, EnumDiscriminants, PartialEq, Eq)]
-#[strum_discriminants(
-    name(Action),
-    derive(EnumIter, EnumString, IntoStaticStr),
-    strum(serialize_all = "snake_case"),
-    doc = "The kind of a [`Change`]. The names are those of the API, the queue and the log."
-)]
-pub enum Change {
-    /// The balance grows.
-    Add(Points),
-    /// The balance shrinks. The delta is rejected if the balance would be negative.
-    Subtract(Points),
-}
-
-impl Change {
-    /// The change of this kind, for this many points.
-    #[must_use]
-    pub fn new(action: Action, point: Points) -> Self {
-        match action {
-            Action::Add => Self::Add(point),
-            Action::Subtract => Self::Subtract(point),
-        }
-    }
-
-    /// Its kind.
-    #[must_use]
-    pub fn action(&self) -> Action {
-        self.into()
-    }
-
-    /// How many points it asks for.
-    #[must_use]
-    pub fn point(&self) -> Points {
-        match self {
-            Self::Add(point) | Self::Subtract(point) => *point,
-        }
-    }
-}
-
-impl Action {
-    /// The rule in words, readable after a field's name.
-    pub const RULE: &str = "must be add or subtract";
-
-    /// The action with this name.
-    ///
-    /// # Errors
-    /// [`Invalid`] if there is none.
-    pub fn new(name: &str) -> Result<Self, Invalid> {
-        name.parse().map_err(|_| Invalid { field: "action", rule: Self::RULE.to_owned() })
-    }
-
-    /// Its name.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        self.into()
     }
 }
 
@@ -187,24 +127,26 @@ impl Delta {
         self.fingerprint() == entry.fingerprint
     }
 
-    /// Returns the fingerprint of this change: XXH3 of the action, the user and the points. The reason and the metadata
-    /// do not count, so a retry may change them.
+    /// Returns the fingerprint of this change: XXH3 of the action, the user, the points, and whether a part is enough. The
+    /// reason and the metadata do not count, so a retry may change them. Defaults do not count either: a member that is new
+    /// leaves the fingerprints of all changes without it as they are.
     #[must_use]
     pub fn fingerprint(&self) -> Fingerprint {
         let (action, user_id) = (self.change.action().as_str(), self.user_id.as_str());
-        let mut bytes = Vec::with_capacity(2 + action.len() + user_id.len() + size_of::<i64>());
+        let mut bytes = Vec::with_capacity(3 + action.len() + user_id.len() + size_of::<i64>());
         for text in [action, user_id] {
             bytes.push(u8::try_from(text.len()).expect("short"));
             bytes.extend_from_slice(text.as_bytes());
         }
         bytes.extend_from_slice(&self.change.point().get().to_be_bytes());
+        bytes.extend(self.change.is_partial().then_some(1));
         Fingerprint(xxh3_64(&bytes).cast_signed())
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use strum::IntoEnumIterator;
+    use std::collections::HashSet;
 
     use super::*;
 
@@ -219,26 +161,24 @@ mod tests {
             ..Delta::of("1", Change::Add(point(256)))
         };
         assert_eq!(first.fingerprint(), same.fingerprint());
-        for other in [
+        let subtract = |partial| Delta::of("1", Change::Subtract { point: point(256), partial });
+        let different = [
+            first,
             Delta::of("2", Change::Add(point(256))),
-            Delta::of("1", Change::Subtract(point(256))),
             Delta::of("1", Change::Add(point(257))),
             Delta::of("1", Change::Add(point(1))),
-        ] {
-            assert_ne!(first.fingerprint(), other.fingerprint(), "{other:?}");
-        }
-        assert_eq!(
-            first.fingerprint(),
-            Fingerprint(793_649_616_998_302_996),
-            "it is written in logs for ever"
-        );
+            subtract(false),
+            subtract(true),
+        ];
+        let fingerprints = different.each_ref().map(|delta| delta.fingerprint().get());
+        assert_eq!(HashSet::from(fingerprints).len(), different.len(), "{fingerprints:?}");
+        assert_eq!(fingerprints[0], 793_649_616_998_302_996, "it is written in logs for ever");
     }
 
     #[test]
     fn the_rules_say_the_limits_they_hold() {
         assert!(Points::RULE.ends_with(&POINTS_MAX.to_string()));
         assert!(Reason::RULE.contains(&REASON_MAX_CHARS.to_string()));
-        assert!(Action::iter().all(|action| Action::RULE.contains(action.as_str())));
         assert!(Points::new(POINTS_MAX).is_ok() && Points::new(POINTS_MAX + 1).is_err());
         assert!(Reason::new("a\0b".to_owned()).is_err());
     }

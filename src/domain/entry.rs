@@ -86,6 +86,8 @@ pub struct Entry {
     pub action: Cow<'static, str>,
     /// How many points were asked for, from 1 to [`POINTS_MAX`](super::POINTS_MAX).
     pub point: i64,
+    /// Whether a part of them was enough.
+    pub partial: bool,
     /// By how many points the balance changed. 0 if the request was rejected.
     pub change: i64,
     /// The user's balance after this entry.
@@ -122,6 +124,7 @@ impl Entry {
             seq,
             action: delta.change.action().as_str().into(),
             point: delta.change.point().get(),
+            partial: delta.change.is_partial(),
             change: *verdict.as_ref().unwrap_or(&0),
             balance,
             actor: delta.actor.clone(),

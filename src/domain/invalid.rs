@@ -9,3 +9,11 @@ pub struct Invalid {
     /// The rule, readable after the field's name: "must be …".
     pub rule: String,
 }
+
+impl Invalid {
+    /// The first of at least one.
+    #[must_use]
+    pub fn first(faults: Vec<Self>) -> Self {
+        faults.into_iter().next().expect("at least one")
+    }
+}

@@ -11,7 +11,8 @@ use serde_json::value::RawValue;
 
 use super::{
     Invalid,
-    delta::{Action, POINTS_MAX, Points, Reason},
+    change::Action,
+    delta::{POINTS_MAX, Points, Reason},
     metadata::Metadata,
     number::whole_number,
     user_id::UserId,
@@ -55,6 +56,12 @@ impl<'a, O: Object> Members<'a, O> {
         self.unknown.as_deref()
     }
 
+    /// The names of the known members that are there.
+    pub fn names(&self) -> impl Iterator<Item = &'static str> {
+        let known = O::MEMBERS.iter().zip(&self.values);
+        known.filter_map(|(name, value)| value.map(|_| *name))
+    }
+
     /// A member, unless it is absent.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&'a RawValue> {
@@ -76,6 +83,14 @@ impl<'a, O: Object> Members<'a, O> {
     /// [`Invalid`] names the member.
     pub fn required<T: Member>(&self, name: &'static str) -> Result<T, Invalid> {
         self.optional(name)?.ok_or_else(|| Invalid { field: name, rule: "is required".to_owned() })
+    }
+
+    /// Parses a member that is true or false, and false if it is absent.
+    ///
+    /// # Errors
+    /// [`Invalid`] names the member.
+    pub fn flag(&self, name: &'static str) -> Result<bool, Invalid> {
+        Ok(self.optional(name)?.unwrap_or_default())
     }
 }
 
@@ -151,6 +166,12 @@ fn is_large(json: &str) -> bool {
 impl Member for Points {
     fn parse(json: &str) -> Result<Self, &'static str> {
         whole_number(json).and_then(|point| Self::new(point).ok()).ok_or(Self::RULE)
+    }
+}
+
+impl Member for bool {
+    fn parse(json: &str) -> Result<Self, &'static str> {
+        json.parse().map_err(|_| "must be true or false")
     }
 }
 

@@ -9,6 +9,7 @@ mod actor;
 mod metadata;
 mod request_id;
 mod delta;
+mod change;
 mod members;
 mod entry;
 mod decide;
@@ -24,7 +25,8 @@ mod installation;
 
 pub use actor::{ACTOR_MAX_BYTES, Actor};
 pub use audit::{AuditError, AuditLimits, AuditReport, Finding, audit, audit_within};
-pub use delta::{Action, Change, Delta, Fingerprint, POINTS_MAX, Points, REASON_MAX_CHARS, Reason};
+pub use change::{Action, Change};
+pub use delta::{Delta, Fingerprint, POINTS_MAX, Points, REASON_MAX_CHARS, Reason};
 pub use entry::{Balance, Entry, Outcome, Rejection, Status};
 pub use error::{Obstacle, ServiceError};
 pub use installation::{Installation, InstallationError, InstallationId};

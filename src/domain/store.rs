@@ -130,7 +130,7 @@ impl Store {
 macro_rules! entry_columns {
     () => {
         "user_id, seq, request_id, action, point, change, balance, actor, ref, fingerprint, reject_reason, reason, \
-         metadata, requested_at, created_at"
+         metadata, requested_at, created_at, partial"
     };
 }
 use entry_columns;
@@ -168,6 +168,7 @@ fn entry(row: &Row) -> Result<Entry, StoreError> {
         seq: get(row, "seq")?,
         action: get::<String>(row, "action")?.into(),
         point: get(row, "point")?,
+        partial: get::<Option<bool>>(row, "partial")?.unwrap_or_default(),
         change: get(row, "change")?,
         balance: get(row, "balance")?,
         actor: get::<Option<&str>>(row, "actor")?.map(Actor::new).transpose().map_err(corrupt)?,

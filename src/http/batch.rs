@@ -48,7 +48,8 @@ impl ToSchema for BatchRequest {
 pub(super) struct OperationRequest;
 
 impl Object for OperationRequest {
-    const MEMBERS: &'static [&'static str] = &["action", "user_id", "point", "reason", "metadata", "key"];
+    const MEMBERS: &'static [&'static str] =
+        &["action", "user_id", "point", "partial", "reason", "metadata", "key"];
 }
 
 /// What happened to the operations of a batch, in the order of the body.

@@ -12,25 +12,37 @@ use utoipa::{
 use uuid::Uuid;
 
 use super::schema;
-use crate::domain::{Actor, Entry, Metadata, Object, Reason, Rejection, RequestId};
+use crate::domain::{Action, Actor, Entry, Metadata, Object, Reason, Rejection, RequestId};
 
-/// A change of a user's points.
+/// A change of a user's points, of any kind.
 pub(super) struct ChangeRequest;
 
 impl Object for ChangeRequest {
-    const MEMBERS: &'static [&'static str] = &["user_id", "point", "reason", "metadata"];
+    const MEMBERS: &'static [&'static str] = &["user_id", "point", "partial", "reason", "metadata"];
 }
 
-impl PartialSchema for ChangeRequest {
-    fn schema() -> RefOr<Schema> {
-        schema::object::<Self>(&["user_id", "point"]).into()
-    }
+/// Describes the changes of each kind: the members that they take.
+macro_rules! changes {
+    ($($body:ident $action:ident $name:literal)*) => {$(
+        pub(super) struct $body;
+
+        impl PartialSchema for $body {
+            fn schema() -> RefOr<Schema> {
+                schema::change::<ChangeRequest>(Action::$action, &["user_id"]).into()
+            }
+        }
+
+        impl ToSchema for $body {
+            fn name() -> Cow<'static, str> {
+                $name.into()
+            }
+        }
+    )*};
 }
 
-impl ToSchema for ChangeRequest {
-    fn name() -> Cow<'static, str> {
-        "Change".into()
-    }
+changes! {
+    AddRequest      Add      "Add"
+    SubtractRequest Subtract "Subtract"
 }
 
 /// A change that is in the queue.
@@ -70,7 +82,11 @@ pub(super) struct EntryResponse<'a> {
     pub(super) action: &'a str,
     #[schema(schema_with = schema::point)]
     pub(super) point: i64,
-    #[schema(schema_with = schema::change)]
+    /// Present if a part of the points was enough.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(schema_with = schema::only_true)]
+    pub(super) partial: Option<bool>,
+    #[schema(schema_with = schema::done)]
     pub(super) change: i64,
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(schema_with = schema::actor)]
@@ -102,6 +118,7 @@ impl<'a> From<&'a Entry> for EntryResponse<'a> {
             user_id: entry.user_id.as_str(),
             action: &entry.action,
             point: entry.point,
+            partial: entry.partial.then_some(true),
             change: entry.change,
             actor: entry.actor.as_ref().map(Actor::as_str),
             reason: entry.reason.as_ref().map(Reason::as_str),

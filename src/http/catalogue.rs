@@ -96,7 +96,8 @@ catalogue! {
     InsufficientPoints(CONFLICT, "insufficient-points", "Insufficient points") {
         "The user has fewer points than the request would subtract. The user's log has the rejection. The balance is \
          unchanged; the member balance states it."
-        "Subtract at most the balance, or add points first. Use a new Idempotency-Key: a rejected key stays rejected."
+        "Subtract at most the balance, send \"partial\": true to take what there is, or add points first. Use a new \
+         Idempotency-Key: a rejected key stays rejected."
     }
     BalanceLimit(CONFLICT, "balance-limit", "Balance limit") {
         "The balance would exceed 9007199254740991 (2^53 − 1), the largest whole number that every JSON client reads \

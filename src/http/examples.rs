@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::{catalogue::Kind, error::ApiError, probes, sent::Sent};
 use crate::{
     access::Scope,
-    domain::{Action, Change, Delta, Entry, Obstacle, Points, Rejection, UserId},
+    domain::{Change, Delta, Entry, Obstacle, Points, Rejection, UserId},
     infra::build,
     ops::health::{Condition, Duty, Report, Seen},
 };
@@ -71,12 +71,10 @@ impl Kind {
                 ApiError::InvalidField { field: "point".to_owned(), rule: Points::RULE.to_owned() }
             }
             Self::UnknownUser => ApiError::UnknownUser,
-            Self::KeyReused => ApiError::KeyReused(Arc::new(entry_of(Action::Add, 900, None))),
-            Self::InsufficientPoints => rejected(Action::Subtract, 700, Rejection::InsufficientPoints),
-            Self::BalanceLimit => rejected(Action::Add, crate::domain::POINTS_MAX, Rejection::BalanceLimit),
-            Self::Rejected => {
-                rejected(Action::Subtract, 700, Rejection::Unknown("account_frozen".to_owned()))
-            }
+            Self::KeyReused => ApiError::KeyReused(Arc::new(entry_of(Change::Add, 900, None))),
+            Self::InsufficientPoints => rejected(subtract, 700, Rejection::InsufficientPoints),
+            Self::BalanceLimit => rejected(Change::Add, crate::domain::POINTS_MAX, Rejection::BalanceLimit),
+            Self::Rejected => rejected(subtract, 700, Rejection::Unknown("account_frozen".to_owned())),
             Self::QueueUnavailable => ApiError::QueueUnavailable(sent()),
             Self::DatabaseUnavailable => ApiError::DatabaseUnavailable(Some(sent())),
             Self::UserBlocked => ApiError::UserBlocked(Obstacle::Locked, Some(sent())),
@@ -117,18 +115,22 @@ fn report(condition: Condition) -> Report {
     }
 }
 
+fn subtract(point: Points) -> Change {
+    Change::Subtract { point, partial: false }
+}
+
 /// The rejection of a change of 900 points because of `balance`.
-fn rejected(action: Action, balance: i64, rejection: Rejection) -> ApiError {
-    ApiError::Rejected(Arc::new(entry_of(action, balance, Some(rejection.clone()))), rejection)
+fn rejected(change: fn(Points) -> Change, balance: i64, rejection: Rejection) -> ApiError {
+    ApiError::Rejected(Arc::new(entry_of(change, balance, Some(rejection.clone()))), rejection)
 }
 
 /// An entry of 900 points.
-fn entry_of(action: Action, balance: i64, rejection: Option<Rejection>) -> Entry {
+fn entry_of(change: fn(Points) -> Change, balance: i64, rejection: Option<Rejection>) -> Entry {
     let moment: Timestamp = MOMENT.parse().expect("a moment");
     let delta = Delta {
         request_id: REQUEST_ID.into(),
         user_id: UserId::new("user_id", "1").expect("valid"),
-        change: Change::new(action, Points::new(900).expect("valid")),
+        change: change(Points::new(900).expect("valid")),
         actor: None,
         reason: None,
         metadata: None,

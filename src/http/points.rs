@@ -8,7 +8,7 @@ use tokio::time::timeout;
 
 use super::{
     Api, admission,
-    bodies::{BalanceResponse, ChangeRequest, EntryResponse, PendingResponse},
+    bodies::{AddRequest, BalanceResponse, ChangeRequest, EntryResponse, PendingResponse, SubtractRequest},
     error::ApiError,
     examples, openapi,
     outcome::preferred_wait,
@@ -18,7 +18,7 @@ use super::{
     traffic,
 };
 use crate::domain::{
-    Action, Balance, Change, Delta, Entry, IdempotencyKey, Members, Object, RequestId, UserId,
+    Action, Balance, Change, Delta, Entry, IdempotencyKey, Invalid, Members, RequestId, UserId,
 };
 
 /// The longest body.
@@ -35,7 +35,7 @@ pub(super) const IDEMPOTENCY_KEY: &str = "Idempotency-Key";
     path = "/v1/point/add",
     tag = "Points",
     params(parameters::ChangeHeaders),
-    request_body(content = ChangeRequest, example = json!({"user_id": "1", "point": 1000, "reason": "welcome"})),
+    request_body(content = AddRequest, example = json!({"user_id": "1", "point": 1000, "reason": "welcome"})),
     responses(openapi::ChangeAnswers),
 )]
 pub(super) async fn add(
@@ -46,13 +46,13 @@ pub(super) async fn add(
     change(Action::Add, &request, body, &api).await
 }
 
-/// Subtracts points from a user who has enough.
+/// Subtracts points from a user who has enough or, with `partial`, as many of them as the user has.
 #[utoipa::path(
     post,
     path = "/v1/point/subtract",
     tag = "Points",
     params(parameters::ChangeHeaders),
-    request_body(content = ChangeRequest, example = json!({"user_id": "1", "point": 300, "reason": "order 7"})),
+    request_body(content = SubtractRequest, example = json!({"user_id": "1", "point": 300, "reason": "order 7"})),
     responses(openapi::ChangeAnswers),
 )]
 pub(super) async fn subtract(
@@ -178,12 +178,10 @@ pub(super) async fn read(
 fn parse(action: Action, request: &HttpRequest, body: &[u8]) -> Result<Delta, ApiError> {
     let members = Members::<ChangeRequest>::read(body)?;
     if let Some(name) = members.unknown() {
-        let rule =
-            format!("is not a field of this request, which takes {}", ChangeRequest::MEMBERS.join(", "));
-        return Err(ApiError::invalid(name, rule));
+        return Err(ApiError::invalid(name, action.refusal::<ChangeRequest>()));
     }
     let user_id: UserId = members.required("user_id")?;
-    let change = Change::new(action, members.required("point")?);
+    let change = Change::read(action, &members).map_err(Invalid::first)?;
     let (reason, metadata) = (members.optional("reason")?, members.optional("metadata")?);
     let actor = admission::actor(request);
     let request_id = match header_text(request, IDEMPOTENCY_KEY)? {

@@ -3,7 +3,7 @@
 use serde_json::json;
 use strum::IntoEnumIterator;
 use utoipa::openapi::{
-    ArrayBuilder, KnownFormat, ObjectBuilder, Schema, SchemaFormat, Type,
+    ArrayBuilder, KnownFormat, ObjectBuilder, OneOfBuilder, Schema, SchemaFormat, Type,
     schema::{AdditionalProperties, Array, Object, SchemaType},
 };
 
@@ -22,13 +22,22 @@ use crate::{
 
 /// An object whose members are all described in this module.
 pub(super) fn object<O: domain::Object>(required: &[&str]) -> Object {
-    let mut object = ObjectBuilder::new();
-    for name in O::MEMBERS {
-        object = object.property(*name, member(name));
-    }
-    for name in required {
-        object = object.required(*name);
-    }
+    let members = O::MEMBERS.iter().map(|name| (*name, member(name)));
+    object_of(members, required)
+}
+
+/// An object that asks for a change of this kind. `required` are the members that every kind needs.
+pub(super) fn change<O: domain::Object>(action: Action, required: &[&str]) -> Object {
+    let members = O::MEMBERS.iter().filter(|name| action.allows(name)).map(|name| match *name {
+        "action" => (*name, constant(action.as_str()).into()),
+        name => (name, member(name)),
+    });
+    object_of(members, &[required, action.members().0].concat())
+}
+
+fn object_of(members: impl Iterator<Item = (&'static str, Schema)>, required: &[&str]) -> Object {
+    let object = members.fold(ObjectBuilder::new(), |object, (name, schema)| object.property(name, schema));
+    let object = required.iter().fold(object, |object, name| object.required(*name));
     object.additional_properties(Some(AdditionalProperties::FreeForm(false))).build()
 }
 
@@ -36,8 +45,8 @@ pub(super) fn object<O: domain::Object>(required: &[&str]) -> Object {
 fn member(name: &str) -> Schema {
     match name {
         "user_id" => requested_user_id().into(),
-        "action" => action().into(),
         "point" => point().into(),
+        "partial" => optional(partial()).into(),
         "reason" => optional(reason()).into(),
         "metadata" => optional(metadata()).into(),
         "key" => optional(idempotency_key()).into(),
@@ -67,7 +76,7 @@ fn requested_user_id() -> Object {
     schema
 }
 
-pub(super) fn change() -> Object {
+pub(super) fn done() -> Object {
     whole_number(
         "By how many points the balance changed; 0 if the change was rejected.",
         -POINTS_MAX,
@@ -99,6 +108,20 @@ pub(super) fn point() -> Object {
     whole_number("How many points.", 1, POINTS_MAX, 1000)
 }
 
+fn partial() -> Object {
+    ObjectBuilder::new()
+        .schema_type(Type::Boolean)
+        .description(Some(
+            "Whether to take what there is if the user has fewer points. The default is false.",
+        ))
+        .examples([json!(true)])
+        .build()
+}
+
+pub(super) fn only_true() -> Object {
+    ObjectBuilder::new().schema_type(Type::Boolean).enum_values(Some([true])).build()
+}
+
 pub(super) fn balance() -> Object {
     whole_number("How many points the user has.", 0, POINTS_MAX, 700)
 }
@@ -126,10 +149,6 @@ pub(super) fn idempotency_key() -> Object {
 /// A constant text.
 pub(super) fn constant(value: &'static str) -> Object {
     one_of([value])
-}
-
-pub(super) fn action() -> Object {
-    one_of(Action::iter().map(Action::as_str))
 }
 
 /// Not an enum: newer versions may add actions.
@@ -191,9 +210,10 @@ pub(super) fn slug() -> Object {
     one_of(Kind::ALL.iter().map(|kind| kind.row().slug))
 }
 
-/// The operations of a batch.
+/// The operations of a batch: each is of one kind.
 pub(super) fn operations() -> Array {
-    let operation = object::<OperationRequest>(&["action", "user_id", "point"]);
+    let kinds = Action::iter().map(|action| change::<OperationRequest>(action, &["action", "user_id"]));
+    let operation = kinds.fold(OneOfBuilder::new(), OneOfBuilder::item);
     ArrayBuilder::new().items(operation).min_items(Some(1)).max_items(Some(OPERATIONS_MAX)).build()
 }
 

@@ -14,7 +14,8 @@ mod unread;
 pub(super) use unread::Unread;
 
 /// The only version of the format so far. Version 1 was never released. Once there are more, a message has the lowest one
-/// that can say it, so that older workers keep as few messages as possible.
+/// that can say it, so that older workers keep as few messages as possible. A new member needs no new version: a worker
+/// that does not know it keeps the message.
 pub const MESSAGE_VERSION: u64 = 2;
 
 /// The `content-type` of a message.
@@ -58,6 +59,8 @@ struct DeltaMessage<'a> {
     action: &'static str,
     point: i64,
     #[serde(skip_serializing_if = "Option::is_none")]
+    partial: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     actor: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<&'a str>,
@@ -77,6 +80,7 @@ impl Object for Received {
         "user_id",
         "action",
         "point",
+        "partial",
         "actor",
         "reason",
         "metadata",
@@ -103,6 +107,7 @@ pub(super) fn encode(deltas: &[Delta]) -> Vec<u8> {
         user_id: delta.user_id.as_str(),
         action: delta.change.action().as_str(),
         point: delta.change.point().get(),
+        partial: delta.change.is_partial().then_some(true),
         actor: delta.actor.as_ref().map(Actor::as_str),
         reason: delta.reason.as_ref().map(Reason::as_str),
         metadata: delta.metadata.as_ref().map(Metadata::as_json),
@@ -161,7 +166,7 @@ fn received(members: &Members<Received>) -> Result<Delta, Malformed> {
     Ok(Delta {
         request_id: json::<Uuid>(members, "request_id")?.into(),
         user_id: members.required("user_id")?,
-        change: Change::new(members.required("action")?, members.required("point")?),
+        change: Change::read(members.required("action")?, members).map_err(Invalid::first)?,
         actor: actor.transpose()?,
         reason: members.optional("reason")?,
         metadata: members.optional("metadata")?,
@@ -182,10 +187,20 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::domain::{Action, Points, RequestId};
+    use crate::domain::{Points, RequestId};
 
     fn partition_of(user: &UserId) -> (u16, Partitions) {
         (user.partition(Partitions::DEFAULT), Partitions::DEFAULT)
+    }
+
+    fn any_change() -> impl Strategy<Value = Change> {
+        (1..1i64 << 53, 0..3u8).prop_map(|(point, kind)| {
+            let point = Points::new(point).expect("in range");
+            match kind {
+                0 => Change::Add(point),
+                kind => Change::Subtract { point, partial: kind == 1 },
+            }
+        })
     }
 
     fn any_delta() -> impl Strategy<Value = Delta> {
@@ -197,14 +212,11 @@ mod tests {
             prop::option::of("[A-Za-z][A-Za-z0-9._-]{0,62}"),
             prop::option::of(r#"\{"[^\pC"\\]{0,200}": ?1\}"#),
         );
-        (r"[!-~]{1,64}", any::<bool>(), 1..1i64 << 53, texts, second, trace).prop_map(
-            |(user, add, point, (reason, actor, metadata), second, trace)| Delta {
+        (r"[!-~]{1,64}", any_change(), texts, second, trace).prop_map(
+            |(user, change, (reason, actor, metadata), second, trace)| Delta {
                 request_id: RequestId::random(),
                 user_id: UserId::new("user_id", &user).expect("visible ASCII"),
-                change: Change::new(
-                    if add { Action::Add } else { Action::Subtract },
-                    Points::new(point).expect("in range"),
-                ),
+                change,
                 actor: actor.map(|name| Actor::new(&name).expect("a name")),
                 reason: reason.map(|text| Reason::new(text).expect("no control characters")),
                 metadata: metadata.map(|json| Metadata::new(json).expect("an object")),
@@ -253,6 +265,7 @@ mod tests {
             (r#""point":1,"#, ""),
             (r#""add""#, "7"),
             (r#""point":1"#, r#""point":1,"reason":"\u0000""#),
+            (r#""add","point":1"#, r#""subtract","point":1,"partial":1"#),
         ] {
             let refused = read(&message.replacen(from, to, 1));
             assert!(matches!(refused, Err(Unread::Malformed(_))), "{to}: {refused:?}");
@@ -264,6 +277,7 @@ mod tests {
             (r#""version":2"#, r#""version":2,"more":{}"#, "member more"),
             (r#""point":1"#, r#""point":1,"more":1"#, "member more"),
             (r#""point":1"#, r#""point":0,"more":1"#, "member more"),
+            (r#""point":1"#, r#""point":1,"partial":true"#, "member partial of add"),
             (r#""add""#, r#""set""#, "action set"),
             (r#""add","point":1"#, r#""release""#, "action release"),
         ] {

@@ -4,8 +4,8 @@ use std::{collections::HashSet, sync::Arc};
 
 use jiff::Timestamp;
 use point_system::domain::{
-    Action, Change, Delta, Outcome, POINTS_MAX, Patience, PointService, Points, Rejection, RequestId,
-    ServiceError, UserId,
+    Change, Delta, Outcome, POINTS_MAX, Patience, PointService, Points, Rejection, RequestId, ServiceError,
+    UserId,
 };
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -16,11 +16,11 @@ fn user(id: i64) -> UserId {
     UserId::new("user_id", &id.to_string()).expect("positive")
 }
 
-fn delta(action: Action, user_id: i64, point: i64) -> Delta {
+pub fn delta(user_id: i64, change: Change) -> Delta {
     Delta {
         request_id: RequestId::random(),
         user_id: user(user_id),
-        change: Change::new(action, Points::new(point).expect("in range")),
+        change,
         actor: None,
         reason: None,
         metadata: None,
@@ -29,12 +29,21 @@ fn delta(action: Action, user_id: i64, point: i64) -> Delta {
     }
 }
 
+fn points(point: i64) -> Points {
+    Points::new(point).expect("in range")
+}
+
 pub fn add(user_id: i64, point: i64) -> Delta {
-    delta(Action::Add, user_id, point)
+    delta(user_id, Change::Add(points(point)))
 }
 
 pub fn subtract(user_id: i64, point: i64) -> Delta {
-    delta(Action::Subtract, user_id, point)
+    delta(user_id, Change::Subtract { point: points(point), partial: false })
+}
+
+/// Subtracts what there is, up to this many points.
+pub fn subtract_some(user_id: i64, point: i64) -> Delta {
+    delta(user_id, Change::Subtract { point: points(point), partial: true })
 }
 
 pub async fn apply(service: &PointService, delta: &Delta) -> Outcome {
@@ -63,6 +72,30 @@ async fn a_balance_is_what_its_entries_come_to() {
         assert!(!outcome.replayed);
     }
     assert_eq!(balance(&service, 7).await, Some((POINTS_MAX, 6)));
+    system.finish_without_queues().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_partial_subtract_takes_what_there_is() {
+    let system = System::new().await;
+    let service = system.service(2);
+    for (delta, rejection, change, after) in [
+        (subtract_some(7, 1), Some(Rejection::InsufficientPoints), 0, 0),
+        (add(7, 100), None, 100, 100),
+        (subtract_some(7, 30), None, -30, 70),
+        (subtract_some(7, 70), None, -70, 0),
+        (add(7, 5), None, 5, 5),
+        (subtract_some(7, POINTS_MAX), None, -5, 0),
+        (subtract_some(7, 1), Some(Rejection::InsufficientPoints), 0, 0),
+    ] {
+        let entry = apply(&service, &delta).await.entry;
+        let told = (&entry.rejection, entry.change, entry.balance);
+        assert_eq!(told, (&rejection, change, after), "{delta:?}");
+        assert_eq!((entry.point, entry.partial), (delta.change.point().get(), delta.change.is_partial()));
+    }
+    let partial = "select count(*) from log where partial and action = 'subtract'";
+    assert_eq!(system.count(partial).await, 5);
+    assert_eq!(system.count("select count(partial) from log").await, 5, "null where it is not true");
     system.finish_without_queues().await;
 }
 

@@ -112,7 +112,6 @@ async fn all_that_is_wrong_with_a_batch_is_told_and_nothing_of_it_is_queued() {
         "1/key",
         "2/action",
         "2/user_id",
-        "2/point",
         "3",
         "4",
         "5/point",

@@ -109,6 +109,7 @@ async fn a_wrong_request_is_refused_by_the_name_of_its_fault() {
         (r#"{"user_id":1,"point":1,"metadata":{"a":"\u0000"}}"#, "metadata"),
         (r#"{"user_id":1,"point":1,"metadata":{"a":"\ud800"}}"#, "metadata"),
         (r#"{"user_id":1,"point":1,"amount":1}"#, "amount"),
+        (r#"{"user_id":1,"point":1,"partial":true}"#, "partial"),
     ] {
         refused(json(wrong), 400, "invalid-field", Some(field)).await;
     }

@@ -48,7 +48,8 @@ fn any_body() -> impl Strategy<Value = Vec<u8>> {
         r#""\ud800""#,
     ]);
     let value = (leaf.clone(), leaf, any::<bool>());
-    let field = select(vec!["user_id", "point", "reason", "metadata", "hush4711", "user_id\\u0000", ""]);
+    let field =
+        select(vec!["user_id", "point", "reason", "metadata", "partial", "hush4711", "user_id\\u0000", ""]);
     let object = prop::collection::vec((field, value), 0..5).prop_map(|fields| {
         let fields = fields.iter().map(|(name, (value, other, nest))| {
             if *nest { format!(r#""{name}":[{value},{other}]"#) } else { format!(r#""{name}":{value}"#) }

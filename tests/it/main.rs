@@ -18,6 +18,7 @@ mod requests;
 mod idempotency;
 mod user_ids;
 mod batches;
+mod partial;
 mod apply;
 mod worker;
 mod dead_letters;

@@ -10,7 +10,8 @@ use super::{AuditError, Finding, moment::Moment};
 use crate::domain::{
     Rejection,
     actor::ACTOR_MAX_BYTES,
-    delta::{Action, POINTS_MAX, Points, REASON_MAX_CHARS},
+    change::Action,
+    delta::{POINTS_MAX, Points, REASON_MAX_CHARS},
     metadata::METADATA_MAX_BYTES,
     user_id::UserId,
 };
@@ -20,8 +21,8 @@ const QUOTE_MAX_CHARS: usize = 40;
 
 const USER_RULE: &str = "1 to 64 visible ASCII characters";
 
-const ENTRIES: &str = "select coalesce(seq, 0) as seq, action, point, change, balance, actor, ref is not null as has_ref, \
-         fingerprint, reject_reason, reason, octet_length(metadata) as metadata_bytes, requested_at, created_at \
+const ENTRIES: &str = "select coalesce(seq, 0) as seq, action, point, partial, change, balance, actor, \
+         ref is not null as has_ref, fingerprint, reject_reason, reason, octet_length(metadata) as metadata_bytes, requested_at, created_at \
      from log where user_id = $1 order by seq, ctid";
 
 const BALANCES: &str =
@@ -94,13 +95,13 @@ impl<F: FnMut(Finding)> Ledger<'_, F> {
         self.rule(seq, "point", valid, &format!("1 to {POINTS_MAX}"), &shown(point));
 
         let (change, balance): (Option<i64>, Option<i64>) = (row.try_get("change")?, row.try_get("balance")?);
-        self.decision(
-            seq,
-            known_action.zip(point),
-            row.try_get("reject_reason")?,
-            change,
-            row.try_get("has_ref")?,
-        );
+        let partial: Option<bool> = row.try_get("partial")?;
+        let takes_partial = known_action.is_none_or(|action| action.takes("partial"));
+        let holds = partial.is_none_or(|partial| partial && takes_partial);
+        let rule = if takes_partial { "true or none" } else { "none" };
+        self.rule(seq, "partial", holds, rule, &partial.map_or("none".to_owned(), |it| it.to_string()));
+        let asked = known_action.zip(point).map(|(action, point)| self.asked(action, point, partial));
+        self.decision(seq, asked, row.try_get("reject_reason")?, change, row.try_get("has_ref")?);
         let expected = change.map(|change| i128::from(self.balance) + i128::from(change));
         if let Some(expected) = expected {
             self.check(seq, "balance", &expected.to_string(), &shown(balance));
@@ -131,19 +132,26 @@ impl<F: FnMut(Finding)> Ledger<'_, F> {
         Ok(())
     }
 
+    /// By how much an entry is to change the balance before it.
+    fn asked(&self, action: Action, point: i64, partial: Option<bool>) -> i128 {
+        match action {
+            Action::Add => i128::from(point),
+            Action::Subtract if partial == Some(true) && (1..point).contains(&self.balance) => {
+                -i128::from(self.balance)
+            }
+            Action::Subtract => -i128::from(point),
+        }
+    }
+
     /// What an entry did must follow from what was asked for: all of it, or nothing for a reason that holds.
     fn decision(
         &mut self,
         seq: Option<i64>,
-        asked: Option<(Action, i64)>,
+        asked: Option<i128>,
         reason: Option<&str>,
         change: Option<i64>,
         has_ref: bool,
     ) {
-        let asked = asked.map(|(action, point)| match action {
-            Action::Add => i128::from(point),
-            Action::Subtract => -i128::from(point),
-        });
         let rejection = reason.map(str::parse::<Rejection>);
         let expected = if reason.is_none() { asked } else { Some(0) };
         if let Some(expected) = expected {

@@ -53,14 +53,18 @@ macro_rules! change {
              and (metadata is null or octet_length(metadata) between 2 and 1024) \
              and fingerprint is not null \
          then case when case \
-             when reject_reason is null \
-                 then ref is null and change = case action when 'add' then point when 'subtract' then -point end \
+             when reject_reason is null then case action \
+                 when 'add' then ref is null and partial is null and change = point \
+                 when 'subtract' then ref is null and case when partial is null then change = -point \
+                     else partial and change < 0 and (change = -point or balance = 0 and change > -point) end \
+                 end \
              when change <> 0 then false \
-             when reject_reason = 'insufficient_points' \
-                 then ref is null and action = 'subtract' and balance < point \
-             when reject_reason = 'balance_limit' \
-                 then ref is null and action = 'add' and balance + point > 9007199254740991 \
-             when reject_reason = 'key_reused' then ref is not null and action in ('add', 'subtract') \
+             when reject_reason = 'insufficient_points' then ref is null and action = 'subtract' \
+                 and balance < point and (partial is null or partial and balance = 0) \
+             when reject_reason = 'balance_limit' then ref is null and action = 'add' and partial is null \
+                 and balance + point > 9007199254740991 \
+             when reject_reason = 'key_reused' then ref is not null and case action \
+                 when 'add' then partial is null when 'subtract' then partial is not false end \
          end then change end end"
     };
 }

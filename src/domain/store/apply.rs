@@ -61,7 +61,7 @@ const WRITE: &str = concat!(
     ") \
      select * from unnest($5::text[], $6::bigint[], $7::uuid[], $8::text[], $9::bigint[], $10::bigint[], \
          $11::bigint[], $12::text[], $13::uuid[], $14::bigint[], $15::text[], $16::text[], $17::text[], \
-         $18::timestamptz[], $19::timestamptz[])"
+         $18::timestamptz[], $19::timestamptz[], $20::boolean[])"
 );
 
 /// Takes two round trips, each pipelined on the connection: the locks and look-ups, then the write and the commit. If a
@@ -202,6 +202,8 @@ struct Rows<'a> {
     metadata: Vec<Option<&'a str>>,
     requested_ats: Vec<Timestamp>,
     created_ats: Vec<Timestamp>,
+    /// Ends with the last entry that has a value: `unnest` fills the shorter arrays up with nulls.
+    partials: Vec<Option<bool>>,
 }
 
 impl<'a> Rows<'a> {
@@ -213,7 +215,7 @@ impl<'a> Rows<'a> {
             rows.seqs.push(account.seq);
             rows.updated_ats.push(account.updated_at);
         }
-        for entry in entries {
+        for (index, entry) in entries.iter().enumerate() {
             rows.user_ids.push(entry.user_id.as_str());
             rows.entry_seqs.push(entry.seq);
             rows.request_ids.push(entry.request_id.get());
@@ -229,11 +231,15 @@ impl<'a> Rows<'a> {
             rows.metadata.push(entry.metadata.as_ref().map(Metadata::as_str));
             rows.requested_ats.push(entry.requested_at);
             rows.created_ats.push(entry.created_at);
+            if entry.partial {
+                rows.partials.resize(index, None);
+                rows.partials.push(Some(true));
+            }
         }
         rows
     }
 
-    fn parameters(&self) -> [&(dyn ToSql + Sync); 19] {
+    fn parameters(&self) -> [&(dyn ToSql + Sync); 20] {
         [
             &self.users,
             &self.points,
@@ -254,6 +260,7 @@ impl<'a> Rows<'a> {
             &self.metadata,
             &self.requested_ats,
             &self.created_ats,
+            &self.partials,
         ]
     }
 }

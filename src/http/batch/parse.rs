@@ -9,7 +9,8 @@ use serde_json::value::RawValue;
 use super::{BatchRequest, Fault, OPERATIONS_MAX, OperationRequest};
 use crate::{
     domain::{
-        self, Actor, Change, Delta, IdempotencyKey, Invalid, Members, Object, RequestId, TraceParent, UserId,
+        self, Actor, Change, Delta, IdempotencyKey, Invalid, Members, Object, Points, RequestId, TraceParent,
+        UserId,
     },
     http::{
         admission,
@@ -97,18 +98,20 @@ impl Judge {
         }
         let action = self.note(members.required("action"));
         let user_id: Option<UserId> = self.note(members.required("user_id"));
-        let point = self.note(members.required("point"));
+        let change = action.map(|action| Change::read(action, &members));
+        let change = change.unwrap_or_else(|| Err(badly_formed(&members)));
+        let change = change.map_err(|faults| self.note_all(faults)).ok();
         let reason = self.note(members.optional("reason")).flatten();
         let metadata = self.note(members.optional("metadata")).flatten();
         let key = members.get("key").map(|key| domain::text(key.get()).unwrap_or_default());
         let key = key.as_deref().map(IdempotencyKey::new).transpose();
         let key = key.map_err(|invalid| self.fault("/key", &invalid.rule)).ok().flatten();
-        let (action, user_id, point) = (action?, user_id?, point?);
+        let (user_id, change) = (user_id?, change?);
         let is_keyed = key.is_some() || batch.key.is_some();
         let delta = Delta {
             request_id: batch.request_id(&user_id, key),
             user_id,
-            change: Change::new(action, point),
+            change,
             actor: batch.actor.clone(),
             reason,
             metadata,
@@ -122,9 +125,21 @@ impl Judge {
         parsed.map_err(|invalid| self.fault(&format!("/{}", invalid.field), &invalid.rule)).ok()
     }
 
+    fn note_all(&mut self, faults: Vec<Invalid>) {
+        for invalid in faults {
+            self.fault(&format!("/{}", invalid.field), &invalid.rule);
+        }
+    }
+
     /// `pointer` is relative to the operation.
     fn fault(&mut self, pointer: &str, detail: &str) {
         let pointer = format!("/operations/{}{pointer}", self.index);
         self.faults.push(Fault { pointer, detail: detail.to_owned() });
     }
+}
+
+/// The faults that an operation has whatever its action is.
+fn badly_formed(members: &Members<OperationRequest>) -> Vec<Invalid> {
+    let point = members.optional::<Points>("point").err();
+    point.into_iter().chain(members.flag("partial").err()).collect()
 }

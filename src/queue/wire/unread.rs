@@ -1,7 +1,5 @@
 //! Tells a message that a newer version wrote from one that is malformed. Must not contain a list of what is known.
 
-use serde_json::value::RawValue;
-
 use super::{MESSAGE_VERSION, Received};
 use crate::domain::{Action, Members, Object, text};
 
@@ -25,7 +23,7 @@ impl Object for Envelope {
 }
 
 /// What a message has that is not known to a worker that understands versions up to `understands`: its version, an
-/// action or a member. Returns `None` if everything is known, or if it is not a message of ours.
+/// action, a member, or a member of an action that does not take it: a newer version may. Returns `None` if everything is known, or if it is not a message of ours.
 ///
 /// It reads a message that was refused once more, so that reading one that is understood takes no longer.
 pub(super) fn unknown(body: &[u8], understands: u64) -> Option<String> {
@@ -39,7 +37,7 @@ pub(super) fn unknown(body: &[u8], understands: u64) -> Option<String> {
     }
     message.unknown().map(member).or_else(|| {
         let deltas: Vec<Members<Received>> = serde_json::from_str(message.get("deltas")?.get()).ok()?;
-        deltas.iter().find_map(|delta| delta.unknown().map(member).or_else(|| action(delta.get("action")?)))
+        deltas.iter().find_map(|delta| delta.unknown().map(member).or_else(|| of_action(delta)))
     })
 }
 
@@ -47,9 +45,12 @@ fn member(name: &str) -> String {
     format!("unknown member {}", shown(name))
 }
 
-fn action(json: &RawValue) -> Option<String> {
-    let name = text(json.get())?;
-    Action::new(&name).is_err().then(|| format!("unknown action {}", shown(&name)))
+fn of_action(delta: &Members<Received>) -> Option<String> {
+    let name = text(delta.get("action")?.get())?;
+    match Action::new(&name) {
+        Ok(action) => action.strangers(delta).next().map(|stranger| member(&format!("{stranger} of {name}"))),
+        Err(_) => Some(format!("unknown action {}", shown(&name))),
+    }
 }
 
 fn shown(name: &str) -> String {

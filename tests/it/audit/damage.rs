@@ -6,7 +6,7 @@ use fastrand::Rng;
 const USERS: i64 = 12;
 
 /// The most entries of a user.
-const ENTRIES: i64 = 7;
+const ENTRIES: i64 = 10;
 
 /// Drops the constraints with their indexes, and the not-null rules of all columns except the ids.
 pub const DROP_CONSTRAINTS: &str = "do $$
@@ -68,6 +68,7 @@ fn value(rng: &mut Rng, column: &str) -> String {
         "action" => pick(rng, &["'add'", "'subtract'", "'Add'", "''", "'hold'", "null"]).to_owned(),
         "actor" => pick(rng, &["'shop'", "''", "repeat('é', 32)", "repeat('a', 63)", "null"]).to_owned(),
         "metadata" => pick(rng, &["'{}'", "''", "repeat('é', 512)", "repeat('é', 513)", "null"]).to_owned(),
+        "partial" => pick(rng, &["true", "false", "null"]).to_owned(),
         "ref" => pick(rng, &["request_id", "null"]).to_owned(),
         "fingerprint" => pick(rng, &["fingerprint", "1", "null"]).to_owned(),
         "reject_reason" => pick(
@@ -87,12 +88,13 @@ fn value(rng: &mut Rng, column: &str) -> String {
     }
 }
 
-const COLUMNS: [&str; 14] = [
+const COLUMNS: [&str; 15] = [
     "user_id",
     "seq",
     "request_id",
     "action",
     "point",
+    "partial",
     "change",
     "actor",
     "ref",

@@ -8,7 +8,7 @@ use serde_json::Value;
 use tokio::task::JoinSet;
 
 use crate::{
-    apply::{add, apply, subtract},
+    apply::{add, apply, subtract, subtract_some},
     support::system::System,
 };
 
@@ -24,6 +24,19 @@ async fn filled() -> System {
     let service = system.service(4);
     for user in 1..=12 {
         for change in [add(user, 1), add(user, 2), add(user, 4), subtract(user, 100), subtract(user, 3)] {
+            apply(&service, &change).await;
+        }
+    }
+    system
+}
+
+/// As `filled`, with changes of every other kind: of the remaining 4 points, 1 is taken as asked for, then 3 of 5, and
+/// then there is none.
+async fn filled_with_all() -> System {
+    let system = filled().await;
+    let service = system.service(4);
+    for user in 1..=12 {
+        for change in [subtract_some(user, 1), subtract_some(user, 5), subtract_some(user, 2)] {
             apply(&service, &change).await;
         }
     }
@@ -145,6 +158,44 @@ async fn what_no_sum_can_see_is_found_and_named() {
     system.discard().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_partial_subtract_that_took_too_little_or_too_much_is_found_and_named() {
+    let system = filled_with_all().await;
+    assert_eq!(findings(&system).await, []);
+    system.execute(damage::DROP_CONSTRAINTS).await;
+    system
+        .execute(
+            "update log set partial = true where user_id = '1' and seq in (1, 5);
+             update log set partial = false where user_id = '2' and seq = 6;
+             update log set partial = null where user_id = '3' and seq = 7;
+             update log set change = -2, balance = balance + 1 where user_id = '4' and seq >= 7;
+             update user_point set point = 1 where user_id = '4';
+             update log set partial = true where user_id = '5' and seq = 4;
+             update log set reject_reason = null where user_id = '6' and seq = 8;
+             update log set point = 2 where user_id = '7' and seq = 7;
+             update log set point = 4 where user_id = '8' and seq = 6",
+        )
+        .await;
+    let found: Vec<String> = findings(&system).await.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        found,
+        [
+            "user 1: log entry 1: partial is true, expected none",
+            "user 2: log entry 6: partial is false, expected true or none",
+            "user 3: log entry 7: change is -3, expected -5",
+            "user 4: log entry 7: change is -2, expected -3",
+            "user 4: log entry 8: change is -2, expected 0",
+            "user 4: log entry 8: reject_reason is insufficient_points, expected a reason that holds",
+            "user 4: log entry 8: balance is 1, expected -1",
+            "user 5: log entry 4: reject_reason is insufficient_points, expected a reason that holds",
+            "user 6: log entry 8: change is 0, expected -2",
+            "user 7: log entry 7: change is -3, expected -2",
+            "user 8: log entry 6: change is -1, expected -4",
+        ]
+    );
+    system.discard().await;
+}
+
 /// `hashint8extended` and similar functions fold a number to 32 bits: they give 1 and 2^32 the same hash.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_number_of_two_to_the_32_is_not_taken_for_one() {
@@ -158,7 +209,7 @@ async fn a_number_of_two_to_the_32_is_not_taken_for_one() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn whatever_is_damaged_is_found_and_nothing_else() {
-    let system = filled().await;
+    let system = filled_with_all().await;
     system.execute(damage::DROP_CONSTRAINTS).await;
     system
         .execute(

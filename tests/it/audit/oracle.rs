@@ -19,6 +19,7 @@ struct Entry {
     request: String,
     action: Option<String>,
     point: Option<i128>,
+    partial: Option<bool>,
     change: Option<i128>,
     actor: Option<String>,
     reference: Option<String>,
@@ -58,7 +59,7 @@ fn number(row: &Row, column: &str) -> Option<i128> {
 
 async fn entries(system: &System) -> BTreeMap<String, Vec<Entry>> {
     let rows = system.rows(
-        "select user_id, seq, request_id::text, action, point, change, balance, actor, ref::text, fingerprint,
+        "select user_id, seq, request_id::text, action, point, partial, change, balance, actor, ref::text, fingerprint,
              reject_reason, reason, metadata,
              extract(epoch from requested_at)::text as requested_at,
              extract(epoch from created_at)::text as created_at
@@ -72,6 +73,7 @@ async fn entries(system: &System) -> BTreeMap<String, Vec<Entry>> {
             request: row.get("request_id"),
             action: row.get("action"),
             point: number(&row, "point"),
+            partial: row.get("partial"),
             change: number(&row, "change"),
             actor: row.get("actor"),
             reference: row.get("ref"),
@@ -148,6 +150,8 @@ fn alone(entry: &Entry) -> Vec<&'static str> {
     must("user_id", is_user(&entry.user));
     must("action", is_one_of(&entry.action, &["add", "subtract"]));
     must("point", entry.point.is_some_and(|point| point >= 1 && point <= maximum));
+    let must_not_be = entry.action.as_deref() == Some("add");
+    must("partial", entry.partial.is_none() || entry.partial == Some(true) && !must_not_be);
     must("balance", entry.balance.is_none_or(|balance| balance >= 0 && balance <= maximum));
     must("requested_at", is_time(entry.requested_at));
     must("created_at", is_time(entry.created_at));
@@ -182,6 +186,10 @@ fn after(before: &[Entry], entry: &Entry) -> Vec<&'static str> {
     }
     let asked = match (entry.action.as_deref(), entry.point) {
         (Some("add"), Some(point)) => Some(point),
+        // All there is, if that is less but not nothing.
+        (Some("subtract"), Some(point)) if entry.partial == Some(true) && balance > 0 => {
+            Some(-point.min(balance))
+        }
         (Some("subtract"), Some(point)) => Some(-point),
         _ => None,
     };

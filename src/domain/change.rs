@@ -1,0 +1,169 @@
+//! What a delta asks for, and the members of JSON that say it. Must not contain what a change does to a balance.
+
+use strum::{EnumDiscriminants, EnumIter, EnumString, IntoEnumIterator, IntoStaticStr};
+
+use super::{
+    Invalid,
+    delta::Points,
+    members::{Members, Object},
+};
+
+/// What a delta asks for.
+#[derive(Clone, Copy, Debug, EnumDiscriminants, PartialEq, Eq)]
+#[strum_discriminants(
+    name(Action),
+    derive(EnumIter, EnumString, IntoStaticStr),
+    strum(serialize_all = "snake_case"),
+    doc = "The kind of a [`Change`]. The names are those of the API, the queue and the log."
+)]
+pub enum Change {
+    /// The balance grows.
+    Add(Points),
+    /// The balance shrinks.
+    Subtract {
+        /// By how much.
+        point: Points,
+        /// Whether to take what there is if the balance is smaller. Otherwise the delta is rejected.
+        partial: bool,
+    },
+}
+
+impl Change {
+    /// Reads the change of this kind from the members of an object, or every fault in them.
+    ///
+    /// # Errors
+    /// At least one [`Invalid`].
+    pub fn read<O: Object>(action: Action, members: &Members<O>) -> Result<Self, Vec<Invalid>> {
+        let refused = |field| Invalid { field, rule: action.refusal::<O>() };
+        let mut faults: Vec<Invalid> = action.strangers(members).map(refused).collect();
+        let change = match action {
+            Action::Add => note(&mut faults, members.required("point")).map(Self::Add),
+            Action::Subtract => {
+                let point = note(&mut faults, members.required("point"));
+                let partial = note(&mut faults, members.flag("partial"));
+                point.zip(partial).map(|(point, partial)| Self::Subtract { point, partial })
+            }
+        };
+        change.filter(|_| faults.is_empty()).ok_or(faults)
+    }
+
+    /// Its kind.
+    #[must_use]
+    pub fn action(&self) -> Action {
+        self.into()
+    }
+
+    /// How many points it asks for.
+    #[must_use]
+    pub fn point(&self) -> Points {
+        match self {
+            Self::Add(point) | Self::Subtract { point, .. } => *point,
+        }
+    }
+
+    /// Whether a part of its points is enough.
+    #[must_use]
+    pub fn is_partial(&self) -> bool {
+        match self {
+            Self::Add(_) => false,
+            Self::Subtract { partial, .. } => *partial,
+        }
+    }
+}
+
+fn note<T>(faults: &mut Vec<Invalid>, parsed: Result<T, Invalid>) -> Option<T> {
+    parsed.map_err(|invalid| faults.push(invalid)).ok()
+}
+
+impl Action {
+    /// The rule in words, readable after a field's name.
+    pub const RULE: &str = "must be add or subtract";
+
+    /// The action with this name.
+    ///
+    /// # Errors
+    /// [`Invalid`] if there is none.
+    pub fn new(name: &str) -> Result<Self, Invalid> {
+        name.parse().map_err(|_| Invalid { field: "action", rule: Self::RULE.to_owned() })
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        self.into()
+    }
+
+    /// The members that its changes have beside those of every change: first what they need, then what they may have.
+    #[must_use]
+    pub fn members(self) -> (&'static [&'static str], &'static [&'static str]) {
+        match self {
+            Self::Add => (&["point"], &[]),
+            Self::Subtract => (&["point"], &["partial"]),
+        }
+    }
+
+    /// Returns whether this is one of [`Action::members`].
+    #[must_use]
+    pub fn takes(self, member: &str) -> bool {
+        let (needed, optional) = self.members();
+        needed.contains(&member) || optional.contains(&member)
+    }
+
+    /// Returns whether a change of this kind may have a member: one of its own, or one that every change has.
+    #[must_use]
+    pub fn allows(self, member: &str) -> bool {
+        self.takes(member) || !Self::iter().any(|other| other.takes(member))
+    }
+
+    /// The members that are there, although only changes of other kinds take them.
+    pub fn strangers<O: Object>(self, members: &Members<O>) -> impl Iterator<Item = &'static str> {
+        members.names().filter(move |name| !self.allows(name))
+    }
+
+    /// The rule for a member of an object that this kind does not take, readable after its name.
+    #[must_use]
+    pub fn refusal<O: Object>(self) -> String {
+        let taken: Vec<&str> = O::MEMBERS.iter().copied().filter(|name| self.allows(name)).collect();
+        format!("is not a field of {}, which takes {}", self.as_str(), taken.join(", "))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every member of any change.
+    struct All;
+
+    impl Object for All {
+        const MEMBERS: &'static [&'static str] = &["user_id", "point", "partial"];
+    }
+
+    #[test]
+    fn a_change_has_the_members_that_its_action_takes_and_no_other() {
+        assert!(Action::iter().all(|action| Action::RULE.contains(action.as_str())));
+        for action in Action::iter() {
+            let (needed, optional) = action.members();
+            let own = |names: &[&str]| {
+                let members = names.iter().map(|name| match *name {
+                    "point" => r#""point":5"#,
+                    "partial" => r#""partial":true"#,
+                    other => unreachable!("{other}"),
+                });
+                format!(r#"{{"user_id":"1",{}}}"#, members.collect::<Vec<_>>().join(","))
+            };
+            let read = |json: &str| {
+                Change::read(action, &Members::<All>::read(json.as_bytes()).expect("an object"))
+                    .map_err(|faults| faults.into_iter().map(|fault| fault.field).collect::<Vec<_>>())
+            };
+            for names in [needed.to_vec(), [needed, optional].concat()] {
+                assert_eq!(read(&own(&names)).expect("a change").action(), action);
+            }
+            assert_eq!(read("{}"), Err(needed.to_vec()));
+            let others = All::MEMBERS.iter().copied().filter(|name| !action.allows(name));
+            for other in others {
+                assert_eq!(read(&own(&[needed, &[other]].concat())), Err(vec![other]));
+            }
+        }
+    }
+}
