@@ -37,7 +37,12 @@ impl Client {
     }
 
     pub fn change(&self, action: &str, user: i64, point: i64) -> RequestBuilder {
-        self.post(&format!("/v1/point/{action}")).json(&json!({"user_id": user, "point": point}))
+        self.send(action, &json!({"user_id": user, "point": point}))
+    }
+
+    /// A change with these members.
+    pub fn send(&self, action: &str, members: &Value) -> RequestBuilder {
+        self.post(&format!("/v1/point/{action}")).json(members)
     }
 
     /// Queues a change and returns its request id.

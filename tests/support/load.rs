@@ -6,7 +6,10 @@ use reqwest::StatusCode;
 use tokio::{task::JoinSet, time::interval};
 use tokio_util::sync::CancellationToken;
 
-use crate::support::client::{Client, Promises, answer, text};
+use crate::support::{
+    changes,
+    client::{Client, Promises, answer, text},
+};
 
 /// The pause between two attempts of one connection.
 const RETRY_PAUSE: Duration = Duration::from_millis(20);
@@ -25,8 +28,8 @@ impl Load {
         usize::try_from(self.users * self.changes_per_user).expect("a positive number")
     }
 
-    /// Each connection has its own users, adds and subtracts for them in turn, and records every promise. It retries after
-    /// a 503 with the same key, as a client should.
+    /// Each connection has its own users, sends changes of every kind for them in turn, and records every promise. It
+    /// retries after a 503 with the same key, as a client should.
     pub async fn run(self, client: &Client) -> Promises {
         self.run_until(client, &CancellationToken::new()).await
     }
@@ -46,9 +49,9 @@ impl Load {
         let mut tries = interval(RETRY_PAUSE);
         for change in (1..=self.changes_per_user).take_while(|_| !enough.is_cancelled()) {
             for user in (1..=self.users).filter(|user| user % self.connections == connection) {
-                let action = if change % 4 == 0 { "subtract" } else { "add" };
+                let (action, members) = changes::change(user, change);
                 let key = format!("{user}-{change}");
-                let request = || client.change(action, user, change).header("Idempotency-Key", &key);
+                let request = || client.send(action, &members).header("Idempotency-Key", &key);
                 let mut answered = answer(request()).await;
                 while answered.0 == StatusCode::SERVICE_UNAVAILABLE {
                     tries.tick().await;

@@ -8,6 +8,7 @@ pub mod client;
 pub mod queues;
 pub mod process;
 pub mod leaks;
+pub mod changes;
 pub mod load;
 pub mod frames;
 pub mod proxy;

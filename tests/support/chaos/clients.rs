@@ -22,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Chaos;
 use crate::support::{
+    changes,
     client::{Client, Promises, body, text},
     system::{PATIENCE, System},
 };
@@ -180,8 +181,9 @@ impl Sender {
     }
 
     async fn send(&self, user: i64, change: i64, wait: bool) -> String {
+        let (action, members) = changes::change(user, change);
         let request = || {
-            let request = self.client.change(action(change), user, change);
+            let request = self.client.send(action, &members);
             let request = request.header("Idempotency-Key", key(user, change));
             if wait { request.header("Prefer", "wait") } else { request }
         };
@@ -194,7 +196,7 @@ impl Sender {
             .iter()
             .map(|user| {
                 let key = (user % 8 == 1).then(|| key(*user, change));
-                json!({"action": action(change), "user_id": user, "point": change, "key": key})
+                changes::operation(*user, change, key.as_deref())
             })
             .collect();
         let key = format!("batch-{}-{change}", users[0]);
@@ -234,10 +236,6 @@ impl Sender {
             }
         }
     }
-}
-
-fn action(change: i64) -> &'static str {
-    if change % 3 == 0 { "subtract" } else { "add" }
 }
 
 fn key(user: i64, change: i64) -> String {
