@@ -37,7 +37,7 @@ create table user_point (
 
 -- Every change, applied or rejected, once and for good. `point` is what was asked for, `change` is what it did, and
 -- `balance` is the user's balance after it. If a part was enough (`partial`), `change` may be less. `actor` is the name of the API key that asked. `ref` is the request that
--- the entry is about. `fingerprint` tells one requested change from another (src/domain/delta.rs). `metadata` is JSON,
+-- the entry is about: of a reversal, the reversed one, whose points are its `point`. `fingerprint` tells one requested change from another (src/domain/delta.rs). `metadata` is JSON,
 -- kept as it was sent. An entry is rejected if it has a `reject_reason`.
 -- The columns of fixed length come first: that saves the bytes that would align them.
 -- Every index begins with user_id, so the pages in use belong to the active users, however long the log is.
@@ -45,7 +45,7 @@ create table user_point (
 -- the extra lookup for each entry would never fail. If somebody removes a balance by hand, the audit finds it.
 create table log (
     seq bigint not null check (seq > 0),
-    point bigint not null check (point between 1 and 9007199254740991),
+    point bigint not null check (point between 0 and 9007199254740991),
     change bigint not null check (change between -9007199254740991 and 9007199254740991),
     balance bigint not null check (balance between 0 and 9007199254740991),
     fingerprint bigint not null,
@@ -55,21 +55,27 @@ create table log (
     ref uuid,
     partial boolean,
     user_id text collate "C" not null,
-    action text not null check (action in ('add', 'subtract')),
+    action text not null check (action in ('add', 'subtract', 'reverse')),
     actor text check (char_length(actor) between 1 and 63),
-    reject_reason text check (reject_reason in ('insufficient_points', 'balance_limit', 'key_reused')),
+    reject_reason text check (reject_reason in ('insufficient_points', 'balance_limit', 'key_reused',
+        'unknown_request', 'not_reversible', 'already_reversed')),
     reason text check (char_length(reason) between 1 and 200),
     metadata text check (octet_length(metadata) between 2 and 1024),
     primary key (user_id, seq),
     unique (user_id, request_id),
     check (reject_reason is null or change = 0),
-    check (partial is null or (partial and action = 'subtract'))
+    check (partial is null or (partial and action <> 'add')),
+    check (point > 0 or (action = 'reverse' and reject_reason is not null))
 );
 
 -- The rejected changes of a user, for pages of them. Only a rejected change has an entry here, so it costs little.
 -- There is no index on the times. A user's times never go back, so `seq` has the same order, and a binary search in
 -- the primary key finds a time. docs/history.md has what an index on the times would cost.
 create index log_rejected on log (user_id, seq) where reject_reason is not null;
+
+-- A change is reversed once. The transaction that reverses it looks its reversal up here; if it ever failed to, this would
+-- refuse the second one. Only an applied reversal has an entry here.
+create unique index log_reversed on log (user_id, ref) where action = 'reverse' and reject_reason is null;
 
 -- The API keys. Only the hash of a key is stored. A key is 256 random bits, so one round of SHA-256 hides it for good;
 -- salts and slow hashes are for secrets of less than 112 bits (NIST SP 800-63B §5.1.2.2).

@@ -7,9 +7,11 @@ use deadpool_postgres::{Client, Pool};
 
 use chains::{BalanceRow, Chains, Standing};
 
+mod asked;
 mod chains;
 mod examine;
 mod moment;
+mod references;
 mod scan;
 mod uniqueness;
 

@@ -6,6 +6,7 @@ use super::{
     Invalid,
     delta::Points,
     members::{Members, Object},
+    request_id::RequestId,
 };
 
 /// What a delta asks for.
@@ -26,6 +27,13 @@ pub enum Change {
         /// Whether to take what there is if the balance is smaller. Otherwise the delta is rejected.
         partial: bool,
     },
+    /// The balance changes back: an earlier change of the same user is undone, once.
+    Reverse {
+        /// The request of the change to undo.
+        request: RequestId,
+        /// As of a subtract, if an add is undone.
+        partial: bool,
+    },
 }
 
 impl Change {
@@ -43,6 +51,11 @@ impl Change {
                 let partial = note(&mut faults, members.flag("partial"));
                 point.zip(partial).map(|(point, partial)| Self::Subtract { point, partial })
             }
+            Action::Reverse => {
+                let request = note(&mut faults, members.required("request"));
+                let partial = note(&mut faults, members.flag("partial"));
+                request.zip(partial).map(|(request, partial)| Self::Reverse { request, partial })
+            }
         };
         change.filter(|_| faults.is_empty()).ok_or(faults)
     }
@@ -53,11 +66,21 @@ impl Change {
         self.into()
     }
 
-    /// How many points it asks for.
+    /// How many points it asks for, if it says so itself.
     #[must_use]
-    pub fn point(&self) -> Points {
+    pub fn point(&self) -> Option<Points> {
         match self {
-            Self::Add(point) | Self::Subtract { point, .. } => *point,
+            Self::Add(point) | Self::Subtract { point, .. } => Some(*point),
+            Self::Reverse { .. } => None,
+        }
+    }
+
+    /// The request of the same user that it is about.
+    #[must_use]
+    pub fn request(&self) -> Option<RequestId> {
+        match self {
+            Self::Add(_) | Self::Subtract { .. } => None,
+            Self::Reverse { request, .. } => Some(*request),
         }
     }
 
@@ -66,7 +89,7 @@ impl Change {
     pub fn is_partial(&self) -> bool {
         match self {
             Self::Add(_) => false,
-            Self::Subtract { partial, .. } => *partial,
+            Self::Subtract { partial, .. } | Self::Reverse { partial, .. } => *partial,
         }
     }
 }
@@ -77,7 +100,7 @@ fn note<T>(faults: &mut Vec<Invalid>, parsed: Result<T, Invalid>) -> Option<T> {
 
 impl Action {
     /// The rule in words, readable after a field's name.
-    pub const RULE: &str = "must be add or subtract";
+    pub const RULE: &str = "must be add, subtract or reverse";
 
     /// The action with this name.
     ///
@@ -99,6 +122,15 @@ impl Action {
         match self {
             Self::Add => (&["point"], &[]),
             Self::Subtract => (&["point"], &["partial"]),
+            Self::Reverse => (&["request"], &["partial"]),
+        }
+    }
+
+    /// Returns whether an applied change of this kind can be undone.
+    pub(super) fn is_reversible(self) -> bool {
+        match self {
+            Self::Add | Self::Subtract => true,
+            Self::Reverse => false,
         }
     }
 
@@ -136,7 +168,7 @@ mod tests {
     struct All;
 
     impl Object for All {
-        const MEMBERS: &'static [&'static str] = &["user_id", "point", "partial"];
+        const MEMBERS: &'static [&'static str] = &["user_id", "point", "partial", "request"];
     }
 
     #[test]
@@ -148,6 +180,7 @@ mod tests {
                 let members = names.iter().map(|name| match *name {
                     "point" => r#""point":5"#,
                     "partial" => r#""partial":true"#,
+                    "request" => r#""request":"01890a5d-ac96-774b-bcce-b302099a8057""#,
                     other => unreachable!("{other}"),
                 });
                 format!(r#"{{"user_id":"1",{}}}"#, members.collect::<Vec<_>>().join(","))

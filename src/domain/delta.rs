@@ -1,6 +1,7 @@
 //! The values of a change of points, valid by construction. Must not contain I/O or a wire format.
 
 use jiff::Timestamp;
+use uuid::Uuid;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::{
@@ -127,18 +128,23 @@ impl Delta {
         self.fingerprint() == entry.fingerprint
     }
 
-    /// Returns the fingerprint of this change: XXH3 of the action, the user, the points, and whether a part is enough. The
-    /// reason and the metadata do not count, so a retry may change them. Defaults do not count either: a member that is new
-    /// leaves the fingerprints of all changes without it as they are.
+    /// Returns the fingerprint of this change: XXH3 of the action, the user, the points or the request, and whether a part
+    /// is enough. The reason and the metadata do not count, so a retry may change them. Defaults do not count either: a
+    /// member that is new leaves the fingerprints of all changes without it as they are.
     #[must_use]
     pub fn fingerprint(&self) -> Fingerprint {
         let (action, user_id) = (self.change.action().as_str(), self.user_id.as_str());
-        let mut bytes = Vec::with_capacity(3 + action.len() + user_id.len() + size_of::<i64>());
+        let mut bytes = Vec::with_capacity(3 + action.len() + user_id.len() + size_of::<Uuid>());
         for text in [action, user_id] {
             bytes.push(u8::try_from(text.len()).expect("short"));
             bytes.extend_from_slice(text.as_bytes());
         }
-        bytes.extend_from_slice(&self.change.point().get().to_be_bytes());
+        match &self.change {
+            Change::Add(point) | Change::Subtract { point, .. } => {
+                bytes.extend_from_slice(&point.get().to_be_bytes());
+            }
+            Change::Reverse { request, .. } => bytes.extend_from_slice(request.get().as_bytes()),
+        }
         bytes.extend(self.change.is_partial().then_some(1));
         Fingerprint(xxh3_64(&bytes).cast_signed())
     }
@@ -162,6 +168,9 @@ mod tests {
         };
         assert_eq!(first.fingerprint(), same.fingerprint());
         let subtract = |partial| Delta::of("1", Change::Subtract { point: point(256), partial });
+        let reverse = |request, partial| {
+            Delta::of("1", Change::Reverse { request: Uuid::from_u128(request).into(), partial })
+        };
         let different = [
             first,
             Delta::of("2", Change::Add(point(256))),
@@ -169,6 +178,9 @@ mod tests {
             Delta::of("1", Change::Add(point(1))),
             subtract(false),
             subtract(true),
+            reverse(1, false),
+            reverse(1, true),
+            reverse(2, false),
         ];
         let fingerprints = different.each_ref().map(|delta| delta.fingerprint().get());
         assert_eq!(HashSet::from(fingerprints).len(), different.len(), "{fingerprints:?}");

@@ -7,6 +7,7 @@ use strum::{EnumIter, EnumString, IntoStaticStr};
 
 use super::{
     actor::Actor,
+    change::Action,
     delta::{Delta, Fingerprint, Reason},
     metadata::Metadata,
     request_id::RequestId,
@@ -52,6 +53,12 @@ pub enum Rejection {
     BalanceLimit,
     /// Another change had the same request id before.
     KeyReused,
+    /// The user has no entry of the request to reverse.
+    UnknownRequest,
+    /// The request to reverse was rejected, or is itself a reversal.
+    NotReversible,
+    /// The request to reverse was reversed before.
+    AlreadyReversed,
     /// A reason that this version does not know: a newer version wrote the entry.
     #[strum(disabled)]
     Unknown(String),
@@ -68,9 +75,25 @@ impl Rejection {
     pub fn as_str(&self) -> &str {
         match self {
             Self::Unknown(name) => name,
-            Self::InsufficientPoints | Self::BalanceLimit | Self::KeyReused => self.into(),
+            Self::InsufficientPoints
+            | Self::BalanceLimit
+            | Self::KeyReused
+            | Self::UnknownRequest
+            | Self::NotReversible
+            | Self::AlreadyReversed => self.into(),
         }
     }
+}
+
+/// What a delta comes to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Verdict {
+    /// How many points it is about.
+    pub point: i64,
+    /// The request that it is about, if it is about another one.
+    pub reference: Option<RequestId>,
+    /// By how many points the balance changes, or why it does not.
+    pub change: Result<i64, Rejection>,
 }
 
 /// One row of the log: what was requested, and what became of it, for good.
@@ -82,9 +105,10 @@ pub struct Entry {
     pub user_id: UserId,
     /// Its place in the user's log, 1, 2, 3, … without gaps.
     pub seq: i64,
-    /// The name of an [`Action`](super::Action), or of an action that a newer version knows.
+    /// The name of an [`Action`], or of an action that a newer version knows.
     pub action: Cow<'static, str>,
-    /// How many points were asked for, from 1 to [`POINTS_MAX`](super::POINTS_MAX).
+    /// How many points were asked for, from 1 to [`POINTS_MAX`](super::POINTS_MAX). Of a reversal, how many the reversed
+    /// change had moved; 0 if there is no such change.
     pub point: i64,
     /// Whether a part of them was enough.
     pub partial: bool,
@@ -94,7 +118,8 @@ pub struct Entry {
     pub balance: i64,
     /// Who asked. Anonymous callers have no name.
     pub actor: Option<Actor>,
-    /// The request that this entry is about, if it is about another one.
+    /// The request that this entry is about, if it is about another one: for [`Rejection::KeyReused`] the first with the
+    /// same id, for [`Rejection::AlreadyReversed`] the first reversal, and for other reversals the reversed request.
     pub reference: Option<RequestId>,
     /// Tells the requested change from another.
     pub fingerprint: Fingerprint,
@@ -111,10 +136,10 @@ pub struct Entry {
 }
 
 impl Entry {
-    /// The entry of a delta that changes the balance by some points, or that is rejected.
+    /// The entry of a delta that comes to a verdict.
     pub(crate) fn of(
         delta: &Delta,
-        verdict: Result<i64, Rejection>,
+        Verdict { point, reference, change }: Verdict,
         (seq, balance): (i64, i64),
         created_at: Timestamp,
     ) -> Self {
@@ -123,14 +148,14 @@ impl Entry {
             user_id: delta.user_id.clone(),
             seq,
             action: delta.change.action().as_str().into(),
-            point: delta.change.point().get(),
+            point,
             partial: delta.change.is_partial(),
-            change: *verdict.as_ref().unwrap_or(&0),
+            change: *change.as_ref().unwrap_or(&0),
             balance,
             actor: delta.actor.clone(),
-            reference: None,
+            reference,
             fingerprint: delta.fingerprint(),
-            rejection: verdict.err(),
+            rejection: change.err(),
             reason: delta.reason.clone(),
             metadata: delta.metadata.clone(),
             requested_at: delta.requested_at,
@@ -142,6 +167,17 @@ impl Entry {
     #[must_use]
     pub fn status(&self) -> Status {
         if self.rejection.is_some() { Status::Rejected } else { Status::Applied }
+    }
+
+    /// Its action, or `None` if only a newer version knows it.
+    pub(super) fn known_action(&self) -> Option<Action> {
+        self.action.parse().ok()
+    }
+
+    /// The request that this entry has reversed.
+    pub(super) fn reversed(&self) -> Option<RequestId> {
+        let request = self.reference.filter(|_| self.rejection.is_none())?;
+        (self.known_action() == Some(Action::Reverse)).then_some(request)
     }
 }
 

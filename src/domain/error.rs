@@ -54,9 +54,9 @@ pub enum Obstacle {
     /// A row of the user breaks the rules of its table, and which rule.
     #[error("{0}")]
     Unreadable(String),
-    /// A newer version wrote the user's row, in this format.
-    #[error("the user's row has format {0}, which a newer version wrote and this version can't read")]
-    Newer(i16),
+    /// A newer version wrote this about the user.
+    #[error("{0}, which a newer version wrote and this version does not understand")]
+    Newer(String),
     /// PostgreSQL takes too long for this one delta.
     #[error("PostgreSQL takes too long for this change alone")]
     Slow,

@@ -8,6 +8,7 @@ use serde::{
     de::{Error, MapAccess, Visitor},
 };
 use serde_json::value::RawValue;
+use uuid::Uuid;
 
 use super::{
     Invalid,
@@ -15,6 +16,7 @@ use super::{
     delta::{POINTS_MAX, Points, Reason},
     metadata::Metadata,
     number::whole_number,
+    request_id::RequestId,
     user_id::UserId,
 };
 
@@ -172,6 +174,13 @@ impl Member for Points {
 impl Member for bool {
     fn parse(json: &str) -> Result<Self, &'static str> {
         json.parse().map_err(|_| "must be true or false")
+    }
+}
+
+impl Member for RequestId {
+    fn parse(json: &str) -> Result<Self, &'static str> {
+        let id = text(json).and_then(|id| Uuid::try_parse(&id).ok());
+        id.map(Self::from).ok_or("must be the id of a request: a UUID")
     }
 }
 

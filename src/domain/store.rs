@@ -20,6 +20,7 @@ use super::{
 
 mod apply;
 mod hold;
+mod rows;
 mod read;
 
 pub(super) use apply::Decision;
@@ -126,7 +127,7 @@ impl Store {
     }
 }
 
-/// The columns of a log entry, as [`entry`] reads them and [`apply`] writes them.
+/// The columns of a log entry, as [`entry`] reads them and [`rows`] writes them.
 macro_rules! entry_columns {
     () => {
         "user_id, seq, request_id, action, point, change, balance, actor, ref, fingerprint, reject_reason, reason, \
@@ -135,11 +136,24 @@ macro_rules! entry_columns {
 }
 use entry_columns;
 
-const LOGGED: &str = concat!(
-    "select ",
-    entry_columns!(),
-    " from unnest($1::text[], $2::uuid[]) as asked (user_id, request_id) join log using (user_id, request_id)"
-);
+/// Selects the entries whose column is the one asked for, of these users.
+macro_rules! entries_with {
+    ($column:literal) => {
+        concat!(
+            "select ",
+            entry_columns!(),
+            " from unnest($1::text[], $2::uuid[]) as asked (user_id, ",
+            $column,
+            ") join log using (user_id, ",
+            $column,
+            ")"
+        )
+    };
+}
+use entries_with;
+
+/// The entries of requests.
+const LOGGED: &str = entries_with!("request_id");
 
 /// Skips locked rows; waits only if the whole table is locked.
 const LOCK_NOBODY: &str = "select from user_point where user_id = '' for update skip locked";

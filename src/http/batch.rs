@@ -49,7 +49,7 @@ pub(super) struct OperationRequest;
 
 impl Object for OperationRequest {
     const MEMBERS: &'static [&'static str] =
-        &["action", "user_id", "point", "partial", "reason", "metadata", "key"];
+        &["action", "user_id", "point", "request", "partial", "reason", "metadata", "key"];
 }
 
 /// What happened to the operations of a batch, in the order of the body.
@@ -111,7 +111,7 @@ pub struct Fault {
     detail: String,
 }
 
-/// Adds and subtracts points for many users.
+/// Changes the points of many users.
 #[utoipa::path(
     post,
     path = "/v1/point/batch",

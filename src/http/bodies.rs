@@ -18,7 +18,8 @@ use crate::domain::{Action, Actor, Entry, Metadata, Object, Reason, Rejection, R
 pub(super) struct ChangeRequest;
 
 impl Object for ChangeRequest {
-    const MEMBERS: &'static [&'static str] = &["user_id", "point", "partial", "reason", "metadata"];
+    const MEMBERS: &'static [&'static str] =
+        &["user_id", "point", "request", "partial", "reason", "metadata"];
 }
 
 /// Describes the changes of each kind: the members that they take.
@@ -43,6 +44,7 @@ macro_rules! changes {
 changes! {
     AddRequest      Add      "Add"
     SubtractRequest Subtract "Subtract"
+    ReverseRequest  Reverse  "Reverse"
 }
 
 /// A change that is in the queue.
@@ -72,7 +74,8 @@ pub(super) struct EntryResponse<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(schema_with = schema::reject_reason)]
     pub(super) reject_reason: Option<&'a str>,
-    /// The request that the entry is about. For `key_reused`, it is the request that had the key before.
+    /// The request that the entry is about. Of a reversal, it is the reversed request. For `key_reused`, it is the request
+    /// that had the key before. For `already_reversed`, it is the first reversal.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub(super) r#ref: Option<Uuid>,
@@ -80,7 +83,7 @@ pub(super) struct EntryResponse<'a> {
     pub(super) user_id: &'a str,
     #[schema(schema_with = schema::known_action)]
     pub(super) action: &'a str,
-    #[schema(schema_with = schema::point)]
+    #[schema(schema_with = schema::asked)]
     pub(super) point: i64,
     /// Present if a part of the points was enough.
     #[serde(skip_serializing_if = "Option::is_none")]

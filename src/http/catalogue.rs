@@ -104,6 +104,23 @@ catalogue! {
          exactly. The user's log has the rejection. The balance is unchanged."
         "Add fewer points, with a new Idempotency-Key: a rejected key stays rejected."
     }
+    UnknownRequest(CONFLICT, "unknown-request", "Unknown request") {
+        "The user has no log entry of the request to reverse. The member ref names the request. The user's log has the \
+         rejection."
+        "Check the user and the request id. A change that is still in the queue is decided before a reversal that is queued \
+         after it, but not before one with Prefer: wait. Use a new Idempotency-Key: a rejected key stays rejected."
+    }
+    NotReversible(CONFLICT, "not-reversible", "Not reversible") {
+        "The request to reverse, which the member ref names, changed nothing because it was rejected, or it is a reversal \
+         itself. The user's log has the rejection."
+        "Reverse the request of an applied add or subtract. To undo a reversal, add or subtract the points again."
+    }
+    AlreadyReversed(CONFLICT, "already-reversed", "Already reversed") {
+        "The request was reversed before, and a change is reversed only once. The member ref names the first reversal. The \
+         user's log has the rejection, and the balance is unchanged."
+        "Read the first reversal, which has undone the change. If you send a reversal again because its response was \
+         lost, send it with the same Idempotency-Key: you then get the original response."
+    }
     Rejected(CONFLICT, "rejected", "Rejected") {
         "A newer version of the service rejected the change, for a reason that this version does not know."
         "The detail names the reason. A rejection is final: send a new change, with a new Idempotency-Key, once the reason \

@@ -69,6 +69,7 @@ endpoints! {
     api {
         Post "/v1/point/add"                  WRITE points::add;
         Post "/v1/point/subtract"             WRITE points::subtract;
+        Post "/v1/point/reverse"              WRITE points::reverse;
         Post "/v1/point/batch"                WRITE batch::batch;
         Get  "/v1/point"                      READ  points::balance;
         Get  "/v1/point/log"                  READ  user_log::log;

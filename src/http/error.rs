@@ -51,7 +51,7 @@ pub enum ApiError {
     KeyReused(Arc<Entry>),
     #[error("keys that were already used for another change of the user: {}; nothing was queued", .0.len())]
     KeysReused(Vec<Fault>),
-    #[error("{}", detail_of(.1))]
+    #[error("{}", detail_of(.0, .1))]
     Rejected(Arc<Entry>, Rejection),
     #[error(
         "the queue did not confirm the change, which may be queued; ask for its outcome at the Location, or send it \
@@ -93,11 +93,19 @@ fn unreachable_database(sent: Option<&Sent>) -> &'static str {
     }
 }
 
-fn detail_of(rejection: &Rejection) -> Cow<'static, str> {
+fn detail_of(entry: &Entry, rejection: &Rejection) -> Cow<'static, str> {
     match rejection {
         Rejection::InsufficientPoints => "the balance is smaller than the points to subtract".into(),
         Rejection::BalanceLimit => "the balance would exceed 9007199254740991".into(),
         Rejection::KeyReused => "the Idempotency-Key was already used for another change of this user".into(),
+        Rejection::UnknownRequest => "the user has no log entry of the request to reverse".into(),
+        Rejection::NotReversible => {
+            "the request to reverse was rejected, or is a reversal itself; nothing is left to undo".into()
+        }
+        Rejection::AlreadyReversed => match entry.reference {
+            Some(reversal) => format!("the request was already reversed, by the request {reversal}").into(),
+            None => "the request was already reversed".into(),
+        },
         Rejection::Unknown(name) => format!("the change was rejected: {name}").into(),
     }
 }
@@ -191,6 +199,9 @@ impl ApiError {
                     Rejection::InsufficientPoints => Kind::InsufficientPoints,
                     Rejection::BalanceLimit => Kind::BalanceLimit,
                     Rejection::KeyReused => Kind::KeyReused,
+                    Rejection::UnknownRequest => Kind::UnknownRequest,
+                    Rejection::NotReversible => Kind::NotReversible,
+                    Rejection::AlreadyReversed => Kind::AlreadyReversed,
                     Rejection::Unknown(_) => Kind::Rejected,
                 };
                 (kind, Facts { rejected: Some(entry), ..none })

@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::{catalogue::Kind, error::ApiError, probes, sent::Sent};
 use crate::{
     access::Scope,
-    domain::{Change, Delta, Entry, Obstacle, Points, Rejection, UserId},
+    domain::{Change, Delta, Entry, Obstacle, Points, Rejection, UserId, Verdict},
     infra::build,
     ops::health::{Condition, Duty, Report, Seen},
 };
@@ -20,6 +20,10 @@ const MOMENT: &str = "2026-11-23T02:02:48.693239Z";
 
 /// The request id in every example.
 const REQUEST_ID: Uuid = Uuid::from_u128(0x0193_5b5a_4c00_7000_8000_0000_0000_0001);
+
+/// The request ids of its reversal in the examples, and of one more.
+const REVERSAL_ID: Uuid = Uuid::from_u128(0x0193_5b5a_4c00_7000_8000_0000_0000_0002);
+const AGAIN_ID: Uuid = Uuid::from_u128(0x0193_5b5a_4c00_7000_8000_0000_0000_0003);
 
 pub(super) fn about() -> Value {
     json!({"name": env!("CARGO_PKG_NAME"), "version": build::VERSION})
@@ -33,6 +37,19 @@ pub(super) fn entry() -> Value {
     json!({
         "request_id": REQUEST_ID, "status": "applied", "user_id": "1", "action": "add", "point": 1000,
         "change": 1000, "actor": "shop", "reason": "welcome", "seq": 1, "balance": 1000, "requested_at": MOMENT, "created_at": MOMENT,
+    })
+}
+
+/// The body of a reversal of the request in every example.
+pub(super) fn reverse() -> Value {
+    json!({"user_id": "1", "request": REQUEST_ID, "reason": "order 7 was cancelled"})
+}
+
+pub(super) fn reversal() -> Value {
+    json!({
+        "request_id": REVERSAL_ID, "status": "applied", "ref": REQUEST_ID, "user_id": "1", "action": "reverse",
+        "point": 1000, "change": -1000, "actor": "shop", "reason": "order 7 was cancelled", "seq": 2, "balance": 0,
+        "requested_at": MOMENT, "created_at": MOMENT,
     })
 }
 
@@ -71,9 +88,12 @@ impl Kind {
                 ApiError::InvalidField { field: "point".to_owned(), rule: Points::RULE.to_owned() }
             }
             Self::UnknownUser => ApiError::UnknownUser,
-            Self::KeyReused => ApiError::KeyReused(Arc::new(entry_of(Change::Add, 900, None))),
+            Self::KeyReused => ApiError::KeyReused(Arc::new(entry_of_900(Change::Add, 900, Ok(900)))),
             Self::InsufficientPoints => rejected(subtract, 700, Rejection::InsufficientPoints),
             Self::BalanceLimit => rejected(Change::Add, crate::domain::POINTS_MAX, Rejection::BalanceLimit),
+            Self::UnknownRequest => not_reversed(REVERSAL_ID, 0, REQUEST_ID, Rejection::UnknownRequest),
+            Self::NotReversible => not_reversed(REVERSAL_ID, 0, REQUEST_ID, Rejection::NotReversible),
+            Self::AlreadyReversed => not_reversed(AGAIN_ID, 300, REVERSAL_ID, Rejection::AlreadyReversed),
             Self::Rejected => rejected(subtract, 700, Rejection::Unknown("account_frozen".to_owned())),
             Self::QueueUnavailable => ApiError::QueueUnavailable(sent()),
             Self::DatabaseUnavailable => ApiError::DatabaseUnavailable(Some(sent())),
@@ -115,27 +135,38 @@ fn report(condition: Condition) -> Report {
     }
 }
 
+/// The rejection of a change of 900 points because of `balance`.
+fn rejected(change: fn(Points) -> Change, balance: i64, why: Rejection) -> ApiError {
+    ApiError::Rejected(Arc::new(entry_of_900(change, balance, Err(why.clone()))), why)
+}
+
 fn subtract(point: Points) -> Change {
     Change::Subtract { point, partial: false }
 }
 
-/// The rejection of a change of 900 points because of `balance`.
-fn rejected(change: fn(Points) -> Change, balance: i64, rejection: Rejection) -> ApiError {
-    ApiError::Rejected(Arc::new(entry_of(change, balance, Some(rejection.clone()))), rejection)
+fn entry_of_900(change: fn(Points) -> Change, balance: i64, done: Result<i64, Rejection>) -> Entry {
+    let change = change(Points::new(900).expect("valid"));
+    entry_of(REQUEST_ID, change, Verdict { point: 900, reference: None, change: done }, balance)
 }
 
-/// An entry of 900 points.
-fn entry_of(change: fn(Points) -> Change, balance: i64, rejection: Option<Rejection>) -> Entry {
+/// The rejection of a reversal of the request in every example.
+fn not_reversed(request_id: Uuid, point: i64, reference: Uuid, why: Rejection) -> ApiError {
+    let change = Change::Reverse { request: REQUEST_ID.into(), partial: false };
+    let verdict = Verdict { point, reference: Some(reference.into()), change: Err(why.clone()) };
+    ApiError::Rejected(Arc::new(entry_of(request_id, change, verdict, 700)), why)
+}
+
+fn entry_of(request_id: Uuid, change: Change, verdict: Verdict, balance: i64) -> Entry {
     let moment: Timestamp = MOMENT.parse().expect("a moment");
     let delta = Delta {
-        request_id: REQUEST_ID.into(),
+        request_id: request_id.into(),
         user_id: UserId::new("user_id", "1").expect("valid"),
-        change: change(Points::new(900).expect("valid")),
+        change,
         actor: None,
         reason: None,
         metadata: None,
         requested_at: moment,
         traceparent: None,
     };
-    Entry::of(&delta, rejection.map_or(Ok(900), Err), (3, balance), moment)
+    Entry::of(&delta, verdict, (3, balance), moment)
 }

@@ -8,8 +8,8 @@ use serde_json::Value;
 use utoipa::{
     IntoResponses, OpenApi, ToSchema,
     openapi::{
-        AllOfBuilder, Content, ContentBuilder, HeaderBuilder, ObjectBuilder, OneOfBuilder, Ref, RefOr,
-        Response, ResponseBuilder, Type, example::ExampleBuilder, header::Header, schema::Object,
+        AllOfBuilder, Content, ContentBuilder, HeaderBuilder, ObjectBuilder, Ref, RefOr, Response,
+        ResponseBuilder, Type, example::ExampleBuilder, header::Header, schema::Object,
     },
 };
 
@@ -17,11 +17,14 @@ use super::{
     bodies::{EntryResponse, PendingResponse},
     catalogue::Kind,
     endpoints::{ENDPOINTS, Handlers},
-    examples,
     probes::{NodeResponse, ReadinessResponse},
     problem::{self, ProblemResponse},
     schema, security,
 };
+
+mod answers;
+
+pub(super) use answers::{ChangeAnswers, OutcomeAnswers, ReadinessAnswers, ReversalAnswers};
 
 /// What the description says beside the endpoints. The schemas are those that no annotation of a handler names.
 #[derive(OpenApi)]
@@ -150,100 +153,6 @@ problems! {
     /// The problems of a batch.
     BatchProblems: EmptyBody, MalformedBody, InvalidField, KeyReused, BodyTimeout, BodyTooLarge,
         UnsupportedMediaType, QueueUnavailable, Overloaded
-}
-
-problems! {
-    /// The problems of a change.
-    ChangeProblems: EmptyBody, MalformedBody, InvalidField, BodyTimeout, InsufficientPoints, BalanceLimit, Rejected,
-        BodyTooLarge, UnsupportedMediaType, KeyReused, Refused, QueueUnavailable, DatabaseUnavailable, UserBlocked,
-        NewerVersion, Overloaded
-}
-
-/// Every answer to a change.
-pub(super) struct ChangeAnswers;
-
-impl IntoResponses for ChangeAnswers {
-    fn responses() -> BTreeMap<String, RefOr<Response>> {
-        let mut responses = ChangeProblems::responses();
-        let queued = ResponseBuilder::new()
-            .description("The change is safe in the queue. A worker decides it when its turn comes.")
-            .header("Location", header_of(schema::location(), "The path of the outcome."))
-            .content("application/json", body::<PendingResponse>(examples::pending()));
-        responses.insert("202".to_owned(), queued.into());
-        let decided = ResponseBuilder::new()
-            .description(
-                "With `Prefer: wait`, or if the Idempotency-Key is known: the change is applied. The body is its entry \
-                 in the user's log.",
-            )
-            .content("application/json", body::<EntryResponse>(examples::entry()));
-        responses.insert("200".to_owned(), decided.into());
-        for decided in ["200", "409"] {
-            if let Some(RefOr::T(response)) = responses.get_mut(decided) {
-                let waited = header_of(
-                    schema::constant("wait"),
-                    "The preference that the service honoured (RFC 7240 §3).",
-                );
-                let replayed = header_of(
-                    schema::constant("true"),
-                    "Present when the Idempotency-Key was used before; replays the original response.",
-                );
-                response.headers.insert("Preference-Applied".to_owned(), waited.into());
-                response.headers.insert("Idempotency-Replayed".to_owned(), replayed.into());
-            }
-        }
-        responses
-    }
-}
-
-/// Every answer of the readiness probe.
-pub(super) struct ReadinessAnswers;
-
-impl IntoResponses for ReadinessAnswers {
-    fn responses() -> BTreeMap<String, RefOr<Response>> {
-        let mut responses = problems(&[Kind::NotReady]);
-        let ready = ResponseBuilder::new()
-            .description(
-                "The node can do its work. `degraded`: it can do part of its work, as `detail` says.",
-            )
-            .content("application/json", body::<ReadinessResponse>(examples::readiness()));
-        responses.insert("200".to_owned(), ready.into());
-        for response in responses.values_mut() {
-            if let RefOr::T(response) = response {
-                let uncached = header_of(schema::constant("no-store"), "The state may change at any moment.");
-                response.headers.insert("Cache-Control".to_owned(), uncached.into());
-            }
-        }
-        responses
-    }
-}
-
-/// Every answer to a question about the outcome of a request.
-pub(super) struct OutcomeAnswers;
-
-impl IntoResponses for OutcomeAnswers {
-    fn responses() -> BTreeMap<String, RefOr<Response>> {
-        let mut responses = LogProblems::responses();
-        let either =
-            OneOfBuilder::new().item(reference::<EntryResponse>()).item(reference::<PendingResponse>());
-        let examples = [("decided", examples::entry()), ("pending", examples::pending())];
-        let examples = examples.map(|(name, value)| (name, ExampleBuilder::new().value(Some(value)).build()));
-        let known = ResponseBuilder::new()
-            .description("The request's entry in the log, or `pending` while there is none.")
-            .header(
-                "Retry-After",
-                header_of(schema::seconds(), "While pending: when to ask again, in seconds."),
-            )
-            .header(
-                "Preference-Applied",
-                header_of(Object::with_type(Type::String), "The wait that the service honoured."),
-            )
-            .content(
-                "application/json",
-                ContentBuilder::new().schema(Some(either)).examples_from_iter(examples).build(),
-            );
-        responses.insert("200".to_owned(), known.build().into());
-        responses
-    }
 }
 
 fn body<T: ToSchema>(example: Value) -> Content {

@@ -8,7 +8,10 @@ use tokio::time::timeout;
 
 use super::{
     Api, admission,
-    bodies::{AddRequest, BalanceResponse, ChangeRequest, EntryResponse, PendingResponse, SubtractRequest},
+    bodies::{
+        AddRequest, BalanceResponse, ChangeRequest, EntryResponse, PendingResponse, ReverseRequest,
+        SubtractRequest,
+    },
     error::ApiError,
     examples, openapi,
     outcome::preferred_wait,
@@ -61,6 +64,23 @@ pub(super) async fn subtract(
     api: web::Data<Api>,
 ) -> Result<HttpResponse, ApiError> {
     change(Action::Subtract, &request, body, &api).await
+}
+
+/// Undoes an earlier add or subtract of the same user, once.
+#[utoipa::path(
+    post,
+    path = "/v1/point/reverse",
+    tag = "Points",
+    params(parameters::ChangeHeaders),
+    request_body(content = ReverseRequest, example = json!(examples::reverse())),
+    responses(openapi::ReversalAnswers),
+)]
+pub(super) async fn reverse(
+    request: HttpRequest,
+    body: web::Payload,
+    api: web::Data<Api>,
+) -> Result<HttpResponse, ApiError> {
+    change(Action::Reverse, &request, body, &api).await
 }
 
 /// Returns a user's balance.

@@ -42,6 +42,10 @@ pub(super) struct ProblemResponse<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false, format = "uuid")]
     request_id: Option<String>,
+    /// The request that a rejected change is about: the one to reverse or, if that was already reversed, the first reversal.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, format = "uuid")]
+    r#ref: Option<String>,
     /// The unchanged balance of a rejected change.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false, schema_with = schema::balance)]
@@ -73,6 +77,7 @@ impl ApiError {
             detail: self.to_string(),
             field,
             request_id: request_id.map(|id| id.to_string()),
+            r#ref: rejected.and_then(|entry| entry.reference).map(|id| id.to_string()),
             balance: rejected.map(|entry| entry.balance),
             errors: faults,
             operations,

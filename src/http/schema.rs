@@ -46,6 +46,7 @@ fn member(name: &str) -> Schema {
     match name {
         "user_id" => requested_user_id().into(),
         "point" => point().into(),
+        "request" => request_id().into(),
         "partial" => optional(partial()).into(),
         "reason" => optional(reason()).into(),
         "metadata" => optional(metadata()).into(),
@@ -104,15 +105,24 @@ pub(super) fn metadata() -> Object {
         .build()
 }
 
-pub(super) fn point() -> Object {
+fn point() -> Object {
     whole_number("How many points.", 1, POINTS_MAX, 1000)
+}
+
+pub(super) fn asked() -> Object {
+    whole_number(
+        "How many points were asked for. Of a reversal: how many the reversed change had moved, or 0 if there is none.",
+        0,
+        POINTS_MAX,
+        1000,
+    )
 }
 
 fn partial() -> Object {
     ObjectBuilder::new()
         .schema_type(Type::Boolean)
         .description(Some(
-            "Whether to take what there is if the user has fewer points. The default is false.",
+            "Whether to take what there is if the user has fewer points than are to be taken. The default is false.",
         ))
         .examples([json!(true)])
         .build()

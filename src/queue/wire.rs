@@ -6,11 +6,14 @@ use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use crate::domain::{
-    self, Actor, Change, Delta, Invalid, Members, Metadata, Object, Partitions, Reason, TraceParent, UserId,
+    self, Actor, Change, Delta, Invalid, Members, Metadata, Object, Partitions, Points, Reason, RequestId,
+    TraceParent, UserId,
 };
 
+mod size;
 mod unread;
 
+pub(super) use size::max_bytes;
 pub(super) use unread::Unread;
 
 /// The only version of the format so far. Version 1 was never released. Once there are more, a message has the lowest one
@@ -20,13 +23,6 @@ pub const MESSAGE_VERSION: u64 = 2;
 
 /// The `content-type` of a message.
 pub(super) const CONTENT_TYPE: &str = "application/json";
-
-/// The largest size of a delta without its texts: the names of all members, a UUID, a number of up to 16 digits and a
-/// time of 30 characters, with room to spare.
-const DELTA_OVERHEAD_BYTES: usize = 256;
-
-/// The size of a trace with its name: `,"traceparent":"…"`.
-const TRACE_BYTES: usize = 17 + TraceParent::BYTES;
 
 /// Why a message can't be applied by any version.
 #[derive(Debug, thiserror::Error)]
@@ -57,7 +53,10 @@ struct DeltaMessage<'a> {
     request_id: Uuid,
     user_id: &'a str,
     action: &'static str,
-    point: i64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    point: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    request: Option<Uuid>,
     #[serde(skip_serializing_if = "Option::is_none")]
     partial: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -80,6 +79,7 @@ impl Object for Received {
         "user_id",
         "action",
         "point",
+        "request",
         "partial",
         "actor",
         "reason",
@@ -89,24 +89,14 @@ impl Object for Received {
     ];
 }
 
-/// The largest size of `delta` in a message, in bytes. A user id and a reason have no control characters, so JSON escapes
-/// each of their bytes into at most two.
-pub(super) fn max_bytes(delta: &Delta) -> usize {
-    DELTA_OVERHEAD_BYTES
-        + 2 * delta.user_id.as_str().len()
-        + delta.actor.as_ref().map_or(0, |actor| actor.as_str().len())
-        + 2 * delta.reason.as_ref().map_or(0, |reason| reason.as_str().len())
-        + delta.metadata.as_ref().map_or(0, |metadata| metadata.as_str().len())
-        + delta.traceparent.as_ref().map_or(0, |_| TRACE_BYTES)
-}
-
 /// Encodes `deltas`, which belong to one partition, as a message.
 pub(super) fn encode(deltas: &[Delta]) -> Vec<u8> {
     let deltas = deltas.iter().map(|delta| DeltaMessage {
         request_id: delta.request_id.get(),
         user_id: delta.user_id.as_str(),
         action: delta.change.action().as_str(),
-        point: delta.change.point().get(),
+        point: delta.change.point().map(Points::get),
+        request: delta.change.request().map(RequestId::get),
         partial: delta.change.is_partial().then_some(true),
         actor: delta.actor.as_ref().map(Actor::as_str),
         reason: delta.reason.as_ref().map(Reason::as_str),
@@ -187,20 +177,19 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::domain::{Points, RequestId};
 
     fn partition_of(user: &UserId) -> (u16, Partitions) {
         (user.partition(Partitions::DEFAULT), Partitions::DEFAULT)
     }
 
     fn any_change() -> impl Strategy<Value = Change> {
-        (1..1i64 << 53, 0..3u8).prop_map(|(point, kind)| {
-            let point = Points::new(point).expect("in range");
-            match kind {
-                0 => Change::Add(point),
-                kind => Change::Subtract { point, partial: kind == 1 },
-            }
-        })
+        let point = (1..1i64 << 53).prop_map(|point| Points::new(point).expect("in range"));
+        let request = any::<u128>().prop_map(|id| RequestId::from(Uuid::from_u128(id)));
+        prop_oneof![
+            point.clone().prop_map(Change::Add),
+            (point, any::<bool>()).prop_map(|(point, partial)| Change::Subtract { point, partial }),
+            (request, any::<bool>()).prop_map(|(request, partial)| Change::Reverse { request, partial }),
+        ]
     }
 
     fn any_delta() -> impl Strategy<Value = Delta> {
@@ -266,6 +255,7 @@ mod tests {
             (r#""add""#, "7"),
             (r#""point":1"#, r#""point":1,"reason":"\u0000""#),
             (r#""add","point":1"#, r#""subtract","point":1,"partial":1"#),
+            (r#""add","point":1"#, r#""reverse","request":"1""#),
         ] {
             let refused = read(&message.replacen(from, to, 1));
             assert!(matches!(refused, Err(Unread::Malformed(_))), "{to}: {refused:?}");
@@ -278,6 +268,7 @@ mod tests {
             (r#""point":1"#, r#""point":1,"more":1"#, "member more"),
             (r#""point":1"#, r#""point":0,"more":1"#, "member more"),
             (r#""point":1"#, r#""point":1,"partial":true"#, "member partial of add"),
+            (r#""add""#, r#""reverse""#, "member point of reverse"),
             (r#""add""#, r#""set""#, "action set"),
             (r#""add","point":1"#, r#""release""#, "action release"),
         ] {

@@ -214,14 +214,15 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::domain::{Change, Entry, Points, RequestId};
+    use crate::domain::{Change, Entry, Points, RequestId, Verdict};
 
     fn delta(user: i64) -> Delta {
         Delta::of(&user.to_string(), Change::Add(Points::new(1).expect("in range")))
     }
 
     fn applied(delta: &Delta) -> Outcome {
-        let entry = Entry::of(delta, Ok(1), (1, 1), Timestamp::UNIX_EPOCH);
+        let verdict = Verdict { point: 1, reference: None, change: Ok(1) };
+        let entry = Entry::of(delta, verdict, (1, 1), Timestamp::UNIX_EPOCH);
         Outcome { entry: Arc::new(entry), replayed: false, first: None }
     }
 

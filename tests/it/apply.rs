@@ -46,6 +46,16 @@ pub fn subtract_some(user_id: i64, point: i64) -> Delta {
     delta(user_id, Change::Subtract { point: points(point), partial: true })
 }
 
+/// Undoes the change of a user with this request id.
+pub fn reverse(user_id: i64, request: RequestId) -> Delta {
+    delta(user_id, Change::Reverse { request, partial: false })
+}
+
+/// As `reverse`, or as much of it as there is.
+pub fn reverse_some(user_id: i64, request: RequestId) -> Delta {
+    delta(user_id, Change::Reverse { request, partial: true })
+}
+
 pub async fn apply(service: &PointService, delta: &Delta) -> Outcome {
     service.apply_delta(delta.clone()).await.expect("an outcome")
 }
@@ -91,7 +101,8 @@ async fn a_partial_subtract_takes_what_there_is() {
         let entry = apply(&service, &delta).await.entry;
         let told = (&entry.rejection, entry.change, entry.balance);
         assert_eq!(told, (&rejection, change, after), "{delta:?}");
-        assert_eq!((entry.point, entry.partial), (delta.change.point().get(), delta.change.is_partial()));
+        let point = delta.change.point().map(Points::get);
+        assert_eq!((Some(entry.point), entry.partial), (point, delta.change.is_partial()));
     }
     let partial = "select count(*) from log where partial and action = 'subtract'";
     assert_eq!(system.count(partial).await, 5);

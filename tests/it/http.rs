@@ -195,6 +195,7 @@ async fn a_wrong_method_is_told_the_right_one() {
     for (path, request, allow) in [
         ("/v1/point/add", client.get("/v1/point/add"), "POST"),
         ("/v1/point/subtract", client.get("/v1/point/subtract"), "POST"),
+        ("/v1/point/reverse", client.get("/v1/point/reverse"), "POST"),
         ("/v1/point/batch", client.get("/v1/point/batch"), "POST"),
         ("/v1/point", client.post("/v1/point?id=1"), "GET, HEAD"),
         ("/v1/point/log", client.post("/v1/point/log?id=1"), "GET, HEAD"),

@@ -48,8 +48,17 @@ fn any_body() -> impl Strategy<Value = Vec<u8>> {
         r#""\ud800""#,
     ]);
     let value = (leaf.clone(), leaf, any::<bool>());
-    let field =
-        select(vec!["user_id", "point", "reason", "metadata", "partial", "hush4711", "user_id\\u0000", ""]);
+    let field = select(vec![
+        "user_id",
+        "point",
+        "reason",
+        "metadata",
+        "request",
+        "partial",
+        "hush4711",
+        "user_id\\u0000",
+        "",
+    ]);
     let object = prop::collection::vec((field, value), 0..5).prop_map(|fields| {
         let fields = fields.iter().map(|(name, (value, other, nest))| {
             if *nest { format!(r#""{name}":[{value},{other}]"#) } else { format!(r#""{name}":{value}"#) }
@@ -87,6 +96,7 @@ fn any_request() -> impl Strategy<Value = Request> {
     let path = select(vec![
         "/v1/point/add",
         "/v1/point/subtract",
+        "/v1/point/reverse",
         "/v1/point/batch",
         "/v1/point",
         "/v1/point/log",

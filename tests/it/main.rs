@@ -19,6 +19,7 @@ mod idempotency;
 mod user_ids;
 mod batches;
 mod partial;
+mod reverse;
 mod apply;
 mod worker;
 mod dead_letters;

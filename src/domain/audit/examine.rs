@@ -6,12 +6,11 @@ use deadpool_postgres::Client;
 use futures_util::TryStreamExt;
 use tokio_postgres::{Row, types::ToSql};
 
-use super::{AuditError, Finding, moment::Moment};
+use super::{AuditError, Finding, asked::Asked, moment::Moment, references};
 use crate::domain::{
     Rejection,
     actor::ACTOR_MAX_BYTES,
-    change::Action,
-    delta::{POINTS_MAX, Points, REASON_MAX_CHARS},
+    delta::{POINTS_MAX, REASON_MAX_CHARS},
     metadata::METADATA_MAX_BYTES,
     user_id::UserId,
 };
@@ -54,6 +53,7 @@ pub(super) async fn user(
         ledger.rule(None, "format", format.is_some(), "a number", &shown(format));
         ledger.end(row.try_get("point")?, row.try_get("seq")?, row.try_get("updated_at")?);
     }
+    references::user(client, user_id, &mut count).await?;
     Ok(findings)
 }
 
@@ -88,20 +88,16 @@ impl<F: FnMut(Finding)> Ledger<'_, F> {
         self.rule(seq, "user_id", UserId::is_valid(self.user_id), USER_RULE, &quoted(Some(self.user_id)));
         self.check(seq, "seq", &(i128::from(self.seq) + 1).to_string(), &number.to_string());
 
-        let (action, point): (Option<&str>, Option<i64>) = (row.try_get("action")?, row.try_get("point")?);
-        let known_action = action.and_then(|action| action.parse::<Action>().ok());
-        self.rule(seq, "action", known_action.is_some(), "add or subtract", &quoted(action));
-        let valid = point.is_some_and(|point| Points::new(point).is_ok());
-        self.rule(seq, "point", valid, &format!("1 to {POINTS_MAX}"), &shown(point));
-
+        let (action, reject_reason): (Option<&str>, Option<&str>) =
+            (row.try_get("action")?, row.try_get("reject_reason")?);
+        let asked = Asked {
+            action: action.and_then(|action| action.parse().ok()),
+            point: row.try_get("point")?,
+            partial: row.try_get("partial")?,
+        };
+        self.asked(seq, asked, action, reject_reason.is_some());
         let (change, balance): (Option<i64>, Option<i64>) = (row.try_get("change")?, row.try_get("balance")?);
-        let partial: Option<bool> = row.try_get("partial")?;
-        let takes_partial = known_action.is_none_or(|action| action.takes("partial"));
-        let holds = partial.is_none_or(|partial| partial && takes_partial);
-        let rule = if takes_partial { "true or none" } else { "none" };
-        self.rule(seq, "partial", holds, rule, &partial.map_or("none".to_owned(), |it| it.to_string()));
-        let asked = known_action.zip(point).map(|(action, point)| self.asked(action, point, partial));
-        self.decision(seq, asked, row.try_get("reject_reason")?, change, row.try_get("has_ref")?);
+        self.decision(seq, asked, reject_reason, change, row.try_get("has_ref")?);
         let expected = change.map(|change| i128::from(self.balance) + i128::from(change));
         if let Some(expected) = expected {
             self.check(seq, "balance", &expected.to_string(), &shown(balance));
@@ -132,45 +128,39 @@ impl<F: FnMut(Finding)> Ledger<'_, F> {
         Ok(())
     }
 
-    /// By how much an entry is to change the balance before it.
-    fn asked(&self, action: Action, point: i64, partial: Option<bool>) -> i128 {
-        match action {
-            Action::Add => i128::from(point),
-            Action::Subtract if partial == Some(true) && (1..point).contains(&self.balance) => {
-                -i128::from(self.balance)
-            }
-            Action::Subtract => -i128::from(point),
-        }
+    fn asked(&mut self, seq: Option<i64>, asked: Asked, action: Option<&str>, is_rejected: bool) {
+        self.rule(seq, "action", asked.action.is_some(), "add, subtract or reverse", &quoted(action));
+        let rule = format!("{} to {POINTS_MAX}", asked.point_min(is_rejected));
+        self.rule(seq, "point", asked.has_valid_point(is_rejected), &rule, &shown(asked.point));
+        let takes_partial = asked.takes_partial();
+        let holds = asked.partial.is_none_or(|partial| partial && takes_partial);
+        let rule = if takes_partial { "true or none" } else { "none" };
+        let found = asked.partial.map_or("none".to_owned(), |partial| partial.to_string());
+        self.rule(seq, "partial", holds, rule, &found);
     }
 
     /// What an entry did must follow from what was asked for: all of it, or nothing for a reason that holds.
     fn decision(
         &mut self,
         seq: Option<i64>,
-        asked: Option<i128>,
+        asked: Asked,
         reason: Option<&str>,
         change: Option<i64>,
         has_ref: bool,
     ) {
+        let changes = if reason.is_none() { asked.changes(self.balance) } else { vec![0] };
+        let holds = change.is_some_and(|change| changes.is_empty() || changes.contains(&change.into()));
+        let expected: Vec<String> = changes.iter().map(ToString::to_string).collect();
+        let rule = if changes.is_empty() { "a number".to_owned() } else { expected.join(" or ") };
+        self.rule(seq, "change", holds, &rule, &shown(change));
         let rejection = reason.map(str::parse::<Rejection>);
-        let expected = if reason.is_none() { asked } else { Some(0) };
-        if let Some(expected) = expected {
-            self.check(seq, "change", &expected.to_string(), &shown(change));
-        } else {
-            self.rule(seq, "change", change.is_some(), "a number", &shown(change));
-        }
-        let is_reuse = rejection == Some(Ok(Rejection::KeyReused));
+        let known = rejection.as_ref().and_then(|rejection| rejection.as_ref().ok());
         let shown_ref = |has_ref| if has_ref { "a request" } else { "none" };
-        self.check(seq, "ref", shown_ref(is_reuse), shown_ref(has_ref));
-        let Some(rejection) = rejection else { return };
-        let after = asked.map(|asked| i128::from(self.balance) + asked);
-        let holds = match rejection {
-            Ok(Rejection::InsufficientPoints) => after.is_none_or(|after| after < 0),
-            Ok(Rejection::BalanceLimit) => after.is_none_or(|after| after > i128::from(POINTS_MAX)),
-            Ok(Rejection::KeyReused) => true,
-            Ok(Rejection::Unknown(_)) | Err(_) => false,
-        };
-        self.rule(seq, "reject_reason", holds, "a reason that holds", &quoted(reason));
+        self.check(seq, "ref", shown_ref(asked.has_reference(known)), shown_ref(has_ref));
+        if reason.is_some() {
+            let holds = known.is_some_and(|why| asked.may_be_rejected(why, self.balance));
+            self.rule(seq, "reject_reason", holds, "a reason that holds", &quoted(reason));
+        }
     }
 
     fn reason(&mut self, seq: i64, reason: Option<&str>) {

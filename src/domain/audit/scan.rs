@@ -9,6 +9,7 @@ use super::{
     AuditError,
     chains::{BalanceRow, Chains, Step},
     moment::Moment,
+    references::broken_reference,
 };
 
 /// The number of blocks that one query reads, between two reports of progress: 4 MiB in blocks of 8 KiB.
@@ -44,7 +45,9 @@ macro_rules! user {
 /// the other rules. A reason longer than 200 characters of four bytes is broken anyway.
 macro_rules! change {
     () => {
-        "case when point between 1 and 9007199254740991 and balance between 0 and 9007199254740991 \
+        "case when (point between 1 and 9007199254740991 \
+                 or point = 0 and action = 'reverse' and reject_reason is not null) \
+             and balance between 0 and 9007199254740991 \
              and requested_at > '-infinity' and requested_at < '9999-12-30T22:00:01Z' \
              and created_at > '-infinity' and created_at < '9999-12-30T22:00:01Z' \
              and (reason is null or octet_length(reason) between 1 and 200 \
@@ -56,15 +59,23 @@ macro_rules! change {
              when reject_reason is null then case action \
                  when 'add' then ref is null and partial is null and change = point \
                  when 'subtract' then ref is null and case when partial is null then change = -point \
-                     else partial and change < 0 and (change = -point or balance = 0 and change > -point) end \
-                 end \
-             when change <> 0 then false \
-             when reject_reason = 'insufficient_points' then ref is null and action = 'subtract' \
-                 and balance < point and (partial is null or partial and balance = 0) \
-             when reject_reason = 'balance_limit' then ref is null and action = 'add' and partial is null \
-                 and balance + point > 9007199254740991 \
+                     else partial and (change = -point or balance = 0 and change between -point and -1) end \
+                 when 'reverse' then ref is not null and case when partial is null then change in (point, -point) \
+                     else partial and (change in (point, -point) \
+                         or balance = 0 and change between -point and -1) end end \
+             when change <> 0 or not partial then false \
              when reject_reason = 'key_reused' then ref is not null and case action \
-                 when 'add' then partial is null when 'subtract' then partial is not false end \
+                 when 'add' then partial is null when 'subtract' then true when 'reverse' then point = 0 end \
+             when action = 'add' then ref is null and partial is null \
+                 and reject_reason = 'balance_limit' and balance + point > 9007199254740991 \
+             when action = 'subtract' then ref is null \
+                 and reject_reason = 'insufficient_points' and balance < point and (partial is null or balance = 0) \
+             when action = 'reverse' then ref is not null and case reject_reason \
+                 when 'insufficient_points' then balance < point and (partial is null or balance = 0) \
+                 when 'balance_limit' then balance + point > 9007199254740991 \
+                 when 'unknown_request' then point = 0 \
+                 when 'not_reversible' then true \
+                 when 'already_reversed' then true end \
          end then change end end"
     };
 }
@@ -87,8 +98,19 @@ const LOG: &str = concat!(
     " as balances, ",
     packed!(change!()),
     " as changes, string_agg(coalesce(timestamptz_send(created_at), '\\x8000000000000000'), '') as times, \
-     string_agg(reason, '') filter (where octet_length(reason) <= 800) as reasons",
+     string_agg(reason, '') filter (where octet_length(reason) <= 800) as reasons, count(ref) as refs",
     part!()
+);
+
+/// The entries that are about another entry, which is not as it should be.
+const BROKEN_REFERENCES: &str = concat!(
+    "select ",
+    user!(),
+    " as user",
+    part!(),
+    " and ref is not null and ",
+    broken_reference!(),
+    " is not null"
 );
 
 /// The entries whose reasons have a control character.
@@ -131,6 +153,11 @@ pub(super) async fn read_log(
         let reasons: Option<&str> = row.try_get("reasons")?;
         if reasons.unwrap_or_default().chars().any(char::is_control) {
             for row in client.query(CONTROL_CHARACTERS, &part).await? {
+                chains.entry(row.try_get("user")?, 0, None);
+            }
+        }
+        if row.try_get::<_, i64>("refs")? > 0 {
+            for row in client.query(BROKEN_REFERENCES, &part).await? {
                 chains.entry(row.try_get("user")?, 0, None);
             }
         }

@@ -10,18 +10,21 @@ use std::{
 use deadpool_postgres::Client;
 use jiff::Timestamp;
 use tokio::try_join;
-use tokio_postgres::{Row, types::ToSql};
+use tokio_postgres::Row;
 use uuid::Uuid;
 
-use super::{FORMAT_MAX, LOGGED, Store, StoreError, account, entry, entry_columns, get, hold::Hold, user_id};
+use super::{
+    FORMAT_MAX, LOGGED, Store, StoreError, account, entry, get,
+    hold::Hold,
+    rows::{Rows, WRITE},
+    user_id,
+};
 use crate::domain::{
     Obstacle,
-    actor::Actor,
-    decide::{Accounts, Known, decide, reuse},
-    delta::{Delta, Reason},
-    entry::{Entry, Outcome, Rejection},
-    metadata::Metadata,
-    request_id::RequestId,
+    decide::{Accounts, decide, reuse},
+    delta::Delta,
+    entry::{Entry, Outcome},
+    known::Known,
     user_id::UserId,
 };
 
@@ -50,20 +53,6 @@ impl Store {
     }
 }
 
-const WRITE: &str = concat!(
-    "with moved as ( \
-         update user_point set point = new.point, seq = new.seq, updated_at = new.updated_at \
-         from unnest($1::text[], $2::bigint[], $3::bigint[], $4::timestamptz[]) \
-             as new (user_id, point, seq, updated_at) \
-         where user_point.user_id = new.user_id) \
-     insert into log (",
-    entry_columns!(),
-    ") \
-     select * from unnest($5::text[], $6::bigint[], $7::uuid[], $8::text[], $9::bigint[], $10::bigint[], \
-         $11::bigint[], $12::text[], $13::uuid[], $14::bigint[], $15::text[], $16::text[], $17::text[], \
-         $18::timestamptz[], $19::timestamptz[], $20::boolean[])"
-);
-
 /// Takes two round trips, each pipelined on the connection: the locks and look-ups, then the write and the commit. If a
 /// request id is known with another change, it takes one more.
 async fn apply(client: &Client, deltas: &[Delta]) -> Result<Vec<Decision>, StoreError> {
@@ -76,12 +65,21 @@ async fn apply(client: &Client, deltas: &[Delta]) -> Result<Vec<Decision>, Store
     let (asked_users, asked_requests): (Vec<&str>, Vec<Uuid>) = asked.into_iter().unzip();
     let mut users = asked_users.clone();
     users.dedup();
+    let referred = deltas.iter().filter_map(|delta| Some((&delta.user_id, delta.change.request()?)));
+    let (referred_users, referred_requests): (Vec<&str>, Vec<Uuid>) =
+        referred.map(|(user_id, request)| (user_id.as_str(), request.get())).unzip();
 
-    let held = Hold { users: &users, asked_users: &asked_users, asked_requests: &asked_requests }
-        .take(client)
-        .await?;
+    let asked = Hold {
+        users: &users,
+        asked_users: &asked_users,
+        asked_requests: &asked_requests,
+        referred_users: &referred_users,
+        referred_requests: &referred_requests,
+    };
+    let held = asked.take(client).await?;
     let mut state = State::of(deltas, users.len(), &held.locked)?;
     state.learn(&held.logged)?;
+    state.learn_referred(&held.referred)?;
     let reused = state.reused(deltas);
     if !reused.is_empty() {
         let (users, requests): (Vec<&str>, Vec<Uuid>) = reused.into_iter().unzip();
@@ -108,12 +106,15 @@ struct State {
 impl State {
     /// By now each of the `users` of `deltas` has a row. A row that was not locked is locked by another session.
     fn of(deltas: &[Delta], users: usize, locked: &[Row]) -> Result<Self, StoreError> {
-        let mut state = Self { accounts: HashMap::new(), known: HashMap::new(), obstacles: HashMap::new() };
+        let mut state = Self { accounts: HashMap::new(), known: Known::default(), obstacles: HashMap::new() };
         for row in locked {
             let user = user_id(row)?;
             let format: i16 = get(row, "format")?;
             match account(row) {
-                _ if format > FORMAT_MAX => drop(state.obstacles.insert(user, Obstacle::Newer(format))),
+                _ if format > FORMAT_MAX => {
+                    let what = format!("the user's row has format {format}");
+                    state.obstacles.insert(user, Obstacle::Newer(what));
+                }
                 Ok(account) => drop(state.accounts.insert(user, account)),
                 Err(why) => state.mark_unreadable(user, &why),
             }
@@ -132,13 +133,26 @@ impl State {
     fn learn(&mut self, logged: &[Row]) -> Result<(), StoreError> {
         for row in logged {
             match entry(row) {
-                Ok(entry) => {
-                    drop(self.known.insert((entry.user_id.clone(), entry.request_id), Arc::new(entry)));
-                }
+                Ok(entry) => self.known.learn(Arc::new(entry)),
                 Err(why) => self.mark_unreadable(user_id(row)?, &why),
             }
         }
         Ok(())
+    }
+
+    /// Adds the entries that deltas are about. Only the version that knows an applied action knows how to undo it.
+    fn learn_referred(&mut self, referred: &[Row]) -> Result<(), StoreError> {
+        for row in referred {
+            if let Ok(entry) = entry(row)
+                && entry.rejection.is_none()
+                && entry.known_action().is_none()
+            {
+                let what = format!("the user's log entry {} has the action {}", entry.seq, entry.action);
+                self.accounts.remove(&entry.user_id);
+                self.obstacles.entry(entry.user_id).or_insert(Obstacle::Newer(what));
+            }
+        }
+        self.learn(referred)
     }
 
     /// The ids of the entries that say that a request id came with another change, as far as `deltas` may need them:
@@ -148,7 +162,7 @@ impl State {
         let mut reused = Vec::new();
         for delta in deltas {
             let (key, fingerprint) = ((&delta.user_id, delta.request_id), delta.fingerprint());
-            let known = self.known.get(&(delta.user_id.clone(), delta.request_id));
+            let known = self.known.entry(&delta.user_id, delta.request_id);
             let first = *first.entry(key).or_insert_with(|| known.map_or(fingerprint, |e| e.fingerprint));
             if first != fingerprint {
                 reused.push((delta.user_id.as_str(), reuse(delta).get()));
@@ -177,90 +191,5 @@ impl State {
             None => Ok(outcomes.next().expect("an outcome for each")),
         });
         decisions.collect()
-    }
-}
-
-/// The columns of a [`WRITE`]: the accounts after the batch, and the new entries.
-#[derive(Default)]
-struct Rows<'a> {
-    users: Vec<&'a str>,
-    points: Vec<i64>,
-    seqs: Vec<i64>,
-    updated_ats: Vec<Timestamp>,
-    user_ids: Vec<&'a str>,
-    entry_seqs: Vec<i64>,
-    request_ids: Vec<Uuid>,
-    actions: Vec<&'a str>,
-    asked_points: Vec<i64>,
-    changes: Vec<i64>,
-    balances: Vec<i64>,
-    actors: Vec<Option<&'a str>>,
-    references: Vec<Option<Uuid>>,
-    fingerprints: Vec<i64>,
-    reject_reasons: Vec<Option<&'a str>>,
-    reasons: Vec<Option<&'a str>>,
-    metadata: Vec<Option<&'a str>>,
-    requested_ats: Vec<Timestamp>,
-    created_ats: Vec<Timestamp>,
-    /// Ends with the last entry that has a value: `unnest` fills the shorter arrays up with nulls.
-    partials: Vec<Option<bool>>,
-}
-
-impl<'a> Rows<'a> {
-    fn of(accounts: &'a Accounts, entries: &[&'a Entry]) -> Self {
-        let mut rows = Self::default();
-        for (user, account) in accounts {
-            rows.users.push(user.as_str());
-            rows.points.push(account.point);
-            rows.seqs.push(account.seq);
-            rows.updated_ats.push(account.updated_at);
-        }
-        for (index, entry) in entries.iter().enumerate() {
-            rows.user_ids.push(entry.user_id.as_str());
-            rows.entry_seqs.push(entry.seq);
-            rows.request_ids.push(entry.request_id.get());
-            rows.actions.push(&entry.action);
-            rows.asked_points.push(entry.point);
-            rows.changes.push(entry.change);
-            rows.balances.push(entry.balance);
-            rows.actors.push(entry.actor.as_ref().map(Actor::as_str));
-            rows.references.push(entry.reference.map(RequestId::get));
-            rows.fingerprints.push(entry.fingerprint.get());
-            rows.reject_reasons.push(entry.rejection.as_ref().map(Rejection::as_str));
-            rows.reasons.push(entry.reason.as_ref().map(Reason::as_str));
-            rows.metadata.push(entry.metadata.as_ref().map(Metadata::as_str));
-            rows.requested_ats.push(entry.requested_at);
-            rows.created_ats.push(entry.created_at);
-            if entry.partial {
-                rows.partials.resize(index, None);
-                rows.partials.push(Some(true));
-            }
-        }
-        rows
-    }
-
-    fn parameters(&self) -> [&(dyn ToSql + Sync); 20] {
-        [
-            &self.users,
-            &self.points,
-            &self.seqs,
-            &self.updated_ats,
-            &self.user_ids,
-            &self.entry_seqs,
-            &self.request_ids,
-            &self.actions,
-            &self.asked_points,
-            &self.changes,
-            &self.balances,
-            &self.actors,
-            &self.references,
-            &self.fingerprints,
-            &self.reject_reasons,
-            &self.reasons,
-            &self.metadata,
-            &self.requested_ats,
-            &self.created_ats,
-            &self.partials,
-        ]
     }
 }

@@ -13,7 +13,7 @@ use tokio::try_join;
 use tokio_postgres::{Row, Statement, error::SqlState, types::ToSql};
 use uuid::Uuid;
 
-use super::{LOGGED, StoreError};
+use super::{LOGGED, StoreError, entries_with, entry_columns};
 
 /// The longest time for creating users one by one. The remaining users count as locked and are tried again later.
 const CREATE_TIME_MAX_MS: u64 = 300;
@@ -35,6 +35,14 @@ const WAIT_BARELY: &str = "set local lock_timeout = '5ms'";
 const LOCK: &str = "select user_id, point, seq, updated_at, format from user_point where user_id = any($1) \
      order by user_id for update skip locked";
 
+/// The entries of requests, and the applied reversals of these.
+const REFERRED: &str = concat!(
+    entries_with!("request_id"),
+    " union all ",
+    entries_with!("ref"),
+    " where action = 'reverse' and reject_reason is null"
+);
+
 const NOW: &str = "select clock_timestamp() as now";
 
 /// The users and requests of a transaction: each user once, and each request with its user, in the order of the index.
@@ -42,6 +50,9 @@ pub(super) struct Hold<'a> {
     pub(super) users: &'a [&'a str],
     pub(super) asked_users: &'a [&'a str],
     pub(super) asked_requests: &'a [Uuid],
+    /// The requests that the deltas are about, each with its user.
+    pub(super) referred_users: &'a [&'a str],
+    pub(super) referred_requests: &'a [Uuid],
 }
 
 /// The rows that the transaction has locked and read.
@@ -50,6 +61,8 @@ pub(super) struct Held {
     pub(super) locked: Vec<Row>,
     /// The entries of the known requests.
     pub(super) logged: Vec<Row>,
+    /// The entries of the requests that the deltas are about, and the reversals of these.
+    pub(super) referred: Vec<Row>,
     /// The database's clock.
     pub(super) now: Timestamp,
 }
@@ -58,21 +71,30 @@ impl Hold<'_> {
     /// Begins a transaction. If users are new, or locked by another session, it takes one more round trip.
     pub(super) async fn take(&self, client: &Client) -> Result<Held, StoreError> {
         let [create, lock, logged, now] = prepared(client, [CREATE, LOCK, LOGGED, NOW]).await?;
+        let referred =
+            if self.referred_users.is_empty() { None } else { Some(client.prepare_cached(REFERRED).await?) };
         // There are no deadlocks: rows that others have locked are skipped, and all transactions create users in the
         // order of the ids. In READ COMMITTED, a statement sees what was committed before it began, so the log is read
         // after the locks are taken. `biased` polls in the order of the lines, which is then the order on the wire.
         let of_users: [&(dyn ToSql + Sync); 1] = [&self.users];
         let of_requests: [&(dyn ToSql + Sync); 2] = [&self.asked_users, &self.asked_requests];
+        let of_referred: [&(dyn ToSql + Sync); 2] = [&self.referred_users, &self.referred_requests];
         let lock = async |begin: &str, new_users: bool| {
-            let ((), _, locked, logged, now) = try_join!(
+            let ((), _, locked, logged, referred, now) = try_join!(
                 biased;
                 client.batch_execute(begin),
                 async { if new_users { client.execute(&create, &of_users).await } else { Ok(0) } },
                 client.query(&lock, &of_users),
                 client.query(&logged, &of_requests),
+                async {
+                    match &referred {
+                        Some(referred) => client.query(referred, &of_referred).await,
+                        None => Ok(Vec::new()),
+                    }
+                },
                 client.query_one(&now, &[]),
             )?;
-            Ok((locked, logged, now))
+            Ok((locked, logged, referred, now))
         };
         let mut held = lock("begin", false).await?;
         if held.0.len() < self.users.len() {
@@ -85,8 +107,8 @@ impl Hold<'_> {
                 held => held?,
             };
         }
-        let (locked, logged, now) = held;
-        Ok(Held { locked, logged, now: now.try_get("now")? })
+        let (locked, logged, referred, now) = held;
+        Ok(Held { locked, logged, referred, now: now.try_get("now")? })
     }
 
     /// Creates the users that are not `there`, one by one, except users that another session is creating.

@@ -12,7 +12,6 @@ use uuid::Uuid;
 use super::{LOGGED, Store, StoreError, entry, entry_columns, get, user_id};
 use crate::domain::{
     Balance, Entry, Status,
-    decide::Known,
     read::{HistoryQuery, Page},
     request_id::RequestId,
     user_id::UserId,
@@ -35,7 +34,10 @@ impl Store {
     }
 
     /// The log entries of the known request ids among `asked`.
-    pub(in crate::domain) async fn logged(&self, asked: &[(UserId, RequestId)]) -> Result<Known, StoreError> {
+    pub(in crate::domain) async fn logged(
+        &self,
+        asked: &[(UserId, RequestId)],
+    ) -> Result<HashMap<(UserId, RequestId), Arc<Entry>>, StoreError> {
         let (users, requests): (Vec<&str>, Vec<Uuid>) =
             asked.iter().map(|(user, request)| (user.as_str(), request.get())).unzip();
         self.with_client(READ_TIMEOUT_MS, async |client| {

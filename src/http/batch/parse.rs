@@ -140,6 +140,10 @@ impl Judge {
 
 /// The faults that an operation has whatever its action is.
 fn badly_formed(members: &Members<OperationRequest>) -> Vec<Invalid> {
-    let point = members.optional::<Points>("point").err();
-    point.into_iter().chain(members.flag("partial").err()).collect()
+    let faults = [
+        members.optional::<Points>("point").err(),
+        members.optional::<RequestId>("request").err(),
+        members.flag("partial").err(),
+    ];
+    faults.into_iter().flatten().collect()
 }

@@ -6,10 +6,10 @@ use fastrand::Rng;
 const USERS: i64 = 12;
 
 /// The most entries of a user.
-const ENTRIES: i64 = 10;
+const ENTRIES: i64 = 21;
 
-/// Drops the constraints with their indexes, and the not-null rules of all columns except the ids.
-pub const DROP_CONSTRAINTS: &str = "do $$
+/// Drops the constraints with their indexes, the unique index, and the not-null rules of all columns except the ids.
+pub const DROP_CONSTRAINTS: &str = "drop index log_reversed; do $$
     declare found record;
     begin
         for found in select conrelid::regclass as owner, conname from pg_constraint
@@ -65,15 +65,33 @@ fn moved(rng: &mut Rng, column: &str) -> String {
 /// A new value for a column of the log.
 fn value(rng: &mut Rng, column: &str) -> String {
     match column {
-        "action" => pick(rng, &["'add'", "'subtract'", "'Add'", "''", "'hold'", "null"]).to_owned(),
+        "action" => {
+            pick(rng, &["'add'", "'subtract'", "'reverse'", "'Add'", "''", "'hold'", "null"]).to_owned()
+        }
         "actor" => pick(rng, &["'shop'", "''", "repeat('é', 32)", "repeat('a', 63)", "null"]).to_owned(),
         "metadata" => pick(rng, &["'{}'", "''", "repeat('é', 512)", "repeat('é', 513)", "null"]).to_owned(),
         "partial" => pick(rng, &["true", "false", "null"]).to_owned(),
-        "ref" => pick(rng, &["request_id", "null"]).to_owned(),
+        "ref" => match rng.u8(..3) {
+            0 => pick(rng, &["request_id", "null"]).to_owned(),
+            _ => format!(
+                "(select request_id from log as other where other.user_id = log.user_id and seq = {} limit 1)",
+                rng.i64(1..=ENTRIES)
+            ),
+        },
         "fingerprint" => pick(rng, &["fingerprint", "1", "null"]).to_owned(),
         "reject_reason" => pick(
             rng,
-            &["'insufficient_points'", "'balance_limit'", "'key_reused'", "'because'", "''", "null"],
+            &[
+                "'insufficient_points'",
+                "'balance_limit'",
+                "'key_reused'",
+                "'unknown_request'",
+                "'not_reversible'",
+                "'already_reversed'",
+                "'because'",
+                "''",
+                "null",
+            ],
         )
         .to_owned(),
         "reason" => pick(rng, &["''", "repeat('é', 201)", "E'a\\u0085b'", "E'a\\tb'", "'é'"]).to_owned(),

@@ -148,8 +148,11 @@ fn alone(entry: &Entry) -> Vec<&'static str> {
         }
     };
     must("user_id", is_user(&entry.user));
-    must("action", is_one_of(&entry.action, &["add", "subtract"]));
-    must("point", entry.point.is_some_and(|point| point >= 1 && point <= maximum));
+    let is_reversal = entry.action.as_deref() == Some("reverse");
+    must("action", is_one_of(&entry.action, &["add", "subtract", "reverse"]));
+    let may_be_none = is_reversal && entry.reject_reason.is_some();
+    let is_some = |point: i128| point >= 1 && point <= maximum;
+    must("point", entry.point.is_some_and(|point| is_some(point) || point == 0 && may_be_none));
     let must_not_be = entry.action.as_deref() == Some("add");
     must("partial", entry.partial.is_none() || entry.partial == Some(true) && !must_not_be);
     must("balance", entry.balance.is_none_or(|balance| balance >= 0 && balance <= maximum));
@@ -159,7 +162,7 @@ fn alone(entry: &Entry) -> Vec<&'static str> {
     must("actor", entry.actor.as_ref().is_none_or(|actor| !actor.is_empty() && actor.len() < 64));
     must("metadata", entry.metadata.as_ref().is_none_or(|json| json.len() > 1 && json.len() < 1025));
     let is_reuse = entry.reject_reason.as_deref() == Some("key_reused");
-    must("ref", is_reuse == entry.reference.is_some());
+    must("ref", (is_reuse || is_reversal) == entry.reference.is_some());
     if let Some(reason) = &entry.reason {
         let length = reason.chars().count();
         must("reason", length > 0 && length < 201);
@@ -184,33 +187,81 @@ fn after(before: &[Entry], entry: &Entry) -> Vec<&'static str> {
     if entry.created_at.is_some_and(|time| last_time.is_some_and(|last| time < last)) {
         columns.push("created_at");
     }
-    let asked = match (entry.action.as_deref(), entry.point) {
-        (Some("add"), Some(point)) => Some(point),
-        // All there is, if that is less but not nothing.
-        (Some("subtract"), Some(point)) if entry.partial == Some(true) && balance > 0 => {
-            Some(-point.min(balance))
-        }
-        (Some("subtract"), Some(point)) => Some(-point),
-        _ => None,
+    // All there is, if that is less but not nothing.
+    let taken = entry
+        .point
+        .map(|point| if entry.partial == Some(true) && balance > 0 { -point.min(balance) } else { -point });
+    let (given, taken) = match entry.action.as_deref() {
+        Some("add") => (entry.point, None),
+        Some("subtract") => (None, taken),
+        Some("reverse") => (entry.point, taken),
+        _ => (None, None),
     };
-    let did = if entry.reject_reason.is_some() { Some(0) } else { asked };
-    if entry.change.is_none() || did.is_some_and(|did| entry.change != Some(did)) {
+    let is_unclear = given.is_none() && taken.is_none();
+    let did = |change| match &entry.reject_reason {
+        Some(_) => change == 0,
+        None => is_unclear || given == Some(change) || taken == Some(change),
+    };
+    if !entry.change.is_some_and(did) {
         columns.push("change");
     }
     if entry.change.is_some_and(|change| entry.balance != Some(balance + change)) {
         columns.push("balance");
     }
-    let after = asked.map(|asked| balance + asked);
+    let is_reversal = entry.action.as_deref().is_none_or(|action| {
+        // Of an unknown action nothing more is said.
+        action == "reverse" || !["add", "subtract"].contains(&action)
+    });
     let holds = match entry.reject_reason.as_deref() {
-        None | Some("key_reused") => true,
-        Some("insufficient_points") => after.is_none_or(|after| after < 0),
-        Some("balance_limit") => after.is_none_or(|after| after > i128::from(POINTS_MAX)),
+        None => true,
+        Some("key_reused") => entry.action.as_deref() != Some("reverse") || entry.point.unwrap_or(0) == 0,
+        Some("insufficient_points") => is_unclear || taken.is_some_and(|taken| balance + taken < 0),
+        Some("balance_limit") => {
+            is_unclear || given.is_some_and(|given| balance + given > i128::from(POINTS_MAX))
+        }
+        Some("unknown_request") => is_reversal && entry.point.unwrap_or(0) == 0,
+        Some("not_reversible" | "already_reversed") => is_reversal,
         Some(_) => false,
     };
     if !holds {
         columns.push("reject_reason");
     }
+    columns.extend((!refers_well(before, entry)).then_some("ref"));
     columns
+}
+
+/// Whether a reversal is about an earlier entry as its outcome says.
+fn refers_well(before: &[Entry], entry: &Entry) -> bool {
+    let (Some("reverse"), Some(reference)) = (entry.action.as_deref(), &entry.reference) else { return true };
+    let earlier = || before.iter().filter(|other| other.seq < entry.seq);
+    let mut named = earlier().filter(|other| other.request == *reference);
+    let is_change = |other: &Entry| {
+        other.reject_reason.is_none() && ["add", "subtract"].contains(&other.action.as_deref().unwrap_or(""))
+    };
+    let has_size = |other: &Entry| entry.point.is_some() && other.change.map(i128::abs) == entry.point;
+    let is_reversal =
+        |other: &Entry| other.reject_reason.is_none() && other.action.as_deref() == Some("reverse");
+    let was_reversed =
+        earlier().any(|other| is_reversal(other) && other.reference.as_ref() == Some(reference));
+    let undoes = |other: &Entry| match (entry.reject_reason.as_deref(), other.change) {
+        (_, None) => false,
+        (Some("insufficient_points"), Some(change)) => change > 0,
+        (Some(_), Some(change)) => change < 0,
+        (None, Some(change)) => entry.change.is_some_and(|undone| (undone > 0) == (change < 0)),
+    };
+    match entry.reject_reason.as_deref() {
+        None | Some("insufficient_points" | "balance_limit") => {
+            named.any(|other| is_change(other) && has_size(other) && undoes(other)) && !was_reversed
+        }
+        Some("unknown_request") => named.next().is_none(),
+        Some("not_reversible") => named.any(|other| {
+            (other.reject_reason.is_some() || other.action.is_some() && !is_change(other)) && has_size(other)
+        }),
+        Some("already_reversed") => {
+            named.any(|other| is_reversal(other) && entry.point.is_some() && other.point == entry.point)
+        }
+        Some(_) => true,
+    }
 }
 
 /// The repeated request ids of a user, at the last entry of each.

@@ -1,0 +1,86 @@
+//! What an entry asked for, and what may have become of it. Must not contain I/O or SQL.
+
+use crate::domain::{
+    Rejection,
+    change::Action,
+    delta::{POINTS_MAX, Points},
+};
+
+/// What an entry asked for, as far as it can be read.
+#[derive(Clone, Copy)]
+pub(super) struct Asked {
+    pub(super) action: Option<Action>,
+    pub(super) point: Option<i64>,
+    pub(super) partial: Option<bool>,
+}
+
+impl Asked {
+    /// The fewest points that such an entry may have. A rejected reversal may be about none.
+    pub(super) fn point_min(self, is_rejected: bool) -> i64 {
+        match self.action {
+            Some(Action::Reverse) if is_rejected => 0,
+            Some(Action::Add | Action::Subtract | Action::Reverse) | None => 1,
+        }
+    }
+
+    /// Whether the number of points is one that such an entry may have.
+    pub(super) fn has_valid_point(self, is_rejected: bool) -> bool {
+        let least = self.point_min(is_rejected);
+        self.point.is_some_and(|point| Points::new(point).is_ok() || point == 0 && least == 0)
+    }
+
+    /// The values of `partial` that such an entry may have beside none.
+    pub(super) fn takes_partial(self) -> bool {
+        self.action.is_none_or(|action| action.takes("partial"))
+    }
+
+    /// By how much it may have raised the balance.
+    fn gives(self) -> Option<i128> {
+        match self.action? {
+            Action::Add | Action::Reverse => self.point.map(i128::from),
+            Action::Subtract => None,
+        }
+    }
+
+    /// By how much it may have lowered the balance, which was `before`.
+    fn takes(self, before: i64) -> Option<i128> {
+        let is_part = |point| self.partial == Some(true) && (1..point).contains(&before);
+        match self.action? {
+            Action::Add => None,
+            Action::Subtract | Action::Reverse => {
+                self.point.map(|point| -i128::from(if is_part(point) { before } else { point }))
+            }
+        }
+    }
+
+    /// By how much it may have changed the balance, which was `before`. Empty if that can't be told. Whether a reversal
+    /// gives or takes depends on the entry that it reverses.
+    pub(super) fn changes(self, before: i64) -> Vec<i128> {
+        self.gives().into_iter().chain(self.takes(before)).collect()
+    }
+
+    /// Whether it may have been rejected for this reason, with this balance.
+    pub(super) fn may_be_rejected(self, why: &Rejection, balance: i64) -> bool {
+        let is_unclear = self.action.is_none() || self.point.is_none();
+        let is_reversal = self.action.is_none_or(|action| action == Action::Reverse);
+        let is_about_nothing = self.point.is_none_or(|point| point == 0);
+        let after = |change| i128::from(balance) + change;
+        match why {
+            Rejection::InsufficientPoints => {
+                is_unclear || self.takes(balance).is_some_and(|taken| after(taken) < 0)
+            }
+            Rejection::BalanceLimit => {
+                is_unclear || self.gives().is_some_and(|given| after(given) > i128::from(POINTS_MAX))
+            }
+            Rejection::KeyReused => self.action != Some(Action::Reverse) || is_about_nothing,
+            Rejection::UnknownRequest => is_reversal && is_about_nothing,
+            Rejection::NotReversible | Rejection::AlreadyReversed => is_reversal,
+            Rejection::Unknown(_) => false,
+        }
+    }
+
+    /// Whether an entry that became this is about another request.
+    pub(super) fn has_reference(self, rejection: Option<&Rejection>) -> bool {
+        self.action == Some(Action::Reverse) || rejection == Some(&Rejection::KeyReused)
+    }
+}

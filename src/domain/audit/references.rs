@@ -1,0 +1,87 @@
+//! Checks that each reversal is about an earlier entry of its user, as its outcome says. It looks that entry up, and so
+//! it reads only reversals. Must not contain what an entry says by itself.
+
+use std::pin::pin;
+
+use deadpool_postgres::Client;
+use futures_util::TryStreamExt;
+use tokio_postgres::types::ToSql;
+
+use super::{AuditError, Finding};
+
+/// The condition that the user has an entry before the one in `log`, which is `o` in the condition.
+macro_rules! earlier {
+    ($condition:literal) => {
+        concat!(
+            "exists (select from log o where o.user_id = log.user_id and o.seq < log.seq and ",
+            $condition,
+            ")"
+        )
+    };
+}
+
+/// What is expected of the `ref` of an entry in `log`, or null if nothing is wrong with it. Numbers that overflow when
+/// they are negated are compared as `numeric`.
+macro_rules! broken_reference {
+    () => {
+        concat!(
+            "case when action = 'reverse' and ref is not null then case \
+                 when reject_reason is null or reject_reason in ('insufficient_points', 'balance_limit') then case \
+                     when not ",
+            $crate::domain::audit::references::earlier!(
+                "o.request_id = log.ref and o.action in ('add', 'subtract') and o.reject_reason is null \
+                 and abs(o.change::numeric) = log.point and case log.reject_reason \
+                     when 'insufficient_points' then o.change > 0 when 'balance_limit' then o.change < 0 \
+                     else (o.change < 0) = (log.change > 0) end"
+            ),
+            " then 'an earlier change that this undoes' when ",
+            $crate::domain::audit::references::earlier!(
+                "o.ref = log.ref and o.action = 'reverse' and o.reject_reason is null"
+            ),
+            " then 'a change that was not reversed before' end \
+                 when reject_reason = 'unknown_request' then case when ",
+            $crate::domain::audit::references::earlier!("o.request_id = log.ref"),
+            " then 'a request without an earlier entry' end \
+                 when reject_reason = 'not_reversible' then case when not ",
+            $crate::domain::audit::references::earlier!(
+                "o.request_id = log.ref and (o.reject_reason is not null or o.action not in ('add', 'subtract')) \
+                 and abs(o.change::numeric) = log.point"
+            ),
+            " then 'an earlier entry that can not be reversed' end \
+                 when reject_reason = 'already_reversed' then case when not ",
+            $crate::domain::audit::references::earlier!(
+                "o.request_id = log.ref and o.action = 'reverse' and o.reject_reason is null \
+                 and o.point = log.point"
+            ),
+            " then 'an earlier reversal' end end end"
+        )
+    };
+}
+pub(super) use {broken_reference, earlier};
+
+const BROKEN: &str = concat!(
+    "select * from (select seq, ref::text as found, ",
+    broken_reference!(),
+    " as expected from log where user_id = $1 and ref is not null) as entry \
+     where expected is not null order by seq"
+);
+
+/// Reports the references of a user's entries that are wrong.
+pub(super) async fn user(
+    client: &Client,
+    user_id: &str,
+    find: &mut impl FnMut(Finding),
+) -> Result<(), AuditError> {
+    let parameters: [&(dyn ToSql + Sync); 1] = [&user_id];
+    let mut broken = pin!(client.query_raw(BROKEN, parameters).await?);
+    while let Some(row) = broken.try_next().await? {
+        find(Finding {
+            user_id: user_id.to_owned(),
+            seq: row.try_get("seq")?,
+            column: "ref",
+            expected: row.try_get("expected")?,
+            found: row.try_get("found")?,
+        });
+    }
+    Ok(())
+}
