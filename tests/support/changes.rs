@@ -2,9 +2,19 @@
 
 use serde_json::{Value, json};
 
-/// The action of a user's change with this number, from 1, and its other members. It asks for as many points as its
-/// number. Every sixth of eight takes all that the user has.
-pub fn change(user: i64, number: i64) -> (&'static str, Value) {
+/// The action of a user's change with this number, from 1, and its other members. `sent` are the user's request ids so
+/// far. It asks for as many points as its number, takes all that the user has, or undoes an earlier one: an add, all that
+/// was taken, a reversal, or what was undone before.
+pub fn change(user: i64, number: i64, sent: Option<&Vec<String>>) -> (&'static str, Value) {
+    let undone = sent.and_then(|sent| match number % 16 {
+        3 => sent.iter().rev().nth(1),
+        7 | 11 | 12 => sent.last(),
+        15 => sent.iter().rev().nth(8),
+        _ => None,
+    });
+    if let Some(request) = undone {
+        return ("reverse", json!({"user_id": user, "request": request, "partial": number % 16 == 3}));
+    }
     match number % 8 {
         4 | 0 => ("subtract", json!({"user_id": user, "point": number})),
         6 => ("subtract", json!({"user_id": user, "point": 1000 * number, "partial": true})),
@@ -13,8 +23,8 @@ pub fn change(user: i64, number: i64) -> (&'static str, Value) {
 }
 
 /// The same change as an operation of a batch.
-pub fn operation(user: i64, number: i64, key: Option<&str>) -> Value {
-    let (action, mut members) = change(user, number);
+pub fn operation(user: i64, number: i64, sent: Option<&Vec<String>>, key: Option<&str>) -> Value {
+    let (action, mut members) = change(user, number, sent);
     members["action"] = json!(action);
     members["key"] = json!(key);
     members

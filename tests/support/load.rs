@@ -49,7 +49,7 @@ impl Load {
         let mut tries = interval(RETRY_PAUSE);
         for change in (1..=self.changes_per_user).take_while(|_| !enough.is_cancelled()) {
             for user in (1..=self.users).filter(|user| user % self.connections == connection) {
-                let (action, members) = changes::change(user, change);
+                let (action, members) = changes::change(user, change, promises.get(&user));
                 let key = format!("{user}-{change}");
                 let request = || client.send(action, &members).header("Idempotency-Key", &key);
                 let mut answered = answer(request()).await;

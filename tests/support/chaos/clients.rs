@@ -91,7 +91,7 @@ impl Clients {
         let started = Instant::now();
         self.probes += 1;
         let users = probe_users(system.partitions());
-        let ids = join_all(users.iter().map(|user| self.prober.send(*user, self.probes, false))).await;
+        let ids = join_all(users.iter().map(|user| self.prober.send(*user, self.probes, None, false))).await;
         let accepted = started.elapsed();
         for (user, id) in users.iter().zip(ids) {
             self.promises.entry(*user).or_default().push(id);
@@ -165,14 +165,14 @@ impl Sender {
                 if ended.is_cancelled() {
                     return promises;
                 }
-                let id = self.send(*user, change, user % 4 == 0).await;
+                let id = self.send(*user, change, promises.get(user), user % 4 == 0).await;
                 promises.entry(*user).or_default().push(id);
             }
             for users in together.chunks(BATCH_MAX) {
                 if ended.is_cancelled() {
                     return promises;
                 }
-                for (user, id) in users.iter().zip(self.send_batch(users, change).await) {
+                for (user, id) in users.iter().zip(self.send_batch(users, change, &promises).await) {
                     promises.entry(*user).or_default().push(id);
                 }
             }
@@ -180,8 +180,8 @@ impl Sender {
         promises
     }
 
-    async fn send(&self, user: i64, change: i64, wait: bool) -> String {
-        let (action, members) = changes::change(user, change);
+    async fn send(&self, user: i64, change: i64, sent: Option<&Vec<String>>, wait: bool) -> String {
+        let (action, members) = changes::change(user, change, sent);
         let request = || {
             let request = self.client.send(action, &members);
             let request = request.header("Idempotency-Key", key(user, change));
@@ -191,12 +191,12 @@ impl Sender {
     }
 
     /// Sends the same change for each of `users`, half of them with their own key.
-    async fn send_batch(&self, users: &[i64], change: i64) -> Vec<String> {
+    async fn send_batch(&self, users: &[i64], change: i64, promises: &Promises) -> Vec<String> {
         let operations: Vec<Value> = users
             .iter()
             .map(|user| {
                 let key = (user % 8 == 1).then(|| key(*user, change));
-                changes::operation(*user, change, key.as_deref())
+                changes::operation(*user, change, promises.get(user), key.as_deref())
             })
             .collect();
         let key = format!("batch-{}-{change}", users[0]);
