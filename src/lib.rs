@@ -1,7 +1,7 @@
 //! Keeps users' points: changes go through a queue, exactly once and in order; balances are read directly.
 //!
 //! ```text
-//! client ── POST /v1/point/add|subtract ──► serve ── validate ── publish, await the confirm ──► 202
+//! client ── POST /v1/point/{action} ──────► serve ── validate ── publish, await the confirm ──► 202
 //!                                                      │
 //!                                    RabbitMQ: N partition queues (quorum, single active consumer)
 //!                                                      │

@@ -29,7 +29,7 @@ const KEY_BYTES: usize = PREFIX.len() + 2 * SECRET_BYTES;
 pub enum Scope {
     /// Read balances and logs.
     Read,
-    /// Add and subtract points.
+    /// Change balances.
     Write,
     /// Everything; no endpoint requires it yet.
     Admin,
