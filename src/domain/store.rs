@@ -136,24 +136,20 @@ macro_rules! entry_columns {
 }
 use entry_columns;
 
-/// Selects the entries whose column is the one asked for, of these users.
-macro_rules! entries_with {
-    ($column:literal) => {
+/// Selects the entries of requests.
+macro_rules! logged {
+    () => {
         concat!(
             "select ",
             entry_columns!(),
-            " from unnest($1::text[], $2::uuid[]) as asked (user_id, ",
-            $column,
-            ") join log using (user_id, ",
-            $column,
-            ")"
+            " from unnest($1::text[], $2::uuid[]) as asked (user_id, request_id) \
+             join log using (user_id, request_id)"
         )
     };
 }
-use entries_with;
+use logged;
 
-/// The entries of requests.
-const LOGGED: &str = entries_with!("request_id");
+const LOGGED: &str = logged!();
 
 /// Skips locked rows; waits only if the whole table is locked.
 const LOCK_NOBODY: &str = "select from user_point where user_id = '' for update skip locked";
