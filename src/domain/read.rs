@@ -1,4 +1,5 @@
-//! Reads balances, the log and the outcomes of requests, in batches. Must not contain writes or SQL.
+//! Reads past balances, the log and the outcomes of requests, and has the lanes of all reads. Must not contain writes or
+//! SQL.
 
 use std::{marker::PhantomData, sync::Arc, time::Duration};
 
@@ -10,6 +11,7 @@ use tokio::{
 
 use super::{
     Balance, Entry, Patience, PointService, ServiceError, Status,
+    balances::BalancesQuery,
     patience::retried,
     request_id::RequestId,
     service::{LANE_CAPACITY, WORTHY_BATCH},
@@ -24,8 +26,8 @@ use crate::infra::{
 /// The most entries in a page.
 pub const PAGE_MAX: u16 = 1_000;
 
-/// The most ids in one query.
-const IDS_MAX: usize = 1_000;
+/// The most ids in one query, and the most balances in a trip. The last request for balances may exceed it.
+pub(super) const IDS_MAX: usize = 1_000;
 
 /// The most queries that travel together on one connection.
 const PIPELINE_MAX: usize = 16;
@@ -67,27 +69,22 @@ pub struct Page {
 }
 
 /// A query that is looked up together with others of its kind.
-trait LookUp: Clone + Send + Sync + 'static {
+pub(super) trait LookUp: Clone + Send + Sync + 'static {
     type Answer: Clone + Send + 'static;
     const NAME: &'static str;
+    /// Queries travel together until their total weight reaches this.
     const TOGETHER_MAX: usize;
+
+    /// More than 1 if it asks for more than one thing.
+    fn weight(&self) -> usize {
+        1
+    }
 
     /// Returns an answer for each of `asked`, in order.
     fn look_up(
         store: &Store,
         asked: &[Self],
     ) -> impl Future<Output = Result<Vec<Self::Answer>, StoreError>> + Send;
-}
-
-impl LookUp for UserId {
-    type Answer = Option<Balance>;
-    const NAME: &'static str = "read";
-    const TOGETHER_MAX: usize = IDS_MAX;
-
-    async fn look_up(store: &Store, users: &[Self]) -> Result<Vec<Self::Answer>, StoreError> {
-        let found = store.balances(users).await?;
-        Ok(users.iter().map(|user| found.get(user).cloned()).collect())
-    }
 }
 
 impl LookUp for (UserId, RequestId) {
@@ -122,7 +119,7 @@ impl LookUp for HistoryQuery {
 }
 
 /// A trip whose batches are queries.
-struct ReadTrip<Q> {
+pub(super) struct ReadTrip<Q> {
     store: Store,
     metrics: StoreMetrics,
     of: PhantomData<Q>,
@@ -135,8 +132,12 @@ impl<Q: LookUp> Trip for ReadTrip<Q> {
     const MAX_WEIGHT: usize = Q::TOGETHER_MAX;
     const WORTHY_WEIGHT: usize = if Q::TOGETHER_MAX < WORTHY_BATCH { Q::TOGETHER_MAX } else { WORTHY_BATCH };
 
-    fn weight(_: &Q) -> usize {
-        1
+    fn weight(query: &Q) -> usize {
+        query.weight()
+    }
+
+    fn size(query: &Q) -> usize {
+        query.weight()
     }
 
     async fn carry(&mut self, asked: Vec<Q>) -> Vec<Self::Reply> {
@@ -164,7 +165,8 @@ impl<Q: LookUp> ReadTrip<Q> {
 
 /// The lanes of reads, and the callers that wait for outcomes.
 pub(super) struct Readers {
-    balances: Lane<ReadTrip<UserId>>,
+    pub(super) balances: Lane<ReadTrip<Vec<UserId>>>,
+    pub(super) balance_pages: Lane<ReadTrip<BalancesQuery>>,
     outcomes: Lane<ReadTrip<(UserId, RequestId)>>,
     past_balances: Lane<ReadTrip<(UserId, Timestamp)>>,
     pages: Lane<ReadTrip<HistoryQuery>>,
@@ -177,6 +179,7 @@ impl Readers {
     pub(super) fn start(store: &Store, concurrency: usize, metrics: &StoreMetrics) -> Self {
         Self {
             balances: start(store, concurrency, metrics),
+            balance_pages: start(store, 1, metrics),
             outcomes: start(store, 1, metrics),
             past_balances: start(store, 1, metrics),
             pages: start(store, PAGES_AT_ONCE, metrics),
@@ -202,16 +205,8 @@ impl PointService {
     /// The number of connections that a service uses at once, reads included.
     #[must_use]
     pub const fn connections(concurrency: usize) -> usize {
-        // Transactions and reads of balances, outcomes, past balances, and pages.
-        2 * concurrency + 2 + PAGES_AT_ONCE
-    }
-
-    /// Returns the balance of a user, or `None` for an unknown user.
-    ///
-    /// # Errors
-    /// [`ServiceError`] if PostgreSQL does not answer, within a few seconds.
-    pub async fn balance(&self, user_id: UserId) -> Result<Option<Balance>, ServiceError> {
-        self.readers.balances.call(user_id).await?
+        // Transactions and reads of balances, pages of balances, outcomes, past balances, and pages of the log.
+        2 * concurrency + 3 + PAGES_AT_ONCE
     }
 
     /// Returns a user's balance at a time: the balance after the last entry written at that time or earlier. The times

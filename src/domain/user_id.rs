@@ -53,8 +53,41 @@ impl fmt::Display for UserId {
     }
 }
 
+/// What user ids begin with: up to 64 visible ASCII characters. Every id begins with the empty prefix.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UserIdPrefix(SmolStr);
+
+impl UserIdPrefix {
+    /// The rule in words, readable after a field's name.
+    pub const RULE: &str = "must be a string of at most 64 visible ASCII characters";
+
+    /// The prefix; the error names `field`.
+    ///
+    /// # Errors
+    /// [`Invalid`] if the prefix breaks [`UserIdPrefix::RULE`].
+    pub fn new(field: &'static str, prefix: &str) -> Result<Self, Invalid> {
+        if !prefix.is_empty() && !UserId::is_valid(prefix) {
+            return Err(Invalid { field, rule: Self::RULE.to_owned() });
+        }
+        Ok(Self(prefix.into()))
+    }
+
+    /// The prefix itself, which no id that begins with it comes before.
+    pub(super) fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// A text that comes after all ids with this prefix, and before all later ids: DEL is the character after the last
+    /// visible one.
+    pub(super) fn end(&self) -> String {
+        format!("{}\u{7f}", self.0)
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -78,5 +111,26 @@ mod tests {
             assert!(UserId::new("user_id", id).is_err(), "{id:?}");
         }
         assert!(UserId::RULE.contains(&format!("1 to {USER_ID_MAX_BYTES} ")));
+    }
+
+    #[test]
+    fn a_prefix_has_up_to_64_visible_ascii_characters() {
+        let longest = "~".repeat(USER_ID_MAX_BYTES);
+        for prefix in ["", "%_\\", &longest] {
+            assert_eq!(UserIdPrefix::new("prefix", prefix).expect("valid").as_str(), prefix);
+        }
+        for prefix in [" ", "a b", "é", "\u{7f}", &"~".repeat(USER_ID_MAX_BYTES + 1)] {
+            assert!(UserIdPrefix::new("prefix", prefix).is_err(), "{prefix:?}");
+        }
+        assert!(UserIdPrefix::RULE.contains(&format!("at most {USER_ID_MAX_BYTES} ")));
+    }
+
+    proptest! {
+        #[test]
+        fn the_ids_with_a_prefix_are_those_between_its_ends(prefix in "[!A%_~]{0,3}", id in "[!A%_~]{1,4}") {
+            let prefix = UserIdPrefix::new("prefix", &prefix).expect("valid");
+            let between = prefix.as_str() <= id.as_str() && id < prefix.end();
+            prop_assert_eq!(between, id.starts_with(prefix.as_str()), "{:?} {}", prefix, id);
+        }
     }
 }

@@ -12,7 +12,7 @@ use utoipa::{
 use uuid::Uuid;
 
 use super::schema;
-use crate::domain::{Action, Actor, Entry, Metadata, Object, Reason, Rejection, RequestId};
+use crate::domain::{Action, Actor, Balance, Entry, Metadata, Object, Reason, Rejection, RequestId};
 
 /// A change of a user's points, of any kind.
 pub(super) struct ChangeRequest;
@@ -146,4 +146,10 @@ pub(super) struct BalanceResponse<'a> {
     pub(super) seq: i64,
     /// When the last entry was written, by the clock of the database.
     pub(super) updated_at: Timestamp,
+}
+
+impl<'a> From<&'a Balance> for BalanceResponse<'a> {
+    fn from(Balance { user_id, point, seq, updated_at }: &'a Balance) -> Self {
+        Self { user_id: user_id.as_str(), point: *point, seq: *seq, updated_at: *updated_at }
+    }
 }

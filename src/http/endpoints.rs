@@ -12,7 +12,7 @@ use utoipa::{
     openapi::path::{Operation, PathItem},
 };
 
-use super::{about, admission, batch, error::ApiError, outcome, pages, points, probes, user_log};
+use super::{about, admission, balances, batch, error::ApiError, outcome, pages, points, probes, user_log};
 use crate::access::Scope;
 
 /// One row of the table.
@@ -72,6 +72,7 @@ endpoints! {
         Post "/v1/point/reverse"              WRITE points::reverse;
         Post "/v1/point/batch"                WRITE batch::batch;
         Get  "/v1/point"                      READ  points::balance;
+        Get  "/v1/points"                     READ  balances::balances;
         Get  "/v1/point/log"                  READ  user_log::log;
         Get  "/v1/point/request/{request_id}" READ  outcome::outcome;
         Get  "/"                              OPEN  about::about;

@@ -72,6 +72,16 @@ pub(super) fn balance() -> Value {
     json!({"user_id": "1", "point": 700, "seq": 2, "updated_at": MOMENT})
 }
 
+pub(super) fn balances() -> Value {
+    json!({"points": [balance()], "unknown": ["2"]})
+}
+
+pub(super) fn balances_page() -> Value {
+    let of =
+        |user: &str, point: i64| json!({"user_id": user, "point": point, "seq": 1, "updated_at": MOMENT});
+    json!({"points": [of("alice/coins", 1200), of("alice/gems", 3)], "unknown": []})
+}
+
 impl Kind {
     pub(super) fn example(self) -> ApiError {
         match self {

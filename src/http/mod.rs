@@ -14,6 +14,7 @@ mod endpoints;
 mod admission;
 mod loopback;
 pub mod points;
+mod balances;
 mod bodies;
 mod batch;
 mod user_log;

@@ -145,7 +145,7 @@ problems! {
 }
 
 problems! {
-    /// The problems of reading the log, and the outcome of a request.
+    /// The problems of reading many balances, the log, and the outcome of a request.
     LogProblems: InvalidField, DatabaseUnavailable, UserBlocked, Overloaded
 }
 

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use utoipa::{
     IntoParams,
     openapi::{
-        Required, Type,
+        RefOr, Required, Schema, Type,
         path::{Parameter, ParameterBuilder, ParameterIn},
         schema::Object,
     },
@@ -15,7 +15,7 @@ use super::schema;
 /// A set of parameters: the name of each, its place, its schema, its description, and an example unless a try with it
 /// takes long.
 macro_rules! parameters {
-    ($(#[$doc:meta])* $set:ident: $(($name:literal, $place:expr, $schema:expr, $description:literal $(, $example:literal)?))*) => {
+    ($(#[$doc:meta])* $set:ident: $(($name:literal, $place:expr, $schema:expr, $description:literal $(, $example:tt)?))*) => {
         $(#[$doc])*
         pub(super) struct $set;
 
@@ -50,6 +50,17 @@ parameters! {
     BalanceQuery:
     ("id", QUERY, schema::user_id(), "The user.", "1")
     ("at", OPTION, schema::time(), "Returns the balance at this time.", "2026-11-23T03:00:00Z")
+}
+
+parameters! {
+    /// The query of many balances. Only `id` has an example: a try of the others sends no `id`.
+    BalancesQuery:
+    ("id", OPTION, schema::user_ids(), "The users: `id=1&id=2`, at most 100, each once. Required, unless there is a \
+        `prefix`.", ["1", "2"])
+    ("prefix", OPTION, schema::user_id_prefix(), "A page of the users whose ids begin with this, in the order of the \
+        ids, byte by byte: `prefix=alice/`. Every id begins with the empty prefix. Not together with `id`.")
+    ("after", OPTION, schema::user_id(), "With `prefix`: only users whose ids come after this one.")
+    ("limit", OPTION, schema::limit(), "With `prefix`: the maximum number of balances to return, 50 by default.")
 }
 
 parameters! {
@@ -96,7 +107,7 @@ const PATH: Place = (ParameterIn::Path, Required::True);
 fn parameter(
     name: &str,
     (place, required): Place,
-    schema: Object,
+    schema: impl Into<RefOr<Schema>>,
     description: &str,
     example: Option<Value>,
 ) -> Parameter {

@@ -115,13 +115,7 @@ pub fn requested_balance(request: &HttpRequest) -> Result<(UserId, Option<Timest
 /// The answer to a request for a balance.
 #[must_use]
 pub fn found_balance(balance: &Balance) -> HttpResponse {
-    let Balance { user_id, point, seq, updated_at } = balance;
-    HttpResponse::Ok().json(BalanceResponse {
-        user_id: user_id.as_str(),
-        point: *point,
-        seq: *seq,
-        updated_at: *updated_at,
-    })
+    HttpResponse::Ok().json(BalanceResponse::from(balance))
 }
 
 /// Queues the change, or applies it immediately if the client waits for it (RFC 7240 §4.3). A change whose key is known

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     domain::{
-        self, ACTOR_MAX_BYTES, Action, KEY_MAX_BYTES, METADATA_MAX_BYTES, PAGE_MAX, POINTS_MAX,
+        self, ACTOR_MAX_BYTES, Action, BALANCES_MAX, KEY_MAX_BYTES, METADATA_MAX_BYTES, PAGE_MAX, POINTS_MAX,
         REASON_MAX_CHARS, Rejection, Status, USER_ID_MAX_BYTES,
     },
     ops::health::Duty,
@@ -59,6 +59,29 @@ fn member(name: &str) -> Schema {
 pub(super) fn user_id() -> Object {
     text("The user: your own id, in visible ASCII characters.", "1")
         .min_length(Some(1))
+        .max_length(Some(USER_ID_MAX_BYTES))
+        .pattern(Some("^[!-~]*$"))
+        .build()
+}
+
+/// The users of a request for many balances.
+pub(super) fn user_ids() -> Array {
+    users().min_items(Some(1)).max_items(Some(BALANCES_MAX)).build()
+}
+
+/// Those of them that have no balance.
+pub(super) fn unknown_users() -> Array {
+    users().max_items(Some(BALANCES_MAX)).description(Some("The ids without log entries.")).build()
+}
+
+fn users() -> ArrayBuilder {
+    ArrayBuilder::new().items(user_id()).unique_items(true)
+}
+
+/// What user ids begin with. Without an example, so that a try of `id` does not send it too.
+pub(super) fn user_id_prefix() -> Object {
+    ObjectBuilder::new()
+        .schema_type(Type::String)
         .max_length(Some(USER_ID_MAX_BYTES))
         .pattern(Some("^[!-~]*$"))
         .build()

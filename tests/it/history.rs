@@ -3,14 +3,15 @@
 use jiff::Timestamp;
 use point_system::domain::{HistoryQuery, PAGE_MAX, POINTS_MAX, PointService, Status, UserId};
 use proptest::test_runner::{Config, TestRunner};
-use reqwest::{StatusCode, header::LINK};
+use reqwest::StatusCode;
 use serde_json::{Value, json};
 
 use crate::{
     apply,
     http::refused,
     support::{
-        client::{Client, answer, body, text},
+        client::{Client, answer, text},
+        plans::{Explained, blocks},
         system::System,
     },
 };
@@ -39,20 +40,8 @@ fn seqs(page: &Value) -> Vec<i64> {
     entries.map(|entry| entry["seq"].as_i64().expect("a number")).collect()
 }
 
-/// Follows the links of the pages, starting from a path.
 async fn pages(client: &Client, path: &str) -> Vec<Vec<i64>> {
-    let (mut pages, mut next) = (Vec::new(), Some(path.to_owned()));
-    while let Some(path) = next {
-        let response = client.get(&path).send().await.expect("an answer");
-        assert_eq!(response.status(), StatusCode::OK, "{path}");
-        next = response.headers().get(LINK).map(|link| {
-            let link = link.to_str().expect("text");
-            let target = link.strip_prefix('<').and_then(|rest| rest.strip_suffix(">; rel=\"next\""));
-            target.unwrap_or_else(|| panic!("{link}")).to_owned()
-        });
-        pages.push(seqs(&body(response).await));
-    }
-    pages
+    client.pages(path).await.iter().map(seqs).collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -246,24 +235,12 @@ async fn a_page_costs_the_same_in_a_long_log_as_in_a_short_one() {
     let system = System::new().await;
     fill(&system, 10, 10).await;
     fill(&system, 11, 100_000).await;
-    let explain = format!(
-        "alter database {name} set session_preload_libraries = auto_explain; \
-         alter database {name} set auto_explain.log_min_duration = 0; \
-         alter database {name} set auto_explain.log_level = notice; \
-         alter database {name} set auto_explain.log_analyze = on; \
-         alter database {name} set auto_explain.log_buffers = on",
-        name = system.database.name
-    );
-    system.execute(&explain).await;
-    let serve = system.process("serve", &["--listen", "127.0.0.1:0"]);
-    let client = Client::new(&format!("http://127.0.0.1:{}", serve.says("server listen at :").await));
+    let explained = Explained::start(&system).await;
     let blocks = async |path: &str| {
-        let mut of_requests = Vec::new();
         // A statement that is not prepared yet, and blocks that were never read, cost more.
+        let mut of_requests = Vec::new();
         for _ in 0..3 {
-            let before = serve.printed().len();
-            assert_eq!(answer(client.get(path)).await.0, StatusCode::OK, "{path}");
-            of_requests.push(blocks_of_plans(&serve.printed()[before..]));
+            of_requests.push(blocks(&explained.plans(path).await));
         }
         of_requests.into_iter().min().expect("three")
     };
@@ -279,18 +256,6 @@ async fn a_page_costs_the_same_in_a_long_log_as_in_a_short_one() {
     // 18 look-ups of 4 blocks, and the rest of the last one.
     let at = blocks("/v1/point?id=11&at=2026-01-01T12:00:00Z").await;
     assert!((17..=20 * 4).contains(&at), "{at} blocks");
-    drop(client);
-    assert!(serve.end("-TERM").await.success());
+    explained.end().await;
     system.finish().await;
-}
-
-/// The sum of the blocks that the top nodes of all plans report.
-fn blocks_of_plans(printed: &str) -> u64 {
-    let of_plan = |plan: &str| -> u64 {
-        let buffers = plan.lines().find_map(|line| line.trim().strip_prefix("Buffers: shared "));
-        let words = buffers.unwrap_or_default().split([' ', '=']).collect::<Vec<_>>();
-        let of = |name| words.windows(2).find(|pair| pair[0] == name);
-        ["hit", "read"].iter().filter_map(|name| of(*name)?[1].parse::<u64>().ok()).sum()
-    };
-    printed.split("plan:").skip(1).map(of_plan).sum()
 }

@@ -134,7 +134,7 @@ async fn a_wrong_request_is_refused_by_the_name_of_its_fault() {
     let twice = json(ok).header("Idempotency-Key", "a").header("Idempotency-Key", "b");
     refused(twice, 400, "invalid-field", Some("Idempotency-Key")).await;
     refused(client.get("/v1/point?id=1"), 404, "unknown-user", None).await;
-    refused(client.get("/v1/points"), 404, "not-found", None).await;
+    refused(client.get("/v1/point/"), 404, "not-found", None).await;
     assert_eq!(system.queues().await.waiting().await, 0, "a refused request reached the queue");
     system.finish().await;
 }
@@ -198,6 +198,7 @@ async fn a_wrong_method_is_told_the_right_one() {
         ("/v1/point/reverse", client.get("/v1/point/reverse"), "POST"),
         ("/v1/point/batch", client.get("/v1/point/batch"), "POST"),
         ("/v1/point", client.post("/v1/point?id=1"), "GET, HEAD"),
+        ("/v1/points", client.post("/v1/points?id=1"), "GET, HEAD"),
         ("/v1/point/log", client.post("/v1/point/log?id=1"), "GET, HEAD"),
         ("/v1/point/request/x", client.post("/v1/point/request/x?id=1"), "GET, HEAD"),
         ("/ping", client.post("/ping"), "GET, HEAD"),

@@ -99,6 +99,7 @@ fn any_request() -> impl Strategy<Value = Request> {
         "/v1/point/reverse",
         "/v1/point/batch",
         "/v1/point",
+        "/v1/points",
         "/v1/point/log",
         "/v1/point/request/01890a5d-ac96-774b-bcce-b302099a8057",
         "/v1/point/request/%00",
@@ -110,6 +111,7 @@ fn any_request() -> impl Strategy<Value = Request> {
     let query = prop_oneof![
         "(\\?[a-z%&=+0-9\u{e9}]{0,30})?",
         "\\?id=[0-9]{1,2}(&(at|from|to)=[-+0-9]{0,7}-0[0-9]-[0-3][0-9]T[0-3][0-9]:[0-9]{2}(Z|-[0-9]{2}))?",
+        "\\?(id=[!-~]{0,3}&){0,3}(id|prefix|after|limit)=[!-~]{0,64}",
         "\\?id=[0-9]{1,20}(&(limit|before)=-?[0-9]{1,20}|&status=(applied|rejected|\u{e9})){0,2}",
     ];
     (path, query, media_type, key, prefer, any_body()).prop_map(

@@ -13,6 +13,7 @@ mod loopback;
 mod keys;
 mod access;
 mod rate_limit;
+mod balances;
 mod history;
 mod requests;
 mod idempotency;

@@ -65,6 +65,8 @@ async fn a_remainder_is_refused_however_small_it_is() {
             let page = client.get(&format!("/v1/point/log?id=7&{parameter}={id}"));
             refused(page, 400, "invalid-field", Some(parameter)).await;
         }
+        let page = client.get(&format!("/v1/points?prefix=&limit={id}"));
+        refused(page, 400, "invalid-field", Some("limit")).await;
     }
     assert_eq!(system.queues().await.waiting().await, 0, "a refused request reached the queue");
     system.finish().await;
@@ -87,6 +89,8 @@ async fn a_whole_number_counts_however_it_is_written() {
     assert_eq!((status.as_u16(), &entry["user_id"]), (200, &json!("9007199254740991")), "{entry}");
     let (status, page) = answer(client.get("/v1/point/log?id=7&limit=2e0&before=300e-2")).await;
     assert_eq!((status.as_u16(), page["entries"].as_array().map(Vec::len)), (200, Some(2)), "{page}");
+    let (status, page) = answer(client.get("/v1/points?prefix=&limit=10e-1")).await;
+    assert_eq!((status.as_u16(), page["points"].as_array().map(Vec::len)), (200, Some(1)), "{page}");
     system.finish().await;
 }
 

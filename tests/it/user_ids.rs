@@ -22,7 +22,7 @@ const IDS: [&str; 10] = [
     "0195c3f0-6b5e-7c60-9f0c-6f1d2e7a9b10",
 ];
 
-fn encoded(id: &str) -> String {
+pub fn encoded(id: &str) -> String {
     url::form_urlencoded::byte_serialize(id.as_bytes()).collect()
 }
 

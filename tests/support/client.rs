@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use reqwest::{Method, RequestBuilder, Response, StatusCode};
+use reqwest::{Method, RequestBuilder, Response, StatusCode, header::LINK};
 use serde_json::{Value, json};
 
 #[derive(Clone)]
@@ -51,6 +51,22 @@ impl Client {
         assert_eq!(status, 202, "{body}");
         assert_eq!(body["status"], "pending");
         text(&body["request_id"])
+    }
+
+    /// The pages from a path on, as their links lead.
+    pub async fn pages(&self, path: &str) -> Vec<Value> {
+        let (mut pages, mut next) = (Vec::new(), Some(path.to_owned()));
+        while let Some(path) = next {
+            let response = self.get(&path).send().await.expect("an answer");
+            assert_eq!(response.status(), StatusCode::OK, "{path}");
+            next = response.headers().get(LINK).map(|link| {
+                let link = link.to_str().expect("text");
+                let target = link.strip_prefix('<').and_then(|rest| rest.strip_suffix(">; rel=\"next\""));
+                target.unwrap_or_else(|| panic!("{link}")).to_owned()
+            });
+            pages.push(body(response).await);
+        }
+        pages
     }
 
     /// A user's balance, or 0 for an unknown user.

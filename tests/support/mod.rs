@@ -7,6 +7,7 @@ pub mod system;
 pub mod client;
 pub mod queues;
 pub mod process;
+pub mod plans;
 pub mod leaks;
 pub mod changes;
 pub mod load;

@@ -6,12 +6,13 @@ use deadpool_postgres::Client;
 use futures_util::future::try_join_all;
 use jiff::Timestamp;
 use tokio::try_join;
-use tokio_postgres::Row;
+use tokio_postgres::{Row, Statement};
 use uuid::Uuid;
 
 use super::{LOGGED, Store, StoreError, entry, entry_columns, get, user_id};
 use crate::domain::{
     Balance, Entry, Status,
+    balances::{BalancesPage, BalancesQuery},
     read::{HistoryQuery, Page},
     request_id::RequestId,
     user_id::UserId,
@@ -25,12 +26,39 @@ const APPLIED_SCAN_MAX: i64 = 10_000;
 const READ_TIMEOUT_MS: u64 = 2_000;
 
 impl Store {
-    /// The balances of the known users among `users`.
+    /// The balances of the known users among `users`, all of one moment.
     pub(in crate::domain) async fn balances(
         &self,
-        users: &[UserId],
+        users: &[&str],
     ) -> Result<HashMap<UserId, Balance>, StoreError> {
-        self.with_client(READ_TIMEOUT_MS, async |client| balances(client, users).await).await
+        self.with_client(READ_TIMEOUT_MS, async |client| {
+            let statement = client.prepare_cached(BALANCES).await?;
+            let rows = client.query(&statement, &[&users]).await?;
+            let balances = rows.iter().map(|row| balance(row).map(|found| (found.user_id.clone(), found)));
+            balances.collect()
+        })
+        .await
+    }
+
+    /// A page of balances for each query. Pipelined on one connection.
+    pub(in crate::domain) async fn balance_pages(
+        &self,
+        queries: &[BalancesQuery],
+    ) -> Result<Vec<BalancesPage>, StoreError> {
+        self.with_client(READ_TIMEOUT_MS, async |client| {
+            let statement = client.prepare_cached(BALANCES_PAGE).await?;
+            let run = async |text| client.batch_execute(text).await.map_err(StoreError::from);
+            let pages = queries.iter().map(|query| balance_page(client, &statement, query));
+            // `biased` polls in the order of the lines, which is then the order on the wire.
+            let ((), pages, ()) = try_join!(
+                biased;
+                run(IN_THE_ORDER_OF_THE_INDEX),
+                try_join_all(pages),
+                run("commit"),
+            )?;
+            Ok(pages)
+        })
+        .await
     }
 
     /// The log entries of the known request ids among `asked`.
@@ -81,22 +109,40 @@ impl Store {
 const BALANCES: &str =
     "select user_id, point, seq, updated_at from user_point where user_id = any($1) and seq > 0";
 
-async fn balances(client: &Client, users: &[UserId]) -> Result<HashMap<UserId, Balance>, StoreError> {
-    let statement = client.prepare_cached(BALANCES).await?;
-    let ids: Vec<&str> = users.iter().map(UserId::as_str).collect();
-    let rows = client.query(&statement, &[&ids]).await?;
-    rows.iter()
-        .map(|row| {
-            let user_id = user_id(row)?;
-            let balance = Balance {
-                user_id: user_id.clone(),
-                point: get(row, "point")?,
-                seq: get(row, "seq")?,
-                updated_at: get(row, "updated_at")?,
-            };
-            Ok((user_id, balance))
-        })
-        .collect()
+/// Reads a range of the primary key, in its order. A `like` would need escapes.
+const BALANCES_PAGE: &str = "select user_id, point, seq, updated_at from user_point \
+     where user_id >= $1 and user_id > $2 and user_id < $3 and seq > 0 order by user_id limit $4";
+
+/// A plan that was made while the table was small would otherwise sort all users with the prefix for each page.
+const IN_THE_ORDER_OF_THE_INDEX: &str = "begin; set local enable_bitmapscan = off";
+
+async fn balance_page(
+    client: &Client,
+    statement: &Statement,
+    query: &BalancesQuery,
+) -> Result<BalancesPage, StoreError> {
+    let (first, end) = (query.prefix.as_str(), query.prefix.end());
+    let after = query.after.as_ref().map_or("", UserId::as_str);
+    // One more than the page needs, as for a page of the log.
+    let wanted = i64::from(query.limit) + 1;
+    let rows = client.query(statement, &[&first, &after, &end, &wanted]).await?;
+    let balances = rows.iter().take(query.limit.into()).map(balance);
+    let balances: Vec<Balance> = balances.collect::<Result<_, StoreError>>()?;
+    let last = balances.last().filter(|_| rows.len() > balances.len());
+    Ok(BalancesPage { next: last.map(|last| last.user_id.clone()), balances })
+}
+
+/// Reads a row of `user_point`. An error names the user: the row is one of many.
+fn balance(row: &Row) -> Result<Balance, StoreError> {
+    let user_id = user_id(row)?;
+    let read = || {
+        let (point, seq, updated_at) = (get(row, "point")?, get(row, "seq")?, get(row, "updated_at")?);
+        Ok(Balance { user_id: user_id.clone(), point, seq, updated_at })
+    };
+    read().map_err(|error| match error {
+        StoreError::Unreadable(why) => StoreError::Unreadable(format!("user {user_id}: {why}")),
+        other => other,
+    })
 }
 
 /// A binary search for the last entry that is not after a time. It works because a user's times never go back and `seq`

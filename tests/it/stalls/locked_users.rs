@@ -9,7 +9,7 @@ use tokio::time::interval;
 
 use super::{entries_of, queue_adds, users_of};
 use crate::support::{
-    client::{Promises, answer, is_promised},
+    client::{Promises, answer, is_promised, text},
     queues::partition,
     system::{PARTITIONS, System, eventually},
 };
@@ -198,6 +198,16 @@ async fn a_damaged_row_fails_the_reads_of_its_own_user_only() {
         let answers = join_all(paths.map(|path| answer(client.get(&path)))).await;
         for (user, (status, body)) in (1..).zip(answers) {
             assert_eq!(status.as_u16(), if user == STUCK { 503 } else { 200 }, "user {user}: {body}");
+        }
+        // The first request of each kind has the damaged row.
+        let many =
+            ["id=1&id=2", "id=2&id=3&id=4", "prefix=1&limit=1", "prefix=1&limit=1&after=1", "prefix=2"];
+        let answers = join_all(many.map(|query| answer(client.get(&format!("/v1/points?{query}"))))).await;
+        let statuses: Vec<u16> = answers.iter().map(|(status, _)| status.as_u16()).collect();
+        assert_eq!(statuses, [503, 200, 503, 200, 200], "{answers:?}");
+        for (_, problem) in [&answers[0], &answers[2]] {
+            assert_eq!(problem["type"], "/problems/user-blocked");
+            assert!(text(&problem["detail"]).starts_with("user 1: a row breaks the rules"), "{problem}");
         }
     }
     system
