@@ -33,7 +33,7 @@ mod wanted;
 pub enum DeadLettersRole {
     /// List them, oldest first, with the reason for each. Changes nothing.
     List {
-        /// The servers and their limit.
+        /// The servers, and how long to wait for them.
         #[command(flatten)]
         queue: DeadLettersArgs,
         /// Print one JSON object per line.
@@ -42,7 +42,7 @@ pub enum DeadLettersRole {
     },
     /// Print the body of a message to standard output, and what is known about it to standard error.
     Show {
-        /// The servers and their limit.
+        /// The servers, and how long to wait for them.
         #[command(flatten)]
         queue: DeadLettersArgs,
         /// Its number in the current list, or its message id.
@@ -51,7 +51,7 @@ pub enum DeadLettersRole {
     /// Put each change back into the queue of its user's partition. Changes that have already been applied have no
     /// effect; messages that can't be read stay. Exits with 1 if a message stays or was not found.
     Redrive {
-        /// The servers and their limit.
+        /// The servers, and how long to wait for them.
         #[command(flatten)]
         queue: DeadLettersArgs,
         /// The messages.
@@ -60,7 +60,7 @@ pub enum DeadLettersRole {
     },
     /// Remove messages for good. Exits with 1 if a message was not found.
     Drop {
-        /// The servers and their limit.
+        /// The servers, and how long to wait for them.
         #[command(flatten)]
         queue: DeadLettersArgs,
         /// The messages.
@@ -74,7 +74,7 @@ pub enum DeadLettersRole {
     /// applied. For a message that no worker understands. Changes nothing and exits with 1 while a worker takes the
     /// partition's messages.
     SetAside {
-        /// The broker and its limit.
+        /// The servers, and how long to wait for them.
         #[command(flatten)]
         queue: DeadLettersArgs,
         /// The partition, as /readyz and the metrics of the workers number it.
