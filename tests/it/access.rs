@@ -65,7 +65,7 @@ async fn a_key_lets_in_to_what_its_scope_says_and_no_further() {
     for path in ["/", "/ping"] {
         assert_eq!(status(client.get(path)).await, 200, "{path} is open");
     }
-    assert_eq!(status(client.get("/v1/points")).await, 404);
+    assert_eq!(status(client.get("/v1/pointless")).await, 404);
     let requests = |key: &str| {
         [client.get("/v1/point?id=1"), client.change("add", 1, 2), client.change("subtract", 1, 1)]
             .map(|request| request.bearer_auth(key))
@@ -86,8 +86,8 @@ async fn a_key_lets_in_to_what_its_scope_says_and_no_further() {
     let upper = client.get("/v1/point?id=1").header("Authorization", format!("bEARER  {}", keys[0]));
     assert_eq!(status(upper).await, 404, "the scheme in any case");
     let request_path = format!("/v1/point/request/{}?id=1", Uuid::nil());
-    let paths = ["/v1/point?id=1", "/v1/point/log?id=1", &request_path];
-    let changes = ["/v1/point/add", "/v1/point/subtract", "/v1/point/batch"];
+    let paths = ["/v1/point?id=1", "/v1/points?id=1", "/v1/point/log?id=1", &request_path];
+    let changes = ["/v1/point/add", "/v1/point/subtract", "/v1/point/reverse", "/v1/point/batch"];
     for change in changes {
         assert_eq!(status(client.post(change).bearer_auth(&keys[0])).await, 403, "{change}");
     }
