@@ -53,7 +53,7 @@ async fn a_node_counts_what_it_does() {
     system.drain(2).await;
     assert_eq!(answer(client.change("add", 7, 1).header("Prefer", "wait")).await.0, 200);
     assert_eq!(client.balance(7).await, 101);
-    for path in ["/v1/points", "/v1/point/7", "/wp-login.php"] {
+    for path in ["/v1/pointless", "/v1/point/7", "/wp-login.php"] {
         assert_eq!(answer(client.get(path)).await.0, 404);
     }
     assert_eq!(answer(client.get("/v1/point/add")).await.0, 405);
