@@ -100,7 +100,8 @@ async fn a_message_of_a_newer_version_waits_for_a_worker_that_understands_it() {
     let new = worker(&system, "3");
     eventually("all is applied in order", async || system.ledger().await == all).await;
     eventually("the old worker has nothing to say", async || readiness(&old).await["state"] == "ready").await;
-    assert!(!old.metrics().await.contains("point_system_kept_partitions{partition=\"0\"} 1"));
+    let kept = format!("point_system_kept_partitions{{partition=\"{}\"}} 1", partition(7));
+    assert!(!old.metrics().await.contains(&kept));
     assert!(new.end("-TERM").await.success());
     client.queue("add", 7, 9).await;
     old.says("the next message is understood again").await;

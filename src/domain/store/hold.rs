@@ -22,7 +22,7 @@ const CREATE_TIME_MAX_MS: u64 = 300;
 const CREATE: &str = "insert into user_point (user_id) select asked.user_id \
      from unnest($1::text[]) as asked (user_id) \
      where not exists (select from user_point where user_point.user_id = asked.user_id) \
-     order by asked.user_id on conflict do nothing";
+     order by asked.user_id collate \"C\" on conflict do nothing";
 
 /// Limits the wait for another session that has inserted the same user and not committed yet. It stays until the end of
 /// the transaction, which then waits only for locks on whole tables.
