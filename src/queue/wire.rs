@@ -16,10 +16,14 @@ mod unread;
 pub(super) use size::max_bytes;
 pub(super) use unread::Unread;
 
-/// The only version of the format so far. Version 1 was never released. Once there are more, a message has the lowest one
-/// that can say it, so that older workers keep as few messages as possible. A new member needs no new version: a worker
-/// that does not know it keeps the message.
+/// The highest version of the format that we know, and the one that we write: the only one so far. Once there are more,
+/// a message uses the lowest version that can express it, so that older workers keep as few messages as possible. A new
+/// member needs no new version: a worker that does not know it keeps the message.
 pub const MESSAGE_VERSION: u64 = 2;
+
+/// The lowest version that is still understood. Messages of version 1 were never released. Raise it only when no queue
+/// can hold an older message.
+const VERSION_MIN: u64 = 2;
 
 /// The `content-type` of a message.
 pub(super) const CONTENT_TYPE: &str = "application/json";
@@ -140,7 +144,7 @@ pub(super) fn decode_any(body: &[u8], understands: u64) -> Result<Vec<Delta>, Un
 
 fn parse(body: &[u8], understands: u64) -> Result<Vec<Delta>, Malformed> {
     let message: DeltasMessage<Members<Received>> = serde_json::from_slice(body)?;
-    if !(MESSAGE_VERSION..=understands).contains(&message.version) {
+    if !(VERSION_MIN..=understands).contains(&message.version) {
         return Err(Malformed::Version(message.version));
     }
     message.deltas.iter().map(received).collect()
@@ -227,6 +231,17 @@ mod tests {
         fn whatever_comes_is_decoded_or_refused(body in prop::collection::vec(any::<u8>(), 0..200)) {
             let refused = decode(&body, (0, Partitions::DEFAULT), MESSAGE_VERSION);
             prop_assert!(matches!(refused, Err(Unread::Malformed(_))), "{refused:?}");
+        }
+    }
+
+    #[test]
+    fn a_worker_that_understands_a_newer_version_reads_the_messages_that_are_queued() {
+        let delta = Delta::of("1", Change::Add(Points::new(1).expect("in range")));
+        let queued = String::from_utf8(encode(std::slice::from_ref(&delta))).expect("JSON");
+        let queued = queued.replace(&format!("\"version\":{MESSAGE_VERSION}"), "\"version\":2");
+        for understands in [MESSAGE_VERSION, 3] {
+            let read = decode(queued.as_bytes(), partition_of(&delta.user_id), understands);
+            assert_eq!(read.expect("understood"), std::slice::from_ref(&delta), "up to {understands}");
         }
     }
 

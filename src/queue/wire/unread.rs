@@ -1,6 +1,6 @@
 //! Tells a message that a newer version wrote from one that is malformed. Must not contain a list of what is known.
 
-use super::{MESSAGE_VERSION, Received};
+use super::{Received, VERSION_MIN};
 use crate::domain::{Action, Members, Object, text};
 
 /// The most characters of an unknown name that are shown.
@@ -22,17 +22,18 @@ impl Object for Envelope {
     const MEMBERS: &'static [&'static str] = &["version", "deltas"];
 }
 
-/// What a message has that is not known to a worker that understands versions up to `understands`: its version, an
-/// action, a member, or a member of an action that does not take it: a newer version may. Returns `None` if everything is known, or if it is not a message of ours.
+/// Names the first thing in a message that a worker limited to `understands` does not know: its version, a member, an
+/// action, or a member of an action that does not take it: a newer version may. Returns `None` if everything is known, or
+/// if it is not a message of ours.
 ///
-/// It reads a message that was refused once more, so that reading one that is understood takes no longer.
+/// Parses a refused message again, so that the normal path pays nothing for this check.
 pub(super) fn unknown(body: &[u8], understands: u64) -> Option<String> {
     let message = Members::<Envelope>::read(body).ok()?;
     let version: u64 = serde_json::from_str(message.get("version")?.get()).ok()?;
     if version > understands {
         return Some(format!("unknown version {version}"));
     }
-    if version < MESSAGE_VERSION {
+    if version < VERSION_MIN {
         return None;
     }
     message.unknown().map(member).or_else(|| {
