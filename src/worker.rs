@@ -1,23 +1,23 @@
 //! The worker of the queue: consumer → `apply_deltas` → ack. Must not contain HTTP, AMQP frames or SQL.
 
 use std::{
-    fmt,
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use log::{Level, kv::Value};
 use tokio::task::JoinHandle;
 use tokio_util::task::TaskTracker;
 
 use crate::{
-    domain::{Delta, Outcome, PointService, ServiceError, TraceParent},
-    infra::{logging, metrics::WorkerMetrics},
+    domain::{Delta, Outcome, PointService, ServiceError},
+    infra::metrics::WorkerMetrics,
     queue::{Consumer, Delivery, Disposition, Event},
 };
 use hand::{Hand, Taken};
+use lines::log_result;
 
 mod hand;
+mod lines;
 
 /// The most held messages that have deltas of users with an obstacle. Once there are more, the partition waits. Until
 /// then, half of the messages that the broker sends ahead are left for the other users.
@@ -46,6 +46,7 @@ pub async fn work(consumers: impl IntoIterator<Item = Consumer>, service: Arc<Po
             consumer,
             service: Arc::clone(&service),
             hand: Hand::default(),
+            not_understood: None,
             no_turn_before: Instant::now(),
             metrics,
         };
@@ -76,6 +77,8 @@ struct Partition {
     consumer: Consumer,
     service: Arc<PointService>,
     hand: Hand,
+    /// The first message behind those in hand is not understood, for this reason.
+    not_understood: Option<String>,
     /// When the waiting users may have a turn.
     no_turn_before: Instant,
     metrics: WorkerMetrics,
@@ -85,7 +88,12 @@ impl Partition {
     /// Applies one group at a time. The next group is not applied before this one is settled, so a user's order holds.
     async fn work(mut self) {
         loop {
-            let room = self.hand.len() < WAITING_MESSAGES_MAX;
+            if self.hand.len() == 0
+                && let Some(why) = self.not_understood.take()
+            {
+                self.keep(&why).await;
+            }
+            let room = self.not_understood.is_none() && self.hand.len() < WAITING_MESSAGES_MAX;
             self.consumer.set_busy(!room);
             let deltas_max = if room { self.service.group_max() } else { 0 };
             let Some(event) = self.consumer.next(deltas_max, self.due()).await else { break };
@@ -93,12 +101,11 @@ impl Partition {
                 Event::Messages(deliveries) => deliveries,
                 Event::Due => Vec::new(),
                 Event::NotUnderstood(why) => {
-                    self.keep(&why).await;
+                    self.meet(why);
                     continue;
                 }
                 Event::Lost => {
-                    self.hand.clear();
-                    self.report();
+                    self.clear();
                     continue;
                 }
             };
@@ -122,7 +129,10 @@ impl Partition {
                 log::warn!(
                     "partition {partition}: messages held for {HOLD_TIME_MAX_S} s go back to the queue"
                 );
-                self.give_back().await;
+                match self.not_understood.take() {
+                    Some(why) => self.keep(&why).await,
+                    None => self.give_back().await,
+                }
             }
         }
         self.give_back().await;
@@ -133,8 +143,8 @@ impl Partition {
         self.hand.due().map(|due| due.max(self.no_turn_before))
     }
 
-    /// Applies the deltas of users that are due, apart from others. If the other partitions have all the turns, the
-    /// users wait a little longer, and nobody else does.
+    /// Applies the deltas of users that are due, apart from others. If other partitions hold all turns, only these users
+    /// wait longer.
     async fn apply_waiting(&mut self) {
         let service = Arc::clone(&self.service);
         let Some(turn) = service.apart() else {
@@ -150,67 +160,85 @@ impl Partition {
         }
     }
 
-    /// Settles the finished messages. After a failure that is not an obstacle of one user, all other messages go back.
+    /// Settles the finished messages. After a failure that is not an obstacle of one user, all other messages go back. If
+    /// a delta is not understood, its message and all behind it go back, once the messages before it are settled.
     async fn settle(&mut self, taken: Vec<Taken>, results: Results, malformed: u64) {
-        let (results, failure) = match results {
-            Ok(results) => {
-                let failed = |result: &&Result<_, _>| {
-                    matches!(
-                        result,
-                        Err(ServiceError::Unavailable(_)
-                            | ServiceError::Overloaded
-                            | ServiceError::NotUnderstood(_))
-                    )
-                };
-                let failure = results.iter().find(failed).and_then(|result| result.as_ref().err().cloned());
-                (results, failure)
-            }
+        let (results, mut failure) = match results {
+            Ok(results) => (results, None),
             Err(failure) => (Vec::new(), Some(failure)),
         };
+        let mut not_understood = None;
+        for result in &results {
+            match result {
+                Err(ServiceError::NotUnderstood(why)) => not_understood = Some(why.clone()),
+                Err(error @ (ServiceError::Unavailable(_) | ServiceError::Overloaded)) => {
+                    failure = Some(error.clone());
+                }
+                Ok(_) | Err(ServiceError::Refused(_) | ServiceError::Blocked(_)) => {}
+            }
+        }
         for (taken, result) in taken.iter().zip(&results) {
             log_result(&taken.delta, result);
         }
         let decided = taken.iter().zip(&results).filter(|(_, result)| result.is_ok());
         self.metrics.settled(decided.map(|(taken, _)| taken.delta.requested_at));
+        let held = self.hand.len();
         for (user, waited) in self.hand.note(taken, &results, Instant::now()) {
             if waited.is_reported {
-                log::info!(user_id:% = user; "the user's changes no longer wait, after {} s", waited.since.elapsed().as_secs());
+                let waited_s = waited.since.elapsed().as_secs();
+                log::info!(user_id:% = user; "the user's changes go on after a wait of {waited_s} s");
             }
         }
+        self.metrics.held.inc_by((held - self.hand.len()) as u64);
         let settled = self.hand.settled();
         let dead = settled.iter().filter(|(_, disposition)| *disposition == Disposition::DeadLetter).count();
         self.metrics.refused.inc_by((dead as u64).saturating_sub(malformed));
         self.consumer.settle(&settled, self.hand.first_open()).await;
-        match failure {
-            None => {}
-            Some(ServiceError::NotUnderstood(why)) => self.keep(&why).await,
-            Some(failure) => {
-                log::warn!("partition {}: {failure}; its messages go back", self.consumer.partition());
-                self.give_back().await;
-                // Until our database answers, leave the partition to another worker: its database may answer.
-                self.consumer.wait_for(self.service.can_apply()).await;
-            }
+        if let Some(why) = not_understood {
+            self.meet(why);
+        }
+        if let Some(failure) = failure {
+            log::warn!("partition {}: {failure}; its messages go back", self.consumer.partition());
+            self.give_back().await;
+            // Until our database answers, leave the partition to another worker: its database may answer.
+            self.consumer.wait_for(self.service.can_apply()).await;
         }
     }
 
-    /// Leaves the partition, whose next message is not understood for this reason, to a worker that understands it.
-    /// This worker looks again later.
+    /// Notes that the first message behind those in hand is not understood. The messages in hand come first.
+    fn meet(&mut self, why: String) {
+        if self.hand.len() > 0 && self.not_understood.is_none() {
+            let partition = self.consumer.partition();
+            log::warn!(
+                "partition {partition}: the next message needs a newer worker: {why}; those before it come first"
+            );
+        }
+        self.not_understood.get_or_insert(why);
+    }
+
+    /// Leaves the partition to a worker that understands the next message. `why` says what this worker does not know. This
+    /// worker looks again later.
     async fn keep(&mut self, why: &str) {
         self.forget();
         let (pause_s, partition) = (self.consumer.keep().await.as_secs(), self.consumer.partition());
         log::warn!("partition {partition} waits for a newer worker: {why}; looking again in {pause_s} s");
     }
 
-    /// Ends the subscription. The unsettled messages go back to their places in the queue, and come again.
+    /// Ends the subscription. The unsettled messages return to their places in the queue, and come again.
     async fn give_back(&mut self) {
         self.forget();
         self.consumer.unsubscribe().await;
     }
 
-    /// Forgets the unsettled messages, which go back.
+    /// Forgets the unsettled messages; they return to the queue.
     fn forget(&mut self) {
         self.metrics.held.inc_by(self.hand.len() as u64);
-        self.hand.clear();
+        self.clear();
+    }
+
+    /// Forgets everything about a subscription that has ended.
+    fn clear(&mut self) {
+        (self.hand, self.not_understood) = (Hand::default(), None);
         self.report();
     }
 
@@ -224,7 +252,7 @@ impl Partition {
             }
             if !waiting.is_reported {
                 waiting.is_reported = true;
-                log::warn!(user_id:% = user; "the user's changes wait, and only they: {}", waiting.obstacle);
+                log::warn!(user_id:% = user; "only this user's changes wait: {}", waiting.obstacle);
             }
             named.push((waiting.since, user.to_string(), waiting.obstacle.as_str()));
         }
@@ -243,44 +271,4 @@ impl Partition {
         self.metrics.malformed.inc_by(count);
         count
     }
-}
-
-fn log_result(delta: &Delta, result: &Result<Outcome, ServiceError>) {
-    match result {
-        Ok(outcome) => log_outcome(delta, outcome),
-        Err(ServiceError::Refused(why)) => {
-            log_delta(Level::Error, delta, None, format_args!("its message goes to the dead letters: {why}"));
-        }
-        Err(
-            ServiceError::Blocked(_)
-            | ServiceError::Unavailable(_)
-            | ServiceError::Overloaded
-            | ServiceError::NotUnderstood(_),
-        ) => {}
-    }
-}
-
-/// Logs rejections, which customers are likely to ask about, and sampled traces at level info; other outcomes at debug.
-fn log_outcome(delta: &Delta, outcome: &Outcome) {
-    let rejection = outcome.entry.rejection.as_ref().filter(|_| !outcome.replayed);
-    let is_traced = delta.traceparent.as_ref().is_some_and(TraceParent::is_sampled);
-    let level = if rejection.is_some() || is_traced { Level::Info } else { Level::Debug };
-    if log::log_enabled!(level) {
-        let seq = Some(outcome.entry.seq);
-        match rejection {
-            Some(why) => log_delta(level, delta, seq, format_args!("rejected: {}", why.as_str())),
-            None if outcome.replayed => log_delta(level, delta, seq, format_args!("already in the log")),
-            None => log_delta(level, delta, seq, format_args!("applied")),
-        }
-    }
-}
-
-fn log_delta(level: Level, delta: &Delta, seq: Option<i64>, what: fmt::Arguments) {
-    let mut pairs = vec![
-        ("request_id", Value::from_display(&delta.request_id)),
-        ("user_id", Value::from_display(&delta.user_id)),
-    ];
-    pairs.extend(seq.map(|seq| ("seq", seq.into())));
-    pairs.extend(delta.traceparent.iter().map(|trace| ("traceparent", trace.as_str().into())));
-    logging::write(level, module_path!(), what, &pairs);
 }

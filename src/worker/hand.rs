@@ -2,8 +2,8 @@
 //! or a clock.
 
 use std::{
-    collections::{BTreeMap, HashMap, VecDeque},
-    time::{Duration, Instant},
+    collections::{BTreeMap, HashMap},
+    time::Instant,
 };
 
 use jiff::Timestamp;
@@ -12,14 +12,9 @@ use crate::{
     domain::{Delta, Obstacle, Outcome, ServiceError, UserId},
     queue::{Delivery, Disposition},
 };
+use waiting::Waiting;
 
-/// The bounds of the pause between attempts for a user with an obstacle.
-const RETRY_PAUSE_MIN_MS: u64 = 50;
-const RETRY_PAUSE_MAX_MS: u64 = 1_000;
-
-/// The same for a slow user: longer, since each attempt delays the partition for as long as a statement may take.
-const SLOW_PAUSE_MIN_MS: u64 = 5_000;
-const SLOW_PAUSE_MAX_MS: u64 = 60_000;
+mod waiting;
 
 /// A delta, and its place in the queue.
 pub(super) struct Taken {
@@ -42,19 +37,6 @@ struct Message {
     disposition: Disposition,
     oldest: Option<Timestamp>,
     taken_at: Instant,
-}
-
-/// A user with an obstacle.
-pub(super) struct Waiting {
-    /// The user's deltas in the order of the queue. The first is tried again, and the others follow it.
-    deltas: VecDeque<Taken>,
-    pub(super) obstacle: Obstacle,
-    /// When the wait began.
-    pub(super) since: Instant,
-    pause: Duration,
-    due: Instant,
-    /// Whether the log has named the user.
-    pub(super) is_reported: bool,
 }
 
 impl Hand {
@@ -81,38 +63,41 @@ impl Hand {
     /// Takes the deltas of users that are due. Apply them apart from others: users that still have an obstacle take
     /// time.
     pub(super) fn take_due(&mut self, now: Instant) -> Vec<Taken> {
-        let due = self.waiting.values_mut().filter(|user| user.due <= now && user.obstacle != Obstacle::Slow);
+        let due = self.waiting.values_mut().filter(|user| user.is_due(now) && !user.is_slow());
         due.flat_map(|waiting| waiting.deltas.drain(..)).collect()
     }
 
     /// Takes the next delta of a slow user that is due. Apply it alone.
     pub(super) fn take_slow(&mut self, now: Instant) -> Vec<Taken> {
         let mut users = self.waiting.values_mut();
-        let user = users.find(|user| user.due <= now && user.obstacle == Obstacle::Slow);
+        let user = users.find(|user| user.is_due(now) && user.is_slow());
         user.and_then(|user| user.deltas.pop_front()).into_iter().collect()
     }
 
-    /// Notes the results of the taken deltas, up to the first failure that is not an obstacle of one user. Returns the
-    /// users that no longer wait.
+    /// Notes the results of the taken deltas. Leaves the first message that is not understood, and all behind it. After a
+    /// failure that is not an obstacle of one user, the hand must be cleared. Returns the users that no longer wait.
     pub(super) fn note(
         &mut self,
         taken: Vec<Taken>,
         results: &[Result<Outcome, ServiceError>],
         now: Instant,
     ) -> Vec<(UserId, Waiting)> {
-        use ServiceError::{NotUnderstood, Overloaded, Unavailable};
+        let mut left: Option<u64> = None;
         for (taken, result) in taken.into_iter().zip(results) {
             match result {
                 Ok(_) => {
                     self.close(taken.place.0, Disposition::Ack);
-                    // The user is no longer slow: the later deltas may be applied together.
                     if let Some(user) = self.waiting.get_mut(&taken.delta.user_id) {
-                        (user.obstacle, user.due, user.pause) = (Obstacle::Locked, now, Duration::ZERO);
+                        user.go_on(now);
                     }
                 }
                 Err(ServiceError::Refused(_)) => self.close(taken.place.0, Disposition::DeadLetter),
                 Err(ServiceError::Blocked(obstacle)) => self.wait(taken, obstacle, now),
-                Err(Unavailable(_) | Overloaded | NotUnderstood(_)) => return Vec::new(),
+                Err(ServiceError::NotUnderstood(_)) => {
+                    self.waiting.remove(&taken.delta.user_id);
+                    left = left.into_iter().chain([taken.place.0]).min();
+                }
+                Err(ServiceError::Unavailable(_) | ServiceError::Overloaded) => return Vec::new(),
             }
         }
         let free: Vec<UserId> = self
@@ -121,7 +106,11 @@ impl Hand {
             .filter(|(_, user)| user.deltas.is_empty())
             .map(|(user, _)| user.clone())
             .collect();
-        free.into_iter().filter_map(|user| self.waiting.remove_entry(&user)).collect()
+        let free = free.into_iter().filter_map(|user| self.waiting.remove_entry(&user)).collect();
+        if let Some(tag) = left {
+            self.leave(tag);
+        }
+        free
     }
 
     fn close(&mut self, tag: u64, disposition: Disposition) {
@@ -133,28 +122,20 @@ impl Hand {
     }
 
     fn wait(&mut self, taken: Taken, obstacle: &Obstacle, now: Instant) {
-        let (min_ms, max_ms) = match obstacle {
-            Obstacle::Locked | Obstacle::Unreadable(_) | Obstacle::Newer(_) => {
-                (RETRY_PAUSE_MIN_MS, RETRY_PAUSE_MAX_MS)
-            }
-            Obstacle::Slow => (SLOW_PAUSE_MIN_MS, SLOW_PAUSE_MAX_MS),
-        };
-        let (min, max) = (Duration::from_millis(min_ms), Duration::from_millis(max_ms));
-        let user = self.waiting.entry(taken.delta.user_id.clone()).or_insert_with(|| Waiting {
-            deltas: VecDeque::new(),
-            obstacle: obstacle.clone(),
-            since: now,
-            pause: Duration::ZERO,
-            due: now,
-            is_reported: false,
+        let user =
+            self.waiting.entry(taken.delta.user_id.clone()).or_insert_with(|| Waiting::new(obstacle, now));
+        user.meet(obstacle, now);
+        user.insert(taken);
+    }
+
+    /// Forgets the message with this tag and all behind it. They return to the queue later, and until then the broker
+    /// sends no others.
+    fn leave(&mut self, tag: u64) {
+        self.messages.split_off(&tag);
+        self.waiting.retain(|_, user| {
+            user.deltas.retain(|taken| taken.place.0 < tag);
+            !user.deltas.is_empty()
         });
-        if user.due <= now {
-            user.pause = (2 * user.pause).clamp(min, max);
-            user.due = now + user.pause;
-            user.obstacle = obstacle.clone();
-        }
-        let place = user.deltas.partition_point(|other| other.place < taken.place);
-        user.deltas.insert(place, taken);
     }
 
     /// Removes the messages whose deltas all have a final result, and returns what becomes of each message.
@@ -199,11 +180,6 @@ impl Hand {
     /// The users that wait.
     pub(super) fn waiting(&mut self) -> impl ExactSizeIterator<Item = (UserId, &mut Waiting)> {
         self.waiting.iter_mut().map(|(user, waiting)| (user.clone(), waiting))
-    }
-
-    /// Forgets all messages. They come again.
-    pub(super) fn clear(&mut self) {
-        *self = Self::default();
     }
 }
 
@@ -279,6 +255,30 @@ mod tests {
                 prop_assert_eq!(of(&applied_ids), of(&sent));
             }
         }
+    }
+
+    #[test]
+    fn the_users_before_a_message_that_is_not_understood_go_on_waiting_and_all_behind_it_is_left() {
+        let (mut hand, now) = (Hand::default(), Instant::now());
+        let messages =
+            [vec![1, 2], vec![3], vec![2, 4], vec![1]].map(|users| users.into_iter().map(delta).collect());
+        let deliveries = (1..).zip(messages).map(|(tag, deltas)| Delivery { tag, deltas: Ok(deltas) });
+        let taken = hand.take(deliveries.collect(), now);
+        let result = |taken: &Taken| match taken.delta.user_id.as_str() {
+            "1" => Err(ServiceError::Blocked(Obstacle::Locked)),
+            "4" => Err(ServiceError::NotUnderstood(String::new())),
+            _ => Ok(applied(&taken.delta)),
+        };
+        let results: Vec<_> = taken.iter().map(result).collect();
+        assert!(hand.note(taken, &results, now).is_empty());
+        assert_eq!(hand.settled(), [(2, Disposition::Ack)]);
+        assert_eq!((hand.len(), hand.first_open()), (1, Some(1)));
+        let later = hand.due().expect("a user who waits");
+        let taken = hand.take_due(later);
+        assert_eq!(taken.len(), 1, "the user's later delta is behind it");
+        let result = Ok(applied(&taken[0].delta));
+        assert_eq!(hand.note(taken, &[result], later).len(), 1);
+        assert_eq!((hand.settled(), hand.len()), (vec![(1, Disposition::Ack)], 0));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 
 use std::time::{Duration, Instant};
 
+use deadpool_postgres::Object;
 use serde_json::{Value, json};
 
 use crate::{
@@ -16,7 +17,7 @@ use crate::{
     },
 };
 
-/// Longer than a partition may be silent, which is 30 s.
+/// Longer than the 30 s after which a partition counts as silent.
 const LONG: Duration = Duration::from_secs(40);
 
 /// The messages behind the one that is not understood.
@@ -223,6 +224,95 @@ async fn a_user_whose_row_a_newer_version_wrote_waits_for_a_worker_that_understa
     system.execute("update user_point set format = 0 where user_id = '7'").await;
     system.drain(2).await;
     assert_eq!(system.ledger().await, Promises::from([(7, promises)]));
+    assert_eq!(queues.dead().await, 0);
+    assert!(worker.end("-TERM").await.success());
+    system.finish().await;
+}
+
+/// A session that holds the row of user 7 until it is dropped.
+async fn lock(system: &System) -> Object {
+    let session = system.database.pool(1).get().await.expect("a connection");
+    let lock = "reset all; begin; select from user_point where user_id = '7' for update";
+    session.batch_execute(lock).await.expect("locked");
+    session
+}
+
+/// Another user of the partition of user 7.
+fn neighbour() -> i64 {
+    (8..100).find(|user| partition(*user) == partition(7)).expect("a neighbour")
+}
+
+async fn waits(worker: &Process) -> bool {
+    worker.metrics().await.contains("point_system_waiting_user_seconds{obstacle=\"locked\"")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_user_who_waits_before_a_message_that_is_not_understood_is_named_and_goes_on_at_once() {
+    let mut system = System::new().await;
+    let client = system.serve();
+    let queues = declared(&system).await;
+    let mut promises = vec![client.queue("add", 7, 1).await];
+    let worker = worker(&system, "2");
+    system.drain(1).await;
+    let session = lock(&system).await;
+    promises.push(client.queue("add", 7, 2).await);
+    worker.says("only this user's changes wait").await;
+    let newer = message(&id(0), 7, 3).replace("\"version\":2", "\"version\":3");
+    queues.publish(partition(7), &newer).await;
+    promises.push(id(0));
+    worker.says("needs a newer worker: unknown version 3").await;
+    promises.push(client.queue("add", 7, 4).await);
+    let behind = vec![client.queue("add", neighbour(), 1).await];
+
+    let began = Instant::now();
+    let address = worker.says("operations listen at ").await;
+    let operations = Client::new(&format!("http://{address}"));
+    eventually("it has waited for long", async || {
+        for node in [&operations, &client] {
+            let state = answer(node.get("/readyz")).await.1;
+            assert!(state.get("silent_partitions").is_none(), "{state}");
+        }
+        assert!(waits(&worker).await, "the user is not named");
+        began.elapsed() > LONG
+    })
+    .await;
+    assert_eq!(system.ledger().await, Promises::from([(7, vec![promises[0].clone()])]));
+    session.batch_execute("rollback").await.expect("unlocked");
+    keeps(&worker, &[partition(7)]).await;
+    assert_eq!(system.ledger().await, Promises::from([(7, promises[..2].to_vec())]));
+    assert!(worker.metrics().await.contains("point_system_rabbitmq_connections_total{role=\"work\"} 1\n"));
+
+    let new = self::worker(&system, "3");
+    system.drain(5).await;
+    assert_eq!(system.ledger().await, Promises::from([(7, promises), (neighbour(), behind)]));
+    assert_eq!(queues.dead().await, 0);
+    assert!(worker.end("-TERM").await.success() && new.end("-TERM").await.success());
+    system.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_user_who_waits_before_a_user_whose_row_is_newer_goes_on_at_once() {
+    let mut system = System::new().await;
+    let client = system.serve();
+    let queues = declared(&system).await;
+    let mut promises = vec![client.queue("add", 7, 1).await];
+    let worker = worker(&system, "2");
+    system.drain(1).await;
+    let session = lock(&system).await;
+    promises.push(client.queue("add", 7, 2).await);
+    worker.says("only this user's changes wait").await;
+    let newer = neighbour();
+    system.execute(&format!("insert into user_point (user_id, format) values ('{newer}', 1)")).await;
+    let behind = vec![client.queue("add", newer, 1).await];
+    worker.says("needs a newer worker: the user's row has format 1").await;
+    promises.push(client.queue("add", 7, 3).await);
+    assert!(waits(&worker).await, "the user is not named");
+    session.batch_execute("rollback").await.expect("unlocked");
+    keeps(&worker, &[partition(7)]).await;
+    assert_eq!(system.ledger().await, Promises::from([(7, promises[..2].to_vec())]));
+    system.execute(&format!("update user_point set format = 0 where user_id = '{newer}'")).await;
+    system.drain(4).await;
+    assert_eq!(system.ledger().await, Promises::from([(7, promises), (newer, behind)]));
     assert_eq!(queues.dead().await, 0);
     assert!(worker.end("-TERM").await.success());
     system.finish().await;

@@ -50,7 +50,7 @@ async fn one_locked_user_holds_up_nobody_else() {
     let others = "user_id::bigint between 2 and 201";
     eventually("all others are applied", async || entries_of(&system, others).await == 200).await;
     assert_eq!(entries_of(&system, "user_id = '1'").await, 1, "the row is locked");
-    work.says("the user's changes wait, and only they").await;
+    work.says("only this user's changes wait").await;
     let metrics = work.metrics().await;
     let named = metrics.lines().any(|line| {
         line.starts_with("point_system_waiting_user_seconds")
@@ -86,7 +86,7 @@ async fn a_new_user_whom_another_session_is_creating_holds_up_nobody_else() {
     eventually("all others are applied", async || entries_of(&system, "user_id::bigint > 3").await == 198)
         .await;
     assert_eq!(entries_of(&system, "user_id::bigint <= 3").await, 0, "their rows are not there yet");
-    work.says("the user's changes wait, and only they").await;
+    work.says("only this user's changes wait").await;
     is_blocked(client.change("add", STUCK, 1)).await;
     let smaller = r#"point_system_database_retries_total{reason="slow"} 0"#;
     let metrics = work.metrics().await;
@@ -175,7 +175,7 @@ async fn a_user_whose_rows_are_damaged_waits_alone_and_is_named() {
     queue_adds(&client, (2..=201).chain([STUCK])).await;
     eventually("all others are applied", async || entries_of(&system, "user_id::bigint > 1").await == 201)
         .await;
-    let line = work.says("the user's changes wait, and only they").await;
+    let line = work.says("only this user's changes wait").await;
     assert!(line.contains("a row breaks the rules of its table"), "{line}");
     is_blocked(key(STUCK)).await;
     system.execute("update log set requested_at = created_at where user_id = '1'").await;

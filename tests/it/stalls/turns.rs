@@ -32,7 +32,7 @@ async fn a_partition_without_a_turn_goes_on_with_its_other_users() {
     session.batch_execute("reset all; begin; select from user_point for update").await.expect("locked");
     queue_adds(&client, stuck.clone()).await;
     eventually("all of them wait", async || {
-        work.printed().matches("the user's changes wait, and only they").count() == stuck.len()
+        work.printed().matches("only this user's changes wait").count() == stuck.len()
     })
     .await;
     // Once they are unlocked, each of them takes the database for almost as long as a statement may.
