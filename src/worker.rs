@@ -180,7 +180,9 @@ impl Partition {
         for (taken, result) in taken.iter().zip(&results) {
             log_result(&taken.delta, result);
         }
-        let decided = taken.iter().zip(&results).filter(|(_, result)| result.is_ok());
+        // A message that comes again has no lag of its own.
+        let is_new = |result: &Result<Outcome, _>| result.as_ref().is_ok_and(|outcome| !outcome.replayed);
+        let decided = taken.iter().zip(&results).filter(|(_, result)| is_new(result));
         self.metrics.settled(decided.map(|(taken, _)| taken.delta.requested_at));
         let held = self.hand.len();
         for (user, waited) in self.hand.note(taken, &results, Instant::now()) {

@@ -78,7 +78,7 @@ async fn a_node_counts_what_it_does() {
         (&worked, "point_system_settled_deltas_total{outcome=\"applied\"}", 1.0),
         (&worked, "point_system_settled_deltas_total{outcome=\"duplicate\"}", 1.0),
         (&worked, "point_system_settled_deltas_total{outcome=\"rejected\"}", 1.0),
-        (&worked, "point_system_apply_lag_seconds_count", 3.0),
+        (&worked, "point_system_apply_lag_seconds_count", 2.0),
         (&worked, "point_system_batch_size_sum{lane=\"apply\"}", 3.0),
         (&worked, "point_system_dead_lettered_messages_total{reason=\"malformed\"}", 1.0),
         (&worked, "point_system_queue_consumers{partition=\"3\"}", 1.0),
