@@ -31,8 +31,8 @@ const BEAT_TIMEOUT_MS: u64 = 2_000;
 /// does not count a message as waiting if it believes that a consumer holds it.
 const SILENCE_S: u64 = 30;
 
-/// How long a worker that keeps a partition must hear nothing on its next subscription, until the partition no longer
-/// counts as kept: another worker is active, or the message is gone.
+/// A partition no longer counts as kept once its worker has been subscribed this long without a delivery: another worker
+/// is active, or the message is gone.
 const LOOK_S: u64 = 5;
 
 /// The shortest time between two reconnects of a worker because of silence.
@@ -90,7 +90,7 @@ impl Pulse {
                 untils[partition].is_some() && told.get(partition) != Some(&untils[partition])
             };
             let holds = |standing: &Standing| standing.is_busy && standing.subscribed_at.is_some();
-            // A partition that waits for a newer worker is not silent: no reconnect helps it.
+            // A partition that waits for a newer worker is not silent: reconnecting would not help.
             let is_waiting = |standing: &Standing| holds(standing) || is_kept(standing);
             let is_news = |partition: usize| has_moved(partition) || is_waiting(&now[partition]);
             let news = (0..now.len()).filter(|partition| is_news(*partition));
@@ -164,10 +164,12 @@ fn should_hear(standing: &Standing) -> bool {
     !standing.is_busy && standing.subscribed_at.is_some_and(is_old)
 }
 
-/// Whether a partition waits for a worker that understands its next message.
+/// Whether a partition waits for a worker that understands its next message, as far as this worker knows: a worker that
+/// can't look at the partition knows nothing.
 fn is_kept(standing: &Standing) -> bool {
     let has_lasted = |since: Instant| since.elapsed() >= Duration::from_secs(LOOK_S);
-    standing.is_kept && !standing.subscribed_at.is_some_and(has_lasted)
+    standing.kept_until.is_some_and(|until| Instant::now() < until)
+        && !standing.subscribed_at.is_some_and(has_lasted)
 }
 
 /// Silence begins with the first change that is accepted while no other waits.
@@ -207,4 +209,23 @@ async fn told_and_seen(
         Ok((partition.unsigned_abs(), row.try_get("seconds")?))
     };
     rows.iter().map(read).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_partition_counts_as_kept_only_while_its_worker_looks_at_it() {
+        let ago =
+            |seconds| Instant::now().checked_sub(Duration::from_secs(seconds)).expect("a machine that is up");
+        let soon = Some(Instant::now() + Duration::from_secs(60));
+        let kept = |kept_until, subscribed_at| {
+            is_kept(&Standing { subscribed_at, kept_until, ..Standing::default() })
+        };
+        assert!(kept(soon, None) && kept(soon, Some(Instant::now())));
+        assert!(!kept(soon, Some(ago(LOOK_S))), "another worker is active, or the message is gone");
+        assert!(!kept(Some(ago(1)), None), "it can't subscribe");
+        assert!(!kept(None, None), "it understands the next message");
+    }
 }

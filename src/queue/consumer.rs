@@ -2,56 +2,40 @@
 
 use std::time::{Duration, Instant};
 
-use amqprs::channel::{BasicAckArguments, BasicRejectArguments, Channel, ConsumerMessage};
 use tokio::time::{sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::{
+    delivery::{Delivery, Disposition, tell},
     link::LinkWatch,
     pauses::Pauses,
     progress::Progress,
     subscription::{LOWEST_PRIORITY, RPC_TIMEOUT_MS, Subscription, rank},
-    wire::{self, Unread},
 };
-use crate::domain::Delta;
 
 /// The longest pause between attempts to subscribe.
 const SUBSCRIBE_PAUSE_MAX_MS: u64 = 10_000;
 
-/// The pauses between looks at a partition whose next message is not understood.
+/// The pauses between looks at a partition whose next message is not understood. The longest leaves time to subscribe, so
+/// that there is a look at least once a minute.
 const KEEP_PAUSE_MIN_MS: u64 = 5_000;
-const KEEP_PAUSE_MAX_MS: u64 = 60_000;
+const KEEP_PAUSE_MAX_MS: u64 = 50_000;
 
-/// A message from the queue.
-#[derive(Debug)]
-pub struct Delivery {
-    /// Its number in the subscription, in the order of the queue.
-    pub tag: u64,
-    /// Its deltas, or why it is malformed.
-    pub deltas: Result<Vec<Delta>, String>,
-}
+/// How much later than planned a look may be. After that, the partition no longer counts as kept: this worker can't look.
+const LOOK_DELAY_MAX_MS: u64 = 10_000;
 
 /// What a consumer reports.
 #[derive(Debug)]
 pub enum Event {
     /// Messages, in order.
     Messages(Vec<Delivery>),
-    /// The message behind the last one that was taken is not understood, for this reason.
+    /// The next message is not understood, for this reason.
     NotUnderstood(String),
     /// The requested time has come.
     Due,
     /// The subscription has ended. Its unsettled messages come again.
     Lost,
-}
-
-/// What becomes of a delivery.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Disposition {
-    /// Its deltas are in the log.
-    Ack,
-    /// It can't ever be applied.
-    DeadLetter,
 }
 
 /// The consumer of one partition. Of all consumers that subscribe to the partition, the broker lets one be active.
@@ -65,7 +49,7 @@ pub struct Consumer {
     understands: u64,
     stop: CancellationToken,
     subscription: Option<Subscription>,
-    /// Why the message behind the last one that was taken is not understood.
+    /// The next message is not understood, for this reason.
     not_understood: Option<String>,
     pauses: Pauses,
     /// The pauses between looks, while the worker keeps the partition.
@@ -155,9 +139,10 @@ impl Consumer {
         if next.is_none() {
             return self.lost();
         }
+        let ours = (self.partition, self.link.partitions());
         let (mut deliveries, mut deltas) = (Vec::new(), 0);
         while let Some(message) = next {
-            match self.delivery(message) {
+            match Delivery::read(message, ours, self.understands) {
                 Ok(Some(delivery)) => deliveries.push(delivery),
                 Ok(None) => return self.lost(),
                 Err(why) if deliveries.is_empty() => return Event::NotUnderstood(why),
@@ -166,11 +151,12 @@ impl Consumer {
                     break;
                 }
             }
-            deltas += deliveries.last().map_or(0, count);
+            deltas += deliveries.last().map_or(0, Delivery::count);
             let available = self.subscription.as_mut().filter(|_| deltas < deltas_max);
             next = available.and_then(|open| open.messages.try_recv().ok());
         }
-        let taken = deliveries.iter().filter_map(|delivery| delivery.deltas.as_ref().ok()).flatten();
+        let taken =
+            deliveries.iter().filter_map(|delivery: &Delivery| delivery.deltas.as_ref().ok()).flatten();
         if let Some(latest) = taken.map(|delta| delta.requested_at).max() {
             self.progress.update(|standing| standing.taken_until = standing.taken_until.max(Some(latest)));
         }
@@ -179,36 +165,23 @@ impl Consumer {
 
     /// Notes that the subscription has ended. After a short subscription, the next one waits for a while.
     fn lost(&mut self) -> Event {
-        if let Some(ended) = self.ended(false) {
+        if let Some(ended) = self.ended(None) {
             ended.channel.over.cancel();
             self.not_before = Instant::now() + self.pauses.after(ended.began);
         }
         Event::Lost
     }
 
-    fn ended(&mut self, is_kept: bool) -> Option<Subscription> {
+    fn ended(&mut self, kept_until: Option<Instant>) -> Option<Subscription> {
         let ended = self.subscription.take()?;
         self.not_understood = None;
-        self.progress.update(|standing| (standing.subscribed_at, standing.is_kept) = (None, is_kept));
+        self.progress.update(|standing| (standing.subscribed_at, standing.kept_until) = (None, kept_until));
         Some(ended)
-    }
-
-    /// Reads a message. The error says why it is not understood.
-    fn delivery(&self, message: ConsumerMessage) -> Result<Option<Delivery>, String> {
-        let Some(deliver) = message.deliver else { return Ok(None) };
-        let body = message.content.unwrap_or_default();
-        let ours = (self.partition, self.link.partitions());
-        let deltas = match wire::decode(&body, ours, self.understands) {
-            Ok(deltas) => Ok(deltas),
-            Err(Unread::Malformed(why)) => Err(why),
-            Err(Unread::NotUnderstood(why)) => return Err(why),
-        };
-        Ok(Some(Delivery { tag: deliver.delivery_tag(), deltas }))
     }
 
     async fn subscribe(&mut self) {
         sleep_until(self.not_before.into()).await;
-        // While it keeps the partition, it makes way for every worker that may understand the next message.
+        // While it keeps the partition, it yields to any worker that may understand the next message.
         let priority =
             if self.keeping.is_some() { LOWEST_PRIORITY } else { rank(self.worker, self.partition) };
         match Subscription::open(&mut self.link, self.partition, priority).await {
@@ -241,13 +214,13 @@ impl Consumer {
         }
         if self.keeping.take().is_some() {
             log::info!("partition {}: the next message is understood again", self.partition);
-            self.progress.update(|standing| standing.is_kept = false);
+            self.progress.update(|standing| standing.kept_until = None);
         }
     }
 
     /// Ends the subscription. Unsettled messages go back to their places in the queue.
     pub async fn unsubscribe(&mut self) {
-        let ended = self.ended(false);
+        let ended = self.ended(None);
         self.close(ended).await;
     }
 
@@ -257,7 +230,7 @@ impl Consumer {
         let pauses = self.keeping.get_or_insert_with(|| Pauses::new(KEEP_PAUSE_MAX_MS));
         let pause = pauses.after_failure().max(Duration::from_millis(KEEP_PAUSE_MIN_MS));
         self.not_before = Instant::now() + pause;
-        let ended = self.ended(true);
+        let ended = self.ended(Some(self.not_before + Duration::from_millis(LOOK_DELAY_MAX_MS)));
         self.close(ended).await;
         pause
     }
@@ -269,31 +242,4 @@ impl Consumer {
             log::warn!("unsubscribing from partition {}: {error}", self.partition);
         }
     }
-}
-
-/// Rejects dead messages and acks the others: with one ack for all tags below the lowest open one, and one by one
-/// above.
-async fn tell(
-    channel: &Channel,
-    settled: &[(u64, Disposition)],
-    open: Option<u64>,
-) -> Result<(), amqprs::error::Error> {
-    let mut last_done = None;
-    for (tag, disposition) in settled {
-        match disposition {
-            Disposition::Ack if open.is_none_or(|open| *tag < open) => last_done = last_done.max(Some(*tag)),
-            Disposition::Ack => channel.basic_ack(BasicAckArguments::new(*tag, false)).await?,
-            Disposition::DeadLetter => {
-                channel.basic_reject(BasicRejectArguments::new(*tag, false)).await?;
-            }
-        }
-    }
-    match last_done {
-        Some(tag) => channel.basic_ack(BasicAckArguments::new(tag, true)).await,
-        None => Ok(()),
-    }
-}
-
-fn count(delivery: &Delivery) -> usize {
-    delivery.deltas.as_ref().map_or(0, Vec::len)
 }

@@ -20,8 +20,9 @@ pub struct Standing {
     pub subscribed_at: Option<Instant>,
     /// Whether it takes no messages now because its worker is busy.
     pub is_busy: bool,
-    /// Whether its previous subscription ended because the next message is not understood.
-    pub is_kept: bool,
+    /// Until when its partition counts as kept, if its previous subscription ended because the next message is not
+    /// understood: it looks again by then.
+    pub kept_until: Option<Instant>,
 }
 
 impl Progress {

@@ -26,9 +26,10 @@ const MISSING_PAUSE_MS: u64 = 1_000;
 /// The longest that the broker may take to declare a queue, or to say whether it exists.
 const DECLARE_TIMEOUT_MS: u64 = 5_000;
 
-/// The pauses between attempts to use a queue again.
+/// The pauses between attempts to use a queue again. The longest leaves time for the attempt, so that there is one at
+/// least once a minute.
 const REPAIR_PAUSE_MIN_MS: u64 = 5_000;
-const REPAIR_PAUSE_MAX_MS: u64 = 60_000;
+const REPAIR_PAUSE_MAX_MS: u64 = 50_000;
 
 /// The most bytes that wait in the queues of all partitions, each of which has an equal share. Beyond its share, the
 /// broker refuses messages.
