@@ -1,5 +1,5 @@
-//! The command `dead-letters`: lists, shows, redrives and drops dead letters, and makes one of a message that blocks its
-//! partition. Must not contain the reasons why a message is dead-lettered.
+//! The command `dead-letters`: lists, shows, redrives and drops dead letters, and moves a message that blocks its
+//! partition there. Must not contain the reasons why a message is dead-lettered.
 
 use std::{
     io::{self, IsTerminal, Write},
@@ -70,9 +70,9 @@ pub enum DeadLettersRole {
         #[arg(long)]
         yes: bool,
     },
-    /// Move the first message of a partition to the dead letters, whatever it is, so that the messages behind it are
-    /// applied. For a message that no worker understands. Changes nothing and exits with 1 while a worker takes the
-    /// partition's messages.
+    /// Move the first message of a partition to the dead letters, so that the messages behind it are applied. Meant for
+    /// a message that no worker understands, but it moves any message. Changes nothing and exits with 1 while a worker
+    /// takes the partition's messages.
     SetAside {
         /// The servers, and how long to wait for them.
         #[command(flatten)]
@@ -132,7 +132,8 @@ pub(super) async fn run(role: DeadLettersRole, stop: CancellationToken) -> anyho
                 opened(&queue, async |letters| drop_letters(letters, &which).await).await
             }
             DeadLettersRole::SetAside { queue, partition } => {
-                linked(&queue, async |mut link| set_aside::run(&mut link, partition).await).await
+                let url = &queue.database.url;
+                linked(&queue, async |link| set_aside::run(&link, url, partition).await).await
             }
         }
     };

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use deadpool_postgres::{Client, Object, Pool};
+use deadpool_postgres::{Client, Object, Pool, PoolError};
 use jiff::Timestamp;
 use tokio::{
     time::{Interval, MissedTickBehavior, interval, timeout},
@@ -172,6 +172,25 @@ fn is_kept(standing: &Standing) -> bool {
         && !standing.subscribed_at.is_some_and(has_lasted)
 }
 
+/// Returns until when the changes of a partition were accepted, unless workers have taken all of them.
+///
+/// # Errors
+/// PostgreSQL does not answer.
+pub async fn waiting_until(pool: &Pool, partition: u16) -> Result<Option<Timestamp>, PoolError> {
+    let row = pool.get().await?.query_opt(WAITING, &[&partition.cast_signed()]).await?;
+    row.map(|row| Ok(row.try_get("accepted_until")?)).transpose()
+}
+
+/// Tells, in place of the workers, until when the changes of a partition have been taken.
+///
+/// # Errors
+/// PostgreSQL does not answer.
+pub async fn tell_taken(pool: &Pool, partition: u16, until: Timestamp) -> Result<(), PoolError> {
+    let news: News = (vec![partition.cast_signed()], vec![Some(until)]);
+    pool.get().await?.execute(TAKEN, &[&news.0, &news.1]).await?;
+    Ok(())
+}
+
 /// Silence begins with the first change that is accepted while no other waits.
 const ACCEPTED: &str = "insert into partition_pulse as known (partition, accepted_until, moved_at) \
      select partition, accepted_until, clock_timestamp() \
@@ -186,6 +205,9 @@ const TAKEN: &str = "insert into partition_pulse as known (partition, taken_unti
      from unnest($1::smallint[], $2::timestamptz[]) as news (partition, taken_until) \
      on conflict (partition) do update set \
          taken_until = greatest(known.taken_until, excluded.taken_until), moved_at = excluded.moved_at";
+
+const WAITING: &str = "select accepted_until from partition_pulse \
+     where partition = $1 and accepted_until > taken_until";
 
 const SILENCE: &str = "select partition, case when accepted_until > taken_until \
          then extract(epoch from clock_timestamp() - moved_at)::float8 else 0 end as seconds \

@@ -184,7 +184,8 @@ impl Consumer {
         // While it keeps the partition, it yields to any worker that may understand the next message.
         let priority =
             if self.keeping.is_some() { LOWEST_PRIORITY } else { rank(self.worker, self.partition) };
-        match Subscription::open(&mut self.link, self.partition, priority).await {
+        let session = self.link.session().await;
+        match Subscription::open(&self.link, session, self.partition, priority).await {
             Ok(subscription) => {
                 self.progress.update(|standing| standing.subscribed_at = Some(subscription.began));
                 self.subscription = Some(subscription);

@@ -94,13 +94,7 @@ impl DeadLetters {
     /// [`DeadLettersError`] if there is no connection, or if another command has them open.
     pub async fn open(link: &LinkWatch) -> Result<Self, DeadLettersError> {
         let session = link.current().map_err(DeadLettersError::Unavailable)?;
-        let channel = session.open_channel().await.map_err(DeadLettersError::Unavailable)?;
-        // An exclusive queue can't be declared on another connection. It is deleted with its own connection.
-        let lock = QueueDeclareArguments::new(&link.names.dead_letters_lock()).exclusive(true).finish();
-        let locked =
-            channel.ask(REQUEST_TIMEOUT_MS, |channel| async move { channel.queue_declare(lock).await });
-        locked.await.map_err(DeadLettersError::Locked)?;
-        let names = link.names.clone();
+        let (channel, names) = (lock(&session, &link.names).await?, link.names.clone());
         Ok(Self { session, channel, names, publisher: None, count: None, taken: 0, settled: 0 })
     }
 
@@ -221,6 +215,16 @@ impl DeadLetters {
         }
         self.channel.close().await.map_err(DeadLettersError::Unavailable)
     }
+}
+
+/// Takes the lock that lets one command run at a time, until the session is over. Returns the channel that took it.
+pub(super) async fn lock(session: &Session, names: &QueueNames) -> Result<OpenChannel, DeadLettersError> {
+    let channel = session.open_channel().await.map_err(DeadLettersError::Unavailable)?;
+    // An exclusive queue can't be declared on another connection. It is deleted with its own connection.
+    let lock = QueueDeclareArguments::new(&names.dead_letters_lock()).exclusive(true).finish();
+    let locked = channel.ask(REQUEST_TIMEOUT_MS, |channel| async move { channel.queue_declare(lock).await });
+    locked.await.map_err(DeadLettersError::Locked)?;
+    Ok(channel)
 }
 
 /// Waits until a frame that gets no answer is sent.

@@ -13,11 +13,11 @@ use crate::domain::{Delta, Partitions, UserId};
 pub enum Death {
     /// It can't be read, for this reason.
     Malformed(String),
-    /// A newer version wrote it, as this shows, and an operator set it aside.
+    /// A newer version wrote it; the text names the evidence. An operator set it aside.
     NotUnderstood(String),
     /// It can be read. A worker rejected it because the database refused one of its deltas, or an operator set it aside.
     Refused,
-    /// It can be read, but this user belongs to another partition than the one that it was in: to this one.
+    /// It can be read, but it was in the wrong partition: this user belongs to this partition.
     Misplaced(UserId, u16),
     /// It can be read, but the broker moved it by itself. The text is the broker's reason, such as `expired`, which
     /// only a policy can cause.

@@ -32,7 +32,7 @@ pub use link::{Link, LinkWatch};
 pub use names::{QueueNames, QueuePrefix};
 pub use progress::{Progress, Standing};
 pub use publisher::{PARTITION_CAPACITY_MIN, PublishError, Publisher};
-pub use set_aside::{SetAside, SetAsideError, set_aside};
+pub use set_aside::{SetAside, SetAsideError, is_empty, set_aside};
 pub use wire::MESSAGE_VERSION;
 
 /// The longest name: AMQP sends its length as one byte (AMQP 0-9-1 §4.2.5.3).

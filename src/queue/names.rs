@@ -66,7 +66,7 @@ impl QueueNames {
         (self.partition(number) == queue).then_some(number)
     }
 
-    /// The queue that a command holds while it reads the dead letters.
+    /// The queue that a command holds while it works on the dead letters, or sets a message aside.
     pub(super) fn dead_letters_lock(&self) -> String {
         format!("{}.dead-letters.lock", self.stem)
     }

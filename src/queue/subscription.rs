@@ -23,7 +23,7 @@ const PREFETCH: u16 = 512;
 /// The longest that a subscription or the sending of acks may take.
 pub(super) const RPC_TIMEOUT_MS: u64 = 5_000;
 
-/// The priority of a subscriber that makes way for every worker: it is below every [`rank`].
+/// The priority of a subscriber that yields to every worker: it is below every [`rank`].
 pub(super) const LOWEST_PRIORITY: i32 = -1;
 
 /// A subscription, and the deliveries that have arrived. Of all subscribers to a partition, the broker lets one be
@@ -36,10 +36,13 @@ pub(super) struct Subscription {
 }
 
 impl Subscription {
-    /// Waits for a session, and subscribes to the queue of `partition`. A broker that supports priorities prefers the
-    /// subscriber with the highest.
-    pub(super) async fn open(link: &mut LinkWatch, partition: u16, priority: i32) -> Result<Self, String> {
-        let session = link.session().await;
+    /// Subscribes to the queue of `partition`. A broker that supports priorities prefers the subscriber with the highest.
+    pub(super) async fn open(
+        link: &LinkWatch,
+        session: Session,
+        partition: u16,
+        priority: i32,
+    ) -> Result<Self, String> {
         let channel = link.open_partition(&session, partition).await?;
         let mut arguments = FieldTable::new();
         arguments.insert("x-priority".try_into().expect("a short name"), FieldValue::I(priority));

@@ -26,6 +26,7 @@ mod worker;
 mod dead_letters;
 mod redrive;
 mod newer;
+mod set_aside;
 mod installation;
 mod processes;
 mod outages;

@@ -28,7 +28,7 @@ fn id(number: usize) -> String {
 }
 
 /// Starts a worker that understands messages up to a version.
-fn worker(system: &System, understands: &str) -> Process {
+pub fn worker(system: &System, understands: &str) -> Process {
     system.process("work", &["--understands", understands, "--metrics-listen", "127.0.0.1:0"])
 }
 
@@ -38,7 +38,7 @@ async fn readiness(worker: &Process) -> Value {
 }
 
 /// Waits until a worker says that it keeps these partitions, in the probe and in the metrics.
-async fn keeps(worker: &Process, partitions: &[u16]) {
+pub async fn keeps(worker: &Process, partitions: &[u16]) {
     let what = format!("{partitions:?} wait for a newer worker");
     eventually(&what, async || readiness(worker).await["kept_partitions"] == json!(partitions)).await;
     assert_eq!(readiness(worker).await["state"], "degraded");
@@ -168,42 +168,6 @@ async fn a_message_that_is_not_understood_is_not_applied_in_part_and_blocks_its_
     assert!(!printed.contains("drop"), "{printed}");
     has_dead(&queues, 2).await;
     assert!(worker.end("-TERM").await.success());
-    system.finish().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn only_the_first_message_of_a_partition_that_no_worker_takes_is_set_aside() {
-    let mut system = System::new().await;
-    let client = system.serve();
-    let queues = declared(&system).await;
-    let partition = partition(7).to_string();
-    let worker = system.process("work", &[]);
-    client.queue("add", 7, 1).await;
-    system.drain(1).await;
-    let set_aside = async |partition: &str| dead_letters(&system, &["set-aside", partition]).await;
-    let (status, printed) = set_aside(&partition).await;
-    assert_eq!(status.code(), Some(1), "{printed}");
-    assert!(printed.contains("a worker takes the messages"), "{printed}");
-    assert!(worker.end("-TERM").await.success());
-    let (status, printed) = set_aside(&partition).await;
-    assert_eq!(status.code(), Some(1), "{printed}");
-    assert!(printed.contains("has no messages; nothing was set aside"), "{printed}");
-    let (status, printed) = set_aside("4").await;
-    assert_eq!(status.code(), Some(1), "{printed}");
-    assert!(printed.contains("there is no partition 4: the partitions are 0 to 3"), "{printed}");
-
-    let first = client.queue("add", 7, 2).await;
-    let second = client.queue("add", 7, 3).await;
-    let (status, printed) = set_aside(&partition).await;
-    let expected = format!("set aside from partition {partition}: 1 delta: {first}");
-    assert!(status.success() && printed.contains(&expected), "{printed}");
-    has_dead(&queues, 1).await;
-    system.work();
-    system.drain(2).await;
-    let (status, printed) = dead_letters(&system, &["redrive", "--all"]).await;
-    assert!(status.success() && printed.contains("1 redriven, 0 left"), "{printed}");
-    system.drain(3).await;
-    assert_eq!(system.ledger().await[&7][1..], [second, first]);
     system.finish().await;
 }
 

@@ -1,9 +1,19 @@
-//! Reads AMQP 0-9-1 frames on their way to a client, and drops deliveries. Must not contain our own code, or a
-//! client's.
+//! Reads AMQP 0-9-1 frames on their way to a client, and drops some. Must not contain our own code, or a client's.
+
+/// The frames that are dropped.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Loss {
+    /// Deliveries.
+    Deliveries,
+    /// The answers to the close of channels that have had a delivery.
+    Closes,
+}
 
 /// The frames of one connection, which arrive in pieces.
-#[derive(Default)]
 pub struct Frames {
+    loss: Loss,
+    /// The channels that have had a delivery.
+    delivered: Vec<[u8; 2]>,
     /// The beginning of an unfinished frame.
     rest: Vec<u8>,
     /// The channel whose delivery is being dropped: its content follows the method.
@@ -11,11 +21,16 @@ pub struct Frames {
 }
 
 impl Frames {
-    /// Adds a piece and returns the whole frames so far, without deliveries.
-    pub fn without_deliveries(&mut self, piece: &[u8]) -> Vec<u8> {
+    pub fn new(loss: Loss) -> Self {
+        Self { loss, delivered: Vec::new(), rest: Vec::new(), swallowed: None }
+    }
+
+    /// Adds a piece and returns the whole frames so far, without those that are dropped.
+    pub fn passed(&mut self, piece: &[u8]) -> Vec<u8> {
         const METHOD: u8 = 1;
         const CONTENT: [u8; 2] = [2, 3];
         const BASIC_DELIVER: [u8; 4] = [0, 60, 0, 60];
+        const CHANNEL_CLOSE_OK: [u8; 4] = [0, 20, 0, 41];
         // A frame begins with its type, channel and size, and ends with one byte (§4.2.3).
         const OVERHEAD: usize = 8;
         self.rest.extend_from_slice(piece);
@@ -29,7 +44,15 @@ impl Frames {
             let frame: Vec<u8> = self.rest.drain(..length).collect();
             let channel = [frame[1], frame[2]];
             if frame[0] == METHOD {
-                self.swallowed = frame[7..].starts_with(&BASIC_DELIVER).then_some(channel);
+                let is_delivery = frame[7..].starts_with(&BASIC_DELIVER);
+                self.delivered.extend(is_delivery.then_some(channel));
+                let is_lost = match self.loss {
+                    Loss::Deliveries => is_delivery,
+                    Loss::Closes => {
+                        frame[7..].starts_with(&CHANNEL_CLOSE_OK) && self.delivered.contains(&channel)
+                    }
+                };
+                self.swallowed = is_lost.then_some(channel);
             }
             let is_swallowed =
                 self.swallowed == Some(channel) && (frame[0] == METHOD || CONTENT.contains(&frame[0]));
@@ -42,7 +65,7 @@ impl Frames {
 }
 
 #[test]
-fn only_deliveries_are_swallowed_wherever_the_pieces_break() {
+fn only_what_is_to_be_lost_is_swallowed_wherever_the_pieces_break() {
     let frame = |kind: u8, channel: u8, payload: &[u8]| {
         let size = u32::try_from(payload.len()).expect("small").to_be_bytes();
         [&[kind, 0, channel][..], &size, payload, &[0xce]].concat()
@@ -50,11 +73,20 @@ fn only_deliveries_are_swallowed_wherever_the_pieces_break() {
     let (consume_ok, heartbeat) = (frame(1, 1, &[0, 60, 0, 21, 0]), frame(8, 0, &[]));
     let (get_ok, its_content) = (frame(1, 2, &[0, 60, 0, 71]), frame(3, 2, b"kept"));
     let delivery = [frame(1, 1, &[0, 60, 0, 60, 9]), frame(2, 1, b"head"), frame(3, 1, b"body")].concat();
-    let sent = [&consume_ok[..], &delivery, &heartbeat, &get_ok, &its_content, &delivery].concat();
-    let kept = [&consume_ok[..], &heartbeat, &get_ok, &its_content].concat();
-    for piece in 1..sent.len() {
-        let mut frames = Frames::default();
-        let passed: Vec<u8> = sent.chunks(piece).flat_map(|piece| frames.without_deliveries(piece)).collect();
-        assert_eq!(passed, kept, "in pieces of {piece} bytes");
+    let (closed, other_closed) = (frame(1, 1, &[0, 20, 0, 41]), frame(1, 2, &[0, 20, 0, 41]));
+    let sent =
+        [&consume_ok[..], &delivery, &heartbeat, &get_ok, &its_content, &closed, &other_closed, &delivery];
+    let without_deliveries = [&consume_ok[..], &heartbeat, &get_ok, &its_content, &closed, &other_closed];
+    let without_closes =
+        [&consume_ok[..], &delivery, &heartbeat, &get_ok, &its_content, &other_closed, &delivery];
+    for (loss, kept) in
+        [(Loss::Deliveries, without_deliveries.concat()), (Loss::Closes, without_closes.concat())]
+    {
+        for piece in 1..sent.concat().len() {
+            let mut frames = Frames::new(loss);
+            let passed: Vec<u8> =
+                sent.concat().chunks(piece).flat_map(|piece| frames.passed(piece)).collect();
+            assert_eq!(passed, kept, "{loss:?}, in pieces of {piece} bytes");
+        }
     }
 }

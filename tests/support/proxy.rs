@@ -17,7 +17,7 @@ use tokio::{
 };
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use crate::support::frames::Frames;
+use crate::support::frames::{Frames, Loss};
 
 /// What the proxy does to connections.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -33,8 +33,8 @@ pub enum Weather {
     CutAfter(usize),
     /// The proxy sends bytes of no protocol before those of the client.
     Garbled,
-    /// Connections that begin now never get an AMQP delivery, even after the weather turns.
-    Swallowing,
+    /// Connections that begin now never get these AMQP frames, even after the weather turns.
+    Swallowing(Loss),
     /// Connections are refused.
     Refusing,
 }
@@ -218,7 +218,10 @@ async fn pump(
 ) -> io::Result<()> {
     const GARBAGE: [u8; 16] = [0xff; 16];
     let (mut buffer, mut passed) = (vec![0; 16 * 1024], 0);
-    let mut swallowing = (*weather.borrow() == Weather::Swallowing && !to_server).then(Frames::default);
+    let mut swallowing = match *weather.borrow() {
+        Weather::Swallowing(loss) if !to_server => Some(Frames::new(loss)),
+        _ => None,
+    };
     loop {
         let count = from.read(&mut buffer).await?;
         let stopped = |weather: &Weather| match weather {
@@ -243,7 +246,7 @@ async fn pump(
             return to.shutdown().await;
         }
         match &mut swallowing {
-            Some(frames) => to.write_all(&frames.without_deliveries(piece)).await?,
+            Some(frames) => to.write_all(&frames.passed(piece)).await?,
             None => to.write_all(piece).await?,
         }
         passed += count;

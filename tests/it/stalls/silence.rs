@@ -6,6 +6,7 @@ use serde_json::Value;
 use super::queue_adds;
 use crate::support::{
     client::{Client, answer},
+    frames::Loss,
     proxy::{Weather, detour},
     system::{System, eventually},
 };
@@ -16,7 +17,7 @@ async fn swallowed_deliveries_are_noticed_told_and_delivered_again() {
     let client = system.serve();
     let (broker, amqp_url) = detour(&system.amqp_url).await;
     system.node_amqp_url = Some(amqp_url.into());
-    broker.turn(Weather::Swallowing);
+    broker.turn(Weather::Swallowing(Loss::Deliveries));
     let work = system.process("work", &["--metrics-listen", "127.0.0.1:0"]);
     work.says("working on").await;
     queue_adds(&client, 1..=40).await;
