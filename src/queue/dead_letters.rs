@@ -1,6 +1,9 @@
 //! Reads the dead letters one by one, and redrives or removes them. Must not contain printed text.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap, hash_map::Entry},
+    time::Duration,
+};
 
 use amqprs::{
     BasicProperties,
@@ -80,7 +83,9 @@ pub struct DeadLetters {
     session: Session,
     channel: OpenChannel,
     names: QueueNames,
-    publisher: Option<ConfirmChannel>,
+    /// A channel for each queue. The broker may refuse the first message to a queue while it looks for the leader, and only
+    /// the first message of a channel is sent again.
+    publishers: HashMap<String, ConfirmChannel>,
     /// How many messages there were at first. Later ones are not read, even if they were redriven in vain.
     count: Option<u32>,
     taken: u32,
@@ -95,7 +100,7 @@ impl DeadLetters {
     pub async fn open(link: &LinkWatch) -> Result<Self, DeadLettersError> {
         let session = link.current().map_err(DeadLettersError::Unavailable)?;
         let (channel, names) = (lock(&session, &link.names).await?, link.names.clone());
-        Ok(Self { session, channel, names, publisher: None, count: None, taken: 0, settled: 0 })
+        Ok(Self { session, channel, names, publishers: HashMap::new(), count: None, taken: 0, settled: 0 })
     }
 
     /// Returns the next dead letter. Returns `None` after the last one that was there at first, or if [`KEPT_MAX`] are
@@ -164,12 +169,14 @@ impl DeadLetters {
     async fn publish(&mut self, queue: &str, deltas: &[Delta]) -> Result<(), DeadLettersError> {
         let session = self.session.clone();
         let publishing = async {
-            let publisher = match self.publisher.take() {
-                Some(publisher) => publisher,
+            let publisher = match self.publishers.entry(queue.to_owned()) {
+                Entry::Occupied(open) => open.into_mut(),
                 // Not the channel that gets messages: a returned message could come between a get and its answer.
-                None => ConfirmChannel::open(&session).await.map_err(PublishError::Unavailable)?,
+                Entry::Vacant(none) => {
+                    let opened = ConfirmChannel::open(&session).await;
+                    none.insert(opened.map_err(PublishError::Unavailable)?)
+                }
             };
-            let publisher = self.publisher.insert(publisher);
             let id = deltas[0].request_id.to_string();
             publisher.publish(queue, Some(&id), wire::encode(deltas)).await
         };

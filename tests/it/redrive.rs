@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 
+use point_system::queue::{DeadLetters, Link};
 use serde_json::{Value, json};
 
 use crate::{
@@ -10,7 +11,7 @@ use crate::{
     support::{
         queues::{message, partition},
         servers::OwnServers,
-        system::{System, eventually},
+        system::{PATIENCE, System, eventually},
     },
 };
 
@@ -103,6 +104,39 @@ async fn a_message_that_is_redriven_in_part_is_still_a_dead_letter() {
     assert_eq!(queues.dead().await, 0);
     assert_eq!(system.count("select count(*) from log").await, 6);
     system.finish_drained().await;
+    servers.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_partition_without_a_leader_for_a_moment_is_not_taken_for_a_full_one() {
+    let servers = OwnServers::start().await;
+    let mut system = System::on_own(&servers).await;
+    let queues = declared(&system).await;
+    let users = two_partitions();
+    queues.publish_dead(&of_users(&users[..2])).await;
+    has_dead(&queues, 1).await;
+    let link = Link::start(system.node().broker.url, system.names(), "test");
+    let mut watch = link.watch();
+    watch.ready(PATIENCE).await.expect("a connection");
+    let mut letters = DeadLetters::open(&watch).await.expect("opened");
+    let letter = letters.next().await.expect("an answer").expect("a dead letter");
+    // The second queue stops, and starts again a moment after the first has its message.
+    let [first, second] = [0, 1].map(|user| system.names().partition(partition(users[user])));
+    let stop = format!(
+        "[First, Second] = [{{list_to_atom(\"%2F_\" ++ Q), node()}} || Q <- [\"{first}\", \"{second}\"]],
+         Count = fun() -> {{ok, {{_, {{N, _}}}}, _}} = ra:local_query(First, fun rabbit_fifo:query_stat/1), N end,
+         Wait = fun W() -> case Count() of 0 -> timer:sleep(10), W(); _ -> timer:sleep(200) end end,
+         ok = ra:stop_server(quorum_queues, Second),
+         spawn(fun() -> Wait(), ra:restart_server(quorum_queues, Second), ra:trigger_election(Second) end)."
+    );
+    servers.broker.control(&["eval", &stop]).await.expect("stopped");
+    assert_eq!(letters.redrive(letter).await, Ok(()));
+    letters.close().await.expect("closed");
+    link.close().await;
+    assert_eq!(queues.dead().await, 0);
+    system.work();
+    system.drain(2).await;
+    system.finish().await;
     servers.stop().await;
 }
 
