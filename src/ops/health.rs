@@ -111,7 +111,7 @@ pub struct Report {
 /// Watches what a node needs. A report is read from memory.
 pub struct Health {
     duty: Duty,
-    /// There is none before the node knows its installation.
+    /// Empty until the node knows its installation.
     link: OnceLock<LinkWatch>,
     started: CancellationToken,
     stop: CancellationToken,

@@ -31,7 +31,7 @@ const REQUEST_TIMEOUT_MS: u64 = 10_000;
 const ALL_TAGS: u64 = 0;
 
 /// The most dead letters that a command holds unsettled, and the most that the queue holds.
-pub const KEPT_MAX: u32 = 10_000;
+pub const HELD_MAX: u32 = 10_000;
 
 /// Why the dead letters can't be read, or one of them can't be settled. Its message stays among the dead letters. It
 /// may also be in its partition, which its request ids make harmless.
@@ -43,7 +43,8 @@ pub enum DeadLettersError {
     /// Another command holds the dead letters.
     #[error("another `point-system dead-letters` is running, or has just ended: {0}")]
     Locked(String),
-    /// This version can't put the message back: it would come straight back, or lose what is not understood.
+    /// This version can't put the message back: the message would return, or lose the parts that this version does not
+    /// understand.
     #[error("it can't be redriven: {0}")]
     Unredrivable(Death),
     /// The partition is full.
@@ -103,7 +104,7 @@ impl DeadLetters {
         Ok(Self { session, channel, names, publishers: HashMap::new(), count: None, taken: 0, settled: 0 })
     }
 
-    /// Returns the next dead letter. Returns `None` after the last one that was there at first, or if [`KEPT_MAX`] are
+    /// Returns the next dead letter. Returns `None` after the last one that was there at first, or if [`HELD_MAX`] are
     /// held.
     ///
     /// # Errors
@@ -124,10 +125,10 @@ impl DeadLetters {
     }
 
     fn is_full(&self) -> bool {
-        self.taken - self.settled >= KEPT_MAX
+        self.taken - self.settled >= HELD_MAX
     }
 
-    /// How many dead letters can't be read because [`KEPT_MAX`] before them are held.
+    /// How many dead letters can't be read because [`HELD_MAX`] before them are held.
     #[must_use]
     pub fn out_of_reach(&self) -> u32 {
         if self.is_full() { self.count.unwrap_or_default().saturating_sub(self.taken) } else { 0 }

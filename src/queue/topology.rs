@@ -12,15 +12,15 @@ use tokio::time::sleep;
 
 use super::{
     callbacks::{ChannelEvent, NOT_FOUND},
-    dead_letters::KEPT_MAX,
+    dead_letters::HELD_MAX,
     names::QueueNames,
     pauses::Pauses,
     session::{OpenChannel, Session},
 };
 
 /// How long a queue must be missing before it is declared. A quorum queue that comes back within 30 ms keeps the
-/// consumer of the deleted queue. That consumer then gets no messages and does not make way for another (seen on
-/// RabbitMQ 3.10.8; after 200 ms the broker cancels the consumer).
+/// consumer of the deleted queue. That consumer then gets no messages and does not yield to another (seen on RabbitMQ
+/// 3.10.8; after 200 ms the broker cancels the consumer).
 const MISSING_PAUSE_MS: u64 = 1_000;
 
 /// The longest that the broker may take to declare a queue, or to say whether it exists.
@@ -31,8 +31,8 @@ const DECLARE_TIMEOUT_MS: u64 = 5_000;
 const REPAIR_PAUSE_MIN_MS: u64 = 5_000;
 const REPAIR_PAUSE_MAX_MS: u64 = 50_000;
 
-/// The most bytes that wait in the queues of all partitions, each of which has an equal share. Beyond its share, the
-/// broker refuses messages.
+/// Maximum size of all partition queues together, in equal shares. Beyond its share, the broker refuses a partition's
+/// messages.
 const PARTITIONS_MAX_BYTES: i64 = 4 << 30;
 
 /// How often a message may return to its queue. By default RabbitMQ 4 drops it after 20 lost connections. RabbitMQ 4
@@ -71,7 +71,7 @@ impl Queue {
     fn dead_letters(names: &QueueNames) -> Self {
         // If this queue is full, the partitions keep their dead messages and offer them again: nothing is lost.
         let arguments =
-            vec![("x-max-length", FieldValue::l(KEPT_MAX.into())), ("x-overflow", "reject-publish".into())];
+            vec![("x-max-length", FieldValue::l(HELD_MAX.into())), ("x-overflow", "reject-publish".into())];
         Self::new(names.dead_letters(), arguments)
     }
 
