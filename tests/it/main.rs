@@ -41,6 +41,7 @@ mod audit;
 mod local;
 mod tls;
 mod ops;
+mod dashboard;
 mod logs;
 mod manual;
 mod docs;

@@ -1,13 +1,10 @@
-//! What a node tells its operators: probes and metrics, and that the dashboard and the alerts use existing metrics.
-
-use std::{collections::BTreeSet, fs, path::PathBuf, process::Stdio};
+//! What a node tells its operators: probes and metrics.
 
 use futures_util::future::join_all;
 use serde_json::{Value, json};
-use tokio::process::Command;
 
 use crate::support::{
-    client::{Client, answer, body, text},
+    client::{Client, answer, body},
     process::Process,
     queues::{message, partition},
     servers::OwnServers,
@@ -120,77 +117,6 @@ pub async fn exported(system: &System) -> String {
     system.drain(2).await;
     assert!(work.end("-TERM").await.success() && serve.end("-TERM").await.success());
     exported
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn the_dashboard_and_the_alerts_ask_for_metrics_that_there_are() {
-    let system = System::new().await;
-    let exported = exported(&system).await;
-    let exported = names(&exported);
-    for file in ["grafana.json", "alerts.yml", "alerts_test.yml"] {
-        let text = fs::read_to_string(operations_folder().join(file)).expect(file);
-        let asked = names(&text);
-        assert!(asked.len() > 5, "{file}");
-        let missing: Vec<_> = asked.difference(&exported).collect();
-        assert!(missing.is_empty(), "{file} asks for {missing:?}");
-    }
-    assert!(dashboard_queries().len() > 20);
-    system.finish().await;
-}
-
-/// The names of our metrics in `text`.
-fn names(text: &str) -> BTreeSet<&str> {
-    let parts = text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'));
-    parts.filter(|part| part.starts_with("point_system_")).collect()
-}
-
-fn operations_folder() -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("docs/ops")
-}
-
-/// The Prometheus queries of the dashboard's panels.
-fn dashboard_queries() -> Vec<String> {
-    let dashboard = fs::read_to_string(operations_folder().join("grafana.json")).expect("a dashboard");
-    let dashboard: Value = serde_json::from_str(&dashboard).expect("JSON");
-    let panels = dashboard["panels"].as_array().expect("panels").iter();
-    let targets = panels.filter_map(|panel| panel["targets"].as_array()).flatten();
-    targets.map(|target| text(&target["expr"]).replace("$__rate_interval", "1m")).collect()
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn promtool_finds_no_fault() {
-    let promtool = |arguments: &[&str]| {
-        let mut command = Command::new("promtool");
-        command.args(arguments).current_dir(operations_folder()).stdin(Stdio::null());
-        command
-    };
-    if !promtool(&["--version"]).output().await.is_ok_and(|output| output.status.success()) {
-        eprintln!("skipped: promtool is not on the PATH");
-        return;
-    }
-    for arguments in [["check", "config", "prometheus.yml"], ["test", "rules", "alerts_test.yml"]] {
-        let output = promtool(&arguments).output().await.expect("promtool");
-        assert!(output.status.success(), "{output:?}");
-    }
-    let mut system = System::new().await;
-    let client = system.serve();
-    client.balance(7).await;
-    let rules: Vec<Value> =
-        dashboard_queries().iter().map(|query| json!({"record": "dashboard:query", "expr": query})).collect();
-    // JSON is YAML.
-    let file = tempfile::NamedTempFile::new().expect("a file");
-    let rules = json!({"groups": [{"name": "dashboard", "rules": rules}]}).to_string();
-    fs::write(file.path(), rules).expect("written");
-    let path = file.path().to_str().expect("text");
-    let output = promtool(&["check", "rules", "--lint=none", path]).output().await.expect("promtool");
-    assert!(output.status.success(), "{output:?}");
-    let metrics = point_system::infra::metrics::render().expect("text");
-    let file = tempfile::NamedTempFile::new().expect("a file");
-    fs::write(file.path(), metrics).expect("written");
-    let mut check = promtool(&["check", "metrics"]);
-    let output = check.stdin(file.reopen().expect("opened")).output().await.expect("promtool");
-    assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
-    system.finish().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
