@@ -95,7 +95,7 @@ impl ApplyTrip {
     }
 
     /// Applies the deltas in order: all at once, in parts if that takes the database too long, or one by one if the
-    /// database refuses, so that only the offending delta is refused. The first result that is neither final nor an
+    /// database refuses or a row is damaged, so that only the offending delta is refused, and only its user waits. The first result that is neither final nor an
     /// obstacle of one user ends the group: a later delta may belong to the same user.
     pub(super) async fn apply(&self, deltas: &[Delta]) -> Vec<Result<Outcome, ServiceError>> {
         let mut results = Vec::with_capacity(deltas.len());
@@ -122,11 +122,16 @@ impl ApplyTrip {
                 Err(StoreError::TooSlow { obstacle, .. }) if slow_users < SLOW_USERS_MAX => {
                     slow_users += 1;
                     bound = usize::MAX;
-                    obstacles.insert(part[0].user_id.clone(), obstacle);
-                    results.push(Err(ServiceError::Blocked(obstacles[&part[0].user_id].clone())));
+                    obstacles.insert(part[0].user_id.clone(), obstacle.clone());
+                    results.push(Err(obstacle.into()));
                 }
-                Err(StoreError::Refused(_)) if part.len() > 1 => {
+                Err(StoreError::Refused(_) | StoreError::Unreadable(_)) if part.len() > 1 => {
                     one_by_one_until = results.len() + part.len();
+                }
+                Err(StoreError::Unreadable(why)) => {
+                    let obstacle = Obstacle::Unreadable(why);
+                    obstacles.insert(part[0].user_id.clone(), obstacle.clone());
+                    results.push(Err(obstacle.into()));
                 }
                 Err(refused @ StoreError::Refused(_)) => results.push(Err(refused.into())),
                 Err(other) => results.resize(deltas.len(), Err(other.into())),

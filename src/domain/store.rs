@@ -42,7 +42,7 @@ pub(super) enum StoreError {
         /// The message of PostgreSQL, or of our own limit.
         why: String,
     },
-    /// A row breaks our constraints.
+    /// A row breaks our constraints, or contradicts another.
     #[error("{0}")]
     Unreadable(String),
     /// Two transactions are in conflict: try again at once.
@@ -62,6 +62,11 @@ impl From<tokio_postgres::Error> for StoreError {
             &SqlState::T_R_SERIALIZATION_FAILURE | &SqlState::T_R_DEADLOCK_DETECTED => Self::Conflict(text),
             &SqlState::QUERY_CANCELED => Self::TooSlow { obstacle: Obstacle::Slow, why: text },
             &SqlState::LOCK_NOT_AVAILABLE => Self::TooSlow { obstacle: Obstacle::Locked, why: text },
+            // With the user's row locked, the next `seq` and the new request ids are free, unless somebody has changed the
+            // tables by hand. The change is good, so it is not refused.
+            &SqlState::UNIQUE_VIOLATION => {
+                Self::Unreadable(format!("the user's balance and log contradict each other: {text}"))
+            }
             // Data exceptions, broken constraints and errors raised by a trigger. All else is the state of the server.
             state if ["22", "23", "P0"].contains(&&state.code()[..2]) => Self::Refused(text),
             _ => Self::Unavailable(text),

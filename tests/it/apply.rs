@@ -4,8 +4,8 @@ use std::{collections::HashSet, sync::Arc};
 
 use jiff::Timestamp;
 use point_system::domain::{
-    Change, Delta, Outcome, POINTS_MAX, Patience, PointService, Points, Rejection, RequestId, ServiceError,
-    UserId,
+    Change, Delta, Obstacle, Outcome, POINTS_MAX, Patience, PointService, Points, Rejection, RequestId,
+    ServiceError, UserId,
 };
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -181,6 +181,37 @@ async fn of_a_batch_only_the_guilty_delta_is_refused() {
     let refused: Vec<bool> = results.iter().map(|r| matches!(r, Err(ServiceError::Refused(_)))).collect();
     assert_eq!(refused, [false, true, false, false]);
     assert_eq!(balance(&service, 7).await, Some((6, 3)));
+    system.finish_without_queues().await;
+}
+
+/// A balance that contradicts the log makes the entry impossible to write. The changes are good, so they wait.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_balance_that_contradicts_the_log_holds_up_its_own_user_only() {
+    let system = System::new().await;
+    let service = system.service(1);
+    for damage in [
+        "update user_point set seq = seq - 1 where user_id = '7'",
+        "delete from user_point where user_id = '7'",
+    ] {
+        for delta in [add(7, 1), add(7, 2)] {
+            apply(&service, &delta).await;
+        }
+        let (point, seq) = balance(&service, 7).await.expect("a user");
+        system.execute("create table intact as select * from user_point").await;
+        system.execute(damage).await;
+        let deltas = vec![add(8, 1), add(7, 3), add(9, 1), add(7, 4)];
+        let results = service.apply_deltas(deltas.clone()).await.expect("results");
+        let waits = |result: &Result<_, _>| matches!(result, Err(ServiceError::Blocked(Obstacle::Unreadable(why))) if why.contains("contradict"));
+        let waiting: Vec<bool> = results.iter().map(waits).collect();
+        assert_eq!(waiting, [false, true, false, true], "{damage}: {results:?}");
+        assert!(results[0].is_ok() && results[2].is_ok(), "{damage}: {results:?}");
+        let repair = "delete from user_point where user_id = '7';
+             insert into user_point select * from intact where user_id = '7'; drop table intact";
+        system.execute(repair).await;
+        let results = service.apply_deltas(deltas).await.expect("results");
+        assert!(results.iter().all(Result::is_ok), "{damage}: {results:?}");
+        assert_eq!(balance(&service, 7).await, Some((point + 7, seq + 2)), "in their order");
+    }
     system.finish_without_queues().await;
 }
 
