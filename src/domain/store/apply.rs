@@ -143,16 +143,17 @@ impl State {
     /// Adds the entries that deltas are about. Only the version that knows an applied action knows how to undo it.
     fn learn_referred(&mut self, referred: &[Row]) -> Result<(), StoreError> {
         for row in referred {
-            if let Ok(entry) = entry(row)
-                && entry.rejection.is_none()
-                && entry.known_action().is_none()
-            {
-                let what = format!("the user's log entry {} has the action {}", entry.seq, entry.action);
-                self.accounts.remove(&entry.user_id);
-                self.obstacles.entry(entry.user_id).or_insert(Obstacle::Newer(what));
+            match entry(row) {
+                Ok(entry) if entry.rejection.is_none() && entry.known_action().is_none() => {
+                    let what = format!("the user's log entry {} has the action {}", entry.seq, entry.action);
+                    self.accounts.remove(&entry.user_id);
+                    self.obstacles.entry(entry.user_id).or_insert(Obstacle::Newer(what));
+                }
+                Ok(entry) => self.known.learn(Arc::new(entry)),
+                Err(why) => self.mark_unreadable(user_id(row)?, &why),
             }
         }
-        self.learn(referred)
+        Ok(())
     }
 
     /// The ids of the entries that say that a request id came with another change, as far as `deltas` may need them:
