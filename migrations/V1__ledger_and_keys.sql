@@ -36,9 +36,10 @@ create table user_point (
 ) with (fillfactor = 50);
 
 -- Every change, applied or rejected, once and for good. `point` is what was asked for, `change` is what it did, and
--- `balance` is the user's balance after it. If a part was enough (`partial`), `change` may be less. `actor` is the name of the API key that asked. `ref` is the request that
--- the entry is about: of a reversal, the reversed one, whose points are its `point`. `fingerprint` tells one requested change from another (src/domain/delta.rs). `metadata` is JSON,
--- kept as it was sent. An entry is rejected if it has a `reject_reason`.
+-- `balance` is the user's balance after it. With `partial`, `change` may be smaller than `point`. `actor` is the name
+-- of the API key that asked. `ref` is the other request that the entry refers to: for a reversal, the reversed one,
+-- whose points are the reversal's `point`. `fingerprint` tells one requested change from another
+-- (src/domain/delta.rs). `metadata` is JSON, kept as it was sent. An entry is rejected if it has a `reject_reason`.
 -- The columns of fixed length come first: that saves the bytes that would align them.
 -- Every index begins with user_id, so the pages in use belong to the active users, however long the log is.
 -- The log has no foreign key to user_point. The transaction that writes an entry holds the lock on the user's row, so
@@ -73,8 +74,8 @@ create table log (
 -- the primary key finds a time. docs/history.md has what an index on the times would cost.
 create index log_rejected on log (user_id, seq) where reject_reason is not null;
 
--- A change is reversed once. The transaction that reverses it looks its reversal up here; if it ever failed to, this would
--- refuse the second one. Only an applied reversal has an entry here.
+-- A change is reversed only once. The transaction that reverses it looks an earlier reversal up here. If that ever
+-- failed, this index would refuse the second one. Only applied reversals have an entry here.
 create unique index log_reversed on log (user_id, ref) where action = 'reverse' and reject_reason is null;
 
 -- The API keys. Only the hash of a key is stored. A key is 256 random bits, so one round of SHA-256 hides it for good;

@@ -24,14 +24,14 @@ pub enum Change {
     Subtract {
         /// By how much.
         point: Points,
-        /// Whether to take what there is if the balance is smaller. Otherwise the delta is rejected.
+        /// Whether to take the whole balance if it is smaller. Otherwise the delta is rejected.
         partial: bool,
     },
-    /// The balance changes back: an earlier change of the same user is undone, once.
+    /// Undoes an earlier change of the same user, once.
     Reverse {
         /// The request of the change to undo.
         request: RequestId,
-        /// As of a subtract, if an add is undone.
+        /// As for a subtract, if the change to undo is an add.
         partial: bool,
     },
 }
@@ -75,7 +75,7 @@ impl Change {
         }
     }
 
-    /// The request of the same user that it is about.
+    /// The other request of the same user that it refers to.
     #[must_use]
     pub fn request(&self) -> Option<RequestId> {
         match self {
@@ -84,7 +84,7 @@ impl Change {
         }
     }
 
-    /// Whether a part of its points is enough.
+    /// Whether it accepts fewer points than it asks for.
     #[must_use]
     pub fn is_partial(&self) -> bool {
         match self {
@@ -116,7 +116,7 @@ impl Action {
         self.into()
     }
 
-    /// The members that its changes have beside those of every change: first what they need, then what they may have.
+    /// The members that are specific to this kind: the required ones, then the optional ones.
     #[must_use]
     pub fn members(self) -> (&'static [&'static str], &'static [&'static str]) {
         match self {
@@ -141,13 +141,13 @@ impl Action {
         needed.contains(&member) || optional.contains(&member)
     }
 
-    /// Returns whether a change of this kind may have a member: one of its own, or one that every change has.
+    /// Returns whether a change of this kind may have a member: a specific one, or one that every change may have.
     #[must_use]
     pub fn allows(self, member: &str) -> bool {
         self.takes(member) || !Self::iter().any(|other| other.takes(member))
     }
 
-    /// The members that are there, although only changes of other kinds take them.
+    /// The members that are present, but belong to other kinds.
     pub fn strangers<O: Object>(self, members: &Members<O>) -> impl Iterator<Item = &'static str> {
         members.names().filter(move |name| !self.allows(name))
     }

@@ -57,7 +57,7 @@ fn decide_one(accounts: &mut Accounts, known: &mut Known, delta: &Delta, now: Ti
     Outcome { entry, replayed: false, first }
 }
 
-/// The id of the entry that a delta comes to if its request id is known with another change.
+/// The id of a delta's `key_reused` entry: its request id belongs to another change.
 pub(super) fn reuse(delta: &Delta) -> RequestId {
     delta.request_id.of_reuse(delta.fingerprint())
 }

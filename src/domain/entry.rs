@@ -85,12 +85,12 @@ impl Rejection {
     }
 }
 
-/// What a delta comes to.
+/// The result of deciding a delta.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Verdict {
-    /// How many points it is about.
+    /// The points asked for. Of a reversal, those that the reversed change added or subtracted.
     pub point: i64,
-    /// The request that it is about, if it is about another one.
+    /// The other request that it refers to, if any.
     pub reference: Option<RequestId>,
     /// By how many points the balance changes, or why it does not.
     pub change: Result<i64, Rejection>,
@@ -108,9 +108,9 @@ pub struct Entry {
     /// The name of an [`Action`], or of an action that a newer version knows.
     pub action: Cow<'static, str>,
     /// How many points were asked for, from 1 to [`POINTS_MAX`](super::POINTS_MAX). Of a reversal, how many the reversed
-    /// change had moved; 0 if there is no such change.
+    /// change added or subtracted; 0 if there is no such change.
     pub point: i64,
-    /// Whether a part of them was enough.
+    /// Whether fewer points were acceptable.
     pub partial: bool,
     /// By how many points the balance changed. 0 if the request was rejected.
     pub change: i64,
@@ -118,7 +118,7 @@ pub struct Entry {
     pub balance: i64,
     /// Who asked. Anonymous callers have no name.
     pub actor: Option<Actor>,
-    /// The request that this entry is about, if it is about another one: for [`Rejection::KeyReused`] the first with the
+    /// The other request that this entry refers to, if any: for [`Rejection::KeyReused`] the first with the
     /// same id, for [`Rejection::AlreadyReversed`] the first reversal, and for other reversals the reversed request.
     pub reference: Option<RequestId>,
     /// Tells the requested change from another.
@@ -136,7 +136,7 @@ pub struct Entry {
 }
 
 impl Entry {
-    /// The entry of a delta that comes to a verdict.
+    /// The entry of a delta with this verdict.
     pub(crate) fn of(
         delta: &Delta,
         Verdict { point, reference, change }: Verdict,

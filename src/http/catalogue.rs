@@ -96,7 +96,7 @@ catalogue! {
     InsufficientPoints(CONFLICT, "insufficient-points", "Insufficient points") {
         "The user has fewer points than the request would subtract. The user's log has the rejection. The balance is \
          unchanged; the member balance states it."
-        "Subtract at most the balance, send \"partial\": true to take what there is, or add points first. Use a new \
+        "Subtract at most the balance, send \"partial\": true to accept a smaller amount, or add points first. Use a new \
          Idempotency-Key: a rejected key stays rejected."
     }
     BalanceLimit(CONFLICT, "balance-limit", "Balance limit") {
@@ -111,8 +111,8 @@ catalogue! {
          after it, but not before one with Prefer: wait. Use a new Idempotency-Key: a rejected key stays rejected."
     }
     NotReversible(CONFLICT, "not-reversible", "Not reversible") {
-        "The request to reverse, which the member ref names, changed nothing because it was rejected, or it is a reversal \
-         itself. The user's log has the rejection."
+        "The request to reverse, which the member ref names, changed nothing because it was rejected, or it is \
+         itself a reversal. The user's log has the rejection."
         "Reverse the request of an applied add or subtract. To undo a reversal, add or subtract the points again."
     }
     AlreadyReversed(CONFLICT, "already-reversed", "Already reversed") {

@@ -99,9 +99,7 @@ fn detail_of(entry: &Entry, rejection: &Rejection) -> Cow<'static, str> {
         Rejection::BalanceLimit => "the balance would exceed 9007199254740991".into(),
         Rejection::KeyReused => "the Idempotency-Key was already used for another change of this user".into(),
         Rejection::UnknownRequest => "the user has no log entry of the request to reverse".into(),
-        Rejection::NotReversible => {
-            "the request to reverse was rejected, or is a reversal itself; nothing is left to undo".into()
-        }
+        Rejection::NotReversible => "the request to reverse was rejected, or is itself a reversal".into(),
         Rejection::AlreadyReversed => match entry.reference {
             Some(reversal) => format!("the request was already reversed, by the request {reversal}").into(),
             None => "the request was already reversed".into(),

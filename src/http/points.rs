@@ -49,7 +49,7 @@ pub(super) async fn add(
     change(Action::Add, &request, body, &api).await
 }
 
-/// Subtracts points from a user who has enough or, with `partial`, as many of them as the user has.
+/// Subtracts points from a user who has enough. With `partial`, a smaller balance is subtracted as a whole.
 #[utoipa::path(
     post,
     path = "/v1/point/subtract",

@@ -69,7 +69,7 @@ pub(super) fn user_ids() -> Array {
     users().min_items(Some(1)).max_items(Some(BALANCES_MAX)).build()
 }
 
-/// Those of them that have no balance.
+/// The requested users without a balance.
 pub(super) fn unknown_users() -> Array {
     users().max_items(Some(BALANCES_MAX)).description(Some("The ids without log entries.")).build()
 }
@@ -134,7 +134,7 @@ fn point() -> Object {
 
 pub(super) fn asked() -> Object {
     whole_number(
-        "How many points were asked for. Of a reversal: how many the reversed change had moved, or 0 if there is none.",
+        "How many points were asked for. For a reversal: how many the reversed change added or subtracted, or 0 if there is none.",
         0,
         POINTS_MAX,
         1000,
@@ -145,7 +145,7 @@ fn partial() -> Object {
     ObjectBuilder::new()
         .schema_type(Type::Boolean)
         .description(Some(
-            "Whether to take what there is if the user has fewer points than are to be taken. The default is false.",
+            "Whether to take the whole balance if it is smaller than the points to take. The default is false.",
         ))
         .examples([json!(true)])
         .build()

@@ -193,12 +193,18 @@ async fn a_user_whose_row_a_newer_version_wrote_waits_for_a_worker_that_understa
     system.finish().await;
 }
 
-/// A session that holds the row of user 7 until it is dropped.
-async fn lock(system: &System) -> Object {
+/// A worker that has applied one change of user 7 and holds the next one, a session that locks the user's row until it is
+/// dropped, and the request ids of the two changes.
+async fn waiting_user(system: &System, client: &Client) -> (Process, Object, Vec<String>) {
+    let mut promises = vec![client.queue("add", 7, 1).await];
+    let worker = worker(system, "2");
+    system.drain(1).await;
     let session = system.database.pool(1).get().await.expect("a connection");
     let lock = "reset all; begin; select from user_point where user_id = '7' for update";
     session.batch_execute(lock).await.expect("locked");
-    session
+    promises.push(client.queue("add", 7, 2).await);
+    worker.says("only this user's changes wait").await;
+    (worker, session, promises)
 }
 
 /// Another user of the partition of user 7.
@@ -215,12 +221,7 @@ async fn a_user_who_waits_before_a_message_that_is_not_understood_is_named_and_g
     let mut system = System::new().await;
     let client = system.serve();
     let queues = declared(&system).await;
-    let mut promises = vec![client.queue("add", 7, 1).await];
-    let worker = worker(&system, "2");
-    system.drain(1).await;
-    let session = lock(&system).await;
-    promises.push(client.queue("add", 7, 2).await);
-    worker.says("only this user's changes wait").await;
+    let (worker, session, mut promises) = waiting_user(&system, &client).await;
     let newer = message(&id(0), 7, 3).replace("\"version\":2", "\"version\":3");
     queues.publish(partition(7), &newer).await;
     promises.push(id(0));
@@ -259,12 +260,7 @@ async fn a_user_who_waits_before_a_user_whose_row_is_newer_goes_on_at_once() {
     let mut system = System::new().await;
     let client = system.serve();
     let queues = declared(&system).await;
-    let mut promises = vec![client.queue("add", 7, 1).await];
-    let worker = worker(&system, "2");
-    system.drain(1).await;
-    let session = lock(&system).await;
-    promises.push(client.queue("add", 7, 2).await);
-    worker.says("only this user's changes wait").await;
+    let (worker, session, mut promises) = waiting_user(&system, &client).await;
     let newer = neighbour();
     system.execute(&format!("insert into user_point (user_id, format) values ('{newer}', 1)")).await;
     let behind = vec![client.queue("add", newer, 1).await];

@@ -29,7 +29,7 @@ impl Asked {
         self.point.is_some_and(|point| Points::new(point).is_ok() || point == 0 && least == 0)
     }
 
-    /// The values of `partial` that such an entry may have beside none.
+    /// Whether such an entry may have `partial`.
     pub(super) fn takes_partial(self) -> bool {
         self.action.is_none_or(|action| action.takes("partial"))
     }
@@ -79,7 +79,7 @@ impl Asked {
         }
     }
 
-    /// Whether an entry that became this is about another request.
+    /// Whether an entry with this result refers to another request.
     pub(super) fn has_reference(self, rejection: Option<&Rejection>) -> bool {
         self.action == Some(Action::Reverse) || rejection == Some(&Rejection::KeyReused)
     }

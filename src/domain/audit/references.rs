@@ -47,7 +47,7 @@ macro_rules! broken_reference {
                 "o.request_id = log.ref and (o.reject_reason is not null or o.action not in ('add', 'subtract')) \
                  and abs(o.change::numeric) = log.point"
             ),
-            " then 'an earlier entry that can not be reversed' end \
+            " then 'an earlier entry that cannot be reversed' end \
                  when reject_reason = 'already_reversed' then case when not ",
             $crate::domain::audit::references::earlier!(
                 "o.request_id = log.ref and o.action = 'reverse' and o.reject_reason is null \

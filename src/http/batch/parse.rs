@@ -138,7 +138,7 @@ impl Judge {
     }
 }
 
-/// The faults that an operation has whatever its action is.
+/// The faults that do not depend on the action.
 fn badly_formed(members: &Members<OperationRequest>) -> Vec<Invalid> {
     let faults = [
         members.optional::<Points>("point").err(),

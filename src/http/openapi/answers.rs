@@ -40,7 +40,7 @@ const CHANGE: &[Kind] = &[
     Kind::Overloaded,
 ];
 
-/// What a reversal may meet beside.
+/// The additional problems of a reversal.
 const REVERSAL: &[Kind] = &[Kind::UnknownRequest, Kind::NotReversible, Kind::AlreadyReversed];
 
 /// Every answer to an add or a subtract.
@@ -61,7 +61,7 @@ impl IntoResponses for ReversalAnswers {
     }
 }
 
-/// Every answer to a change that may meet these problems. `entry` is an example of one that is applied.
+/// Every answer to a change with these problems. `entry` is an example of an applied change.
 fn changed(kinds: &[Kind], entry: Value) -> BTreeMap<String, RefOr<Response>> {
     let mut responses = problems(kinds);
     let queued = ResponseBuilder::new()

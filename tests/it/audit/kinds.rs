@@ -128,7 +128,7 @@ async fn a_reversal_that_is_not_what_it_says_is_found_and_named() {
             "user 3: log entry 18: ref is ID, expected an earlier change that this undoes",
             "user 4: log entry 13: ref is ID, expected a request without an earlier entry",
             "user 5: log entry 10: ref is ID, expected an earlier reversal",
-            "user 6: log entry 12: ref is ID, expected an earlier entry that can not be reversed",
+            "user 6: log entry 12: ref is ID, expected an earlier entry that cannot be reversed",
             "user 7: log entry 10: ref is ID, expected an earlier reversal",
             "user 8: log entry 15: change is -3, expected 4 or -4",
             "user 9: log entry 14: reject_reason is insufficient_points, expected a reason that holds",
@@ -136,7 +136,7 @@ async fn a_reversal_that_is_not_what_it_says_is_found_and_named() {
             "user 10: log entry 9: ref is ID, expected an earlier change that this undoes",
             "user 10: log entry 10: ref is ID, expected an earlier reversal",
             "user 11: log entry 18: ref is none, expected a request",
-            "user 12: log entry 13: ref is ID, expected an earlier entry that can not be reversed",
+            "user 12: log entry 13: ref is ID, expected an earlier entry that cannot be reversed",
         ]
     );
     system.discard().await;
