@@ -95,8 +95,9 @@ impl ApplyTrip {
     }
 
     /// Applies the deltas in order: all at once, in parts if that takes the database too long, or one by one if the
-    /// database refuses or a row is damaged, so that only the offending delta is refused, and only its user waits. The first result that is neither final nor an
-    /// obstacle of one user ends the group: a later delta may belong to the same user.
+    /// database refuses or a row is damaged, so that only the offending delta is refused, and only its user waits. The
+    /// first result that is neither final nor an obstacle of one user ends the group: a later delta may belong to the
+    /// same user.
     pub(super) async fn apply(&self, deltas: &[Delta]) -> Vec<Result<Outcome, ServiceError>> {
         let mut results = Vec::with_capacity(deltas.len());
         let mut obstacles = HashMap::new();

@@ -147,7 +147,7 @@ macro_rules! logged {
         concat!(
             "select ",
             entry_columns!(),
-            " from unnest($1::text[], $2::uuid[]) as asked (user_id, request_id) \
+            " from (select unnest($1::text[]) as user_id, unnest($2::uuid[]) as request_id) as asked \
              join log using (user_id, request_id)"
         )
     };

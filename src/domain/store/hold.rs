@@ -20,7 +20,7 @@ const CREATE_TIME_MAX_MS: u64 = 300;
 
 /// Inserts only users that have no row: for the others it would wait until their rows are unlocked.
 const CREATE: &str = "insert into user_point (user_id) select asked.user_id \
-     from unnest($1::text[]) as asked (user_id) \
+     from (select unnest($1::text[]) as user_id) as asked \
      where not exists (select from user_point where user_point.user_id = asked.user_id) \
      order by asked.user_id collate \"C\" on conflict do nothing";
 
@@ -39,7 +39,8 @@ const LOCK: &str = "select user_id, point, seq, updated_at, format from user_poi
 /// index of reversals. As long as it takes that for empty, it would otherwise read all of it.
 const REFERRED: &str = concat!(
     logged!(),
-    " union all select entry.* from unnest($1::text[], $2::uuid[]) as asked (user_id, request_id), lateral (select ",
+    " union all select entry.* from (select unnest($1::text[]) as user_id, unnest($2::uuid[]) as request_id) as asked, \
+     lateral (select ",
     entry_columns!(),
     " from log where log.user_id = asked.user_id and log.ref = asked.request_id \
          and action = 'reverse' and reject_reason is null limit 1) as entry"

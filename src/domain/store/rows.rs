@@ -14,21 +14,24 @@ use crate::domain::{
     request_id::RequestId,
 };
 
+/// `unnest` in a select list is faster than in `from`, where PostgreSQL stores the values of each array as a table first.
 pub(super) const WRITE: &str = concat!(
     "with moved as ( \
          update user_point set point = new.point, seq = new.seq, updated_at = new.updated_at \
-         from unnest($1::text[], $2::bigint[], $3::bigint[], $4::timestamptz[]) \
-             as new (user_id, point, seq, updated_at) \
+         from (select unnest($1::text[]) as user_id, unnest($2::bigint[]) as point, unnest($3::bigint[]) as seq, \
+             unnest($4::timestamptz[]) as updated_at) as new \
          where user_point.user_id = new.user_id) \
      insert into log (",
     entry_columns!(),
     ") \
-     select * from unnest($5::text[], $6::bigint[], $7::uuid[], $8::text[], $9::bigint[], $10::bigint[], \
-         $11::bigint[], $12::text[], $13::uuid[], $14::bigint[], $15::text[], $16::text[], $17::text[], \
-         $18::timestamptz[], $19::timestamptz[], $20::boolean[])"
+     select unnest($5::text[]), unnest($6::bigint[]), unnest($7::uuid[]), unnest($8::text[]), unnest($9::bigint[]), \
+         unnest($10::bigint[]), unnest($11::bigint[]), unnest($12::text[]), unnest($13::uuid[]), \
+         unnest($14::bigint[]), unnest($15::text[]), unnest($16::text[]), unnest($17::text[]), \
+         unnest($18::timestamptz[]), unnest($19::timestamptz[]), unnest($20::boolean[])"
 );
 
-/// The columns of a [`WRITE`]: the accounts after the batch, and the new entries.
+/// The columns of a [`WRITE`]: the accounts after the batch, and the new entries. A column of `Option`s ends with the last
+/// entry that has a value: `unnest` fills the shorter arrays up with nulls.
 #[derive(Default)]
 pub(super) struct Rows<'a> {
     users: Vec<&'a str>,
@@ -50,7 +53,6 @@ pub(super) struct Rows<'a> {
     metadata: Vec<Option<&'a str>>,
     requested_ats: Vec<Timestamp>,
     created_ats: Vec<Timestamp>,
-    /// Ends with the last entry that has a value: `unnest` fills the shorter arrays up with nulls.
     partials: Vec<Option<bool>>,
 }
 
@@ -71,18 +73,15 @@ impl<'a> Rows<'a> {
             rows.asked_points.push(entry.point);
             rows.changes.push(entry.change);
             rows.balances.push(entry.balance);
-            rows.actors.push(entry.actor.as_ref().map(Actor::as_str));
-            rows.references.push(entry.reference.map(RequestId::get));
+            put(&mut rows.actors, index, entry.actor.as_ref().map(Actor::as_str));
+            put(&mut rows.references, index, entry.reference.map(RequestId::get));
             rows.fingerprints.push(entry.fingerprint.get());
-            rows.reject_reasons.push(entry.rejection.as_ref().map(Rejection::as_str));
-            rows.reasons.push(entry.reason.as_ref().map(Reason::as_str));
-            rows.metadata.push(entry.metadata.as_ref().map(Metadata::as_str));
+            put(&mut rows.reject_reasons, index, entry.rejection.as_ref().map(Rejection::as_str));
+            put(&mut rows.reasons, index, entry.reason.as_ref().map(Reason::as_str));
+            put(&mut rows.metadata, index, entry.metadata.as_ref().map(Metadata::as_str));
             rows.requested_ats.push(entry.requested_at);
             rows.created_ats.push(entry.created_at);
-            if entry.partial {
-                rows.partials.resize(index, None);
-                rows.partials.push(Some(true));
-            }
+            put(&mut rows.partials, index, entry.partial.then_some(true));
         }
         rows
     }
@@ -110,5 +109,13 @@ impl<'a> Rows<'a> {
             &self.created_ats,
             &self.partials,
         ]
+    }
+}
+
+/// Puts the value of an entry, if there is one, at the index of the entry.
+fn put<T: Clone>(column: &mut Vec<Option<T>>, index: usize, value: Option<T>) {
+    if value.is_some() {
+        column.resize(index, None);
+        column.push(value);
     }
 }
