@@ -49,7 +49,7 @@ impl<'a, O: Object> Members<'a, O> {
     /// # Errors
     /// The text is not a JSON object, or a member occurs twice.
     pub fn read(json: &'a [u8]) -> Result<Self, serde_json::Error> {
-        serde_json::from_slice(json)
+        parse(json)
     }
 
     /// The first name, in the order of the alphabet, that is none of [`Object::MEMBERS`].
@@ -200,6 +200,15 @@ impl Member for Metadata {
     fn parse(json: &str) -> Result<Self, &'static str> {
         Self::new(json.to_owned()).map_err(|_| Self::RULE)
     }
+}
+
+/// Parses JSON. The text is checked for UTF-8 once, and not again at each value of it.
+///
+/// # Errors
+/// It is not JSON, or not of this shape.
+pub fn parse<'a, T: Deserialize<'a>>(json: &'a [u8]) -> Result<T, serde_json::Error> {
+    // The parser of bytes says where the text is not UTF-8.
+    std::str::from_utf8(json).map_or_else(|_| serde_json::from_slice(json), serde_json::from_str)
 }
 
 /// The value of a JSON string.

@@ -35,7 +35,7 @@ pub use entry::{Balance, Entry, Outcome, Rejection, Status};
 pub use error::{Obstacle, ServiceError};
 pub use installation::{Installation, InstallationError, InstallationId};
 pub use invalid::Invalid;
-pub use members::{Member, Members, Object, text};
+pub use members::{Member, Members, Object, parse, text};
 pub use metadata::{METADATA_MAX_BYTES, Metadata};
 pub use number::whole_number;
 pub use partitions::Partitions;

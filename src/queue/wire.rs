@@ -143,7 +143,7 @@ pub(super) fn decode_any(body: &[u8], understands: u64) -> Result<Vec<Delta>, Un
 }
 
 fn parse(body: &[u8], understands: u64) -> Result<Vec<Delta>, Malformed> {
-    let message: DeltasMessage<Members<Received>> = serde_json::from_slice(body)?;
+    let message: DeltasMessage<Members<Received>> = domain::parse(body)?;
     if !(VERSION_MIN..=understands).contains(&message.version) {
         return Err(Malformed::Version(message.version));
     }

@@ -62,6 +62,7 @@ async fn apply(client: &Client, deltas: &[Delta]) -> Result<Vec<Decision>, Store
     let mut asked: Vec<(&str, Uuid)> =
         deltas.iter().map(|delta| (delta.user_id.as_str(), delta.request_id.get())).collect();
     asked.sort_unstable();
+    let comes_twice = asked.windows(2).any(|pair| pair[0] == pair[1]);
     let (asked_users, asked_requests): (Vec<&str>, Vec<Uuid>) = asked.into_iter().unzip();
     let mut users = asked_users.clone();
     users.dedup();
@@ -80,7 +81,8 @@ async fn apply(client: &Client, deltas: &[Delta]) -> Result<Vec<Decision>, Store
     let mut state = State::of(deltas, users.len(), &held.locked)?;
     state.learn(&held.logged)?;
     state.learn_referred(&held.referred)?;
-    let reused = state.reused(deltas);
+    let may_be_reused = comes_twice || !held.logged.is_empty();
+    let reused = if may_be_reused { state.reused(deltas) } else { Vec::new() };
     if !reused.is_empty() {
         let (users, requests): (Vec<&str>, Vec<Uuid>) = reused.into_iter().unzip();
         let logged = client.prepare_cached(LOGGED).await?;
