@@ -46,7 +46,7 @@ pub struct DevArgs {
     /// The number of partitions of a new installation.
     #[command(flatten)]
     pub partitions: PartitionsArgs,
-    /// The operations listener.
+    /// The metrics listener.
     #[command(flatten)]
     pub metrics: MetricsArgs,
     /// Delete the data of earlier runs first.
@@ -75,7 +75,7 @@ pub(super) async fn run(args: DevArgs, stop: CancellationToken) -> anyhow::Resul
     let Some(servers) = stop.run_until_cancelled(servers).await else { return Ok(()) };
     let (mut database, broker) = servers?;
     let node = node(&database, &broker)?;
-    // One operations listener serves the metrics of the whole process.
+    // One metrics listener serves the metrics of the whole process.
     let first = NodeArgs { metrics: args.metrics, ..node.clone() };
     let result = async {
         let pool = postgres::pool(&node.database.url, 1)?;
