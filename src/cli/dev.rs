@@ -156,8 +156,8 @@ fn welcome(address: &str, database: &LocalPostgres, broker: &LocalRabbitMq, fold
     let change = |name: &str, body: &str| {
         format!("curl {url}/v1/point/{name} -H 'Content-Type: application/json' -d '{body}'")
     };
-    let add = change("add", r#"{"user_id":1,"point":1000,"reason":"welcome"}"#);
-    let subtract = change("subtract", r#"{"user_id":1,"point":300}"#);
+    let add = change("add", r#"{"user_id":"1","point":1000,"reason":"welcome"}"#);
+    let subtract = change("subtract", r#"{"user_id":"1","point":300}"#);
     format!(
         "\npoint-system is ready at {url}\n\n  \
          {add}\n  \

@@ -14,8 +14,8 @@ use super::{
 };
 use crate::{
     domain::{
-        self, ACTOR_MAX_BYTES, Action, BALANCES_MAX, KEY_MAX_BYTES, METADATA_MAX_BYTES, PAGE_MAX, POINTS_MAX,
-        REASON_MAX_CHARS, Rejection, Status, USER_ID_MAX_BYTES,
+        self, ACTOR_MAX_BYTES, Action, BALANCES_MAX, IdempotencyKey, KEY_MAX_BYTES, METADATA_MAX_BYTES,
+        PAGE_MAX, POINTS_MAX, REASON_MAX_CHARS, Rejection, Status, USER_ID_MAX_BYTES,
     },
     ops::health::Duty,
 };
@@ -175,7 +175,7 @@ pub(super) fn idempotency_key() -> Object {
     text("Visible ASCII characters, with spaces allowed between them.", "order-7")
         .min_length(Some(1))
         .max_length(Some(KEY_MAX_BYTES))
-        .pattern(Some("^[!-~]([ -~]*[!-~])?$"))
+        .pattern(Some(IdempotencyKey::PATTERN))
         .build()
 }
 
