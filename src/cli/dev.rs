@@ -1,5 +1,5 @@
-//! The command `dev`: runs `migrate`, `serve` and `work` in one process, on private servers. Must not contain a second
-//! way to do what a role does.
+//! The command `dev`: runs `migrate`, `serve` and `work` in one process, on private servers. Must not
+//! duplicate the work of a role.
 
 use std::{
     env,
