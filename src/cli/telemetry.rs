@@ -1,5 +1,5 @@
-//! The telemetry of a node: its health, its pulse, and its metrics listener. Must not contain work of
-//! the role.
+//! The telemetry of a node: its health, its pulse, and its metrics listener. Must not contain work of the
+//! role.
 
 use std::{convert::Infallible, net::TcpListener, sync::Arc, time::Duration};
 

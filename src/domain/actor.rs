@@ -9,7 +9,7 @@ use super::Invalid;
 /// The longest name of an actor, in bytes.
 pub const ACTOR_MAX_BYTES: usize = 63;
 
-/// The rule for the name of an API key, with `$more` before its limit: a literal, so that constant texts can contain it.
+/// The rule for the name of an API key, with `$more` before the limit. A literal, so that constants can contain it.
 macro_rules! name_rule {
     ($($more:literal)?) => {
         concat!(

@@ -77,7 +77,7 @@ impl RequestId {
         Self::named(&[name_of(actor), user_id.as_str().as_bytes(), key.0.as_bytes(), &nth])
     }
 
-    /// The id of the entry that says that a change came with the id of another change: one entry for each change.
+    /// The id of the entry that records a change with the request id of another change. Each change has one such entry.
     pub(super) fn of_reuse(self, fingerprint: Fingerprint) -> Self {
         Self::named(&[self.0.as_bytes(), &fingerprint.get().to_be_bytes()])
     }

@@ -110,10 +110,7 @@ pub async fn serve_metrics(
     let address = listener.local_addr()?;
     let health = web::Data::from(health);
     let server = server::start(listener, HttpLimits::for_metrics(), Duration::ZERO, move || {
-        App::new()
-            .app_data(health.clone())
-            .configure(endpoints::metrics)
-            .default_service(web::to(not_found))
+        App::new().app_data(health.clone()).configure(endpoints::metrics).default_service(web::to(not_found))
     })?;
     let handle = server.handle();
     tokio::spawn(async move {

@@ -78,7 +78,7 @@ fn users() -> ArrayBuilder {
     ArrayBuilder::new().items(user_id()).unique_items(true)
 }
 
-/// What user ids begin with. Without an example, so that a try of `id` does not send it too.
+/// What user ids begin with. It has no example, so that a request with the example of `id` does not send it too.
 pub(super) fn user_id_prefix() -> Object {
     ObjectBuilder::new()
         .schema_type(Type::String)

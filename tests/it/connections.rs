@@ -202,7 +202,7 @@ async fn is_filled(system: &System, rest: &[u8]) {
     }));
     let strangers = timeout(PATIENCE, strangers).await.expect("each has an answer or an end");
     let alive = timeout(PATIENCE, answer(listener.get("/livez"))).await.expect("an answer in time");
-    assert_eq!(alive.0, 200, "the operators' listener is not full");
+    assert_eq!(alive.0, 200, "the metrics listener is not full");
     let client = Client::new(&format!("http://127.0.0.1:{port}"));
     eventually("another client is served", async || {
         let sent = timeout(Duration::from_secs(IDLE_S), client.get("/ping").send()).await;
