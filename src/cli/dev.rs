@@ -1,5 +1,5 @@
 //! The command `dev`: runs `migrate`, `serve` and `work` in one process, on private servers. Must not
-//! duplicate the work of a role.
+//! contain a copy of what a role does.
 
 use std::{
     env,
