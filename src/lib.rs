@@ -20,7 +20,7 @@
 //! - [`domain`] has the rules of points, and applies and reads changes in PostgreSQL;
 //! - [`access`] knows who may call, and how often;
 //! - [`ops`] knows whether a node can do its work, and whether every partition moves;
-//! - [`infra`] has what the other rooms stand on: lanes, PostgreSQL connections, migrations, metrics, logging;
+//! - [`infra`] has what the other rooms build on: lanes, PostgreSQL connections, migrations, metrics, logging;
 //! - [`local`] starts a private PostgreSQL and a private RabbitMQ.
 //!
 //! Imports go one way: `cli` → `http`, `worker` → `queue`, `domain`, `access` → `infra`. `http` and `worker` never

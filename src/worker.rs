@@ -72,7 +72,7 @@ fn deltas(taken: &[Taken]) -> Vec<Delta> {
     taken.iter().map(|taken| taken.delta.clone()).collect()
 }
 
-/// One partition, as this worker sees it.
+/// The state of one partition in this worker.
 struct Partition {
     consumer: Consumer,
     service: Arc<PointService>,
@@ -180,7 +180,7 @@ impl Partition {
         for (taken, result) in taken.iter().zip(&results) {
             log_result(&taken.delta, result);
         }
-        // A message that comes again has no lag of its own.
+        // A redelivered message is not counted again in the lag.
         let is_new = |result: &Result<Outcome, _>| result.as_ref().is_ok_and(|outcome| !outcome.replayed);
         let decided = taken.iter().zip(&results).filter(|(_, result)| is_new(result));
         self.metrics.settled(decided.map(|(taken, _)| taken.delta.requested_at));

@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 use strum::{EnumString, IntoStaticStr};
 use subtle::ConstantTimeEq;
 
-use crate::domain::Actor;
+use crate::domain::{Actor, name_rule};
 
 /// The prefix of every key. Scanners that look for secrets in source code and logs can search for it.
 const PREFIX: &str = "ps_";
@@ -67,9 +67,7 @@ impl FromStr for KeyName {
 
     fn from_str(text: &str) -> Result<Self, &'static str> {
         let actor = Actor::new(text).ok().filter(|actor| !actor.is_system());
-        actor
-            .map(Self)
-            .ok_or("must be a letter, then letters, digits, \".\", \"_\" or \"-\"; at most 63 characters")
+        actor.map(Self).ok_or(concat!("must be ", name_rule!()))
     }
 }
 
@@ -163,6 +161,7 @@ impl Hash for KeyHash {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::ACTOR_MAX_BYTES;
 
     #[test]
     fn a_key_is_what_scanners_look_for_and_never_printed() {
@@ -181,12 +180,12 @@ mod tests {
 
     #[test]
     fn a_name_is_an_actor_that_is_neither_a_number_nor_the_service_itself() {
-        for good in ["a", "Shop-1", "eu.games_x", "system", &"x".repeat(63)] {
+        for good in ["a", "Shop-1", "eu.games_x", "system", &"x".repeat(ACTOR_MAX_BYTES)] {
             let name: KeyName = good.parse().expect(good);
             assert_eq!(name.as_str(), good);
             assert_eq!(Ok(Actor::from(name)), Actor::new(good));
         }
-        for wrong in ["", "7", "7up", "a b", "system:", "system:expiry", &"x".repeat(64)] {
+        for wrong in ["", "7", "7up", "a b", "system:", "system:expiry", &"x".repeat(ACTOR_MAX_BYTES + 1)] {
             assert!(wrong.parse::<KeyName>().is_err(), "{wrong:?}");
         }
     }

@@ -141,7 +141,7 @@ impl Limits {
     }
 }
 
-/// Rounds up, so that a client that waits as long does not come back too early.
+/// Rounds up, so that a client that waits this long is not refused again.
 fn whole_seconds(time: Duration) -> u64 {
     (time.as_secs() + u64::from(time.subsec_nanos() > 0)).max(1)
 }

@@ -27,7 +27,7 @@ pub async fn create(pool: &Pool, name: &KeyName, scope: Scope) -> Result<(i64, A
 pub struct Rotation {
     /// The number of the new key.
     pub id: i64,
-    /// What it may do: the same as the key before it.
+    /// What it may do: the same as the previous key.
     pub scope: Scope,
     /// The number of the other active key, if there is one.
     pub other: Option<i64>,

@@ -106,7 +106,7 @@ struct Ring {
     unused: bool,
 }
 
-/// What a node knows about its callers. A request reads nothing else.
+/// What a node knows about its callers. To admit a request, the node reads only this.
 pub struct Access {
     pool: Pool,
     ring: ArcSwap<Ring>,
@@ -238,7 +238,7 @@ impl Access {
 }
 
 impl Ring {
-    /// Makes the ring of a snapshot. A key of the ring before keeps its record of use.
+    /// Makes the ring of a snapshot. A key that was in the previous ring keeps its record of use.
     fn new(snapshot: Snapshot, before: Option<&Self>) -> Self {
         let keys = snapshot.active.into_iter().map(|row| {
             let known = before.and_then(|ring| ring.keys.get(&row.hash)).cloned();

@@ -25,7 +25,7 @@ pub struct NodeArgs {
     /// The limits at startup and at shutdown.
     #[command(flatten)]
     pub patience: PatienceArgs,
-    /// The operations listener.
+    /// The metrics listener.
     #[command(flatten)]
     pub metrics: MetricsArgs,
     /// Maximum number of concurrent transactions (1 to 16), each on its own PostgreSQL connection. All workers together
@@ -97,10 +97,10 @@ pub struct PatienceArgs {
     pub shutdown_timeout: Duration,
 }
 
-/// The operations listener.
+/// The metrics listener.
 #[derive(Args, Clone, Copy, Debug, Default)]
 pub struct MetricsArgs {
-    /// Address and port of the operations listener: /metrics for Prometheus, /livez and /readyz. Without this
+    /// Address and port of the metrics listener: /metrics for Prometheus, /livez and /readyz. Without this
     /// flag there is no such listener.
     #[arg(id = "metrics-listen", long, env = "POINT_SYSTEM_METRICS_LISTEN", value_name = "IP:PORT")]
     pub listen: Option<SocketAddr>,

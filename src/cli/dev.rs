@@ -1,5 +1,5 @@
-//! The command `dev`: runs `migrate`, `serve` and `work` in one process, on private servers. Must not contain a second
-//! way to do what a role does.
+//! The command `dev`: runs `migrate`, `serve` and `work` in one process, on private servers. Must not
+//! contain a copy of what a role does.
 
 use std::{
     env,
@@ -46,7 +46,7 @@ pub struct DevArgs {
     /// The number of partitions of a new installation.
     #[command(flatten)]
     pub partitions: PartitionsArgs,
-    /// The operations listener.
+    /// The metrics listener.
     #[command(flatten)]
     pub metrics: MetricsArgs,
     /// Delete the data of earlier runs first.
@@ -75,7 +75,7 @@ pub(super) async fn run(args: DevArgs, stop: CancellationToken) -> anyhow::Resul
     let Some(servers) = stop.run_until_cancelled(servers).await else { return Ok(()) };
     let (mut database, broker) = servers?;
     let node = node(&database, &broker)?;
-    // One operations listener serves the metrics of the whole process.
+    // One metrics listener serves the metrics of the whole process.
     let first = NodeArgs { metrics: args.metrics, ..node.clone() };
     let result = async {
         let pool = postgres::pool(&node.database.url, 1)?;
@@ -156,8 +156,8 @@ fn welcome(address: &str, database: &LocalPostgres, broker: &LocalRabbitMq, fold
     let change = |name: &str, body: &str| {
         format!("curl {url}/v1/point/{name} -H 'Content-Type: application/json' -d '{body}'")
     };
-    let add = change("add", r#"{"user_id":1,"point":1000,"reason":"welcome"}"#);
-    let subtract = change("subtract", r#"{"user_id":1,"point":300}"#);
+    let add = change("add", r#"{"user_id":"1","point":1000,"reason":"welcome"}"#);
+    let subtract = change("subtract", r#"{"user_id":"1","point":300}"#);
     format!(
         "\npoint-system is ready at {url}\n\n  \
          {add}\n  \

@@ -11,6 +11,7 @@ use serde::Serialize;
 use super::{DatabaseArgs, start};
 use crate::{
     access::{self, ApiKey, KeyName, KeyRecord, Rotation, Scope, WhichKey},
+    domain::name_rule,
     infra::postgres::{self, DatabaseUrl},
 };
 
@@ -23,8 +24,8 @@ pub enum KeyRole {
         /// The database.
         #[command(flatten)]
         database: DatabaseArgs,
-        /// Name of the key, never used before: a letter, then letters, digits, ".", "_" or "-"; at most 63 characters.
-        #[arg(long)]
+        /// The name of the key.
+        #[arg(long, help = concat!("Name of the key, never used before: ", name_rule!()))]
         name: KeyName,
         /// What the key may do. Each scope includes those before it.
         #[arg(long, value_enum)]

@@ -10,7 +10,7 @@ use crate::infra::{build, logging::LogFormat};
 mod args;
 mod http;
 mod start;
-mod operations;
+mod telemetry;
 mod serve;
 mod work;
 mod migrate;

@@ -12,8 +12,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     HttpArgs, NodeArgs,
-    operations::Operations,
     start::{connected, ending_within, installed, patiently},
+    telemetry::Telemetry,
 };
 use crate::{
     access::Access,
@@ -33,7 +33,7 @@ pub struct ServeArgs {
     /// How HTTP is served, and to whom.
     #[command(flatten)]
     pub http: HttpArgs,
-    /// The servers, the limits and the operations listener.
+    /// The servers, the limits and the metrics listener.
     #[command(flatten)]
     pub node: NodeArgs,
 }
@@ -63,20 +63,20 @@ async fn serve_until(
     // The service uses all but one; the API keys use the last one.
     let connections = PointService::connections(usize::from(node.concurrency)) + 1;
     let pool = postgres::pool(&node.database.url, connections)?;
-    let operations = Operations::start(Duty::Serve, node, &pool, &stop)?;
+    let telemetry = Telemetry::start(Duty::Serve, node, &pool, &stop)?;
     let serving = async {
         let began = Instant::now();
         let installed = installed(&pool, &node.database, node.patience.startup_timeout);
         let Some(installation) = stop.run_until_cancelled(installed).await else { return Ok(()) };
         let link = Link::start(node.broker.url.clone(), node.broker.names(&installation?), "serve");
-        operations.watch(&link);
+        telemetry.watch(&link);
         let served =
-            serve_with(listener, (node, http, limits), (&pool, &link, &operations, began), &stop).await;
+            serve_with(listener, (node, http, limits), (&pool, &link, &telemetry, began), &stop).await;
         link.close().await;
         served
     };
     let served = serving.await;
-    operations.end().await;
+    telemetry.end().await;
     served
 }
 
@@ -84,7 +84,7 @@ async fn serve_until(
 async fn serve_with(
     listener: TcpListener,
     (node, http, limits): (&NodeArgs, HttpArgs, HttpLimits),
-    (pool, link, operations, began): (&Pool, &Link, &Operations, Instant),
+    (pool, link, telemetry, began): (&Pool, &Link, &Telemetry, Instant),
     stop: &CancellationToken,
 ) -> anyhow::Result<()> {
     let (listen, limit) = (listener.local_addr()?, node.patience.startup_timeout);
@@ -96,7 +96,7 @@ async fn serve_with(
     let Some(started) = stop.run_until_cancelled(starting).await else { return Ok(()) };
     let access = started?;
     access.check()?;
-    operations.health.started();
+    telemetry.health.started();
     let api = web::Data::new(Api {
         access,
         service: PointService::start(pool.clone(), usize::from(node.concurrency), &Patience::Caller),
@@ -104,10 +104,10 @@ async fn serve_with(
     });
     let published = api.clone();
     let accepted_until = move || published.publisher.accepted_until();
-    operations.beat(link.watch().partitions(), |pulse| pulse.accepting(accepted_until));
+    telemetry.beat(link.watch().partitions(), |pulse| pulse.accepting(accepted_until));
     let (drain, stop) = (node.patience.shutdown_timeout, stop.clone());
     tokio::select! {
-        served = http::serve(listener, (api.clone(), operations.health.clone()), limits, (stop, drain)) => served?,
+        served = http::serve(listener, (api.clone(), telemetry.health.clone()), limits, (stop, drain)) => served?,
         never = api.access.keep_up() => match never {},
     }
     // Writes the last uses of the keys. If the database is down, they are lost.

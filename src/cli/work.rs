@@ -9,8 +9,8 @@ use uuid::Uuid;
 
 use super::{
     NodeArgs,
-    operations::Operations,
     start::{connected, ending_within, installed},
+    telemetry::Telemetry,
 };
 use crate::{
     domain::{APART_MAX, Installation, Patience, PointService},
@@ -23,7 +23,7 @@ use crate::{
 /// Flags of `work`.
 #[derive(Args, Debug)]
 pub struct WorkArgs {
-    /// The servers, the limits and the operations listener.
+    /// The servers, the limits and the metrics listener.
     #[command(flatten)]
     pub node: NodeArgs,
     /// The highest version of messages that this worker understands. Tests lower or raise it.
@@ -44,18 +44,18 @@ pub async fn work(node: &NodeArgs, understands: u64, stop: CancellationToken) ->
 
 async fn work_until(node: &NodeArgs, understands: u64, stop: CancellationToken) -> anyhow::Result<()> {
     let pool = postgres::pool(&node.database.url, usize::from(node.concurrency) + APART_MAX)?;
-    let operations = Operations::start(Duty::Work, node, &pool, &stop)?;
+    let telemetry = Telemetry::start(Duty::Work, node, &pool, &stop)?;
     let working = async {
         let began = Instant::now();
         let installed = installed(&pool, &node.database, node.patience.startup_timeout);
         let Some(installation) = stop.run_until_cancelled(installed).await else { return Ok(()) };
         let installation = installation?;
         let link = Link::start(node.broker.url.clone(), node.broker.names(&installation), "work");
-        operations.watch(&link);
+        telemetry.watch(&link);
         let connected = connected(&link, node.patience.startup_timeout, began);
         let worked = match stop.run_until_cancelled(connected).await {
             Some(Ok(())) => {
-                work_on(&installation, (node, understands), (&pool, &link, &operations), &stop).await;
+                work_on(&installation, (node, understands), (&pool, &link, &telemetry), &stop).await;
                 Ok(())
             }
             Some(Err(error)) => Err(error),
@@ -65,7 +65,7 @@ async fn work_until(node: &NodeArgs, understands: u64, stop: CancellationToken) 
         worked
     };
     let worked = working.await;
-    operations.end().await;
+    telemetry.end().await;
     worked
 }
 
@@ -73,10 +73,10 @@ async fn work_until(node: &NodeArgs, understands: u64, stop: CancellationToken) 
 async fn work_on(
     Installation { id, partitions, .. }: &Installation,
     (node, understands): (&NodeArgs, u64),
-    (pool, link, operations): (&Pool, &Link, &Operations),
+    (pool, link, telemetry): (&Pool, &Link, &Telemetry),
     stop: &CancellationToken,
 ) {
-    operations.health.started();
+    telemetry.health.started();
     let concurrency = node.concurrency;
     let patience = Patience::Queue(stop.clone());
     let service = Arc::new(PointService::start(pool.clone(), concurrency.into(), &patience));
@@ -84,7 +84,7 @@ async fn work_on(
     let consumer = |p| Consumer::new(p, link.watch(), worker, understands, stop.clone());
     let consumers: Vec<Consumer> = partitions.all().map(consumer).collect();
     let (progress, watch) = (consumers.iter().map(Consumer::progress).collect(), link.watch());
-    operations.beat(*partitions, |pulse| pulse.taking(progress, watch));
+    telemetry.beat(*partitions, |pulse| pulse.taking(progress, watch));
     log::info!(
         worker:%;
         "working on {partitions} partitions of installation {id}, up to {concurrency} concurrent transactions"

@@ -9,6 +9,18 @@ use super::Invalid;
 /// The longest name of an actor, in bytes.
 pub const ACTOR_MAX_BYTES: usize = 63;
 
+/// The rule for the name of an API key, with `$more` before the limit. A literal, so that constants can contain it.
+macro_rules! name_rule {
+    ($($more:literal)?) => {
+        concat!(
+            "a letter, then letters, digits, \".\", \"_\" or \"-\"",
+            $($more,)?
+            "; at most 63 characters"
+        )
+    };
+}
+pub(crate) use name_rule;
+
 /// The prefix of the actors that are the service itself. No API key can have such a name.
 const SYSTEM: &str = "system:";
 
@@ -19,8 +31,7 @@ pub struct Actor(SmolStr);
 
 impl Actor {
     /// The rule in words, readable after a field's name.
-    pub const RULE: &str = "must be a letter, then letters, digits, \".\", \"_\" or \"-\", perhaps after \"system:\"; \
-                            at most 63 characters in all";
+    pub const RULE: &str = concat!("must be ", name_rule!(", perhaps after \"system:\""), " in all");
 
     /// The actor with this name.
     ///

@@ -14,7 +14,7 @@ use super::{
     user_id::UserId,
 };
 
-/// Where a user stands while deltas are decided.
+/// The state of a user while deltas are decided.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Account {
     /// The balance, from 0 to [`POINTS_MAX`](super::POINTS_MAX).
@@ -25,7 +25,7 @@ pub(super) struct Account {
     pub updated_at: Timestamp,
 }
 
-/// What became of a delta. The names are those of the log and the API.
+/// The result of a delta. The names are those of the log and the API.
 #[derive(Clone, Copy, Debug, EnumIter, EnumString, IntoStaticStr, PartialEq, Eq)]
 #[strum(serialize_all = "snake_case")]
 pub enum Status {
@@ -96,7 +96,7 @@ pub(crate) struct Verdict {
     pub change: Result<i64, Rejection>,
 }
 
-/// One row of the log: what was requested, and what became of it, for good.
+/// One row of the log: what was requested, and the final result.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
     /// The request. For [`Rejection::KeyReused`] an id of its own.
@@ -181,7 +181,7 @@ impl Entry {
     }
 }
 
-/// What a delta came to, now or earlier.
+/// The outcome of a delta that was decided now or earlier.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outcome {
     /// The log entry of this delta. If the request id is known with the same change, this is the original entry. If it

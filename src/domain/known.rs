@@ -5,7 +5,7 @@ use std::{collections::HashMap, sync::Arc};
 use super::{entry::Entry, request_id::RequestId, user_id::UserId};
 
 /// The entries of the request ids of the deltas, of [`reuse`](super::decide::reuse) of those that came with another
-/// change, and of the requests that the deltas refer to, with the reversals of these.
+/// change, and of the requests that the deltas refer to, with the reversals of these requests.
 #[derive(Debug, Default)]
 pub(super) struct Known {
     entries: HashMap<(UserId, RequestId), Arc<Entry>>,

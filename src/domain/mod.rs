@@ -25,6 +25,7 @@ mod store;
 mod audit;
 mod installation;
 
+pub(crate) use actor::name_rule;
 pub use actor::{ACTOR_MAX_BYTES, Actor};
 pub use audit::{AuditError, AuditLimits, AuditReport, Finding, audit, audit_within};
 pub use balances::{BALANCES_MAX, BalancesPage, BalancesQuery};

@@ -16,7 +16,7 @@ use super::{Delta, Entry, PointService, ServiceError};
 /// How long a change waits for the look-up. After that it is queued unchecked; the worker recognizes known ids too.
 const LOOK_UP_TIMEOUT_MS: u64 = 50;
 
-/// How long nothing is looked up after a failure: PostgreSQL is never on the way to a `202`.
+/// How long nothing is looked up after a failure: an outage of PostgreSQL delays no `202`.
 const FAILURE_PAUSE_MS: u64 = 1_000;
 
 /// When the next look-up may begin.
@@ -49,7 +49,7 @@ impl PointService {
         let each = deltas.iter().map(|delta| self.outcome(delta.user_id.clone(), delta.request_id));
         match timeout(Duration::from_millis(LOOK_UP_TIMEOUT_MS), try_join_all(each)).await {
             Ok(Ok(known)) => known,
-            // One damaged row says nothing about the next look-up.
+            // A damaged row does not affect the lookup of other rows.
             Ok(Err(ServiceError::Blocked(_))) => unknown,
             Ok(Err(_)) | Err(_) => {
                 recall.not_before_ms.store(recall.now_ms() + FAILURE_PAUSE_MS, Ordering::Relaxed);

@@ -17,6 +17,10 @@ const NAMESPACE: Uuid = Uuid::from_u128(0x7d3f_41a2_9c58_4e0b_b6a1_52f0_8c1e_6d9
 pub struct IdempotencyKey<'a>(Cow<'a, str>);
 
 impl<'a> IdempotencyKey<'a> {
+    /// A regular expression for the keys without outer spaces: a plain key, or a quoted one.
+    pub const PATTERN: &'static str =
+        r#"^([!#-~]([ -~]*[!-~])?|" *([!#-\[\]-~]|\\["\\])([ !#-\[\]-~]|\\["\\])*")$"#;
+
     /// A key of 1 to [`KEY_MAX_BYTES`] visible ASCII characters, with spaces between them. The plain spelling
     /// (`order-7`) and the quoted one (`"order-7"`, a String of RFC 9651 §3.3.3, as in
     /// draft-ietf-httpapi-idempotency-key-header) are one key, and outer spaces do not count.
@@ -73,7 +77,7 @@ impl RequestId {
         Self::named(&[name_of(actor), user_id.as_str().as_bytes(), key.0.as_bytes(), &nth])
     }
 
-    /// The id of the entry that says that a change came with the id of another change: one entry for each change.
+    /// The id of the entry that records a change with the request id of another change. Each change has one such entry.
     pub(super) fn of_reuse(self, fingerprint: Fingerprint) -> Self {
         Self::named(&[self.0.as_bytes(), &fingerprint.get().to_be_bytes()])
     }
@@ -115,6 +119,9 @@ impl fmt::Display for RequestId {
 #[cfg(test)]
 mod tests {
     use std::collections::HashSet;
+
+    use proptest::prelude::*;
+    use regex::Regex;
 
     use super::*;
 
@@ -163,5 +170,13 @@ mod tests {
             assert!(IdempotencyKey::new(wrong).is_err(), "{wrong:?}");
         }
         assert!(IdempotencyKey::new(&long[1..]).is_ok());
+    }
+
+    proptest! {
+        #[test]
+        fn the_pattern_matches_the_keys_and_nothing_else(text in r#"["\\ a~]{1,8}|[ -~]{1,8}"#) {
+            let (text, pattern) = (text.trim(), Regex::new(IdempotencyKey::PATTERN).expect("valid"));
+            prop_assert_eq!(pattern.is_match(text), IdempotencyKey::new(text).is_ok(), "{}", text);
+        }
     }
 }

@@ -87,7 +87,7 @@ fn judge(scope: Scope, request: &ServiceRequest) -> (Option<Allowance>, Result<(
     (allowance, admitted)
 }
 
-/// Reads the key from the request. A value of another scheme is meant for a proxy, not for this service.
+/// Reads the key from the request. Ignores a value of another scheme: it is for a proxy.
 fn key(headers: &HeaderMap) -> Option<&[u8]> {
     let (scheme, key) = headers.get(header::AUTHORIZATION)?.as_bytes().split_at_checked(SCHEME.len())?;
     (scheme.eq_ignore_ascii_case(SCHEME.as_bytes()) && key.first().is_none_or(|byte| *byte == b' '))

@@ -91,11 +91,11 @@ impl Drop for Slot {
 /// What a connection waits for.
 #[derive(Clone, Copy)]
 enum Phase {
-    /// The rest of the head of a request, which began then.
+    /// The rest of the head of a request that began at this time.
     Head(Instant),
     /// Our own answer.
     Answer,
-    /// The next request, since then.
+    /// The next request, since this time.
     Request(Instant),
 }
 
@@ -191,7 +191,7 @@ impl AsyncRead for Connection {
     ) -> Poll<io::Result<()>> {
         let connection = self.get_mut();
         let before = buffer.filled().len();
-        // The deadline comes first: otherwise a client that never stops sending would not meet it.
+        // Check the deadline first: otherwise a client that never stops sending would never be closed.
         if connection.is_over || connection.poll_deadline(context).is_ready() {
             return Poll::Ready(Ok(()));
         }

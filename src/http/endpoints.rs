@@ -84,15 +84,15 @@ endpoints! {
         Get  "/problems/{kind}"               OPEN  pages::problem;
     }
 
-    /// Registers the probes, which the operations listener has too.
+    /// Registers the probes, which the metrics listener has too.
     probes {
         Get  "/livez"                         OPEN  probes::livez;
         Get  "/readyz"                        OPEN  probes::readyz;
     }
 }
 
-/// Registers the endpoints of the operations listener: the probes, and the metrics, which are not part of the API.
-pub(super) fn operations(config: &mut ServiceConfig) {
+/// Registers the endpoints of the metrics listener: the probes, and the metrics, which are not part of the API.
+pub(super) fn metrics(config: &mut ServiceConfig) {
     let metrics = Endpoint { method: Method::Get, path: "/metrics", scope: OPEN };
     config.configure(probes).service(resource(metrics, probes::exposition));
 }

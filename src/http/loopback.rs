@@ -73,8 +73,8 @@ fn spelled(name: &HeaderName) -> String {
     words.collect::<Vec<_>>().join("-")
 }
 
-/// Whether a `Host` is a loopback name or address, with or without a port. Any character that those do not have is
-/// foreign. Every request passes here, so it does without a general parser.
+/// Whether a `Host` is a loopback name or address, with or without a port. Any other character is
+/// foreign. Every request passes here, so a general parser would be too slow.
 fn is_loopback_authority(value: &HeaderValue) -> bool {
     let Ok(text) = value.to_str() else { return false };
     let (host, port) = match text.rfind(':') {

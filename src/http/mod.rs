@@ -35,7 +35,7 @@ mod examples;
 
 pub use endpoints::{ENDPOINTS, Endpoint, Method};
 pub use error::ApiError;
-pub use probes::serve_operations;
+pub use probes::serve_metrics;
 pub use sent::Sent;
 pub use server::{HttpLimits, KEEP_ALIVE_S};
 

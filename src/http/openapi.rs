@@ -26,7 +26,7 @@ mod answers;
 
 pub(super) use answers::{ChangeAnswers, OutcomeAnswers, ReadinessAnswers, ReversalAnswers};
 
-/// What the description says beside the endpoints. The schemas are those that no annotation of a handler names.
+/// The parts of the description that are not endpoints. The schemas are those that no annotation of a handler names.
 #[derive(OpenApi)]
 #[openapi(
     info(

@@ -12,8 +12,8 @@ use utoipa::{
 
 use super::schema;
 
-/// A set of parameters: the name of each, its place, its schema, its description, and an example unless a try with it
-/// takes long.
+/// A set of parameters: the name of each, its place, its schema, its description, and an example unless a request with
+/// it takes long.
 macro_rules! parameters {
     ($(#[$doc:meta])* $set:ident: $(($name:literal, $place:expr, $schema:expr, $description:literal $(, $example:tt)?))*) => {
         $(#[$doc])*
@@ -53,7 +53,7 @@ parameters! {
 }
 
 parameters! {
-    /// The query of many balances. Only `id` has an example: a try of the others sends no `id`.
+    /// The query of many balances. Only `id` has an example: the other parameters must not be sent with it.
     BalancesQuery:
     ("id", OPTION, schema::user_ids(), "The users: `id=1&id=2`, at most 100, each once. Required, unless there is a \
         `prefix`.", ["1", "2"])

@@ -98,29 +98,26 @@ impl From<Seen> for DependencyResponse {
     }
 }
 
-/// Serves the operations listener, which has the probes and the metrics only, until `ended` is cancelled.
+/// Serves the metrics listener, which has the probes and the metrics only, until `ended` is cancelled.
 ///
 /// # Errors
 /// The listener can't be used.
-pub async fn serve_operations(
+pub async fn serve_metrics(
     listener: TcpListener,
     health: Arc<Health>,
     ended: CancellationToken,
 ) -> io::Result<()> {
     let address = listener.local_addr()?;
     let health = web::Data::from(health);
-    let server = server::start(listener, HttpLimits::for_operations(), Duration::ZERO, move || {
-        App::new()
-            .app_data(health.clone())
-            .configure(endpoints::operations)
-            .default_service(web::to(not_found))
+    let server = server::start(listener, HttpLimits::for_metrics(), Duration::ZERO, move || {
+        App::new().app_data(health.clone()).configure(endpoints::metrics).default_service(web::to(not_found))
     })?;
     let handle = server.handle();
     tokio::spawn(async move {
         ended.cancelled().await;
         handle.stop(false).await;
     });
-    log::info!("operations listen at {address}");
+    log::info!("metrics listen at {address}");
     server.await
 }
 

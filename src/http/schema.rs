@@ -14,8 +14,8 @@ use super::{
 };
 use crate::{
     domain::{
-        self, ACTOR_MAX_BYTES, Action, BALANCES_MAX, KEY_MAX_BYTES, METADATA_MAX_BYTES, PAGE_MAX, POINTS_MAX,
-        REASON_MAX_CHARS, Rejection, Status, USER_ID_MAX_BYTES,
+        self, ACTOR_MAX_BYTES, Action, BALANCES_MAX, IdempotencyKey, KEY_MAX_BYTES, METADATA_MAX_BYTES,
+        PAGE_MAX, POINTS_MAX, REASON_MAX_CHARS, Rejection, Status, USER_ID_MAX_BYTES,
     },
     ops::health::Duty,
 };
@@ -78,7 +78,7 @@ fn users() -> ArrayBuilder {
     ArrayBuilder::new().items(user_id()).unique_items(true)
 }
 
-/// What user ids begin with. Without an example, so that a try of `id` does not send it too.
+/// What user ids begin with. It has no example, so that a request with the example of `id` does not send it too.
 pub(super) fn user_id_prefix() -> Object {
     ObjectBuilder::new()
         .schema_type(Type::String)
@@ -175,7 +175,7 @@ pub(super) fn idempotency_key() -> Object {
     text("Visible ASCII characters, with spaces allowed between them.", "order-7")
         .min_length(Some(1))
         .max_length(Some(KEY_MAX_BYTES))
-        .pattern(Some("^[!-~]([ -~]*[!-~])?$"))
+        .pattern(Some(IdempotencyKey::PATTERN))
         .build()
 }
 

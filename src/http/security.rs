@@ -17,7 +17,7 @@ use crate::access::Scope;
 /// The name of the scheme in the description.
 const BEARER: &str = "bearer";
 
-/// The headers that tell a caller its rate limit.
+/// The headers with a caller's rate limit.
 const LIMIT_HEADERS: [(&str, &str); 2] = [
     (
         "RateLimit",

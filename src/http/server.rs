@@ -29,12 +29,12 @@ const CONNECTIONS_MAX: usize = 10_000;
 /// The fewest connections that make a useful server.
 const CONNECTIONS_MIN: usize = 64;
 
-/// The most connections of the operations listener.
-const OPERATIONS_CONNECTIONS_MAX: usize = 32;
+/// The most connections of the metrics listener.
+const METRICS_CONNECTIONS_MAX: usize = 32;
 
 /// The descriptors that a process needs beside its clients' connections: at most 39 connections to PostgreSQL, those to
-/// RabbitMQ, the operations listener with its connections, and files.
-const OWN_DESCRIPTORS: usize = 96 + OPERATIONS_CONNECTIONS_MAX;
+/// RabbitMQ, the metrics listener with its connections, and files.
+const OWN_DESCRIPTORS: usize = 96 + METRICS_CONNECTIONS_MAX;
 
 /// The descriptors of a server thread, including its connections over the limit.
 const THREAD_DESCRIPTORS: usize = 4 + CLOSING_PER_THREAD;
@@ -76,10 +76,10 @@ impl HttpLimits {
         Ok(Self { name: "api", connections, threads, keep_alive })
     }
 
-    /// The limits of the operations listener.
-    pub(super) fn for_operations() -> Self {
+    /// The limits of the metrics listener.
+    pub(super) fn for_metrics() -> Self {
         let keep_alive = Duration::from_secs(KEEP_ALIVE_S);
-        Self { name: "operations", connections: OPERATIONS_CONNECTIONS_MAX, threads: 1, keep_alive }
+        Self { name: "metrics", connections: METRICS_CONNECTIONS_MAX, threads: 1, keep_alive }
     }
 }
 

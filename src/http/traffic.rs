@@ -22,7 +22,7 @@ const UNMATCHED: &str = "unmatched";
 /// The header of W3C Trace Context §3.2, parsed once instead of for each request.
 static TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
-/// The metrics of the routes seen so far. Each thread has its own, so that none waits for another.
+/// The metrics of the routes seen so far. Each thread has its own, so no thread waits for another.
 pub(super) struct Routes(RefCell<Seen>);
 
 struct Seen {
@@ -51,10 +51,10 @@ impl Routes {
     }
 }
 
-/// The change and the user that a request is about, which its handler leaves for the log.
+/// The change and the user that a request is about. Its handler stores them for the log.
 struct Identity(RequestId, UserId);
 
-/// Leaves the ids of a change for the log line of its request, if that line will be written.
+/// Stores the ids of a change for the log line of its request, if that line will be written.
 pub(super) fn identify(request: &HttpRequest, delta: &Delta) {
     if log::log_enabled!(level(delta.traceparent.as_ref())) {
         request.extensions_mut().insert(Identity(delta.request_id, delta.user_id.clone()));
@@ -66,7 +66,7 @@ pub(super) fn trace(request: &HttpRequest) -> Option<TraceParent> {
     request.extensions().get().cloned()
 }
 
-/// A request whose caller records its trace is worth a line; thousands of others a second are not.
+/// Only requests whose caller records its trace get a line: there may be thousands of others a second.
 fn level(trace: Option<&TraceParent>) -> Level {
     if trace.is_some_and(TraceParent::is_sampled) { Level::Info } else { Level::Debug }
 }

@@ -62,7 +62,7 @@ fn write_json(out: impl Write, record: &Record) -> serde_json::Result<()> {
     line.serialize_entry("target", record.target())?;
     line.serialize_entry("message", record.args())?;
     let mut pairs = Pairs { line: &mut line, result: Ok(()) };
-    // The error that it returns is in `result` too.
+    // `result` has the error that it returns as well.
     record.key_values().visit(&mut pairs).ok();
     pairs.result?;
     line.end()

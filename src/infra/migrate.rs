@@ -25,7 +25,7 @@ const LOCK_KEY: i64 = 0x70_6f69_6e74;
 /// holds a snapshot: it and a `create index concurrently` would wait for each other for ever.
 const LOCK_POLL_MS: u64 = 100;
 
-/// The pause after a table was locked. It lets the statements finish that waited behind ours.
+/// The pause after a table was locked. Statements that waited behind ours can finish in it.
 const TABLE_PAUSE_MS: u64 = 2_000;
 
 /// The pause between two checks of what locks a table. It is shorter than the `lock_timeout`.
@@ -78,7 +78,7 @@ pub async fn run(pool: &Pool, patience: Duration) -> anyhow::Result<Vec<String>>
 /// The database can't be reached, the lock or a table stays locked, or a migration fails. A failed migration changes
 /// nothing.
 pub async fn apply(pool: &Pool, migrations: &[Migration], patience: Duration) -> anyhow::Result<Vec<String>> {
-    // The connection never returns to the pool. However this ends, the lock ends with the connection.
+    // The connection never returns to the pool. The lock ends with the connection in every case.
     let mut client = Object::take(pool.get().await?);
     client.batch_execute(SESSION).await?;
     let started = Instant::now();

@@ -32,7 +32,7 @@ const KEEPALIVE_IDLE_MS: u64 = 15_000;
 /// The settings of every session.
 ///
 /// The third timeout is a second longer than the store's limit for a transaction. A client that leaves a transaction
-/// open for longer has given it up or is gone, and meanwhile its users are locked.
+/// open for longer has abandoned it or is gone, and its users are locked meanwhile.
 ///
 /// Each of our statements looks up an index, whatever its parameters. So a plan is made once and kept. The planner
 /// settings keep it on the index: a plan that was made while a table was small would go on reading the whole table.

@@ -28,7 +28,7 @@ const LOCK_TIMEOUT_MS: u64 = 40_000;
 const POLL_MS: u64 = 50;
 
 /// The guard between this process and a server. We hold the other end of its standard input. When that closes, because
-/// we close it or die, the guard sends the signal `$1` to the server, and kills it after 30 s.
+/// we close it or end, the guard sends the signal `$1` to the server, and kills it after 30 s.
 const GUARD: &str = r#"
 signal=$1; shift
 "$@" </dev/null &

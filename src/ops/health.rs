@@ -147,7 +147,7 @@ impl Health {
             let (up, read_only) = (answer == Answer::Writable, answer == Answer::ReadOnly);
             self.seen.lock().unwrap_or_else(PoisonError::into_inner).1.see(up, read_only);
             if read_only {
-                // Close the idle sessions: one that only reads would never notice.
+                // Close the idle sessions: a session that only reads does not notice that its server is a standby.
                 pool.retain(|_, _| false);
             }
             let report = self.report();

@@ -69,7 +69,7 @@ pub(super) struct ChannelWatch {
 
 impl ChannelWatch {
     fn tell(&self, event: ChannelEvent) {
-        // Consumers do not listen.
+        // Consumers do not need this event.
         self.events.send(event).ok();
     }
 }

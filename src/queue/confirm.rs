@@ -18,7 +18,7 @@ use super::{
 /// The longest wait for a confirm, including the time to open a channel.
 pub(super) const CONFIRM_TIMEOUT_MS: u64 = 5_000;
 
-/// The pauses before a refused first message of a channel is sent again: 1.5 s in all.
+/// The pauses before a channel's refused first message to a queue is sent again: 1.5 s in all.
 const FIRST_PAUSES_MS: [u64; 4] = [0, 100, 400, 1_000];
 
 /// The broker's answer to a message.

@@ -32,7 +32,7 @@ pub enum Event {
     Messages(Vec<Delivery>),
     /// The next message is not understood, for this reason.
     NotUnderstood(String),
-    /// The requested time has come.
+    /// The time `due` was reached.
     Due,
     /// The subscription has ended. Its unsettled messages come again.
     Lost,
@@ -92,7 +92,7 @@ impl Consumer {
         self.partition
     }
 
-    /// Its progress.
+    /// The progress of this consumer.
     #[must_use]
     pub fn progress(&self) -> Progress {
         self.progress.clone()

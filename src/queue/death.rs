@@ -11,7 +11,7 @@ use crate::domain::{Delta, Partitions, UserId};
 /// Why a message is a dead letter.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Death {
-    /// It can't be read, for this reason.
+    /// The message can't be read, for this reason.
     Malformed(String),
     /// A newer version wrote it; the text names the evidence. An operator set it aside.
     NotUnderstood(String),

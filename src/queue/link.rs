@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{domain::Partitions, infra::metrics::LinkMetrics};
 
-/// The heartbeat that we ask the broker for. The connection to a silent peer is closed after twice this time.
+/// The heartbeat that we ask the broker for. If the peer sends nothing for twice this time, the connection is closed.
 const HEARTBEAT_S: u16 = 5;
 
 /// The longest that opening a connection may take.
@@ -172,7 +172,7 @@ async fn supervise(
                     }
                     return;
                 }
-                // There is no answer to wait for if the broker has gone away.
+                // If the broker has gone away, no answer will come.
                 tokio::spawn(close);
                 let pause = pauses.after(began);
                 log::warn!(

@@ -1,4 +1,4 @@
-//! The progress of a partition's consumer, for the code that watches it. Must not contain a judgement.
+//! The progress of a partition's consumer, for the code that watches it. Must not contain decisions about it.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},

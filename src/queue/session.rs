@@ -14,8 +14,8 @@ use super::callbacks::{ChannelEvent, ChannelWatch, ConnectionWatch};
 /// The longest that opening a channel may take.
 const CHANNEL_TIMEOUT_MS: u64 = 5_000;
 
-/// The longest that a doubtful connection may take to open a channel. The requests that wait behind it are refused by
-/// then.
+/// The longest that a connection may take to open a channel when it is checked. Requests that wait for the connection
+/// are refused by then.
 const CHECK_TIMEOUT_MS: u64 = 500;
 
 /// The longest that a clean close may take.

@@ -64,7 +64,7 @@ impl Subscription {
 }
 
 /// The rank of a worker for a partition, from 0 to 2^31 − 1. Rendezvous hashing (Thaler and Ravishankar, 1998) spreads
-/// the partitions evenly, and moves few of them when a worker comes or goes.
+/// the partitions evenly, and moves few of them when a worker starts or stops.
 pub(super) fn rank(worker: Uuid, partition: u16) -> i32 {
     let pair = [&worker.as_bytes()[..], &partition.to_le_bytes()].concat();
     i32::try_from(xxh3_64(&pair) >> 33).expect("31 bits")

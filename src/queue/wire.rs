@@ -51,7 +51,7 @@ struct DeltasMessage<T> {
     deltas: Vec<T>,
 }
 
-/// A delta on its way out.
+/// A delta in a message that we write.
 #[derive(Serialize)]
 struct DeltaMessage<'a> {
     request_id: Uuid,
@@ -74,7 +74,7 @@ struct DeltaMessage<'a> {
     traceparent: Option<&'a str>,
 }
 
-/// A delta on its way in.
+/// A delta in a message that we read.
 struct Received;
 
 impl Object for Received {

@@ -12,7 +12,7 @@ use crate::{
 /// The target of the lines, by which operators find and filter them.
 const TARGET: &str = "point_system::worker";
 
-/// Logs what became of a change.
+/// Logs the outcome of a change.
 pub(super) fn log_result(delta: &Delta, result: &Result<Outcome, ServiceError>) {
     match result {
         Ok(outcome) => log_outcome(delta, outcome),

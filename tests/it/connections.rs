@@ -153,7 +153,7 @@ async fn a_client_that_does_not_take_its_answers_is_given_up() {
     let system = System::new().await;
     let arguments = ["--listen", "127.0.0.1:0", "--keep-alive", "900ms", "--metrics-listen", "127.0.0.1:0"];
     let serve = system.process("serve", &arguments);
-    let operations = Client::new(&format!("http://{}", serve.says("operations listen at ").await));
+    let listener = Client::new(&format!("http://{}", serve.says("metrics listen at ").await));
     let port = serve.says("server listen at :").await;
     let mut raw = Raw::open(&port).await;
     let request = b"GET /docs/swagger-ui-bundle.js HTTP/1.1\r\nHost: localhost\r\n\r\n";
@@ -161,7 +161,7 @@ async fn a_client_that_does_not_take_its_answers_is_given_up() {
     raw.0.write_all(&request.repeat(LARGE_ANSWERS)).await.expect("sent");
     raw.0.readable().await.expect("the first of it");
     eventually("its connection is closed", async || {
-        let (_, metrics) = answer(operations.get("/metrics")).await;
+        let (_, metrics) = answer(listener.get("/metrics")).await;
         sample(&metrics, "point_system_http_connections") == Some(0.0)
     })
     .await;
@@ -190,7 +190,7 @@ async fn is_filled(system: &System, rest: &[u8]) {
     let descriptors = DESCRIPTORS + DESCRIPTORS_PER_CORE * available_parallelism().map_or(1, usize::from);
     let arguments = ["--listen", "127.0.0.1:0", "--metrics-listen", "127.0.0.1:0"];
     let serve = system.process_with_descriptors("serve", &arguments, descriptors);
-    let operations = Client::new(&format!("http://{}", serve.says("operations listen at ").await));
+    let listener = Client::new(&format!("http://{}", serve.says("metrics listen at ").await));
     let port = serve.says("server listen at :").await;
     let strangers = join_all((0..descriptors - 10).map(|_| async {
         let mut raw = Raw::open(&port).await;
@@ -201,15 +201,15 @@ async fn is_filled(system: &System, rest: &[u8]) {
         raw
     }));
     let strangers = timeout(PATIENCE, strangers).await.expect("each has an answer or an end");
-    let alive = timeout(PATIENCE, answer(operations.get("/livez"))).await.expect("an answer in time");
-    assert_eq!(alive.0, 200, "the operators' listener is not full");
+    let alive = timeout(PATIENCE, answer(listener.get("/livez"))).await.expect("an answer in time");
+    assert_eq!(alive.0, 200, "the metrics listener is not full");
     let client = Client::new(&format!("http://127.0.0.1:{port}"));
     eventually("another client is served", async || {
         let sent = timeout(Duration::from_secs(IDLE_S), client.get("/ping").send()).await;
         sent.is_ok_and(|answered| answered.is_ok_and(|response| response.status() == 200))
     })
     .await;
-    let (_, metrics) = answer(operations.get("/metrics")).await;
+    let (_, metrics) = answer(listener.get("/metrics")).await;
     let refused = sample(&metrics, "point_system_http_connections_refused_total");
     assert!(refused.is_some_and(|refused| refused > 0.0), "{metrics}");
     let log = serve.printed();

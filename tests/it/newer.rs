@@ -33,7 +33,7 @@ pub fn worker(system: &System, understands: &str) -> Process {
 }
 
 async fn readiness(worker: &Process) -> Value {
-    let address = worker.says("operations listen at ").await;
+    let address = worker.says("metrics listen at ").await;
     answer(Client::new(&format!("http://{address}")).get("/readyz")).await.1
 }
 
@@ -84,11 +84,11 @@ async fn a_message_of_a_newer_version_waits_for_a_worker_that_understands_it() {
         ledger
     });
     let connections = "point_system_rabbitmq_connections_total{role=\"work\"} 1\n";
-    let (began, address) = (Instant::now(), old.says("operations listen at ").await);
-    let operations = Client::new(&format!("http://{address}"));
+    let (began, address) = (Instant::now(), old.says("metrics listen at ").await);
+    let listener = Client::new(&format!("http://{address}"));
     eventually("it has waited for long", async || {
         assert_eq!((system.ledger().await, queues.dead().await), (before.clone(), 0));
-        for node in [&operations, &client] {
+        for node in [&listener, &client] {
             let state = answer(node.get("/readyz")).await.1;
             assert!(state.get("silent_partitions").is_none(), "{state}");
         }
@@ -230,10 +230,10 @@ async fn a_user_who_waits_before_a_message_that_is_not_understood_is_named_and_g
     let behind = vec![client.queue("add", neighbour(), 1).await];
 
     let began = Instant::now();
-    let address = worker.says("operations listen at ").await;
-    let operations = Client::new(&format!("http://{address}"));
+    let address = worker.says("metrics listen at ").await;
+    let listener = Client::new(&format!("http://{address}"));
     eventually("it has waited for long", async || {
-        for node in [&operations, &client] {
+        for node in [&listener, &client] {
             let state = answer(node.get("/readyz")).await.1;
             assert!(state.get("silent_partitions").is_none(), "{state}");
         }

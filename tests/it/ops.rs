@@ -11,21 +11,21 @@ use crate::support::{
     system::{System, eventually},
 };
 
-/// Starts a role as a process, with a client of its operations listener.
-async fn with_operations(system: &System, role: &str, arguments: &[&str]) -> (Process, Client) {
+/// Starts a role as a process, with a client of its metrics listener.
+async fn with_metrics(system: &System, role: &str, arguments: &[&str]) -> (Process, Client) {
     let process = system.process(role, &[arguments, &["--metrics-listen", "127.0.0.1:0"]].concat());
-    let address = process.says("operations listen at ").await;
+    let address = process.says("metrics listen at ").await;
     (process, Client::new(&format!("http://{address}")))
 }
 
 async fn serving(system: &System) -> (Process, Client, Client) {
-    let (process, operations) = with_operations(system, "serve", &["--listen", "127.0.0.1:0"]).await;
+    let (process, node) = with_metrics(system, "serve", &["--listen", "127.0.0.1:0"]).await;
     let port = process.says("server listen at :").await;
-    (process, operations, Client::new(&format!("http://127.0.0.1:{port}")))
+    (process, node, Client::new(&format!("http://127.0.0.1:{port}")))
 }
 
-async fn metrics(operations: &Client) -> String {
-    let response = operations.get("/metrics").send().await.expect("an answer");
+async fn metrics(node: &Client) -> String {
+    let response = node.get("/metrics").send().await.expect("an answer");
     assert_eq!(response.headers()["content-type"], "text/plain; version=0.0.4");
     response.text().await.expect("text")
 }
@@ -45,7 +45,7 @@ async fn a_node_counts_what_it_does() {
     let (serve, serving, client) = serving(&system).await;
     assert_eq!(answer(client.change("add", 7, 100).header("Idempotency-Key", "a")).await.0, 202);
     assert_eq!(answer(client.change("add", 7, 100).header("Idempotency-Key", "a")).await.0, 202);
-    let (work, working) = with_operations(&system, "work", &[]).await;
+    let (work, working) = with_metrics(&system, "work", &[]).await;
     client.queue("subtract", 7, 1_000).await;
     system.drain(2).await;
     assert_eq!(answer(client.change("add", 7, 1).header("Prefer", "wait")).await.0, 200);
@@ -87,8 +87,8 @@ async fn a_node_counts_what_it_does() {
     }
     assert!(!served.contains("wp-login"), "a client's words became a label");
     assert!(served.contains(&format!("version=\"{}\"", env!("CARGO_PKG_VERSION"))));
-    for (operations, other) in [(&serving, "/v1/point?id=7"), (&working, "/"), (&client, "/metrics")] {
-        assert_eq!(answer(operations.get(other)).await.0, 404, "each listener has its own");
+    for (node, other) in [(&serving, "/v1/point?id=7"), (&working, "/"), (&client, "/metrics")] {
+        assert_eq!(answer(node.get(other)).await.0, 404, "each listener has its own");
     }
     assert!(work.end("-TERM").await.success() && serve.end("-TERM").await.success());
     system.finish().await;
@@ -97,7 +97,7 @@ async fn a_node_counts_what_it_does() {
 /// Everything that a `serve` and a `work` export once each metric has a value.
 pub async fn exported(system: &System) -> String {
     let (serve, serving, client) = serving(system).await;
-    let (work, working) = with_operations(system, "work", &[]).await;
+    let (work, working) = with_metrics(system, "work", &[]).await;
     client.queue("add", 7, 100).await;
     system.drain(1).await;
     client.balance(7).await;
@@ -124,7 +124,7 @@ async fn a_node_says_what_is_down_and_whether_it_can_work() {
     let mut servers = OwnServers::start().await;
     let system = System::on_own(&servers).await;
     let (serve, serving, client) = serving(&system).await;
-    let (work, working) = with_operations(&system, "work", &[]).await;
+    let (work, working) = with_metrics(&system, "work", &[]).await;
     let says = async |client: &Client, status: u16, state: &str| {
         let what = format!("{status} {state}");
         eventually(&what, async || {
@@ -199,11 +199,11 @@ async fn a_flood_of_probes_is_no_load_on_the_database() {
     system.finish().await;
 }
 
-/// A load balancer learns of a node's end from the operations listener, which outlives the API's.
+/// A load balancer learns of a node's end from the metrics listener, which outlives the API's.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_that_is_told_to_stop_is_ready_no_more() {
     let system = System::new().await;
-    let (work, working) = with_operations(&system, "work", &[]).await;
+    let (work, working) = with_metrics(&system, "work", &[]).await;
     eventually("it is ready", async || readiness(&working).await.0 == 200).await;
     let mut session = system.pool.get().await.expect("a connection");
     let transaction = session.transaction().await.expect("begun");

@@ -53,7 +53,7 @@ impl Client {
         text(&body["request_id"])
     }
 
-    /// The pages from a path on, as their links lead.
+    /// Follows the links from one page to the next, beginning at a path, and returns the pages.
     pub async fn pages(&self, path: &str) -> Vec<Value> {
         let (mut pages, mut next) = (Vec::new(), Some(path.to_owned()));
         while let Some(path) = next {

@@ -1,4 +1,4 @@
-//! Reads AMQP 0-9-1 frames on their way to a client, and drops some. Must not contain our own code, or a client's.
+//! Reads AMQP 0-9-1 frames on their way to a client, and drops some. Must not contain our own AMQP code, or a client's.
 
 /// The frames that are dropped.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -10,7 +10,7 @@ use std::{
 /// 40 of a commit in the backtrace of a panic.
 const DIGITS: usize = 48;
 
-/// The fewest different digits among them. A key is random; a user id that a test makes up may be 64 zeros.
+/// The fewest different digits in that part. A key is random; a user id of a test may be 64 zeros.
 const DIFFERENT_DIGITS: usize = 8;
 
 static LEAKS: Mutex<Vec<String>> = Mutex::new(Vec::new());

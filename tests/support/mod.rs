@@ -1,4 +1,4 @@
-//! The harness: private servers, an installation on them, clients, and what stands in their way. Tests and benches share it.
+//! The harness: private servers, an installation on them, clients, and faults. Tests and benches share it.
 
 #![allow(unreachable_pub, dead_code, reason = "each binary uses a part of it")]
 

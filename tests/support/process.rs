@@ -95,7 +95,7 @@ impl Process {
 
     /// Its metrics. It must have been started with `--metrics-listen`.
     pub async fn metrics(&self) -> String {
-        let address = self.says("operations listen at ").await;
+        let address = self.says("metrics listen at ").await;
         let answer = Client::new(&format!("http://{address}")).get("/metrics").send().await;
         answer.expect("an answer").text().await.expect("text")
     }

@@ -23,7 +23,7 @@ use crate::support::frames::{Frames, Loss};
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Weather {
     Fair,
-    /// Every piece is delayed by this time, until the weather turns.
+    /// Every piece is delayed by this time, until the weather changes.
     Slow(Duration),
     /// Nothing passes and nothing is closed. New connections are accepted, but carry nothing.
     Stalled,
@@ -33,7 +33,7 @@ pub enum Weather {
     CutAfter(usize),
     /// The proxy sends bytes of no protocol before those of the client.
     Garbled,
-    /// Connections that begin now never get these AMQP frames, even after the weather turns.
+    /// Connections that begin now never get these AMQP frames, even after the weather changes.
     Swallowing(Loss),
     /// Connections are refused.
     Refusing,
@@ -84,12 +84,12 @@ impl Proxy {
         *self.accepted.borrow()
     }
 
-    /// Changes the weather. Stalled bytes go on in fair weather.
+    /// Changes the weather. In fair weather, stalled bytes are sent.
     pub fn turn(&self, weather: Weather) {
         self.weather.send_replace(weather);
     }
 
-    /// Stalls for `time`, or until the weather turns. As with [`Weather::Slow`], the time is the fault itself.
+    /// Stalls for `time`, or until the weather changes. As with [`Weather::Slow`], the time is the fault itself.
     pub async fn stall(&self, time: Duration) {
         self.turn(Weather::Stalled);
         let mut forecast = self.weather.subscribe();
@@ -116,7 +116,7 @@ impl Proxy {
         lives.stranded.cancel();
     }
 
-    /// Closes all connections, and accepts none until the weather turns.
+    /// Closes all connections, and accepts none until the weather changes.
     pub fn refuse(&self) {
         self.turn(Weather::Refusing);
         self.cut();
@@ -194,7 +194,7 @@ async fn carry(mut client: TcpStream, server: String, mut weather: watch::Receiv
             pump(from_server, to_client, weather.clone(), false),
         )
     };
-    // However the connection ends, both sides are closed in the end.
+    // Whichever side ends the connection, both sides are closed.
     tokio::select! {
         _ = carrying => {}
         () = lives.cut.cancelled() => {}

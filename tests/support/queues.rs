@@ -49,7 +49,7 @@ impl Queues {
         self.publish_to(&self.names.dead_letters(), body).await;
     }
 
-    /// Lets a message die in a queue that is not ours, and removes the queue. `name` follows our prefix.
+    /// Dead-letters a message from a queue that is not ours, and removes the queue. `name` follows our prefix.
     pub async fn die_in(&self, name: &str, body: &str) {
         let dead_letters = self.names.dead_letters();
         let queue = format!("{}.{name}", dead_letters.trim_end_matches(".dead-letters"));

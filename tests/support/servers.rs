@@ -63,7 +63,7 @@ impl OwnServers {
 
 const FOLDER_PREFIX: &str = "point-system-test-";
 
-/// Removes the folders of ended runs, however they ended.
+/// Removes the folders of runs that have ended, cleanly or not.
 fn sweep() {
     let entries = fs::read_dir(env::temp_dir()).expect("a temporary folder").flatten();
     for folder in entries.map(|entry| entry.path()) {

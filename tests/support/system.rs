@@ -245,7 +245,7 @@ impl System {
         self.discard().await;
     }
 
-    /// As `finish`, once the workers have emptied the queues, duplicates included.
+    /// As `finish`, but first waits until the workers have emptied the queues, including duplicates.
     pub async fn finish_drained(self) {
         let queues = self.queues().await;
         eventually("nothing is left in the queues", async || queues.waiting().await == 0).await;

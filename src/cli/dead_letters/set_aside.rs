@@ -21,7 +21,8 @@ pub(super) async fn run(link: &LinkWatch, url: &DatabaseUrl, partition: u16) -> 
     Ok(())
 }
 
-/// No worker will report that it has taken the message. If no other message is left, there is nothing to wait for.
+/// No worker will report that it has taken the message. If no other message is left, this command reports it, so that
+/// the partition does not count as silent.
 async fn end_silence(link: &LinkWatch, url: &DatabaseUrl, partition: u16) -> anyhow::Result<()> {
     let pool = postgres::pool(url, 1)?;
     // The time comes first, so that changes that are accepted later still count as waiting.

@@ -203,7 +203,7 @@ mod tests {
 
     use super::*;
 
-    /// The entries of some users, each adding 1, in any order.
+    /// The entries of some users, in any order. Each entry adds 1.
     fn entries() -> impl Strategy<Value = Vec<(i64, i64)>> {
         let lengths = prop::collection::vec(1..30i64, 1..12);
         lengths

@@ -139,7 +139,7 @@ impl<F: FnMut(Finding)> Ledger<'_, F> {
         self.rule(seq, "partial", holds, rule, &found);
     }
 
-    /// What an entry did must follow from what was asked for: all of it, or nothing for a reason that holds.
+    /// An applied entry must have done what was asked for. A rejected entry must have done nothing, for a valid reason.
     fn decision(
         &mut self,
         seq: Option<i64>,

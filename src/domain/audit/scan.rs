@@ -33,7 +33,7 @@ macro_rules! packed {
     };
 }
 
-/// The user as a number, a hash of 64 bits. Texts would cost more to send and to keep, and a damaged row may have any.
+/// The user as a number, a hash of 64 bits. Texts would take more time and memory, and a damaged row may have any text.
 macro_rules! user {
     () => {
         "hashtextextended(user_id, 0)"
@@ -102,7 +102,7 @@ const LOG: &str = concat!(
     part!()
 );
 
-/// The entries that are about another entry, which is not as it should be.
+/// The entries that are about another entry and contradict it.
 const BROKEN_REFERENCES: &str = concat!(
     "select ",
     user!(),

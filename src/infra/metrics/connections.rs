@@ -7,7 +7,7 @@ use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
 use super::{counters, gauges};
 
 static OPEN: LazyLock<IntGaugeVec> = LazyLock::new(|| {
-    let help = "Open HTTP connections, by listener: api or operations";
+    let help = "Open HTTP connections, by listener: api or metrics";
     gauges("point_system_http_connections", help, &["listener"])
 });
 

@@ -116,7 +116,7 @@ pub fn render() -> Result<String, String> {
 pub struct RouteMetrics {
     route: String,
     duration: Histogram,
-    /// The statuses that this route has answered with: a handful.
+    /// The few statuses that this route has answered with.
     statuses: Vec<(u16, IntCounter)>,
 }
 

@@ -10,7 +10,7 @@ use tokio::time::timeout;
 use super::{ANSWER_TIMEOUT_MS, DatabaseUrl, builder, last_row};
 
 /// How often two connections are compared. An idle pooler hands out the session that was returned last, so one round is
-/// enough. With a busy pooler, each round is another chance to notice.
+/// enough. A busy pooler may hand out the same session by chance, so more rounds find more.
 const ROUNDS: u32 = 8;
 
 /// Why the service can't use a database as it is. Waiting does not change that.

@@ -26,7 +26,7 @@ impl Object for Envelope {
 /// action, or a member of an action that does not take it: a newer version may. Returns `None` if everything is known, or
 /// if it is not a message of ours.
 ///
-/// Parses a refused message again, so that the normal path pays nothing for this check.
+/// Parses a refused message again, so that messages that are understood need no such check.
 pub(super) fn unknown(body: &[u8], understands: u64) -> Option<String> {
     let message = Members::<Envelope>::read(body).ok()?;
     let version: u64 = serde_json::from_str(message.get("version")?.get()).ok()?;

@@ -25,8 +25,8 @@ async fn swallowed_deliveries_are_noticed_told_and_delivered_again() {
     eventually("the broker has sent everything", async || queues.waiting().await == 0).await;
     // The current connection keeps losing deliveries, but the next one will not.
     broker.turn(Weather::Fair);
-    let operations = Client::new(&format!("http://{}", work.says("operations listen at ").await));
-    for node in [&operations, &client] {
+    let listener = Client::new(&format!("http://{}", work.says("metrics listen at ").await));
+    for node in [&listener, &client] {
         let mut state = Value::Null;
         eventually("it is told", async || {
             state = answer(node.get("/readyz")).await.1;
@@ -37,7 +37,7 @@ async fn swallowed_deliveries_are_noticed_told_and_delivered_again() {
     }
     work.says("is silent").await;
     system.drain(40).await;
-    for node in [&operations, &client] {
+    for node in [&listener, &client] {
         eventually("all is well", async || answer(node.get("/readyz")).await.1["state"] == "ready").await;
     }
     let metrics = work.metrics().await;

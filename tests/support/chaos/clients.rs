@@ -58,7 +58,7 @@ pub struct Counts {
 pub struct Clients {
     tasks: JoinSet<Promises>,
     prober: Sender,
-    /// Locked while the clients stand still.
+    /// Locked while the clients send nothing.
     gate: Arc<RwLock<()>>,
     probes: i64,
     promises: Promises,

@@ -1,4 +1,4 @@
-//! The faults of the chaos, and the site that they strike: processes, servers, and the networks between them.
+//! The faults of the chaos, and what they affect: processes, servers, and the networks between them.
 
 use std::{
     fmt, fs,
@@ -109,7 +109,7 @@ impl Concern {
     }
 }
 
-/// The nodes and servers that faults strike. The nodes reach the servers through the proxies.
+/// The nodes and servers that faults affect. The nodes reach the servers through the proxies.
 pub struct Site {
     pub(super) servers: OwnServers,
     pub(super) to_broker: Proxy,
@@ -162,7 +162,7 @@ impl Site {
         self.workers.push(worker);
     }
 
-    /// Lets a fault strike and pass. Returns the users that it concerns, and when it struck.
+    /// Causes a fault and waits for its end. Returns the users that it concerns, and when it began.
     pub async fn strike(
         &mut self,
         fault: Fault,

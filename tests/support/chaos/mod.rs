@@ -1,5 +1,5 @@
 //! Chaos: clients record their acknowledged changes while faults of every kind strike at random. At the end the log
-//! must match that record: nothing missing, nothing more, and in order.
+//! must match that record: no change is missing, none is added, and all are in order.
 
 use std::{
     collections::HashSet,
@@ -26,7 +26,7 @@ pub use report::Report;
 /// The size of a chaos run.
 #[derive(Clone, Copy, Debug)]
 pub struct Chaos {
-    /// How long faults strike. A fault that has begun runs to its end.
+    /// How long the run starts new faults. A fault that has begun runs to its end.
     pub time: Duration,
     /// The same seed gives the same faults in the same order.
     pub seed: u64,
@@ -38,7 +38,7 @@ pub struct Chaos {
     pub partitions: Partitions,
 }
 
-/// A fault that has struck and passed.
+/// A fault that is over.
 struct Strike {
     fault: Fault,
     struck: Instant,
@@ -65,7 +65,7 @@ pub async fn run(chaos: Chaos) -> Report {
     let mut strikes = Vec::new();
     let until = Instant::now() + chaos.time;
     while Instant::now() < until {
-        // In rounds, so that all kinds strike equally often.
+        // In rounds, so that all kinds of faults occur equally often.
         let mut round = Fault::ALL.to_vec();
         rng.shuffle(&mut round);
         for fault in round.into_iter().take_while(|_| Instant::now() < until) {

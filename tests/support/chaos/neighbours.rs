@@ -28,8 +28,8 @@ async fn for_a_time(time: Duration) {
 }
 
 impl Site {
-    /// An operator deletes a queue and declares it again at once. Its messages are lost with it, so the clients stand
-    /// still until it is empty.
+    /// An operator deletes a queue and declares it again at once. Its messages are lost with it, so the clients
+    /// pause first, until it is empty.
     pub async fn redeclare_queue(&mut self, partition: u16, system: &System, clients: &mut Clients) {
         let _stillness = clients.stand_still().await;
         clients.probe(system).await;

@@ -1,4 +1,4 @@
-//! Watches in the database what is applied when, to see how long users wait that a fault does not concern.
+//! Records when changes are applied, to see how long a fault delays the users that it does not concern.
 
 use std::{
     collections::HashMap,
@@ -69,7 +69,7 @@ async fn look(pool: Pool, chaos: Chaos, times: Arc<Mutex<Times>>, left_out: Arc<
     let mut known: HashMap<i64, i64> = HashMap::new();
     loop {
         looks.tick().await;
-        // While the database is away there is nothing to see.
+        // While the database is down, changes can't be counted.
         let Ok(client) = pool.get().await else { continue };
         let query = "select user_id::bigint, seq from user_point where user_id::bigint between 1 and $1";
         let Ok(rows) = client.query(query, &[&chaos.users]).await else { continue };

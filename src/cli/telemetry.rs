@@ -1,4 +1,4 @@
-//! The operations side of a node: its health, its pulse, and its operations listener. Must not contain work of the
+//! The telemetry of a node: its health, its pulse, and its metrics listener. Must not contain work of the
 //! role.
 
 use std::{convert::Infallible, net::TcpListener, sync::Arc, time::Duration};
@@ -28,8 +28,8 @@ const DEPTHS_PAUSE_S: u64 = 5;
 /// Connections to PostgreSQL: one for the readiness, one for the pulse.
 const PROBES: usize = 2;
 
-/// The operations side of a node. It starts and ends with the role.
-pub(super) struct Operations {
+/// The telemetry of a node. It starts and ends with the role.
+pub(super) struct Telemetry {
     /// Whether the node can do its work.
     pub(super) health: Arc<Health>,
     probe: Pool,
@@ -39,8 +39,8 @@ pub(super) struct Operations {
     guard: DropGuard,
 }
 
-impl Operations {
-    /// Starts to watch what the node needs. If `--metrics-listen` is set, also starts the operations listener.
+impl Telemetry {
+    /// Starts to watch what the node needs. If `--metrics-listen` is set, also starts the metrics listener.
     ///
     /// # Errors
     /// The listener's address can't be bound.
@@ -76,7 +76,7 @@ impl Operations {
         }
     }
 
-    /// Runs the pulse that `beating` makes until [`Operations::end`].
+    /// Runs the pulse that `beating` makes until [`Telemetry::end`].
     pub(super) fn beat<F: Future<Output = Infallible> + Send + 'static>(
         &self,
         partitions: Partitions,
@@ -97,7 +97,7 @@ impl Operations {
 }
 
 async fn listen(listener: TcpListener, health: Arc<Health>, ended: CancellationToken) {
-    if let Err(error) = http::serve_operations(listener, health, ended).await {
+    if let Err(error) = http::serve_metrics(listener, health, ended).await {
         log::error!("--metrics-listen: {error}");
     }
 }
