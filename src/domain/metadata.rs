@@ -7,21 +7,23 @@ use super::Invalid;
 /// The longest metadata, in bytes.
 pub const METADATA_MAX_BYTES: usize = 1_024;
 
-/// What the customer keeps with a change: a JSON object, stored and returned as it was sent.
+/// What the customer keeps with a change: a JSON object, stored and returned as it was sent. Its limits let common JSON
+/// parsers read it: they nest at most 128 levels, and read numbers as 64-bit floats.
 #[derive(Clone, Debug)]
 pub struct Metadata(Box<RawValue>);
 
 impl Metadata {
     /// The rule in words, readable after a field's name.
-    pub const RULE: &str = "must be a JSON object of at most 1024 bytes, without the character NUL";
+    pub const RULE: &str = "must be a JSON object of at most 1024 bytes and 127 levels, without the character NUL and \
+                            without numbers that exceed a 64-bit float";
 
     /// Metadata from its JSON text.
     ///
     /// # Errors
     /// [`Invalid`] if the text breaks [`Metadata::RULE`], or has half of a surrogate pair (RFC 8259 §8.2).
     pub fn new(json: String) -> Result<Self, Invalid> {
-        let value = || serde_json::from_str(&json).ok();
-        if json.len() > METADATA_MAX_BYTES || !value().is_some_and(|value| is_object(&value)) {
+        let is_object = || serde_json::from_str(&json).is_ok_and(|value: Value| value.is_object());
+        if json.len() > METADATA_MAX_BYTES || !is_object() || has_nul(&json) {
             return Err(Invalid { field: "metadata", rule: Self::RULE.to_owned() });
         }
         Ok(Self(RawValue::from_string(json).expect("JSON")))
@@ -50,17 +52,11 @@ impl PartialEq for Metadata {
 
 impl Eq for Metadata {}
 
-fn is_object(value: &Value) -> bool {
-    value.is_object() && !has_nul(value)
-}
-
-fn has_nul(value: &Value) -> bool {
-    match value {
-        Value::Null | Value::Bool(_) | Value::Number(_) => false,
-        Value::String(text) => text.contains('\0'),
-        Value::Array(values) => values.iter().any(has_nul),
-        Value::Object(members) => members.iter().any(|(name, value)| name.contains('\0') || has_nul(value)),
-    }
+/// Whether a string of the JSON contains NUL, which JSON can only write as an escape. A parsed value would not show each
+/// string: of members with the same name, it has the last one.
+fn has_nul(json: &str) -> bool {
+    // The parts between escaped backslashes.
+    json.split(r"\\").any(|part| part.contains(r"\u0000"))
 }
 
 #[cfg(test)]
@@ -70,7 +66,15 @@ mod tests {
     #[test]
     fn metadata_is_kept_as_it_was_sent() {
         let longest = format!(r#"{{"a":"{}"}}"#, "b".repeat(METADATA_MAX_BYTES - 8));
-        for json in ["{}", r#"{ "b" : 1.50, "a" : [null, "\u00e9 \ud83d\ude00"] }"#, &longest] {
+        let nested = |levels| format!(r#"{{"a":{}{}}}"#, "[".repeat(levels - 1), "]".repeat(levels - 1));
+        let (deepest, too_deep) = (nested(127), nested(128));
+        for json in [
+            "{}",
+            r#"{ "b" : 1.50, "a" : [null, "\u00e9 \ud83d\ude00"] }"#,
+            r#"{"a":"\\u0000","b":1e308}"#,
+            &longest,
+            &deepest,
+        ] {
             assert_eq!(Metadata::new(json.to_owned()).expect(json).as_str(), json);
         }
         for json in [
@@ -80,6 +84,11 @@ mod tests {
             "null",
             "{",
             r#"{"a":"\u0000"}"#,
+            r#"{"a":"\\\u0000"}"#,
+            r#"{"a":"\u0000","a":1}"#,
+            r#"{"a":"\ud800","a":1}"#,
+            r#"{"a":1e400}"#,
+            &too_deep,
             r#"{"\u0000":1}"#,
             r#"{"a":["\ud800"]}"#,
             r#"{"a":"\udc00"}"#,
@@ -87,7 +96,7 @@ mod tests {
         ] {
             assert!(Metadata::new(json.to_owned()).is_err(), "{json}");
         }
-        assert!(Metadata::RULE.contains(&format!("at most {METADATA_MAX_BYTES} bytes")));
+        assert!(Metadata::RULE.contains(&format!("at most {METADATA_MAX_BYTES} bytes and 127 levels")));
     }
 
     #[test]

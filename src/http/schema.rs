@@ -120,8 +120,8 @@ pub(super) fn actor() -> Object {
 pub(super) fn metadata() -> Object {
     ObjectBuilder::new()
         .description(Some(format!(
-            "Your own data: a JSON object of at most {METADATA_MAX_BYTES} bytes, returned as you sent it. \
-             The character NUL is not allowed in it."
+            "Your own data: a JSON object of at most {METADATA_MAX_BYTES} bytes and 127 levels, returned as you sent \
+             it. The character NUL and numbers that exceed a 64-bit float are not allowed in it."
         )))
         .additional_properties(Some(AdditionalProperties::FreeForm(true)))
         .examples([json!({"order": 7})])
