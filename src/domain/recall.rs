@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use futures_util::future::try_join_all;
+use futures_util::future::join_all;
 use tokio::time::timeout;
 
 use super::{Delta, Entry, PointService, ServiceError};
@@ -35,6 +35,10 @@ impl Recall {
     fn now_ms(&self) -> u64 {
         u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
+
+    fn pause(&self) {
+        self.not_before_ms.store(self.now_ms() + FAILURE_PAUSE_MS, Ordering::Relaxed);
+    }
 }
 
 impl PointService {
@@ -47,14 +51,15 @@ impl PointService {
             return unknown;
         }
         let each = deltas.iter().map(|delta| self.outcome(delta.user_id.clone(), delta.request_id));
-        match timeout(Duration::from_millis(LOOK_UP_TIMEOUT_MS), try_join_all(each)).await {
-            Ok(Ok(known)) => known,
-            // A damaged row does not affect the lookup of other rows.
-            Ok(Err(ServiceError::Blocked(_))) => unknown,
-            Ok(Err(_)) | Err(_) => {
-                recall.not_before_ms.store(recall.now_ms() + FAILURE_PAUSE_MS, Ordering::Relaxed);
-                unknown
-            }
+        let Ok(found) = timeout(Duration::from_millis(LOOK_UP_TIMEOUT_MS), join_all(each)).await else {
+            recall.pause();
+            return unknown;
+        };
+        // A damaged row does not affect the look-up of other rows.
+        let has_failed = |found: &Result<_, _>| !matches!(found, Ok(_) | Err(ServiceError::Blocked(_)));
+        if found.iter().any(has_failed) {
+            recall.pause();
         }
+        found.into_iter().map(|found| found.ok().flatten()).collect()
     }
 }
