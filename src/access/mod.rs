@@ -135,8 +135,15 @@ impl Access {
         let keys = ring.keys.len();
         match (self.policy.allow_anonymous, ring.unused, self.is_local()) {
             (Anonymous::Everyone, ..) => log::info!("{keys} API keys; requests without a key are served"),
-            (Anonymous::Loopback, ..) => {
+            (Anonymous::Loopback, _, is_local) => {
                 log::info!("{keys} API keys; requests without a key are served to loopback host names");
+                if !is_local {
+                    log::warn!(
+                        "{} is not a loopback address: a client on another machine can send a loopback Host as well, \
+                         so make sure that only this machine can reach the port",
+                        self.listen
+                    );
+                }
             }
             (Anonymous::UntilTheFirstKey, false, _) => {
                 log::info!("{keys} API keys; requests without a key are refused");

@@ -161,19 +161,22 @@ pub(super) async fn batch(
 
 /// The entries of the operations whose keys are known. A known key of another change fails the whole batch.
 async fn known(api: &Api, operations: &[parse::Operation]) -> Result<Vec<Option<Arc<Entry>>>, ApiError> {
-    let keyed = operations.iter().filter(|operation| operation.is_keyed).map(|operation| &operation.delta);
+    let keyed =
+        operations.iter().filter(|operation| operation.key.is_some()).map(|operation| &operation.delta);
     let keyed: Vec<&Delta> = keyed.collect();
     let mut found = api.service.recall(&keyed).await.into_iter();
-    let known = operations.iter().map(|operation| if operation.is_keyed { found.next()? } else { None });
+    let known = operations.iter().map(|operation| operation.key.as_ref().and_then(|_| found.next()?));
     let known: Vec<Option<Arc<Entry>>> = known.collect();
     let pairs = operations.iter().zip(&known).enumerate();
     let reused = pairs.filter_map(|(index, (operation, known))| {
         let first = known.as_ref().filter(|first| !operation.delta.is_of(first))?;
         let detail = format!(
-            "was already used for another change of this user: {} {}, decided at {}",
+            "its key was already used for another change of this user: {} {}, decided at {}",
             first.action, first.point, first.created_at
         );
-        Some(Fault { pointer: format!("/operations/{index}/key"), detail })
+        // A JSON Pointer names a value of the body. The key of a batch is none.
+        let member = if let Some(parse::KeyOf::Operation) = operation.key { "/key" } else { "" };
+        Some(Fault { pointer: format!("/operations/{index}{member}"), detail })
     });
     let reused: Vec<Fault> = reused.collect();
     if reused.is_empty() { Ok(known) } else { Err(ApiError::KeysReused(reused)) }

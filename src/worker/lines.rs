@@ -30,6 +30,10 @@ pub(super) fn log_result(delta: &Delta, result: &Result<Outcome, ServiceError>) 
 
 /// Logs rejections, which customers are likely to ask about, and sampled traces at level info; other outcomes at debug.
 fn log_outcome(delta: &Delta, outcome: &Outcome) {
+    if outcome.first.is_some() {
+        // The service has warned of it, with both changes.
+        return;
+    }
     let rejection = outcome.entry.rejection.as_ref().filter(|_| !outcome.replayed);
     let is_traced = delta.traceparent.as_ref().is_some_and(TraceParent::is_sampled);
     let level = if rejection.is_some() || is_traced { Level::Info } else { Level::Debug };

@@ -211,7 +211,37 @@ async fn a_batch_replays_what_is_known_and_refuses_a_key_of_another_change() {
     assert_eq!((&problem["type"], &problem["field"]), (&json!("/problems/key-reused"), &json!("operations")));
     let pointers: Vec<_> =
         problem["errors"].as_array().expect("errors").iter().map(|e| text(&e["pointer"])).collect();
-    assert_eq!(pointers, ["/operations/2/key", "/operations/3/key"]);
+    assert_eq!(pointers, ["/operations/2", "/operations/3"], "the key stands in the header");
+    let own = client.change("add", 8, 1).header("Idempotency-Key", "own").header("Prefer", "wait");
+    assert_eq!(answer(own).await.0, 200);
+    operations.truncate(2);
+    operations[1] = json!({"action": "add", "user_id": "8", "point": 3, "key": "own"});
+    let problem = body(answered(422, || batch(&operations)).await).await;
+    let pointers: Vec<_> =
+        problem["errors"].as_array().expect("errors").iter().map(|e| text(&e["pointer"])).collect();
+    assert_eq!(pointers, ["/operations/1/key"]);
+    system.finish_drained().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_entry_hides_no_other_from_the_look_up() {
+    let mut system = System::new().await;
+    let client = system.serve();
+    for user in [7, 8] {
+        let change = client.change("add", user, 5).header("Idempotency-Key", "k").header("Prefer", "wait");
+        assert_eq!(answer(change).await.0, 200);
+    }
+    system.execute("update log set requested_at = 'infinity' where user_id = '8'").await;
+    let operations = ["7", "8"].map(|user| json!({"action": "add", "user_id": user, "point": 5, "key": "k"}));
+    let batch = client.post("/v1/point/batch").json(&json!({"operations": operations}));
+    eventually("the entry that can be read is replayed", async || {
+        let (_, answer) = answer(batch.try_clone().expect("a copy")).await;
+        assert_eq!(answer["operations"][1]["status"], "pending", "{answer}");
+        answer["operations"][0]["status"] == "applied"
+    })
+    .await;
+    system.execute("update log set requested_at = created_at where user_id = '8'").await;
+    system.work();
     system.finish_drained().await;
 }
 

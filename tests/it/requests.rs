@@ -216,7 +216,10 @@ async fn a_change_behind_a_reused_key_is_told_to_its_sender_and_to_the_operator(
     let (_, found) =
         answer(client.get(&format!("/v1/point/request/{}?id=7", text(&reused["request_id"])))).await;
     assert_eq!(&found, reused);
-    assert!(work.end("-TERM").await.success());
+    work.signal("-TERM").await;
+    let (status, printed) = work.ends().await;
+    assert!(status.success());
+    assert_eq!(printed.matches("rejected: ").count(), 1, "it is said once: {printed}");
     system.finish().await;
 }
 

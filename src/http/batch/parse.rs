@@ -23,8 +23,16 @@ use crate::{
 /// An operation that was read.
 pub(super) struct Operation {
     pub(super) delta: Delta,
-    /// Whether the client can send it again.
-    pub(super) is_keyed: bool,
+    /// Its idempotency key, if it has one: the client can then send it again.
+    pub(super) key: Option<KeyOf>,
+}
+
+/// Where the idempotency key of an operation stands.
+pub(super) enum KeyOf {
+    /// In the operation.
+    Operation,
+    /// In the header of the batch.
+    Batch,
 }
 
 /// Returns the operations of a batch, or every fault in it.
@@ -107,7 +115,8 @@ impl Judge {
         let key = key.as_deref().map(IdempotencyKey::new).transpose();
         let key = key.map_err(|invalid| self.fault("/key", &invalid.rule)).ok().flatten();
         let (user_id, change) = (user_id?, change?);
-        let is_keyed = key.is_some() || batch.key.is_some();
+        let of_batch = batch.key.as_ref().map(|_| KeyOf::Batch);
+        let key_of = key.as_ref().map(|_| KeyOf::Operation).or(of_batch);
         let delta = Delta {
             request_id: batch.request_id(&user_id, key),
             user_id,
@@ -118,7 +127,7 @@ impl Judge {
             requested_at: batch.requested_at,
             traceparent: batch.trace.clone(),
         };
-        Some(Operation { delta, is_keyed })
+        Some(Operation { delta, key: key_of })
     }
 
     fn note<T>(&mut self, parsed: Result<T, Invalid>) -> Option<T> {
