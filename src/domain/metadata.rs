@@ -66,7 +66,8 @@ mod tests {
     #[test]
     fn metadata_is_kept_as_it_was_sent() {
         let longest = format!(r#"{{"a":"{}"}}"#, "b".repeat(METADATA_MAX_BYTES - 8));
-        let nested = |levels| format!(r#"{{"a":{}{}}}"#, "[".repeat(levels - 1), "]".repeat(levels - 1));
+        let nested =
+            |levels: usize| format!(r#"{{"a":{}{}}}"#, "[".repeat(levels - 1), "]".repeat(levels - 1));
         let (deepest, too_deep) = (nested(127), nested(128));
         for json in [
             "{}",
