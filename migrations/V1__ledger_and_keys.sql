@@ -26,20 +26,31 @@ create table installation (
 -- A user id is the customer's own. Collation "C" compares bytes: it is the fastest, and no update of the operating
 -- system changes its order.
 -- Half-empty pages keep the update of a balance on its page (HOT), so an update writes no index entry.
+-- `lots` are the points that expire: of each lot, the time in microseconds since 1970, and its points. They are in the
+-- order of the times, and part of `point`. `expires_at` is the first of the times. The first lot raises `format` to 1.
+-- With up to eight columns, those that are null take no space.
 create table user_point (
     point bigint not null default 0 check (point between 0 and 9007199254740991),
     seq bigint not null default 0 check (seq >= 0),
     created_at timestamptz not null default now(),
     updated_at timestamptz not null default now(),
     format smallint not null default 0,
-    user_id text collate "C" primary key check (octet_length(user_id) between 1 and 64)
+    user_id text collate "C" primary key check (octet_length(user_id) between 1 and 64),
+    expires_at timestamptz,
+    lots bigint[],
+    check ((expires_at is null) = (lots is null) and (lots is null or format > 0))
 ) with (fillfactor = 50);
+
+-- The users with points that expire, for the job that looks for those whose time has come.
+create index user_point_due on user_point (expires_at, user_id) where expires_at is not null;
 
 -- Every change, applied or rejected, once and for good. `point` is what was asked for, `change` is what it did, and
 -- `balance` is the user's balance after it. With `partial`, `change` may be smaller than `point`. `actor` is the name
 -- of the API key that asked. `ref` is the other request that the entry refers to: for a reversal, the reversed one,
--- whose points are the reversal's `point`. `fingerprint` tells one requested change from another
--- (src/domain/delta.rs). `metadata` is JSON, kept as it was sent. An entry is rejected if it has a `reject_reason`.
+-- whose points are the reversal's `point`. `expires_at` is when the points of an add expire, or when expired points did.
+-- `lots` are those of the other points that expire: what the change took from the lots of `user_point`, or gave back to
+-- them, in the same form. `fingerprint` tells one requested change from another (src/domain/delta.rs). `metadata` is
+-- JSON, kept as it was sent. An entry is rejected if it has a `reject_reason`.
 -- The columns of fixed length come first: that saves the bytes that would align them.
 -- Every index begins with user_id, so the pages in use belong to the active users, however long the log is.
 -- The log has no foreign key to user_point. The transaction that writes an entry holds the lock on the user's row, so
@@ -52,20 +63,24 @@ create table log (
     fingerprint bigint not null,
     requested_at timestamptz not null,
     created_at timestamptz not null,
+    expires_at timestamptz,
     request_id uuid not null,
     ref uuid,
     partial boolean,
     user_id text collate "C" not null,
-    action text not null check (action in ('add', 'subtract', 'reverse')),
+    action text not null check (action in ('add', 'subtract', 'reverse', 'expire')),
     actor text check (char_length(actor) between 1 and 63),
     reject_reason text check (reject_reason in ('insufficient_points', 'balance_limit', 'key_reused',
-        'unknown_request', 'not_reversible', 'already_reversed')),
+        'unknown_request', 'not_reversible', 'already_reversed', 'expired', 'lot_limit')),
     reason text check (char_length(reason) between 1 and 200),
     metadata text check (octet_length(metadata) between 2 and 1024),
+    lots bigint[],
     primary key (user_id, seq),
     unique (user_id, request_id),
     check (reject_reason is null or change = 0),
-    check (partial is null or (partial and action <> 'add')),
+    check (partial is null or (partial and action in ('subtract', 'reverse'))),
+    check (case action when 'add' then true when 'expire' then expires_at is not null else expires_at is null end),
+    check (lots is null or (reject_reason is null and action in ('subtract', 'reverse'))),
     check (point > 0 or (action = 'reverse' and reject_reason is not null))
 );
 

@@ -17,13 +17,14 @@
 //! - [`http`] validates a request, publishes or reads, and answers;
 //! - [`queue`] carries messages through RabbitMQ;
 //! - [`worker`] takes messages from the queue, applies their changes, and acks them;
+//! - [`jobs`] has what the clock starts: points expire;
 //! - [`domain`] has the rules of points, and applies and reads changes in PostgreSQL;
 //! - [`access`] knows who may call, and how often;
 //! - [`ops`] knows whether a node can do its work, and whether every partition moves;
 //! - [`infra`] has what the other rooms build on: lanes, PostgreSQL connections, migrations, metrics, logging;
 //! - [`local`] starts a private PostgreSQL and a private RabbitMQ.
 //!
-//! Imports go one way: `cli` → `http`, `worker` → `queue`, `domain`, `access` → `infra`. `http` and `worker` never
+//! Imports go one way: `cli` → `http`, `worker`, `jobs` → `queue`, `domain`, `access` → `infra`. `http` and `worker` never
 //! import each other. `queue` and `access` know only the types of the domain. SQL on the ledger stays in the private
 //! store of `domain`, and SQL on the API keys in the private store of `access`.
 
@@ -31,6 +32,7 @@ pub mod cli;
 pub mod http;
 pub mod queue;
 pub mod worker;
+pub mod jobs;
 pub mod domain;
 pub mod access;
 pub mod ops;

@@ -11,7 +11,7 @@ use std::{
 use actix_web::{App, HttpRequest, HttpResponse, HttpServer, web};
 use jiff::Timestamp;
 use point_system::{
-    domain::{Action, Balance, Change, Delta, Points, RequestId, UserId},
+    domain::{Action, Balance, Change, Delta, Lots, Points, RequestId, UserId},
     http::{ApiError, Sent, points},
 };
 use tokio::{
@@ -62,7 +62,13 @@ async fn add(request: HttpRequest, body: web::Payload) -> Result<HttpResponse, A
 
 async fn read(request: HttpRequest) -> Result<HttpResponse, ApiError> {
     let (user_id, _) = points::requested_balance(&request)?;
-    Ok(points::found_balance(&Balance { user_id, point: 1, seq: 1, updated_at: Timestamp::UNIX_EPOCH }))
+    Ok(points::found_balance(&Balance {
+        user_id,
+        point: 1,
+        seq: 1,
+        updated_at: Timestamp::UNIX_EPOCH,
+        expires: Lots::default(),
+    }))
 }
 
 /// Applies `deltas` in transactions of `batch` each, `lanes` at a time.
@@ -112,7 +118,7 @@ fn delta(user: i64) -> Delta {
     Delta {
         request_id: RequestId::random(),
         user_id: UserId::new("user_id", &user.to_string()).expect("positive"),
-        change: Change::Add(Points::new(1).expect("positive")),
+        change: Change::Add { point: Points::new(1).expect("positive"), expires_at: None },
         actor: None,
         metadata: None,
         reason: None,

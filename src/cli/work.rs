@@ -15,10 +15,14 @@ use super::{
 use crate::{
     domain::{APART_MAX, Installation, Patience, PointService},
     infra::postgres,
+    jobs,
     ops::health::Duty,
     queue::{Consumer, Link, MESSAGE_VERSION},
     worker,
 };
+
+/// The connections that search for expired points.
+const EXPIRY_CONNECTIONS: usize = 1;
 
 /// Flags of `work`.
 #[derive(Args, Debug)]
@@ -43,7 +47,8 @@ pub async fn work(node: &NodeArgs, understands: u64, stop: CancellationToken) ->
 }
 
 async fn work_until(node: &NodeArgs, understands: u64, stop: CancellationToken) -> anyhow::Result<()> {
-    let pool = postgres::pool(&node.database.url, usize::from(node.concurrency) + APART_MAX)?;
+    let connections = usize::from(node.concurrency) + APART_MAX + EXPIRY_CONNECTIONS;
+    let pool = postgres::pool(&node.database.url, connections)?;
     let telemetry = Telemetry::start(Duty::Work, node, &pool, &stop)?;
     let working = async {
         let began = Instant::now();
@@ -93,5 +98,5 @@ async fn work_on(
         stop.cancelled().await;
         log::info!("taking no more from the queue");
     };
-    tokio::join!(worker::work(consumers, service), taking);
+    tokio::join!(worker::work(consumers, Arc::clone(&service)), jobs::expire(service, stop.clone()), taking);
 }

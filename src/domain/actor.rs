@@ -48,6 +48,11 @@ impl Actor {
         }
     }
 
+    /// The service, where it lets points expire.
+    pub(super) fn expiry() -> Self {
+        Self(SmolStr::new_static("system:expiry"))
+    }
+
     /// The name.
     #[must_use]
     pub fn as_str(&self) -> &str {
@@ -86,6 +91,7 @@ mod tests {
             assert_eq!((actor.as_str(), actor.to_string().as_str()), (name, name));
             assert_eq!(actor.is_system(), name.starts_with("system:"), "{name}");
         }
+        assert_eq!(Actor::new("system:expiry"), Ok(Actor::expiry()));
         for wrong in [
             "",
             "7",

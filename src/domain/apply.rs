@@ -16,7 +16,7 @@ use super::{
     Delta, Entry, Obstacle, Outcome, Patience, ServiceError, UserId,
     patience::retried,
     service::{APPLY_BATCH_MAX, WORTHY_BATCH},
-    store::{Decision, Store, StoreError},
+    store::{Applied, Decision, Store, StoreError},
 };
 use crate::infra::{lane::Trip, logging, metrics::StoreMetrics};
 
@@ -68,7 +68,8 @@ pub(super) struct ApplyTrip {
 
 impl Trip for ApplyTrip {
     type Item = Vec<Delta>;
-    type Reply = Vec<Result<Outcome, ServiceError>>;
+    /// [`Change::Expire`](super::Change::Expire) has no outcome.
+    type Reply = Vec<Result<Option<Outcome>, ServiceError>>;
     const NAME: &'static str = "apply";
     const MAX_WEIGHT: usize = APPLY_BATCH_MAX;
     const WORTHY_WEIGHT: usize = WORTHY_BATCH;
@@ -98,7 +99,7 @@ impl ApplyTrip {
     /// database refuses or a row is damaged, so that only the offending delta is refused, and only its user waits. The
     /// first result that is neither final nor an obstacle of one user ends the group: a later delta may belong to the
     /// same user.
-    pub(super) async fn apply(&self, deltas: &[Delta]) -> Vec<Result<Outcome, ServiceError>> {
+    pub(super) async fn apply(&self, deltas: &[Delta]) -> Vec<Result<Option<Outcome>, ServiceError>> {
         let mut results = Vec::with_capacity(deltas.len());
         let mut obstacles = HashMap::new();
         let (mut one_by_one_until, mut slow_users) = (0, 0);
@@ -151,7 +152,7 @@ impl ApplyTrip {
         &self,
         part: &[Delta],
         obstacles: &mut HashMap<UserId, Obstacle>,
-    ) -> Result<Vec<Result<Outcome, ServiceError>>, StoreError> {
+    ) -> Result<Vec<Result<Option<Outcome>, ServiceError>>, StoreError> {
         let free: Vec<Delta>;
         let asked = if obstacles.is_empty() {
             part
@@ -163,7 +164,10 @@ impl ApplyTrip {
         if !asked.is_empty() {
             let began = Instant::now();
             let applied = retried(|| self.store.apply(asked), &self.patience, &self.metrics).await;
-            decided = applied.inspect_err(|error| self.tell(error, asked.len()))?;
+            let Applied { decisions, expired } =
+                applied.inspect_err(|error| self.tell(error, asked.len()))?;
+            decided = decisions;
+            self.metrics.expired.inc_by(expired as u64);
             self.pace.took(part.len(), began.elapsed());
         }
         self.count(asked, &decided);
@@ -190,7 +194,7 @@ impl ApplyTrip {
     fn count(&self, deltas: &[Delta], decided: &[Decision]) {
         let (mut applied, mut rejected, mut duplicate, mut conflict) = (0, 0, 0, 0);
         for (delta, decision) in deltas.iter().zip(decided) {
-            let Ok(outcome) = decision else { continue };
+            let Ok(Some(outcome)) = decision else { continue };
             if let Some(first) = &outcome.first {
                 conflict += 1;
                 warn_of_conflict(delta, &outcome.entry, first);

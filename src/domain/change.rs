@@ -1,5 +1,6 @@
 //! What a delta asks for, and the members of JSON that say it. Must not contain what a change does to a balance.
 
+use jiff::Timestamp;
 use strum::{EnumDiscriminants, EnumIter, EnumString, IntoEnumIterator, IntoStaticStr};
 
 use super::{
@@ -19,7 +20,12 @@ use super::{
 )]
 pub enum Change {
     /// The balance grows.
-    Add(Points),
+    Add {
+        /// By how much.
+        point: Points,
+        /// When what is left of these points expires, in whole microseconds, if they do.
+        expires_at: Option<Timestamp>,
+    },
     /// The balance shrinks.
     Subtract {
         /// By how much.
@@ -34,6 +40,9 @@ pub enum Change {
         /// As for a subtract, if the change to undo is an add.
         partial: bool,
     },
+    /// Expired points leave the balance. They do so before every change of the user; this is for users without changes.
+    /// No request can ask for it.
+    Expire,
 }
 
 impl Change {
@@ -45,7 +54,11 @@ impl Change {
         let refused = |field| Invalid { field, rule: action.refusal::<O>() };
         let mut faults: Vec<Invalid> = action.strangers(members).map(refused).collect();
         let change = match action {
-            Action::Add => note(&mut faults, members.required("point")).map(Self::Add),
+            Action::Add => {
+                let point = note(&mut faults, members.required("point"));
+                let expires_at = note(&mut faults, members.optional("expires_at"));
+                point.zip(expires_at).map(|(point, expires_at)| Self::Add { point, expires_at })
+            }
             Action::Subtract => {
                 let point = note(&mut faults, members.required("point"));
                 let partial = note(&mut faults, members.flag("partial"));
@@ -55,6 +68,10 @@ impl Change {
                 let request = note(&mut faults, members.required("request"));
                 let partial = note(&mut faults, members.flag("partial"));
                 request.zip(partial).map(|(request, partial)| Self::Reverse { request, partial })
+            }
+            Action::Expire => {
+                faults.push(Action::unknown());
+                None
             }
         };
         change.filter(|_| faults.is_empty()).ok_or(faults)
@@ -70,8 +87,8 @@ impl Change {
     #[must_use]
     pub fn point(&self) -> Option<Points> {
         match self {
-            Self::Add(point) | Self::Subtract { point, .. } => Some(*point),
-            Self::Reverse { .. } => None,
+            Self::Add { point, .. } | Self::Subtract { point, .. } => Some(*point),
+            Self::Reverse { .. } | Self::Expire => None,
         }
     }
 
@@ -79,16 +96,39 @@ impl Change {
     #[must_use]
     pub fn request(&self) -> Option<RequestId> {
         match self {
-            Self::Add(_) | Self::Subtract { .. } => None,
+            Self::Add { .. } | Self::Subtract { .. } | Self::Expire => None,
             Self::Reverse { request, .. } => Some(*request),
         }
+    }
+
+    /// When the points that it adds expire.
+    #[must_use]
+    pub fn expires_at(&self) -> Option<Timestamp> {
+        match self {
+            Self::Add { expires_at, .. } => *expires_at,
+            Self::Subtract { .. } | Self::Reverse { .. } | Self::Expire => None,
+        }
+    }
+
+    /// Checks that a request may ask for it at this time. In the queue, it may come to be too late.
+    ///
+    /// # Errors
+    /// [`Invalid`] if the points would have expired.
+    pub fn in_time(self, now: Timestamp) -> Result<Self, Invalid> {
+        if self.expires_at().is_some_and(|at| at <= now) {
+            return Err(Invalid {
+                field: "expires_at",
+                rule: format!("must be later than now, which is {now}"),
+            });
+        }
+        Ok(self)
     }
 
     /// Whether it accepts fewer points than it asks for.
     #[must_use]
     pub fn is_partial(&self) -> bool {
         match self {
-            Self::Add(_) => false,
+            Self::Add { .. } | Self::Expire => false,
             Self::Subtract { partial, .. } | Self::Reverse { partial, .. } => *partial,
         }
     }
@@ -102,12 +142,28 @@ impl Action {
     /// The rule in words, readable after a field's name.
     pub const RULE: &str = "must be add, subtract or reverse";
 
-    /// The action with this name.
+    /// The action with this name that a request can ask for.
     ///
     /// # Errors
     /// [`Invalid`] if there is none.
     pub fn new(name: &str) -> Result<Self, Invalid> {
-        name.parse().map_err(|_| Invalid { field: "action", rule: Self::RULE.to_owned() })
+        name.parse().ok().filter(|action: &Self| action.is_requested()).ok_or_else(Self::unknown)
+    }
+
+    fn unknown() -> Invalid {
+        Invalid { field: "action", rule: Self::RULE.to_owned() }
+    }
+
+    /// The actions that a request can ask for.
+    pub fn requested() -> impl Iterator<Item = Self> {
+        Self::iter().filter(|action| action.is_requested())
+    }
+
+    fn is_requested(self) -> bool {
+        match self {
+            Self::Add | Self::Subtract | Self::Reverse => true,
+            Self::Expire => false,
+        }
     }
 
     /// Its name.
@@ -120,9 +176,10 @@ impl Action {
     #[must_use]
     pub fn members(self) -> (&'static [&'static str], &'static [&'static str]) {
         match self {
-            Self::Add => (&["point"], &[]),
+            Self::Add => (&["point"], &["expires_at"]),
             Self::Subtract => (&["point"], &["partial"]),
             Self::Reverse => (&["request"], &["partial"]),
+            Self::Expire => (&[], &[]),
         }
     }
 
@@ -130,7 +187,7 @@ impl Action {
     pub(super) fn is_reversible(self) -> bool {
         match self {
             Self::Add | Self::Subtract => true,
-            Self::Reverse => false,
+            Self::Reverse | Self::Expire => false,
         }
     }
 
@@ -168,17 +225,18 @@ mod tests {
     struct All;
 
     impl Object for All {
-        const MEMBERS: &'static [&'static str] = &["user_id", "point", "partial", "request"];
+        const MEMBERS: &'static [&'static str] = &["user_id", "point", "expires_at", "partial", "request"];
     }
 
     #[test]
     fn a_change_has_the_members_that_its_action_takes_and_no_other() {
-        assert!(Action::iter().all(|action| Action::RULE.contains(action.as_str())));
-        for action in Action::iter() {
+        assert!(Action::requested().all(|action| Action::RULE.contains(action.as_str())));
+        for action in Action::requested() {
             let (needed, optional) = action.members();
             let own = |names: &[&str]| {
                 let members = names.iter().map(|name| match *name {
                     "point" => r#""point":5"#,
+                    "expires_at" => r#""expires_at":"2026-12-01T00:00:00Z""#,
                     "partial" => r#""partial":true"#,
                     "request" => r#""request":"01890a5d-ac96-774b-bcce-b302099a8057""#,
                     other => unreachable!("{other}"),

@@ -5,9 +5,9 @@ use std::{collections::HashMap, sync::Arc};
 use jiff::Timestamp;
 
 use super::{
-    change::{Action, Change},
-    delta::{Delta, POINTS_MAX, Points},
-    entry::{Account, Entry, Outcome, Rejection, Verdict},
+    delta::Delta,
+    entry::{Account, Entry, Outcome, Rejection},
+    judge::{asked, judge, refuse},
     known::Known,
     request_id::RequestId,
     user_id::UserId,
@@ -16,103 +16,91 @@ use super::{
 /// The accounts that the deltas name.
 pub(super) type Accounts = HashMap<UserId, Account>;
 
-/// Decides `deltas` in their order and returns an outcome for each. `accounts` has every account that the deltas name;
-/// it is updated, as is `known`. A user's times never go back, even if `now` does: the search for a past balance relies
-/// on it.
+/// What deltas come to.
+#[derive(Debug, Default)]
+pub(super) struct Decided {
+    /// The outcome of each delta. [`Change::Expire`](super::Change::Expire) has none.
+    pub outcomes: Vec<Option<Outcome>>,
+    /// The new entries of expired points, which are in no outcome.
+    pub expired: Vec<Arc<Entry>>,
+}
+
+/// Decides `deltas` in their order. `accounts` has every account that the deltas name; it is updated, as is `known`. A
+/// user's times never go back, even if `now` does: the search for a past balance relies on it.
 pub(super) fn decide(
     accounts: &mut Accounts,
     known: &mut Known,
     deltas: &[Delta],
     now: Timestamp,
-) -> Vec<Outcome> {
-    deltas.iter().map(|delta| decide_one(accounts, known, delta, now)).collect()
+) -> Decided {
+    let mut expired = Vec::new();
+    let one = |delta| decide_one(accounts, known, delta, now, &mut expired);
+    let outcomes = deltas.iter().map(one).collect();
+    Decided { outcomes, expired }
 }
 
-fn decide_one(accounts: &mut Accounts, known: &mut Known, delta: &Delta, now: Timestamp) -> Outcome {
+/// Between two entries of a user, there are no expired points in the balance.
+fn decide_one(
+    accounts: &mut Accounts,
+    known: &mut Known,
+    delta: &Delta,
+    now: Timestamp,
+    expired: &mut Vec<Arc<Entry>>,
+) -> Option<Outcome> {
     let fingerprint = delta.fingerprint();
     let first = known.entry(&delta.user_id, delta.request_id).cloned();
     let (request_id, first) = match first {
         None => (delta.request_id, None),
         Some(entry) if entry.fingerprint == fingerprint => {
-            return Outcome { entry, replayed: true, first: None };
+            return Some(Outcome { entry, replayed: true, first: None });
         }
         Some(first) => (reuse(delta), Some(first)),
     };
     if first.is_some()
         && let Some(reused) = known.entry(&delta.user_id, request_id)
     {
-        return Outcome { entry: Arc::clone(reused), replayed: true, first };
+        return Some(Outcome { entry: Arc::clone(reused), replayed: true, first });
     }
     let account = accounts.entry(delta.user_id.clone()).or_default();
+    expire(account, known, delta, now, expired);
     let verdict = match &first {
         Some(first) => refuse(Rejection::KeyReused, asked(&delta.change), first.request_id),
-        None => judge(account, known, delta),
+        None => judge(account, known, delta, now)?,
     };
-    account.point += verdict.change.as_ref().unwrap_or(&0);
+    if let Ok(moved) = &verdict.change {
+        account.moves(moved);
+    }
     account.seq += 1;
-    account.updated_at = account.updated_at.max(now);
+    account.updated_at = account.time(now);
     let entry = Entry::of(delta, verdict, (account.seq, account.point), account.updated_at);
     let entry = Arc::new(Entry { request_id, ..entry });
     known.learn(Arc::clone(&entry));
-    Outcome { entry, replayed: false, first }
+    // Points that a reversal has given back may have expired meanwhile.
+    expire(account, known, delta, now, expired);
+    Some(Outcome { entry, replayed: false, first })
+}
+
+/// The expired points of the delta's user leave the balance, lot by lot.
+fn expire(
+    account: &mut Account,
+    known: &mut Known,
+    delta: &Delta,
+    now: Timestamp,
+    expired: &mut Vec<Arc<Entry>>,
+) {
+    while let Some(lot) = account.lots.pop_due(account.time(now)) {
+        account.point -= lot.point;
+        account.seq += 1;
+        account.updated_at = account.updated_at.max(lot.at);
+        let entry = Arc::new(Entry::of_expiry(delta, lot, account, now));
+        known.learn(Arc::clone(&entry));
+        expired.push(entry);
+    }
 }
 
 /// The id of a delta's `key_reused` entry: its request id belongs to another change.
 pub(super) fn reuse(delta: &Delta) -> RequestId {
     delta.request_id.of_reuse(delta.fingerprint())
-}
-
-/// One arm for each action.
-fn judge(account: &Account, known: &Known, delta: &Delta) -> Verdict {
-    let alone = |change| Verdict { point: asked(&delta.change), reference: None, change };
-    match &delta.change {
-        Change::Add(point) => alone(give(account, point.get())),
-        Change::Subtract { point, partial } => alone(take(account, point.get(), *partial)),
-        Change::Reverse { request, partial } => reverse(account, known, &delta.user_id, (*request, *partial)),
-    }
-}
-
-/// How many points a change asks for by itself.
-fn asked(change: &Change) -> i64 {
-    change.point().map_or(0, Points::get)
-}
-
-fn refuse(why: Rejection, point: i64, reference: RequestId) -> Verdict {
-    Verdict { point, reference: Some(reference), change: Err(why) }
-}
-
-/// Gives back what the request took, or takes what it gave.
-fn reverse(
-    account: &Account,
-    known: &Known,
-    user_id: &UserId,
-    (request, partial): (RequestId, bool),
-) -> Verdict {
-    let Some(original) = known.entry(user_id, request) else {
-        return refuse(Rejection::UnknownRequest, 0, request);
-    };
-    let point = original.change.abs();
-    if original.rejection.is_some() || !original.known_action().is_some_and(Action::is_reversible) {
-        return refuse(Rejection::NotReversible, point, request);
-    }
-    if let Some(reversal) = known.reversal(user_id, request) {
-        return refuse(Rejection::AlreadyReversed, point, reversal.request_id);
-    }
-    let change = if original.change < 0 { give(account, point) } else { take(account, point, partial) };
-    Verdict { point, reference: Some(request), change }
-}
-
-fn give(account: &Account, point: i64) -> Result<i64, Rejection> {
-    if account.point > POINTS_MAX - point { Err(Rejection::BalanceLimit) } else { Ok(point) }
-}
-
-/// Takes less than `point` only if there is less, and a part is enough.
-fn take(account: &Account, point: i64, partial: bool) -> Result<i64, Rejection> {
-    match account.point {
-        enough if enough >= point => Ok(-point),
-        rest if partial && rest > 0 => Ok(-rest),
-        _ => Err(Rejection::InsufficientPoints),
-    }
 }
 
 #[cfg(test)]
@@ -121,142 +109,108 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
+    use crate::domain::{
+        change::Change,
+        delta::{POINTS_MAX, Points},
+        lots::{LOTS_MAX, Lots},
+    };
+    use naive::Naive;
+
+    mod naive;
+
+    fn second(second: i64) -> Timestamp {
+        Timestamp::from_second(second).expect("in range")
+    }
+
+    fn user(id: i64) -> UserId {
+        UserId::new("user_id", &id.to_string()).expect("valid")
+    }
 
     /// A delta of a few users and request ids, so that the same id comes again with the same change and with another,
-    /// and is reversed, with points near both limits.
+    /// and is reversed, with points near both limits, which expire sooner or later or not at all.
     fn any_delta() -> impl Strategy<Value = Delta> {
         let point = prop_oneof![1..3i64, 1..100i64, POINTS_MAX - 50..=POINTS_MAX];
         let point = point.prop_map(|point| Points::new(point).expect("in range"));
         let id = || (0..40u128).prop_map(|id| RequestId::from(Uuid::from_u128(id)));
+        let expired = (1..4i64, 1..20i64).prop_map(|(id, seq)| RequestId::of_expiry(&user(id), seq));
+        let request = prop_oneof![9 => id(), 1 => expired];
+        let expires_at = prop::option::of((0..60i64).prop_map(second));
         let change = prop_oneof![
-            point.clone().prop_map(Change::Add),
-            (point, any::<bool>()).prop_map(|(point, partial)| Change::Subtract { point, partial }),
-            (id(), any::<bool>()).prop_map(|(request, partial)| Change::Reverse { request, partial }),
+            4 => (point.clone(), expires_at).prop_map(|(point, expires_at)| Change::Add { point, expires_at }),
+            4 => (point, any::<bool>()).prop_map(|(point, partial)| Change::Subtract { point, partial }),
+            4 => (request, any::<bool>()).prop_map(|(request, partial)| Change::Reverse { request, partial }),
+            1 => Just(Change::Expire),
         ];
-        (1..4i64, id(), change).prop_map(|(user, request_id, change)| Delta {
-            request_id,
-            ..Delta::of(&user.to_string(), change)
+        (1..4i64, id(), change).prop_map(|(user, request_id, change)| match change {
+            Change::Expire => Delta::expiry(self::user(user)),
+            _ => Delta { request_id, ..Delta::of(&user.to_string(), change) },
         })
     }
 
-    /// A log in the order in which it was written, each entry with the change that was asked for.
-    type Log = Vec<(Change, Arc<Entry>)>;
-
-    /// The same rules in a slow implementation: a user's log is a list, and the balance is its sum.
-    fn naive(log: &mut Log, delta: &Delta) -> Outcome {
-        let of_user: Vec<&(Change, Arc<Entry>)> =
-            log.iter().filter(|(_, entry)| entry.user_id == delta.user_id).collect();
-        let entry_of = |id: RequestId| of_user.iter().find(|(_, entry)| entry.request_id == id);
-        let is_reuse = |entry: &Entry| {
-            entry.rejection == Some(Rejection::KeyReused) && entry.reference == Some(delta.request_id)
-        };
-        let first = entry_of(delta.request_id);
-        let other = first.filter(|(change, _)| *change != delta.change).map(|(_, entry)| Arc::clone(entry));
-        let again = of_user.iter().find(|(change, entry)| *change == delta.change && is_reuse(entry));
-        if let Some((_, entry)) = first.filter(|(change, _)| *change == delta.change).or(again) {
-            return Outcome { entry: Arc::clone(entry), replayed: true, first: other };
-        }
-        let balance = of_user.iter().map(|(_, entry)| entry.change).sum();
-        let original = delta.change.request().and_then(entry_of);
-        let verdict = naive_verdict(delta.change, balance, original, &of_user);
-        let verdict = match &other {
-            Some(first) => Verdict {
-                point: delta.change.point().map_or(0, Points::get),
-                reference: Some(first.request_id),
-                change: Err(Rejection::KeyReused),
-            },
-            None => verdict,
-        };
-        let seq = i64::try_from(of_user.len()).expect("short") + 1;
-        let after = balance + verdict.change.as_ref().unwrap_or(&0);
-        let request_id = if other.is_some() { reuse(delta) } else { delta.request_id };
-        let entry = Entry::of(delta, verdict, (seq, after), Timestamp::UNIX_EPOCH);
-        let entry = Arc::new(Entry { request_id, ..entry });
-        log.push((delta.change, Arc::clone(&entry)));
-        Outcome { entry, replayed: false, first: other }
+    /// Batches, each with the time of its decision: the clock goes on, or jumps back.
+    fn any_batches() -> impl Strategy<Value = Vec<(Timestamp, Vec<Delta>)>> {
+        prop::collection::vec(((0..60i64).prop_map(second), prop::collection::vec(any_delta(), 0..40)), 0..8)
     }
 
-    fn naive_verdict(
-        change: Change,
-        balance: i64,
-        original: Option<&&(Change, Arc<Entry>)>,
-        of_user: &[&(Change, Arc<Entry>)],
-    ) -> Verdict {
-        let (wanted, partial, reference) = match change {
-            Change::Add(point) => (point.get(), false, None),
-            Change::Subtract { point, partial } => (-point.get(), partial, None),
-            Change::Reverse { request, partial } => {
-                (-original.map_or(0, |(_, entry)| entry.change), partial, Some(request))
-            }
-        };
-        let undoes = |entry: &Entry| {
-            entry.action == "reverse" && entry.rejection.is_none() && entry.reference == reference
-        };
-        let reversal = of_user.iter().find(|(_, entry)| undoes(entry)).filter(|_| reference.is_some());
-        let is_undoable =
-            |(change, entry): &&&(Change, Arc<Entry>)| change.request().is_none() && entry.change != 0;
-        let verdict = |change| Verdict { point: wanted.abs(), reference, change };
-        match (reference, original) {
-            (Some(_), None) => verdict(Err(Rejection::UnknownRequest)),
-            (Some(_), original) if !original.as_ref().is_some_and(is_undoable) => {
-                verdict(Err(Rejection::NotReversible))
-            }
-            _ if reversal.is_some() => {
-                let reference = reversal.map(|(_, first)| first.request_id);
-                Verdict { reference, ..verdict(Err(Rejection::AlreadyReversed)) }
-            }
-            _ if wanted > POINTS_MAX - balance => verdict(Err(Rejection::BalanceLimit)),
-            _ if balance + wanted >= 0 => verdict(Ok(wanted)),
-            _ if partial && balance > 0 => verdict(Ok(-balance)),
-            _ => verdict(Err(Rejection::InsufficientPoints)),
-        }
-    }
-
-    /// What the store looks up in the log for `deltas`.
-    fn looked_up(log: &Log, deltas: &[Delta]) -> Known {
+    /// Decides all batches, and returns the new entries.
+    fn decide_all(batches: &[(Timestamp, Vec<Delta>)], accounts: &mut Accounts) -> Vec<Arc<Entry>> {
         let mut known = Known::default();
-        for delta in deltas {
-            let of_user = log.iter().filter(|(_, entry)| entry.user_id == delta.user_id);
-            let ids = [Some(delta.request_id), Some(reuse(delta)), delta.change.request()];
-            let is_asked = |entry: &Entry| {
-                ids.contains(&Some(entry.request_id)) || entry.reversed().is_some_and(|id| ids[2] == Some(id))
-            };
-            of_user
-                .filter(|(_, entry)| is_asked(entry))
-                .for_each(|(_, entry)| known.learn(Arc::clone(entry)));
+        let mut entries = Vec::new();
+        for (now, batch) in batches {
+            let decided = decide(accounts, &mut known, batch, *now);
+            entries.extend(decided.outcomes.into_iter().flatten().filter(|o| !o.replayed).map(|o| o.entry));
+            entries.extend(decided.expired);
         }
-        known
+        entries.sort_by_key(|entry| (entry.user_id.clone(), entry.seq));
+        entries
     }
 
     proptest! {
         #[test]
-        fn a_batch_comes_to_what_one_at_a_time_comes_to(
-            deltas in prop::collection::vec(any_delta(), 0..120), cut in 0..120usize
-        ) {
-            let (mut log, mut accounts) = (Log::new(), HashMap::new());
-            let (first, second) = deltas.split_at(cut.min(deltas.len()));
-            for batch in [first, second] {
-                let mut known = looked_up(&log, batch);
-                let expected: Vec<Outcome> = batch.iter().map(|delta| naive(&mut log, delta)).collect();
-                let outcomes = decide(&mut accounts, &mut known, batch, Timestamp::UNIX_EPOCH);
-                prop_assert_eq!(outcomes, expected);
+        fn a_batch_comes_to_what_one_at_a_time_comes_to(batches in any_batches()) {
+            let (mut naive, mut accounts) = (Naive::default(), HashMap::new());
+            for (now, batch) in &batches {
+                let (mut known, before) = (naive.looked_up(batch), naive.log.len());
+                let expected: Vec<_> = batch.iter().map(|delta| naive.decide(delta, *now)).collect();
+                let decided = decide(&mut accounts, &mut known, batch, *now);
+                prop_assert_eq!(decided.outcomes, expected);
+                let new = naive.log[before..].iter().filter(|(change, _)| *change == Change::Expire);
+                prop_assert_eq!(decided.expired, new.map(|(_, entry)| Arc::clone(entry)).collect::<Vec<_>>());
+            }
+            for (user, account) in accounts {
+                prop_assert_eq!(account.point, naive.balance(&user));
+                prop_assert_eq!(account.lots, naive.lots(&user));
             }
         }
 
         #[test]
-        fn a_balance_stays_within_its_limits(deltas in prop::collection::vec(any_delta(), 0..120)) {
-            let outcomes = decide(&mut HashMap::new(), &mut Known::default(), &deltas, Timestamp::UNIX_EPOCH);
-            prop_assert!(outcomes.iter().all(|o| (0..=POINTS_MAX).contains(&o.entry.balance)));
+        fn a_balance_is_what_was_added_less_what_was_taken_and_what_has_expired(batches in any_batches()) {
+            let mut accounts = HashMap::new();
+            let (mut sums, mut last) = (HashMap::new(), HashMap::<_, (i64, Timestamp)>::new());
+            for entry in decide_all(&batches, &mut accounts) {
+                let sum: &mut i64 = sums.entry(entry.user_id.clone()).or_default();
+                *sum += entry.change;
+                prop_assert_eq!(*sum, entry.balance);
+                prop_assert!((0..=POINTS_MAX).contains(&entry.balance));
+                let (seq, time) = last.entry(entry.user_id.clone()).or_default();
+                prop_assert!(entry.seq == *seq + 1 && entry.created_at >= *time);
+                if entry.action == "expire" {
+                    prop_assert_eq!(entry.expires_at.map(|at| at.max(*time)), Some(entry.created_at));
+                }
+                (*seq, *time) = (entry.seq, entry.created_at);
+            }
+            for (user, account) in accounts {
+                prop_assert_eq!(account.point, sums.remove(&user).unwrap_or_default());
+                prop_assert!(account.lots.due(Timestamp::MAX) <= account.point);
+                prop_assert!(account.lots.first().is_none_or(|first| first > account.updated_at));
+            }
         }
 
         #[test]
-        fn a_change_is_reversed_at_most_once_and_by_no_more_than_it_was(
-            deltas in prop::collection::vec(any_delta(), 0..120)
-        ) {
-            let outcomes = decide(&mut HashMap::new(), &mut Known::default(), &deltas, Timestamp::UNIX_EPOCH);
-            let entries = outcomes.into_iter().filter(|o| !o.replayed).map(|o| o.entry);
+        fn a_change_is_reversed_at_most_once_and_by_no_more_than_it_was(batches in any_batches()) {
+            let entries = decide_all(&batches, &mut HashMap::new());
             let mut changes = HashMap::new();
-            for entry in entries.filter(|entry| entry.rejection.is_none()) {
+            for entry in entries.into_iter().filter(|entry| entry.rejection.is_none()) {
                 match entry.reversed() {
                     None => drop(changes.insert((entry.user_id.clone(), entry.request_id), entry.change)),
                     Some(request) => {
@@ -267,5 +221,41 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_user_has_a_limited_number_of_lots() {
+        let many = i64::try_from(LOTS_MAX).expect("small");
+        let add = |at| {
+            Delta::of(
+                "1",
+                Change::Add { point: Points::new(2).expect("in range"), expires_at: Some(second(at)) },
+            )
+        };
+        let take = |point| {
+            Delta::of("1", Change::Subtract { point: Points::new(point).expect("in range"), partial: false })
+        };
+        let undo =
+            |delta: &Delta| Delta::of("1", Change::Reverse { request: delta.request_id, partial: false });
+        let (one, two) = (take(2), take(1));
+        let mut deltas: Vec<Delta> = (1..=many).map(|at| add(10 * at)).collect();
+        deltas.extend([add(15), add(20), one.clone(), add(25), add(35), undo(&one), two.clone(), undo(&two)]);
+        let mut accounts = HashMap::new();
+        let decided = decide(&mut accounts, &mut Known::default(), &deltas, second(5));
+        let rejections: Vec<_> =
+            decided.outcomes.into_iter().flatten().map(|outcome| outcome.entry.rejection.clone()).collect();
+        let (first, last) = rejections.split_at(LOTS_MAX);
+        assert!(first.iter().all(Option::is_none));
+        let full = Some(Rejection::LotLimit);
+        assert_eq!(last, [full.clone(), None, None, None, full.clone(), full, None, None]);
+        // A lot that has expired meanwhile needs no place.
+        let decided = decide(&mut accounts, &mut Known::default(), &[add(905), add(15)], second(20));
+        assert_eq!(decided.expired.len(), 1, "the first one was taken");
+        assert_eq!(
+            decided.outcomes.into_iter().flatten().map(|o| o.entry.rejection.clone()).collect::<Vec<_>>(),
+            [None, Some(Rejection::Expired)]
+        );
+        let lots: &Lots = &accounts[&user(1)].lots;
+        assert_eq!(lots.as_slice().len(), LOTS_MAX);
     }
 }

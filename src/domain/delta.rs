@@ -122,14 +122,28 @@ impl Delta {
         }
     }
 
+    /// Lets a user's expired points leave the balance.
+    pub(super) fn expiry(user_id: UserId) -> Self {
+        Self {
+            request_id: RequestId::random(),
+            user_id,
+            change: Change::Expire,
+            actor: Some(Actor::expiry()),
+            reason: None,
+            metadata: None,
+            requested_at: Timestamp::UNIX_EPOCH,
+            traceparent: None,
+        }
+    }
+
     /// Returns whether the entry is of this change, and not of another with the same request id.
     #[must_use]
     pub fn is_of(&self, entry: &Entry) -> bool {
         self.fingerprint() == entry.fingerprint
     }
 
-    /// Returns the fingerprint of this change: XXH3 of the action, the user, the points or the request, and whether a part
-    /// is enough. The reason and the metadata do not count, so a retry may change them. Defaults do not count either: a
+    /// Returns the fingerprint of this change: XXH3 of the action, the user, the points or the request, when the points
+    /// expire, and whether a part is enough. The reason and the metadata do not count, so a retry may change them. Defaults do not count either: a
     /// member that is new leaves the fingerprints of all changes without it as they are.
     #[must_use]
     pub fn fingerprint(&self) -> Fingerprint {
@@ -140,10 +154,14 @@ impl Delta {
             bytes.extend_from_slice(text.as_bytes());
         }
         match &self.change {
-            Change::Add(point) | Change::Subtract { point, .. } => {
+            Change::Add { point, .. } | Change::Subtract { point, .. } => {
                 bytes.extend_from_slice(&point.get().to_be_bytes());
             }
             Change::Reverse { request, .. } => bytes.extend_from_slice(request.get().as_bytes()),
+            Change::Expire => {}
+        }
+        if let Some(time) = self.change.expires_at() {
+            bytes.extend_from_slice(&time.as_microsecond().to_be_bytes());
         }
         bytes.extend(self.change.is_partial().then_some(1));
         Fingerprint(xxh3_64(&bytes).cast_signed())
@@ -159,23 +177,30 @@ mod tests {
     #[test]
     fn a_fingerprint_tells_what_decides_the_effect() {
         let point = |point| Points::new(point).expect("in range");
-        let first = Delta::of("1", Change::Add(point(256)));
+        let lasting = |point| Change::Add { point, expires_at: None };
+        let first = Delta::of("1", lasting(point(256)));
         let same = Delta {
             actor: Some(Actor::new("shop").expect("valid")),
             reason: Some(Reason::new("again".to_owned()).expect("valid")),
             metadata: Some(Metadata::new(r#"{"a":1}"#.to_owned()).expect("valid")),
-            ..Delta::of("1", Change::Add(point(256)))
+            ..Delta::of("1", lasting(point(256)))
         };
         assert_eq!(first.fingerprint(), same.fingerprint());
         let subtract = |partial| Delta::of("1", Change::Subtract { point: point(256), partial });
         let reverse = |request, partial| {
             Delta::of("1", Change::Reverse { request: Uuid::from_u128(request).into(), partial })
         };
+        let expiring = |second| {
+            let expires_at = Timestamp::from_second(second).ok();
+            Delta::of("1", Change::Add { point: point(256), expires_at })
+        };
         let different = [
             first,
-            Delta::of("2", Change::Add(point(256))),
-            Delta::of("1", Change::Add(point(257))),
-            Delta::of("1", Change::Add(point(1))),
+            Delta::of("2", lasting(point(256))),
+            Delta::of("1", lasting(point(257))),
+            Delta::of("1", lasting(point(1))),
+            expiring(1),
+            expiring(2),
             subtract(false),
             subtract(true),
             reverse(1, false),

@@ -9,13 +9,14 @@ use super::{
     actor::Actor,
     change::Action,
     delta::{Delta, Fingerprint, Reason},
+    lots::{Lot, Lots},
     metadata::Metadata,
     request_id::RequestId,
     user_id::UserId,
 };
 
 /// The state of a user while deltas are decided.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Account {
     /// The balance, from 0 to [`POINTS_MAX`](super::POINTS_MAX).
     pub point: i64,
@@ -23,6 +24,23 @@ pub(super) struct Account {
     pub seq: i64,
     /// When the last entry was written.
     pub updated_at: Timestamp,
+    /// Those of the points that expire, after the last entry.
+    pub lots: Lots,
+}
+
+impl Account {
+    /// The time of a decision: a user's times never go back, even if the clock does.
+    pub(super) fn time(&self, now: Timestamp) -> Timestamp {
+        self.updated_at.max(now)
+    }
+
+    /// Gives or takes points.
+    pub(super) fn moves(&mut self, Moved { change, lots }: &Moved) {
+        self.point += change;
+        for lot in lots.as_slice() {
+            if *change > 0 { self.lots.add(*lot) } else { self.lots.remove(*lot) }
+        }
+    }
 }
 
 /// The result of a delta. The names are those of the log and the API.
@@ -59,6 +77,10 @@ pub enum Rejection {
     NotReversible,
     /// The request to reverse was reversed before.
     AlreadyReversed,
+    /// The points to add have expired while they were on their way.
+    Expired,
+    /// The user would have more than [`LOTS_MAX`](super::LOTS_MAX) lots.
+    LotLimit,
     /// A reason that this version does not know: a newer version wrote the entry.
     #[strum(disabled)]
     Unknown(String),
@@ -80,7 +102,9 @@ impl Rejection {
             | Self::KeyReused
             | Self::UnknownRequest
             | Self::NotReversible
-            | Self::AlreadyReversed => self.into(),
+            | Self::AlreadyReversed
+            | Self::Expired
+            | Self::LotLimit => self.into(),
         }
     }
 }
@@ -92,8 +116,24 @@ pub(crate) struct Verdict {
     pub point: i64,
     /// The other request that it refers to, if any.
     pub reference: Option<RequestId>,
-    /// By how many points the balance changes, or why it does not.
-    pub change: Result<i64, Rejection>,
+    /// How the balance moves, or why it does not.
+    pub change: Result<Moved, Rejection>,
+}
+
+/// What a change takes from a balance, or gives to it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Moved {
+    /// By how many points the balance changes.
+    pub change: i64,
+    /// Those of the points that expire.
+    pub lots: Lots,
+}
+
+impl Moved {
+    /// Points that do not expire.
+    pub(crate) fn lasting(change: i64) -> Self {
+        Self { change, lots: Lots::default() }
+    }
 }
 
 /// One row of the log: what was requested, and the final result.
@@ -114,6 +154,10 @@ pub struct Entry {
     pub partial: bool,
     /// By how many points the balance changed. 0 if the request was rejected.
     pub change: i64,
+    /// Of an add, when its points expire, if they do. Of expired points, when they expired.
+    pub expires_at: Option<Timestamp>,
+    /// What a subtract or a reversal took from the user's lots, or gave back to them.
+    pub lots: Lots,
     /// The user's balance after this entry.
     pub balance: i64,
     /// Who asked. Anonymous callers have no name.
@@ -129,9 +173,10 @@ pub struct Entry {
     pub reason: Option<Reason>,
     /// What the customer keeps with it.
     pub metadata: Option<Metadata>,
-    /// When the request was accepted, by the clock of the node that accepted it.
+    /// When the request was accepted, by the clock of the node that accepted it. Of expired points, when the entry was
+    /// written, by the database's clock.
     pub requested_at: Timestamp,
-    /// When it was decided, by the database's clock.
+    /// When it was decided, by the database's clock. Of expired points, when they expired, but not before the entry before.
     pub created_at: Timestamp,
 }
 
@@ -143,6 +188,11 @@ impl Entry {
         (seq, balance): (i64, i64),
         created_at: Timestamp,
     ) -> Self {
+        let (moved, rejection) = match change {
+            Ok(moved) => (moved, None),
+            Err(why) => (Moved::default(), Some(why)),
+        };
+        let expires_at = delta.change.expires_at();
         Self {
             request_id: delta.request_id,
             user_id: delta.user_id.clone(),
@@ -150,17 +200,32 @@ impl Entry {
             action: delta.change.action().as_str().into(),
             point,
             partial: delta.change.is_partial(),
-            change: *change.as_ref().unwrap_or(&0),
+            change: moved.change,
+            // The lot of an add is its change and its time.
+            lots: if expires_at.is_none() { moved.lots } else { Lots::default() },
+            expires_at,
             balance,
             actor: delta.actor.clone(),
             reference,
             fingerprint: delta.fingerprint(),
-            rejection: change.err(),
+            rejection,
             reason: delta.reason.clone(),
             metadata: delta.metadata.clone(),
             requested_at: delta.requested_at,
             created_at,
         }
+    }
+
+    /// The entry of a user's expired points. It is written at the time `now`, and says when they expired.
+    pub(super) fn of_expiry(delta: &Delta, lot: Lot, account: &Account, now: Timestamp) -> Self {
+        let verdict = Verdict { point: lot.point, reference: None, change: Ok(Moved::lasting(-lot.point)) };
+        let delta = Delta {
+            request_id: RequestId::of_expiry(&delta.user_id, account.seq),
+            requested_at: now,
+            ..Delta::expiry(delta.user_id.clone())
+        };
+        let entry = Self::of(&delta, verdict, (account.seq, account.point), account.updated_at);
+        Self { expires_at: Some(lot.at), ..entry }
     }
 
     /// What became of the request.
@@ -204,4 +269,6 @@ pub struct Balance {
     pub seq: i64,
     /// When the last entry was written, by the database's clock.
     pub updated_at: Timestamp,
+    /// Those of the points that expire. A past balance has none.
+    pub expires: Lots,
 }

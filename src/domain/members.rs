@@ -3,6 +3,7 @@
 
 use std::{borrow::Cow, fmt, marker::PhantomData};
 
+use jiff::{RoundMode, Timestamp, TimestampRound, Unit};
 use serde::{
     Deserialize, Deserializer,
     de::{Error, MapAccess, Visitor},
@@ -174,6 +175,18 @@ impl Member for Points {
 impl Member for bool {
     fn parse(json: &str) -> Result<Self, &'static str> {
         json.parse().map_err(|_| "must be true or false")
+    }
+}
+
+impl Member for Timestamp {
+    /// A time, rounded down to a whole microsecond, as the log keeps it. Years have four digits, so every time is within
+    /// PostgreSQL's range.
+    fn parse(json: &str) -> Result<Self, &'static str> {
+        let time = text(json).filter(|time| time.starts_with(|first: char| first.is_ascii_digit()));
+        let time = time.and_then(|time| time.parse::<Self>().ok());
+        let down = TimestampRound::new().smallest(Unit::Microsecond).mode(RoundMode::Floor);
+        time.and_then(|time| time.round(down).ok())
+            .ok_or("must be an RFC 3339 time such as 2026-12-01T00:00:00Z")
     }
 }
 

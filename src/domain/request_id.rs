@@ -82,6 +82,11 @@ impl RequestId {
         Self::named(&[self.0.as_bytes(), &fingerprint.get().to_be_bytes()])
     }
 
+    /// The id of the entry of expired points that has this place in its user's log.
+    pub(super) fn of_expiry(user_id: &UserId, seq: i64) -> Self {
+        Self::named(&[user_id.as_str().as_bytes(), b"expire", &seq.to_be_bytes()])
+    }
+
     /// UUID version 5 of the parts, each with its length before it in 4 big-endian bytes: other parts give another id.
     fn named(parts: &[&[u8]]) -> Self {
         let mut name = Vec::with_capacity(parts.iter().map(|part| size_of::<u32>() + part.len()).sum());

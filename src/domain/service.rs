@@ -14,6 +14,7 @@ use super::{
     read::Readers,
     recall::Recall,
     store::Store,
+    user_id::UserId,
 };
 use crate::infra::{lane::Lane, metrics::StoreMetrics};
 
@@ -41,7 +42,7 @@ pub struct PointService {
     apply: Lane<ApplyTrip>,
     apart: ApplyTrip,
     turns: Semaphore,
-    store: Store,
+    pub(super) store: Store,
     pace: Pace,
     pub(super) readers: Readers,
     pub(super) recall: Recall,
@@ -89,7 +90,18 @@ impl PointService {
         &self,
         deltas: Vec<Delta>,
     ) -> Result<Vec<Result<Outcome, ServiceError>>, ServiceError> {
-        Ok(self.apply.call(deltas).await?)
+        Ok(self.apply.call(deltas).await?.into_iter().map(requested).collect())
+    }
+
+    /// Lets the expired points of users leave their balances, as every change of theirs would. Returns a result for each
+    /// user.
+    pub(super) async fn expire(
+        &self,
+        users: Vec<UserId>,
+    ) -> Result<Vec<Result<(), ServiceError>>, ServiceError> {
+        let deltas = users.into_iter().map(Delta::expiry).collect();
+        let results = self.apply.call(deltas).await?;
+        Ok(results.into_iter().map(|result| result.map(drop)).collect())
     }
 
     /// A turn to apply deltas of users who have an obstacle, or `None` if [`APART_MAX`] callers have one: such a
@@ -122,6 +134,11 @@ pub struct ApartTurn<'a> {
 impl ApartTurn<'_> {
     /// As [`PointService::apply_deltas`].
     pub async fn apply(&self, deltas: &[Delta]) -> Vec<Result<Outcome, ServiceError>> {
-        self.trip.apply(deltas).await
+        self.trip.apply(deltas).await.into_iter().map(requested).collect()
     }
+}
+
+/// The result of a delta that a request has asked for.
+fn requested(result: Result<Option<Outcome>, ServiceError>) -> Result<Outcome, ServiceError> {
+    result.map(|outcome| outcome.expect("what is asked for has an outcome"))
 }

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use deadpool_postgres::{Client, Object, Pool, PoolError};
+use jiff::Timestamp;
 use tokio::time::timeout;
 use tokio_postgres::{Row, error::SqlState, types::FromSql};
 use uuid::Uuid;
@@ -13,6 +14,7 @@ use super::{
     actor::Actor,
     delta::{POINTS_MAX, Reason},
     entry::{Account, Entry, Rejection},
+    lots::Lots,
     metadata::Metadata,
     request_id::RequestId,
     user_id::UserId,
@@ -22,8 +24,10 @@ mod apply;
 mod hold;
 mod rows;
 mod read;
+mod due;
 
-pub(super) use apply::Decision;
+pub(super) use apply::{Applied, Decision};
+pub(super) use due::Due;
 
 /// The longest that PostgreSQL may take to show that it can apply changes.
 const ANSWER_TIMEOUT_MS: u64 = 2_000;
@@ -136,7 +140,7 @@ impl Store {
 macro_rules! entry_columns {
     () => {
         "user_id, seq, request_id, action, point, change, balance, actor, ref, fingerprint, reject_reason, reason, \
-         metadata, requested_at, created_at, partial"
+         metadata, requested_at, created_at, partial, expires_at, lots"
     };
 }
 use entry_columns;
@@ -159,20 +163,35 @@ const LOGGED: &str = logged!();
 /// Skips locked rows; waits only if the whole table is locked.
 const LOCK_NOBODY: &str = "select from user_point where user_id = '' for update skip locked";
 
-/// The highest `format` of a row of `user_point` that this version understands.
-const FORMAT_MAX: i16 = 0;
+/// The highest `format` of a row of `user_point` that this version understands. A row has format 1 if it has lots.
+const FORMAT_MAX: i16 = 1;
 
 fn user_id(row: &Row) -> Result<UserId, StoreError> {
     UserId::new("user_id", get(row, "user_id")?).map_err(corrupt)
 }
 
 fn account(row: &Row) -> Result<Account, StoreError> {
-    let account =
-        Account { point: get(row, "point")?, seq: get(row, "seq")?, updated_at: get(row, "updated_at")? };
-    if !(0..=POINTS_MAX).contains(&account.point) || account.seq < 0 {
+    let (point, seq, updated_at) = (get(row, "point")?, get(row, "seq")?, get(row, "updated_at")?);
+    if !(0..=POINTS_MAX).contains(&point) || seq < 0 {
         return Err(corrupt("point or seq is out of range"));
     }
-    Ok(account)
+    let lots = if get::<i16>(row, "format")? > 0 { lots_of(row, point)? } else { Lots::default() };
+    Ok(Account { point, seq, updated_at, lots })
+}
+
+/// Reads the lots of a user who has this many points.
+fn lots_of(row: &Row, point: i64) -> Result<Lots, StoreError> {
+    let lots = lots(row)?;
+    if lots.due(Timestamp::MAX) > point {
+        return Err(corrupt("lots have more points than the balance"));
+    }
+    Ok(lots)
+}
+
+/// Reads lots. Most rows have none.
+fn lots(row: &Row) -> Result<Lots, StoreError> {
+    let Some(numbers) = get::<Option<Vec<i64>>>(row, "lots")? else { return Ok(Lots::default()) };
+    Lots::from_numbers(&numbers).ok_or_else(|| corrupt("lots are not in their order, or without points"))
 }
 
 /// The name of an action or a reason may be one that only a newer version knows.
@@ -194,6 +213,8 @@ fn entry(row: &Row) -> Result<Entry, StoreError> {
         metadata: get::<Option<String>>(row, "metadata")?.map(Metadata::new).transpose().map_err(corrupt)?,
         requested_at: get(row, "requested_at")?,
         created_at: get(row, "created_at")?,
+        expires_at: get(row, "expires_at")?,
+        lots: lots(row)?,
     };
     Ok(entry)
 }

@@ -49,7 +49,7 @@ pub(super) struct OperationRequest;
 
 impl Object for OperationRequest {
     const MEMBERS: &'static [&'static str] =
-        &["action", "user_id", "point", "request", "partial", "reason", "metadata", "key"];
+        &["action", "user_id", "point", "expires_at", "request", "partial", "reason", "metadata", "key"];
 }
 
 /// What happened to the operations of a batch, in the order of the body.

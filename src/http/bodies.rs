@@ -12,14 +12,17 @@ use utoipa::{
 use uuid::Uuid;
 
 use super::schema;
-use crate::domain::{Action, Actor, Balance, Entry, Metadata, Object, Reason, Rejection, RequestId};
+use crate::domain::{Action, Actor, Balance, Entry, Lot, Metadata, Object, Reason, Rejection, RequestId};
+
+/// The most moments at which a balance says what expires.
+const EXPIRES_MAX: usize = 10;
 
 /// A change of a user's points, of any kind.
 pub(super) struct ChangeRequest;
 
 impl Object for ChangeRequest {
     const MEMBERS: &'static [&'static str] =
-        &["user_id", "point", "request", "partial", "reason", "metadata"];
+        &["user_id", "point", "expires_at", "request", "partial", "reason", "metadata"];
 }
 
 /// Describes the changes of each kind: the members that they take.
@@ -91,6 +94,14 @@ pub(super) struct EntryResponse<'a> {
     pub(super) partial: Option<bool>,
     #[schema(schema_with = schema::done)]
     pub(super) change: i64,
+    /// Of an add: when its points expire, if they do. Of `expire`: when the points expired.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub(super) expires_at: Option<Timestamp>,
+    /// Of a subtract or a reversal: those of the points in `change` that expire, if there are any.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(required = false)]
+    pub(super) lots: Vec<LotResponse>,
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(schema_with = schema::actor)]
     pub(super) actor: Option<&'a str>,
@@ -105,9 +116,9 @@ pub(super) struct EntryResponse<'a> {
     /// The user's points after this entry.
     #[schema(schema_with = schema::balance)]
     pub(super) balance: i64,
-    /// When the request was accepted, by the clock of the node that accepted it.
+    /// When the request was accepted, by the clock of the node that accepted it. Of `expire`: when the entry was written.
     pub(super) requested_at: Timestamp,
-    /// When the change was decided, by the clock of the database.
+    /// When the change was decided, by the clock of the database. Of `expire`: when the points left the balance.
     pub(super) created_at: Timestamp,
 }
 
@@ -123,6 +134,8 @@ impl<'a> From<&'a Entry> for EntryResponse<'a> {
             point: entry.point,
             partial: entry.partial.then_some(true),
             change: entry.change,
+            expires_at: entry.expires_at,
+            lots: entry.lots.as_slice().iter().map(LotResponse::from).collect(),
             actor: entry.actor.as_ref().map(Actor::as_str),
             reason: entry.reason.as_ref().map(Reason::as_str),
             metadata: entry.metadata.as_ref().map(Metadata::as_json),
@@ -131,6 +144,22 @@ impl<'a> From<&'a Entry> for EntryResponse<'a> {
             requested_at: entry.requested_at,
             created_at: entry.created_at,
         }
+    }
+}
+
+/// Points that expire at one moment.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Lot)]
+pub(super) struct LotResponse {
+    /// When they expire.
+    pub(super) at: Timestamp,
+    #[schema(schema_with = schema::point)]
+    pub(super) point: i64,
+}
+
+impl From<&Lot> for LotResponse {
+    fn from(Lot { at, point }: &Lot) -> Self {
+        Self { at: *at, point: *point }
     }
 }
 
@@ -146,10 +175,15 @@ pub(super) struct BalanceResponse<'a> {
     pub(super) seq: i64,
     /// When the last entry was written, by the clock of the database.
     pub(super) updated_at: Timestamp,
+    /// What expires next, of `point`: the next 10 moments. Absent if nothing expires, and with `at`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(required = false, max_items = 10)]
+    pub(super) expires: Vec<LotResponse>,
 }
 
 impl<'a> From<&'a Balance> for BalanceResponse<'a> {
-    fn from(Balance { user_id, point, seq, updated_at }: &'a Balance) -> Self {
-        Self { user_id: user_id.as_str(), point: *point, seq: *seq, updated_at: *updated_at }
+    fn from(Balance { user_id, point, seq, updated_at, expires }: &'a Balance) -> Self {
+        let expires = expires.as_slice().iter().take(EXPIRES_MAX).map(LotResponse::from).collect();
+        Self { user_id: user_id.as_str(), point: *point, seq: *seq, updated_at: *updated_at, expires }
     }
 }

@@ -121,6 +121,18 @@ catalogue! {
         "Read the first reversal, which has undone the change. If you send a reversal again because its response was \
          lost, send it with the same Idempotency-Key: you then get the original response."
     }
+    Expired(CONFLICT, "expired", "Expired") {
+        "The points to add had expired when the change was decided: it was in the queue for too long. The user's log has the \
+         rejection, and the balance is unchanged."
+        "Add the points with a later expires_at, and with a new Idempotency-Key: a rejected key stays rejected. With Prefer: \
+         wait a change does not wait in the queue."
+    }
+    LotLimit(CONFLICT, "lot-limit", "Lot limit") {
+        "The user would have points that expire at more than 100 different times. Points that expire at the same time count \
+         once. The user's log has the rejection, and the balance is unchanged."
+        "Let points expire together, for example at the end of the month, and send the change with a new Idempotency-Key. The \
+         balance says what expires next."
+    }
     Rejected(CONFLICT, "rejected", "Rejected") {
         "A newer version of the service rejected the change, for a reason that this version does not know."
         "The detail names the reason. A rejection is final: send a new change, with a new Idempotency-Key, once the reason \
@@ -191,7 +203,7 @@ catalogue! {
 mod tests {
     use super::Kind;
     use crate::{
-        domain::{POINTS_MAX, REASON_MAX_CHARS},
+        domain::{LOTS_MAX, POINTS_MAX, REASON_MAX_CHARS},
         http::batch::OPERATIONS_MAX,
     };
 
@@ -201,6 +213,7 @@ mod tests {
         for limit in [OPERATIONS_MAX, REASON_MAX_CHARS] {
             assert!(advice.contains(&format!("at most {limit} ")), "{advice}");
         }
+        assert!(Kind::LotLimit.row().meaning.contains(&format!("more than {LOTS_MAX} ")));
         let words = [Kind::BalanceLimit.row().meaning, &Kind::BalanceLimit.example().to_string()];
         assert!(words.iter().all(|words| words.contains(&POINTS_MAX.to_string())), "{words:?}");
     }

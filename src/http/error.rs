@@ -8,7 +8,7 @@ use super::{
     probes::NodeResponse,
     sent::Sent,
 };
-use crate::domain::{Entry, Invalid, Obstacle, Rejection, ServiceError};
+use crate::domain::{Entry, Invalid, LOTS_MAX, Obstacle, Rejection, ServiceError};
 
 /// The default pause before a client tries again.
 const RETRY_AFTER: Duration = Duration::from_secs(2);
@@ -104,6 +104,10 @@ fn detail_of(entry: &Entry, rejection: &Rejection) -> Cow<'static, str> {
             Some(reversal) => format!("the request was already reversed, by the request {reversal}").into(),
             None => "the request was already reversed".into(),
         },
+        Rejection::Expired => "the points had expired when their turn came".into(),
+        Rejection::LotLimit => {
+            format!("the user would have points that expire at more than {LOTS_MAX} different times").into()
+        }
         Rejection::Unknown(name) => format!("the change was rejected: {name}").into(),
     }
 }
@@ -200,6 +204,8 @@ impl ApiError {
                     Rejection::UnknownRequest => Kind::UnknownRequest,
                     Rejection::NotReversible => Kind::NotReversible,
                     Rejection::AlreadyReversed => Kind::AlreadyReversed,
+                    Rejection::Expired => Kind::Expired,
+                    Rejection::LotLimit => Kind::LotLimit,
                     Rejection::Unknown(_) => Kind::Rejected,
                 };
                 (kind, Facts { rejected: Some(entry), ..none })

@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::{catalogue::Kind, error::ApiError, probes, sent::Sent};
 use crate::{
     access::Scope,
-    domain::{Change, Delta, Entry, Obstacle, Points, Rejection, UserId, Verdict},
+    domain::{Change, Delta, Entry, Moved, Obstacle, Points, Rejection, UserId, Verdict},
     infra::build,
     ops::health::{Condition, Duty, Report, Seen},
 };
@@ -69,7 +69,8 @@ pub(super) fn pending_batch() -> Value {
 }
 
 pub(super) fn balance() -> Value {
-    json!({"user_id": "1", "point": 700, "seq": 2, "updated_at": MOMENT})
+    json!({"user_id": "1", "point": 700, "seq": 2, "updated_at": MOMENT,
+        "expires": [{"at": "2027-12-31T15:00:00Z", "point": 200}]})
 }
 
 pub(super) fn balances() -> Value {
@@ -98,12 +99,14 @@ impl Kind {
                 ApiError::InvalidField { field: "point".to_owned(), rule: Points::RULE.to_owned() }
             }
             Self::UnknownUser => ApiError::UnknownUser,
-            Self::KeyReused => ApiError::KeyReused(Arc::new(entry_of_900(Change::Add, 900, Ok(900)))),
+            Self::KeyReused => ApiError::KeyReused(Arc::new(entry_of_900(add, 900, Ok(Moved::lasting(900))))),
             Self::InsufficientPoints => rejected(subtract, 700, Rejection::InsufficientPoints),
-            Self::BalanceLimit => rejected(Change::Add, crate::domain::POINTS_MAX, Rejection::BalanceLimit),
+            Self::BalanceLimit => rejected(add, crate::domain::POINTS_MAX, Rejection::BalanceLimit),
             Self::UnknownRequest => not_reversed(REVERSAL_ID, 0, REQUEST_ID, Rejection::UnknownRequest),
             Self::NotReversible => not_reversed(REVERSAL_ID, 0, REQUEST_ID, Rejection::NotReversible),
             Self::AlreadyReversed => not_reversed(AGAIN_ID, 300, REVERSAL_ID, Rejection::AlreadyReversed),
+            Self::Expired => rejected(add, 700, Rejection::Expired),
+            Self::LotLimit => rejected(add, 700, Rejection::LotLimit),
             Self::Rejected => rejected(subtract, 700, Rejection::Unknown("account_frozen".to_owned())),
             Self::QueueUnavailable => ApiError::QueueUnavailable(sent()),
             Self::DatabaseUnavailable => ApiError::DatabaseUnavailable(Some(sent())),
@@ -150,11 +153,15 @@ fn rejected(change: fn(Points) -> Change, balance: i64, why: Rejection) -> ApiEr
     ApiError::Rejected(Arc::new(entry_of_900(change, balance, Err(why.clone()))), why)
 }
 
+fn add(point: Points) -> Change {
+    Change::Add { point, expires_at: None }
+}
+
 fn subtract(point: Points) -> Change {
     Change::Subtract { point, partial: false }
 }
 
-fn entry_of_900(change: fn(Points) -> Change, balance: i64, done: Result<i64, Rejection>) -> Entry {
+fn entry_of_900(change: fn(Points) -> Change, balance: i64, done: Result<Moved, Rejection>) -> Entry {
     let change = change(Points::new(900).expect("valid"));
     entry_of(REQUEST_ID, change, Verdict { point: 900, reference: None, change: done }, balance)
 }

@@ -32,7 +32,7 @@ pub(super) const BODY_TIMEOUT_S: u64 = 10;
 
 pub(super) const IDEMPOTENCY_KEY: &str = "Idempotency-Key";
 
-/// Adds points to a user. The first change creates the user.
+/// Adds points to a user, for ever or until they expire. The first change creates the user.
 #[utoipa::path(
     post,
     path = "/v1/point/add",
@@ -195,14 +195,15 @@ fn parse(action: Action, request: &HttpRequest, body: &[u8]) -> Result<Delta, Ap
         return Err(ApiError::invalid(name, action.refusal::<ChangeRequest>()));
     }
     let user_id: UserId = members.required("user_id")?;
-    let change = Change::read(action, &members).map_err(Invalid::first)?;
+    let requested_at = now();
+    let change = Change::read(action, &members).map_err(Invalid::first)?.in_time(requested_at)?;
     let (reason, metadata) = (members.optional("reason")?, members.optional("metadata")?);
     let actor = admission::actor(request);
     let request_id = match header_text(request, IDEMPOTENCY_KEY)? {
         Some(key) => RequestId::from_key(actor.as_ref(), &user_id, &IdempotencyKey::new(key)?),
         None => RequestId::random(),
     };
-    let (requested_at, traceparent) = (now(), traffic::trace(request));
+    let traceparent = traffic::trace(request);
     Ok(Delta { request_id, user_id, change, actor, reason, metadata, requested_at, traceparent })
 }
 

@@ -14,11 +14,16 @@ use super::{
 };
 use crate::{
     domain::{
-        self, ACTOR_MAX_BYTES, Action, BALANCES_MAX, IdempotencyKey, KEY_MAX_BYTES, METADATA_MAX_BYTES,
-        PAGE_MAX, POINTS_MAX, REASON_MAX_CHARS, Rejection, Status, USER_ID_MAX_BYTES,
+        self, ACTOR_MAX_BYTES, Action, IdempotencyKey, KEY_MAX_BYTES, METADATA_MAX_BYTES, PAGE_MAX,
+        POINTS_MAX, REASON_MAX_CHARS, Rejection, Status,
     },
     ops::health::Duty,
 };
+
+mod user_ids;
+
+use user_ids::requested_user_id;
+pub(super) use user_ids::{unknown_users, user_id, user_id_prefix, user_ids};
 
 /// An object whose members are all described in this module.
 pub(super) fn object<O: domain::Object>(required: &[&str]) -> Object {
@@ -46,6 +51,7 @@ fn member(name: &str) -> Schema {
     match name {
         "user_id" => requested_user_id().into(),
         "point" => point().into(),
+        "expires_at" => optional(expires_at()).into(),
         "request" => request_id().into(),
         "partial" => optional(partial()).into(),
         "reason" => optional(reason()).into(),
@@ -54,50 +60,6 @@ fn member(name: &str) -> Schema {
         "operations" => operations().into(),
         other => unreachable!("{other} is a member of no request"),
     }
-}
-
-pub(super) fn user_id() -> Object {
-    text("The user: your own id, in visible ASCII characters.", "1")
-        .min_length(Some(1))
-        .max_length(Some(USER_ID_MAX_BYTES))
-        .pattern(Some("^[!-~]*$"))
-        .build()
-}
-
-/// The users of a request for many balances.
-pub(super) fn user_ids() -> Array {
-    users().min_items(Some(1)).max_items(Some(BALANCES_MAX)).build()
-}
-
-/// The requested users without a balance.
-pub(super) fn unknown_users() -> Array {
-    users().max_items(Some(BALANCES_MAX)).description(Some("The ids without log entries.")).build()
-}
-
-fn users() -> ArrayBuilder {
-    ArrayBuilder::new().items(user_id()).unique_items(true)
-}
-
-/// What user ids begin with. It has no example, so that a request with the example of `id` does not send it too.
-pub(super) fn user_id_prefix() -> Object {
-    ObjectBuilder::new()
-        .schema_type(Type::String)
-        .max_length(Some(USER_ID_MAX_BYTES))
-        .pattern(Some("^[!-~]*$"))
-        .build()
-}
-
-/// A user id in a request may also be a number that every JSON client reads exactly.
-fn requested_user_id() -> Object {
-    let mut schema = user_id();
-    schema.schema_type = [Type::String, Type::Integer].into_iter().collect();
-    schema.description = Some(
-        "The user: your own id, in visible ASCII characters. A whole number up to 2^53 − 1 means its digits."
-            .to_owned(),
-    );
-    schema.minimum = Some(limit_of(0).into());
-    schema.maximum = Some(limit_of(POINTS_MAX).into());
-    schema
 }
 
 pub(super) fn done() -> Object {
@@ -128,7 +90,16 @@ pub(super) fn metadata() -> Object {
         .build()
 }
 
-fn point() -> Object {
+/// Without an example: it would be in the past some day.
+fn expires_at() -> Object {
+    let mut schema = time();
+    schema.description = Some(
+        "When what is left of the points expires: a time in the future. Without it, they do not.".to_owned(),
+    );
+    schema
+}
+
+pub(super) fn point() -> Object {
     whole_number("How many points.", 1, POINTS_MAX, 1000)
 }
 
@@ -245,7 +216,7 @@ pub(super) fn slug() -> Object {
 
 /// The operations of a batch: each is of one kind.
 pub(super) fn operations() -> Array {
-    let kinds = Action::iter().map(|action| change::<OperationRequest>(action, &["action", "user_id"]));
+    let kinds = Action::requested().map(|action| change::<OperationRequest>(action, &["action", "user_id"]));
     let operation = kinds.fold(OneOfBuilder::new(), OneOfBuilder::item);
     ArrayBuilder::new().items(operation).min_items(Some(1)).max_items(Some(OPERATIONS_MAX)).build()
 }

@@ -1,18 +1,15 @@
 //! The wire format of the queue: JSON ↔ deltas. Must not contain a connection.
 
-use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
 use uuid::Uuid;
 
-use crate::domain::{
-    self, Actor, Change, Delta, Invalid, Members, Metadata, Object, Partitions, Points, Reason, RequestId,
-    TraceParent, UserId,
-};
+use crate::domain::{self, Actor, Change, Delta, Invalid, Members, Object, Partitions, TraceParent, UserId};
 
+mod encode;
 mod size;
 mod unread;
 
+pub(super) use encode::encode;
 pub(super) use size::max_bytes;
 pub(super) use unread::Unread;
 
@@ -51,29 +48,6 @@ struct DeltasMessage<T> {
     deltas: Vec<T>,
 }
 
-/// A delta in a message that we write.
-#[derive(Serialize)]
-struct DeltaMessage<'a> {
-    request_id: Uuid,
-    user_id: &'a str,
-    action: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    point: Option<i64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    request: Option<Uuid>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    partial: Option<bool>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    actor: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    reason: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    metadata: Option<&'a RawValue>,
-    requested_at: Timestamp,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    traceparent: Option<&'a str>,
-}
-
 /// A delta in a message that we read.
 struct Received;
 
@@ -83,6 +57,7 @@ impl Object for Received {
         "user_id",
         "action",
         "point",
+        "expires_at",
         "request",
         "partial",
         "actor",
@@ -91,25 +66,6 @@ impl Object for Received {
         "requested_at",
         "traceparent",
     ];
-}
-
-/// Encodes `deltas`, which belong to one partition, as a message.
-pub(super) fn encode(deltas: &[Delta]) -> Vec<u8> {
-    let deltas = deltas.iter().map(|delta| DeltaMessage {
-        request_id: delta.request_id.get(),
-        user_id: delta.user_id.as_str(),
-        action: delta.change.action().as_str(),
-        point: delta.change.point().map(Points::get),
-        request: delta.change.request().map(RequestId::get),
-        partial: delta.change.is_partial().then_some(true),
-        actor: delta.actor.as_ref().map(Actor::as_str),
-        reason: delta.reason.as_ref().map(Reason::as_str),
-        metadata: delta.metadata.as_ref().map(Metadata::as_json),
-        requested_at: delta.requested_at,
-        traceparent: delta.traceparent.as_ref().map(TraceParent::as_str),
-    });
-    let message = DeltasMessage { version: MESSAGE_VERSION, deltas: deltas.collect() };
-    serde_json::to_vec(&message).expect("numbers, texts and times are always JSON")
 }
 
 /// Decodes a message from the queue of one of the partitions, of a version up to `understands`. A delta of another
@@ -178,19 +134,28 @@ fn json<'a, T: Deserialize<'a>>(members: &Members<'a, Received>, name: &'static 
 
 #[cfg(test)]
 mod tests {
+    use jiff::Timestamp;
     use proptest::prelude::*;
 
     use super::*;
+    use crate::domain::{Metadata, Points, Reason, RequestId};
 
     fn partition_of(user: &UserId) -> (u16, Partitions) {
         (user.partition(Partitions::DEFAULT), Partitions::DEFAULT)
     }
 
+    fn one_point() -> Change {
+        Change::Add { point: Points::new(1).expect("in range"), expires_at: None }
+    }
+
     fn any_change() -> impl Strategy<Value = Change> {
         let point = (1..1i64 << 53).prop_map(|point| Points::new(point).expect("in range"));
+        let time = (0..Timestamp::MAX.as_microsecond())
+            .prop_map(|time| Timestamp::from_microsecond(time).expect("in range"));
         let request = any::<u128>().prop_map(|id| RequestId::from(Uuid::from_u128(id)));
         prop_oneof![
-            point.clone().prop_map(Change::Add),
+            (point.clone(), prop::option::of(time))
+                .prop_map(|(point, expires_at)| Change::Add { point, expires_at }),
             (point, any::<bool>()).prop_map(|(point, partial)| Change::Subtract { point, partial }),
             (request, any::<bool>()).prop_map(|(request, partial)| Change::Reverse { request, partial }),
         ]
@@ -236,7 +201,7 @@ mod tests {
 
     #[test]
     fn a_worker_that_understands_a_newer_version_reads_the_messages_that_are_queued() {
-        let delta = Delta::of("1", Change::Add(Points::new(1).expect("in range")));
+        let delta = Delta::of("1", one_point());
         let queued = String::from_utf8(encode(std::slice::from_ref(&delta))).expect("JSON");
         let queued = queued.replace(&format!("\"version\":{MESSAGE_VERSION}"), "\"version\":2");
         for understands in [MESSAGE_VERSION, 3] {
@@ -270,6 +235,7 @@ mod tests {
             (r#""add""#, "7"),
             (r#""point":1"#, r#""point":1,"reason":"\u0000""#),
             (r#""add","point":1"#, r#""subtract","point":1,"partial":1"#),
+            (r#""point":1"#, r#""point":1,"expires_at":"2026-12-01""#),
             (r#""add","point":1"#, r#""reverse","request":"1""#),
         ] {
             let refused = read(&message.replacen(from, to, 1));
@@ -285,6 +251,12 @@ mod tests {
             (r#""point":1"#, r#""point":1,"partial":true"#, "member partial of add"),
             (r#""add""#, r#""reverse""#, "member point of reverse"),
             (r#""add""#, r#""set""#, "action set"),
+            (r#""add""#, r#""expire""#, "action expire"),
+            (
+                r#""add","point":1"#,
+                r#""subtract","point":1,"expires_at":"""#,
+                "member expires_at of subtract",
+            ),
             (r#""add","point":1"#, r#""release""#, "action release"),
         ] {
             let refused = read(&message.replacen(from, to, 1));

@@ -190,14 +190,14 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::domain::{Change, Entry, Points, RequestId, Verdict};
+    use crate::domain::{Change, Entry, Moved, RequestId, Verdict};
 
     fn delta(user: i64) -> Delta {
-        Delta::of(&user.to_string(), Change::Add(Points::new(1).expect("in range")))
+        Delta::of(&user.to_string(), Change::Reverse { request: RequestId::random(), partial: false })
     }
 
     fn applied(delta: &Delta) -> Outcome {
-        let verdict = Verdict { point: 1, reference: None, change: Ok(1) };
+        let verdict = Verdict { point: 1, reference: None, change: Ok(Moved::lasting(1)) };
         let entry = Entry::of(delta, verdict, (1, 1), Timestamp::UNIX_EPOCH);
         Outcome { entry: Arc::new(entry), replayed: false, first: None }
     }

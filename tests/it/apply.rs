@@ -34,7 +34,12 @@ fn points(point: i64) -> Points {
 }
 
 pub fn add(user_id: i64, point: i64) -> Delta {
-    delta(user_id, Change::Add(points(point)))
+    delta(user_id, Change::Add { point: points(point), expires_at: None })
+}
+
+/// Adds points that expire.
+pub fn add_until(user_id: i64, point: i64, expires_at: Timestamp) -> Delta {
+    delta(user_id, Change::Add { point: points(point), expires_at: Some(expires_at) })
 }
 
 pub fn subtract(user_id: i64, point: i64) -> Delta {

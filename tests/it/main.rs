@@ -21,6 +21,7 @@ mod user_ids;
 mod batches;
 mod partial;
 mod reverse;
+mod expiry;
 mod apply;
 mod worker;
 mod dead_letters;

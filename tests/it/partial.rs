@@ -92,7 +92,8 @@ async fn partial_is_refused_where_it_says_nothing() {
         let body = format!(r#"{{"user_id":"7","point":1,"partial":{partial}}}"#);
         let add = client.post("/v1/point/add").header(CONTENT_TYPE, "application/json").body(body);
         let problem = refused(add, 400, "invalid-field", Some("partial")).await;
-        let detail = "partial is not a field of add, which takes user_id, point, reason, metadata";
+        let detail =
+            "partial is not a field of add, which takes user_id, point, expires_at, reason, metadata";
         assert_eq!(problem["detail"], detail);
     }
     let operation = |action: &str, partial: Value| json!({"action": action, "user_id": "7", "point": 1, "partial": partial});

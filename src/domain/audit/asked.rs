@@ -1,5 +1,6 @@
 //! What an entry asked for, and what may have become of it. Must not contain I/O or SQL.
 
+use super::moment::Moment;
 use crate::domain::{
     Rejection,
     change::Action,
@@ -12,6 +13,8 @@ pub(super) struct Asked {
     pub(super) action: Option<Action>,
     pub(super) point: Option<i64>,
     pub(super) partial: Option<bool>,
+    pub(super) expires_at: Option<Moment>,
+    pub(super) created_at: Option<Moment>,
 }
 
 impl Asked {
@@ -19,7 +22,7 @@ impl Asked {
     pub(super) fn point_min(self, is_rejected: bool) -> i64 {
         match self.action {
             Some(Action::Reverse) if is_rejected => 0,
-            Some(Action::Add | Action::Subtract | Action::Reverse) | None => 1,
+            Some(Action::Add | Action::Subtract | Action::Reverse | Action::Expire) | None => 1,
         }
     }
 
@@ -38,7 +41,7 @@ impl Asked {
     fn gives(self) -> Option<i128> {
         match self.action? {
             Action::Add | Action::Reverse => self.point.map(i128::from),
-            Action::Subtract => None,
+            Action::Subtract | Action::Expire => None,
         }
     }
 
@@ -50,6 +53,7 @@ impl Asked {
             Action::Subtract | Action::Reverse => {
                 self.point.map(|point| -i128::from(if is_part(point) { before } else { point }))
             }
+            Action::Expire => self.point.map(|point| -i128::from(point)),
         }
     }
 
@@ -61,7 +65,12 @@ impl Asked {
 
     /// Whether it may have been rejected for this reason, with this balance.
     pub(super) fn may_be_rejected(self, why: &Rejection, balance: i64) -> bool {
+        if self.action == Some(Action::Expire) {
+            return false;
+        }
         let is_unclear = self.action.is_none() || self.point.is_none();
+        let is_add = self.action == Some(Action::Add);
+        let is_due = |(expires_at, created_at)| expires_at <= created_at;
         let is_reversal = self.action.is_none_or(|action| action == Action::Reverse);
         let is_about_nothing = self.point.is_none_or(|point| point == 0);
         let after = |change| i128::from(balance) + change;
@@ -75,6 +84,10 @@ impl Asked {
             Rejection::KeyReused => self.action != Some(Action::Reverse) || is_about_nothing,
             Rejection::UnknownRequest => is_reversal && is_about_nothing,
             Rejection::NotReversible | Rejection::AlreadyReversed => is_reversal,
+            Rejection::Expired => {
+                self.action.is_none() || is_add && self.expires_at.zip(self.created_at).is_some_and(is_due)
+            }
+            Rejection::LotLimit => is_reversal || is_add && self.expires_at.is_some(),
             Rejection::Unknown(_) => false,
         }
     }

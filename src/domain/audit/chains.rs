@@ -7,7 +7,7 @@ use std::{
     ops::RangeInclusive,
 };
 
-use super::AuditLimits;
+use super::{AuditLimits, lots::LotSum};
 use crate::domain::user_id::UserId;
 
 /// What a log entry says about its user's balance.
@@ -31,6 +31,8 @@ pub(super) struct BalanceRow {
     pub seq: Option<i64>,
     pub point: Option<i64>,
     pub updated_at: Option<i64>,
+    /// What its lots come to. `None` if its columns contradict each other.
+    pub lots: Option<LotSum>,
 }
 
 /// What is known about a user.
@@ -52,6 +54,8 @@ struct Chain {
     seq: i64,
     balance: i64,
     time: i64,
+    /// What all entries so far have given to the user's lots, and taken from them.
+    lots: LotSum,
     /// How many of the user's entries wait for their predecessors.
     early: u32,
     standing: Standing,
@@ -59,8 +63,15 @@ struct Chain {
 }
 
 impl Chain {
-    const NEW: Self =
-        Self { seq: 0, balance: 0, time: i64::MIN, early: 0, standing: Standing::Sound, has_balance: false };
+    const NEW: Self = Self {
+        seq: 0,
+        balance: 0,
+        time: i64::MIN,
+        lots: LotSum::NONE,
+        early: 0,
+        standing: Standing::Sound,
+        has_balance: false,
+    };
 
     /// Moves to the next entry. The chain is broken if that entry does not continue from here.
     fn follow(&mut self, seq: i64, step: Step) {
@@ -73,14 +84,9 @@ impl Chain {
     fn ends_at(&self, row: &BalanceRow) -> bool {
         let time_fits = self.seq == 0 || row.updated_at == Some(self.time);
         let user_fits = row.user_id.as_deref().is_some_and(UserId::is_valid) && row.format.is_some();
-        user_fits
-            && self.early == 0
-            && (row.seq, row.point) == (Some(self.seq), Some(self.balance))
-            && time_fits
-    }
-
-    fn standing_with(&self, fits: bool) -> Standing {
-        if self.standing == Standing::Sound && !fits { Standing::Broken } else { self.standing }
+        let sums_fit =
+            (row.seq, row.point, row.lots) == (Some(self.seq), Some(self.balance), Some(self.lots));
+        user_fits && self.early == 0 && sums_fit && time_fits
     }
 }
 
@@ -149,6 +155,15 @@ impl Chains {
         }
     }
 
+    /// Adds what an entry, which is added already, has given to its user's lots, or taken from them.
+    pub(super) fn lots(&mut self, user: i64, moves: &[(i64, i64)]) {
+        if let Some(chain) = self.of_users.get_mut(&user) {
+            for lot in moves {
+                chain.lots.add(*lot);
+            }
+        }
+    }
+
     /// Leaves the half of the users with the larger numbers for later.
     fn narrow(&mut self) {
         let mut users: Vec<i64> = self.of_users.keys().copied().collect();
@@ -175,7 +190,8 @@ impl Chains {
         let has_room = self.of_users.len() < self.limits.users;
         if let Some(chain) = self.of_users.get_mut(&row.user) {
             chain.has_balance = true;
-            let standing = chain.standing_with(chain.ends_at(row));
+            let is_broken = chain.standing == Standing::Sound && !chain.ends_at(row);
+            let standing = if is_broken { Standing::Broken } else { chain.standing };
             if standing != Standing::Sound {
                 chain.standing = Standing::Reported;
             }
@@ -216,7 +232,15 @@ mod tests {
 
     fn row(user: i64, seq: i64) -> BalanceRow {
         let (user_id, seq) = (Some(user.to_string()), Some(seq));
-        BalanceRow { user, user_id, format: Some(0), seq, point: seq, updated_at: seq }
+        BalanceRow {
+            user,
+            user_id,
+            format: Some(0),
+            seq,
+            point: seq,
+            updated_at: seq,
+            lots: Some(LotSum::NONE),
+        }
     }
 
     /// The final standing of each user, after all passes.

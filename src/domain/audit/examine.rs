@@ -1,12 +1,19 @@
 //! Examines one user's entries in order, and names what is wrong with each. Must not contain a read of other users.
 
-use std::pin::pin;
+use std::{collections::BTreeMap, pin::pin};
 
 use deadpool_postgres::Client;
 use futures_util::TryStreamExt;
+use jiff::Timestamp;
 use tokio_postgres::{Row, types::ToSql};
 
-use super::{AuditError, Finding, asked::Asked, moment::Moment, references};
+use super::{
+    AuditError, Finding,
+    asked::Asked,
+    lots::{Expiring, parsed},
+    moment::Moment,
+    references,
+};
 use crate::domain::{
     Rejection,
     actor::ACTOR_MAX_BYTES,
@@ -21,11 +28,11 @@ const QUOTE_MAX_CHARS: usize = 40;
 const USER_RULE: &str = "1 to 64 visible ASCII characters";
 
 const ENTRIES: &str = "select coalesce(seq, 0) as seq, action, point, partial, change, balance, actor, \
-         ref is not null as has_ref, fingerprint, reject_reason, reason, octet_length(metadata) as metadata_bytes, requested_at, created_at \
+         ref is not null as has_ref, fingerprint, reject_reason, reason, octet_length(metadata) as metadata_bytes, requested_at, created_at, \
+         expires_at, lots::text as lots \
      from log where user_id = $1 order by seq, ctid";
 
-const BALANCES: &str =
-    "select point, seq, format, updated_at from user_point where user_id = $1 order by ctid";
+const BALANCES: &str = "select point, seq, format, updated_at, expires_at, lots::text as lots from user_point where user_id = $1 order by ctid";
 
 /// Reports everything that is wrong with a user, and returns the number of findings.
 pub(super) async fn user(
@@ -38,7 +45,8 @@ pub(super) async fn user(
         findings += 1;
         find(finding);
     };
-    let mut ledger = Ledger { user_id, seq: 0, balance: 0, time: None, find: &mut count };
+    let mut ledger =
+        Ledger { user_id, seq: 0, balance: 0, time: None, lots: BTreeMap::new(), find: &mut count };
     let parameters: [&(dyn ToSql + Sync); 1] = [&user_id];
     let mut entries = pin!(client.query_raw(ENTRIES, parameters).await?);
     while let Some(entry) = entries.try_next().await? {
@@ -47,11 +55,21 @@ pub(super) async fn user(
     let balances = client.query(BALANCES, &parameters).await?;
     if balances.is_empty() {
         ledger.end(None, None, None);
+        ledger.end_of_lots(None, None);
     }
     for row in balances {
         let format: Option<i16> = row.try_get("format")?;
-        ledger.rule(None, "format", format.is_some(), "a number", &shown(format));
+        let least = i16::from(!ledger.left_lots().is_empty());
+        let rule = if least > 0 { "1 or more" } else { "a number" };
+        ledger.rule(
+            None,
+            "format",
+            format.is_some_and(|format| format >= least || least == 0),
+            rule,
+            &shown(format),
+        );
         ledger.end(row.try_get("point")?, row.try_get("seq")?, row.try_get("updated_at")?);
+        ledger.end_of_lots(row.try_get("expires_at")?, row.try_get("lots")?);
     }
     references::user(client, user_id, &mut count).await?;
     Ok(findings)
@@ -63,6 +81,8 @@ struct Ledger<'a, F> {
     seq: i64,
     balance: i64,
     time: Option<Moment>,
+    /// How many points expire at each time, in microseconds since 1970.
+    lots: BTreeMap<i64, i128>,
     find: &'a mut F,
 }
 
@@ -94,6 +114,8 @@ impl<F: FnMut(Finding)> Ledger<'_, F> {
             action: action.and_then(|action| action.parse().ok()),
             point: row.try_get("point")?,
             partial: row.try_get("partial")?,
+            expires_at: row.try_get("expires_at")?,
+            created_at: row.try_get("created_at")?,
         };
         self.asked(seq, asked, action, reject_reason.is_some());
         let (change, balance): (Option<i64>, Option<i64>) = (row.try_get("change")?, row.try_get("balance")?);
@@ -121,6 +143,17 @@ impl<F: FnMut(Finding)> Ledger<'_, F> {
                 &format!("{bytes} bytes"),
             );
         }
+        self.expiring(
+            number,
+            &Expiring {
+                action: asked.action,
+                change,
+                is_rejected: reject_reason.is_some(),
+                created_at: asked.created_at,
+                expires_at: asked.expires_at,
+                lots: row.try_get("lots")?,
+            },
+        );
         self.reason(number, row.try_get("reason")?);
         self.times(number, row.try_get("requested_at")?, row.try_get("created_at")?);
         self.seq = number;
@@ -129,7 +162,7 @@ impl<F: FnMut(Finding)> Ledger<'_, F> {
     }
 
     fn asked(&mut self, seq: Option<i64>, asked: Asked, action: Option<&str>, is_rejected: bool) {
-        self.rule(seq, "action", asked.action.is_some(), "add, subtract or reverse", &quoted(action));
+        self.rule(seq, "action", asked.action.is_some(), "add, subtract, reverse or expire", &quoted(action));
         let rule = format!("{} to {POINTS_MAX}", asked.point_min(is_rejected));
         self.rule(seq, "point", asked.has_valid_point(is_rejected), &rule, &shown(asked.point));
         let takes_partial = asked.takes_partial();
@@ -160,6 +193,19 @@ impl<F: FnMut(Finding)> Ledger<'_, F> {
         if reason.is_some() {
             let holds = known.is_some_and(|why| asked.may_be_rejected(why, self.balance));
             self.rule(seq, "reject_reason", holds, "a reason that holds", &quoted(reason));
+        }
+    }
+
+    fn expiring(&mut self, seq: i64, entry: &Expiring) {
+        if let Some(rule) = entry.wrong_time() {
+            let found = entry.expires_at.map_or("none".to_owned(), |time| time.to_string());
+            self.rule(Some(seq), "expires_at", false, rule, &found);
+        }
+        if let Some(rule) = entry.wrong_lots() {
+            self.rule(Some(seq), "lots", false, rule, &quoted(entry.lots));
+        }
+        for (time, point) in entry.moves() {
+            *self.lots.entry(time).or_default() += i128::from(point);
         }
     }
 
@@ -198,6 +244,30 @@ impl<F: FnMut(Finding)> Ledger<'_, F> {
         if let Some(time) = self.time {
             self.check(None, "updated_at", &time.to_string(), &shown(updated_at));
         }
+    }
+
+    /// The points that expire after the last entry, by their times.
+    fn left_lots(&self) -> Vec<(i64, i128)> {
+        self.lots.iter().filter(|(_, point)| **point != 0).map(|(time, point)| (*time, *point)).collect()
+    }
+
+    fn end_of_lots(&mut self, expires_at: Option<Moment>, lots: Option<&str>) {
+        let left = self.left_lots();
+        let numbers: Vec<String> =
+            left.iter().flat_map(|(time, point)| [time.to_string(), point.to_string()]).collect();
+        let expected = if left.is_empty() { "none".to_owned() } else { format!("{{{}}}", numbers.join(",")) };
+        let is_sound = lots.is_none_or(|lots| parsed(lots).is_some());
+        let holds = is_sound && expected == lots.unwrap_or("none");
+        let found = lots.map_or("none".to_owned(), |lots| quoted(Some(lots)));
+        self.rule(None, "lots", holds, &expected, &found);
+        let first = left.first().and_then(|(time, _)| Timestamp::from_microsecond(*time).ok());
+        let time = |time: Option<String>| time.unwrap_or_else(|| "none".to_owned());
+        self.check(
+            None,
+            "expires_at",
+            &time(first.map(|first| first.to_string())),
+            &time(expires_at.map(|at| at.to_string())),
+        );
     }
 }
 

@@ -8,6 +8,7 @@ use tokio_postgres::{Row, types::ToSql};
 use super::{
     AuditError,
     chains::{BalanceRow, Chains, Step},
+    lots::{Expiring, LotSum},
     moment::Moment,
     references::broken_reference,
 };
@@ -58,6 +59,7 @@ macro_rules! change {
          then case when case \
              when reject_reason is null then case action \
                  when 'add' then ref is null and partial is null and change = point \
+                 when 'expire' then ref is null and partial is null and change = -point and expires_at is not null \
                  when 'subtract' then ref is null and case when partial is null then change = -point \
                      else partial and (change = -point or balance = 0 and change between -point and -1) end \
                  when 'reverse' then ref is not null and case when partial is null then change in (point, -point) \
@@ -66,13 +68,16 @@ macro_rules! change {
              when change <> 0 or not partial then false \
              when reject_reason = 'key_reused' then ref is not null and case action \
                  when 'add' then partial is null when 'subtract' then true when 'reverse' then point = 0 end \
-             when action = 'add' then ref is null and partial is null \
-                 and reject_reason = 'balance_limit' and balance + point > 9007199254740991 \
+             when action = 'add' then ref is null and partial is null and case reject_reason \
+                 when 'balance_limit' then balance + point > 9007199254740991 \
+                 when 'expired' then expires_at <= created_at \
+                 when 'lot_limit' then expires_at is not null end \
              when action = 'subtract' then ref is null \
                  and reject_reason = 'insufficient_points' and balance < point and (partial is null or balance = 0) \
              when action = 'reverse' then ref is not null and case reject_reason \
                  when 'insufficient_points' then balance < point and (partial is null or balance = 0) \
                  when 'balance_limit' then balance + point > 9007199254740991 \
+                 when 'lot_limit' then true \
                  when 'unknown_request' then point = 0 \
                  when 'not_reversible' then true \
                  when 'already_reversed' then true end \
@@ -98,8 +103,18 @@ const LOG: &str = concat!(
     " as balances, ",
     packed!(change!()),
     " as changes, string_agg(coalesce(timestamptz_send(created_at), '\\x8000000000000000'), '') as times, \
-     string_agg(reason, '') filter (where octet_length(reason) <= 800) as reasons, count(ref) as refs",
+     string_agg(reason, '') filter (where octet_length(reason) <= 800) as reasons, count(ref) as refs, \
+         count(expires_at) + count(lots) as lots",
     part!()
+);
+
+/// The entries that say something about points that expire.
+const LOTS: &str = concat!(
+    "select ",
+    user!(),
+    " as user, action, change, reject_reason is not null as is_rejected, created_at, expires_at, lots::text as lots",
+    part!(),
+    " and (expires_at is not null or lots is not null)"
 );
 
 /// The entries that are about another entry and contradict it.
@@ -161,8 +176,37 @@ pub(super) async fn read_log(
                 chains.entry(row.try_get("user")?, 0, None);
             }
         }
+        if row.try_get::<_, i64>("lots")? > 0 {
+            read_lots(client, chains, &part).await?;
+        }
         progress(passes * blocks + next.min(blocks), (passes + 1) * blocks);
         first = next;
+    }
+    Ok(())
+}
+
+/// Adds what the entries of a part say about points that expire.
+async fn read_lots(
+    client: &Client,
+    chains: &mut Chains,
+    part: &[&(dyn ToSql + Sync)],
+) -> Result<(), AuditError> {
+    for row in client.query(LOTS, part).await? {
+        let user: Option<i64> = row.try_get("user")?;
+        let action: Option<&str> = row.try_get("action")?;
+        let entry = Expiring {
+            action: action.and_then(|action| action.parse().ok()),
+            change: row.try_get("change")?,
+            is_rejected: row.try_get("is_rejected")?,
+            created_at: row.try_get("created_at")?,
+            expires_at: row.try_get("expires_at")?,
+            lots: row.try_get("lots")?,
+        };
+        let user = user.unwrap_or(NULL);
+        if entry.wrong_time().is_some() || entry.wrong_lots().is_some() {
+            chains.entry(user, 0, None);
+        }
+        chains.lots(user, &entry.moves());
     }
     Ok(())
 }
@@ -191,7 +235,8 @@ impl<'a> Balances<'a> {
         let user = user!();
         let cursor = format!(
             "declare balances no scroll cursor for \
-                 select {user} as user, user_id, seq, point, format, updated_at from user_point \
+                 select {user} as user, user_id, seq, point, format, updated_at, expires_at, lots::text as lots \
+                 from user_point \
                  where ({user} between {from} and {to}) is not false"
         );
         client.batch_execute(&cursor).await?;
@@ -205,12 +250,14 @@ impl<'a> Balances<'a> {
             .map(|row| {
                 let updated_at: Option<Moment> = row.try_get("updated_at")?;
                 let hash: Option<i64> = row.try_get("user")?;
+                let (format, expires_at) = (row.try_get("format")?, row.try_get("expires_at")?);
                 Ok(BalanceRow {
                     user: hash.unwrap_or(NULL),
                     user_id: row.try_get("user_id")?,
                     seq: row.try_get("seq")?,
                     point: row.try_get("point")?,
-                    format: row.try_get("format")?,
+                    format,
+                    lots: LotSum::of_row(format, expires_at, row.try_get("lots")?),
                     updated_at: updated_at.map(|Moment(time)| time),
                 })
             })

@@ -21,7 +21,7 @@ use super::{
 };
 use crate::domain::{
     Obstacle,
-    decide::{Accounts, decide, reuse},
+    decide::{Accounts, Decided, decide, reuse},
     delta::Delta,
     entry::{Entry, Outcome},
     known::Known,
@@ -33,12 +33,21 @@ use crate::domain::{
 const APPLY_TIMEOUT_MS: u64 = 6_000;
 
 /// What became of a delta in a committed transaction: its outcome, or the obstacle for which it was left out.
-pub(in crate::domain) type Decision = Result<Outcome, Obstacle>;
+/// [`Change::Expire`](crate::domain::Change::Expire) has no outcome.
+pub(in crate::domain) type Decision = Result<Option<Outcome>, Obstacle>;
+
+/// A committed transaction.
+pub(in crate::domain) struct Applied {
+    /// What became of each delta.
+    pub(in crate::domain) decisions: Vec<Decision>,
+    /// The number of entries of expired points.
+    pub(in crate::domain) expired: usize,
+}
 
 impl Store {
     /// Decides and writes a batch in one transaction: all of it or nothing. The deltas of users whose rows are locked
     /// by another session, or can't be read, are left out.
-    pub(in crate::domain) async fn apply(&self, deltas: &[Delta]) -> Result<Vec<Decision>, StoreError> {
+    pub(in crate::domain) async fn apply(&self, deltas: &[Delta]) -> Result<Applied, StoreError> {
         let began = Instant::now();
         let applied = self.with_client(APPLY_TIMEOUT_MS, async |client| apply(client, deltas).await).await;
         match applied {
@@ -55,7 +64,7 @@ impl Store {
 
 /// Takes two round trips, each pipelined on the connection: the locks and look-ups, then the write and the commit. If a
 /// request id is known with another change, it takes one more.
-async fn apply(client: &Client, deltas: &[Delta]) -> Result<Vec<Decision>, StoreError> {
+async fn apply(client: &Client, deltas: &[Delta]) -> Result<Applied, StoreError> {
     let write = client.prepare_cached(WRITE).await?;
     // Reads and writes follow the order of the indexes, so that rows on one page are used while the page is in the
     // cache.
@@ -88,14 +97,15 @@ async fn apply(client: &Client, deltas: &[Delta]) -> Result<Vec<Decision>, Store
         let logged = client.prepare_cached(LOGGED).await?;
         state.learn(&client.query(&logged, &[&users, &requests]).await?)?;
     }
-    let decisions = state.decide(deltas, held.now);
-    let outcomes = decisions.iter().flatten();
+    let (decisions, expired) = state.decide(deltas, held.now);
+    let outcomes = decisions.iter().flatten().flatten();
     let mut entries: Vec<&Entry> = outcomes.filter(|o| !o.replayed).map(|o| o.entry.as_ref()).collect();
+    entries.extend(expired.iter().map(AsRef::as_ref));
     entries.sort_unstable_by_key(|entry| (&entry.user_id, entry.seq));
     let rows = Rows::of(&state.accounts, &entries);
     let parameters = rows.parameters();
     try_join!(biased; client.execute(&write, &parameters), client.batch_execute("commit"))?;
-    Ok(decisions)
+    Ok(Applied { decisions, expired: expired.len() })
 }
 
 /// The accounts and entries that the transaction has read, and the users it can't decide for.
@@ -179,9 +189,9 @@ impl State {
         self.obstacles.insert(user, Obstacle::Unreadable(why.to_string()));
     }
 
-    /// Decides the deltas of the users without an obstacle.
-    fn decide(&mut self, deltas: &[Delta], now: Timestamp) -> Vec<Decision> {
-        let outcomes = if self.obstacles.is_empty() {
+    /// Decides the deltas of the users without an obstacle. Returns the entries of expired points as well.
+    fn decide(&mut self, deltas: &[Delta], now: Timestamp) -> (Vec<Decision>, Vec<Arc<Entry>>) {
+        let Decided { outcomes, expired } = if self.obstacles.is_empty() {
             decide(&mut self.accounts, &mut self.known, deltas, now)
         } else {
             let free = deltas.iter().filter(|delta| !self.obstacles.contains_key(&delta.user_id));
@@ -193,6 +203,6 @@ impl State {
             Some(obstacle) => Err(obstacle.clone()),
             None => Ok(outcomes.next().expect("an outcome for each")),
         });
-        decisions.collect()
+        (decisions.collect(), expired)
     }
 }

@@ -32,7 +32,7 @@ const WAIT_BRIEFLY: &str = "set local lock_timeout = '50ms'";
 const WAIT_BARELY: &str = "set local lock_timeout = '5ms'";
 
 /// Skips rows that another session has locked, so that a user locked for long does not delay other users.
-const LOCK: &str = "select user_id, point, seq, updated_at, format from user_point where user_id = any($1) \
+const LOCK: &str = "select user_id, point, seq, updated_at, format, lots from user_point where user_id = any($1) \
      order by user_id for update skip locked";
 
 /// The entries of requests, and the applied reversals of these. The `limit` makes the planner look up each request in the

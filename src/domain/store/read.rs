@@ -9,10 +9,11 @@ use tokio::try_join;
 use tokio_postgres::{Row, Statement};
 use uuid::Uuid;
 
-use super::{LOGGED, Store, StoreError, entry, entry_columns, get, user_id};
+use super::{LOGGED, Store, StoreError, entry, entry_columns, get, lots_of, user_id};
 use crate::domain::{
     Balance, Entry, Status,
     balances::{BalancesPage, BalancesQuery},
+    lots::Lots,
     read::{HistoryQuery, Page},
     request_id::RequestId,
     user_id::UserId,
@@ -88,9 +89,11 @@ impl Store {
         self.with_client(READ_TIMEOUT_MS, async |client| {
             let each = asked.iter().map(|(user_id, at)| async {
                 let Some(row) = last_until(client, user_id, *at).await? else { return Ok(None) };
-                let (seq, point, updated_at) =
+                let (seq, balance, updated_at) =
                     (get(&row, "seq")?, get(&row, "balance")?, get(&row, "created_at")?);
-                Ok(Some(Balance { user_id: user_id.clone(), point, seq, updated_at }))
+                let point = left(balance, &lots_of(&row, balance)?, *at);
+                let expires = Lots::default();
+                Ok(Some(Balance { user_id: user_id.clone(), point, seq, updated_at, expires }))
             });
             try_join_all(each).await
         })
@@ -106,12 +109,21 @@ impl Store {
     }
 }
 
-const BALANCES: &str =
-    "select user_id, point, seq, updated_at from user_point where user_id = any($1) and seq > 0";
+/// The columns of a balance, and the time of the query if some of the points expire.
+macro_rules! balance_columns {
+    () => {
+        "select user_id, point, seq, updated_at, lots, case when expires_at is not null then now() end as now \
+         from user_point "
+    };
+}
+
+const BALANCES: &str = concat!(balance_columns!(), "where user_id = any($1) and seq > 0");
 
 /// Reads a range of the primary key, in its order. A `like` would need escapes.
-const BALANCES_PAGE: &str = "select user_id, point, seq, updated_at from user_point \
-     where user_id >= $1 and user_id > $2 and user_id < $3 and seq > 0 order by user_id limit $4";
+const BALANCES_PAGE: &str = concat!(
+    balance_columns!(),
+    "where user_id >= $1 and user_id > $2 and user_id < $3 and seq > 0 order by user_id limit $4"
+);
 
 /// A plan that was made while the table was small would otherwise sort all users with the prefix for each page.
 const IN_THE_ORDER_OF_THE_INDEX: &str = "begin; set local enable_bitmapscan = off";
@@ -136,8 +148,13 @@ async fn balance_page(
 fn balance(row: &Row) -> Result<Balance, StoreError> {
     let user_id = user_id(row)?;
     let read = || {
-        let (point, seq, updated_at) = (get(row, "point")?, get(row, "seq")?, get(row, "updated_at")?);
-        Ok(Balance { user_id: user_id.clone(), point, seq, updated_at })
+        let (mut point, seq, updated_at) = (get(row, "point")?, get(row, "seq")?, get(row, "updated_at")?);
+        let mut expires = Lots::default();
+        if let Some(now) = get(row, "now")? {
+            let lots = lots_of(row, point)?;
+            (point, expires) = (left(point, &lots, now), lots.after(now));
+        }
+        Ok(Balance { user_id: user_id.clone(), point, seq, updated_at, expires })
     };
     read().map_err(|error| match error {
         StoreError::Unreadable(why) => StoreError::Unreadable(format!("user {user_id}: {why}")),
@@ -145,8 +162,13 @@ fn balance(row: &Row) -> Result<Balance, StoreError> {
     })
 }
 
+/// What is left of a balance at a time: expired points do not count, even if no entry says so yet.
+fn left(point: i64, lots: &Lots, at: Timestamp) -> i64 {
+    point - lots.due(at)
+}
+
 /// A binary search for the last entry that is not after a time. It works because a user's times never go back and `seq`
-/// has no gaps. It takes one look-up in the primary key per binary digit of the number of entries. The `limit` clauses
+/// has no gaps. The user's last entry comes with the lots. It takes one look-up in the primary key per binary digit of the number of entries. The `limit` clauses
 /// keep the planner from reading all of the user's entries instead.
 const LAST_UNTIL: &str = "with recursive search (low, high) as ( \
          select 0::bigint, seq + 1 from user_point where user_id = $1 \
@@ -156,9 +178,9 @@ const LAST_UNTIL: &str = "with recursive search (low, high) as ( \
          from search, lateral ( \
              select seq as middle, created_at from log where user_id = $1 and seq = (low + high) / 2 limit 1 \
          ) entry where high - low > 1) \
-     select entry.* from search, lateral ( \
+     select entry.*, lots from search, lateral ( \
          select seq, balance, created_at from log where user_id = $1 and seq = low limit 1 \
-     ) entry where high - low = 1";
+     ) entry left join user_point on user_id = $1 and user_point.seq = entry.seq where high - low = 1";
 
 async fn last_until(client: &Client, user: &UserId, time: Timestamp) -> Result<Option<Row>, StoreError> {
     let statement = client.prepare_cached(LAST_UNTIL).await?;

@@ -10,6 +10,7 @@ use crate::domain::{
     decide::Accounts,
     delta::Reason,
     entry::{Entry, Rejection},
+    lots::Lots,
     metadata::Metadata,
     request_id::RequestId,
 };
@@ -17,27 +18,34 @@ use crate::domain::{
 /// `unnest` in a select list is faster than in `from`, where PostgreSQL stores the values of each array as a table first.
 pub(super) const WRITE: &str = concat!(
     "with moved as ( \
-         update user_point set point = new.point, seq = new.seq, updated_at = new.updated_at \
+         update user_point set point = new.point, seq = new.seq, updated_at = new.updated_at, \
+             format = case when new.expires_at is null then 0 else 1 end, expires_at = new.expires_at, \
+             lots = new.lots::bigint[] \
          from (select unnest($1::text[]) as user_id, unnest($2::bigint[]) as point, unnest($3::bigint[]) as seq, \
-             unnest($4::timestamptz[]) as updated_at) as new \
+             unnest($4::timestamptz[]) as updated_at, unnest($5::timestamptz[]) as expires_at, \
+             unnest($6::text[]) as lots) as new \
          where user_point.user_id = new.user_id) \
      insert into log (",
     entry_columns!(),
     ") \
-     select unnest($5::text[]), unnest($6::bigint[]), unnest($7::uuid[]), unnest($8::text[]), unnest($9::bigint[]), \
-         unnest($10::bigint[]), unnest($11::bigint[]), unnest($12::text[]), unnest($13::uuid[]), \
-         unnest($14::bigint[]), unnest($15::text[]), unnest($16::text[]), unnest($17::text[]), \
-         unnest($18::timestamptz[]), unnest($19::timestamptz[]), unnest($20::boolean[])"
+     select unnest($7::text[]), unnest($8::bigint[]), unnest($9::uuid[]), unnest($10::text[]), unnest($11::bigint[]), \
+         unnest($12::bigint[]), unnest($13::bigint[]), unnest($14::text[]), unnest($15::uuid[]), \
+         unnest($16::bigint[]), unnest($17::text[]), unnest($18::text[]), unnest($19::text[]), \
+         unnest($20::timestamptz[]), unnest($21::timestamptz[]), unnest($22::boolean[]), \
+         unnest($23::timestamptz[]), unnest($24::text[])::bigint[]"
 );
 
 /// The columns of a [`WRITE`]: the accounts after the batch, and the new entries. A column of `Option`s ends with the last
-/// entry that has a value: `unnest` fills the shorter arrays up with nulls.
+/// row that has a value: `unnest` fills the shorter arrays up with nulls. Lots are sent as texts, since an array of arrays
+/// would need arrays of one length.
 #[derive(Default)]
 pub(super) struct Rows<'a> {
     users: Vec<&'a str>,
     points: Vec<i64>,
     seqs: Vec<i64>,
     updated_ats: Vec<Timestamp>,
+    next_expiries: Vec<Option<Timestamp>>,
+    lots: Vec<Option<String>>,
     user_ids: Vec<&'a str>,
     entry_seqs: Vec<i64>,
     request_ids: Vec<Uuid>,
@@ -54,16 +62,20 @@ pub(super) struct Rows<'a> {
     requested_ats: Vec<Timestamp>,
     created_ats: Vec<Timestamp>,
     partials: Vec<Option<bool>>,
+    expires_ats: Vec<Option<Timestamp>>,
+    entry_lots: Vec<Option<String>>,
 }
 
 impl<'a> Rows<'a> {
     pub(super) fn of(accounts: &'a Accounts, entries: &[&'a Entry]) -> Self {
         let mut rows = Self::default();
-        for (user, account) in accounts {
+        for (index, (user, account)) in accounts.iter().enumerate() {
             rows.users.push(user.as_str());
             rows.points.push(account.point);
             rows.seqs.push(account.seq);
             rows.updated_ats.push(account.updated_at);
+            put(&mut rows.next_expiries, index, account.lots.first());
+            put(&mut rows.lots, index, array(&account.lots));
         }
         for (index, entry) in entries.iter().enumerate() {
             rows.user_ids.push(entry.user_id.as_str());
@@ -82,16 +94,20 @@ impl<'a> Rows<'a> {
             rows.requested_ats.push(entry.requested_at);
             rows.created_ats.push(entry.created_at);
             put(&mut rows.partials, index, entry.partial.then_some(true));
+            put(&mut rows.expires_ats, index, entry.expires_at);
+            put(&mut rows.entry_lots, index, array(&entry.lots));
         }
         rows
     }
 
-    pub(super) fn parameters(&self) -> [&(dyn ToSql + Sync); 20] {
+    pub(super) fn parameters(&self) -> [&(dyn ToSql + Sync); 24] {
         [
             &self.users,
             &self.points,
             &self.seqs,
             &self.updated_ats,
+            &self.next_expiries,
+            &self.lots,
             &self.user_ids,
             &self.entry_seqs,
             &self.request_ids,
@@ -108,11 +124,20 @@ impl<'a> Rows<'a> {
             &self.requested_ats,
             &self.created_ats,
             &self.partials,
+            &self.expires_ats,
+            &self.entry_lots,
         ]
     }
 }
 
-/// Puts the value of an entry, if there is one, at the index of the entry.
+/// Lots as the text of an array, if there are any.
+fn array(lots: &Lots) -> Option<String> {
+    let numbers = lots.to_numbers();
+    let texts: Vec<String> = numbers.iter().map(ToString::to_string).collect();
+    (!texts.is_empty()).then(|| format!("{{{}}}", texts.join(",")))
+}
+
+/// Puts the value of a row, if there is one, at the index of the row.
 fn put<T: Clone>(column: &mut Vec<Option<T>>, index: usize, value: Option<T>) {
     if value.is_some() {
         column.resize(index, None);

@@ -109,6 +109,7 @@ impl Judge {
         let change = action.map(|action| Change::read(action, &members));
         let change = change.unwrap_or_else(|| Err(badly_formed(&members)));
         let change = change.map_err(|faults| self.note_all(faults)).ok();
+        let change = change.and_then(|change| self.note(change.in_time(batch.requested_at)));
         let reason = self.note(members.optional("reason")).flatten();
         let metadata = self.note(members.optional("metadata")).flatten();
         let key = members.get("key").map(|key| domain::text(key.get()).unwrap_or_default());
@@ -152,6 +153,7 @@ fn badly_formed(members: &Members<OperationRequest>) -> Vec<Invalid> {
     let faults = [
         members.optional::<Points>("point").err(),
         members.optional::<RequestId>("request").err(),
+        members.optional::<Timestamp>("expires_at").err(),
         members.flag("partial").err(),
     ];
     faults.into_iter().flatten().collect()

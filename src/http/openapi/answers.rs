@@ -28,6 +28,8 @@ const CHANGE: &[Kind] = &[
     Kind::BodyTimeout,
     Kind::InsufficientPoints,
     Kind::BalanceLimit,
+    Kind::Expired,
+    Kind::LotLimit,
     Kind::Rejected,
     Kind::BodyTooLarge,
     Kind::UnsupportedMediaType,

@@ -16,12 +16,14 @@ use prometheus::{
 
 mod connections;
 mod node;
+mod store;
 
 pub use connections::ConnectionMetrics;
 pub use node::{
     LinkMetrics, NodeMetrics, dead_letters_have, partition_is_kept, partition_is_silent, queue_has,
     silence_is_unknown,
 };
+pub use store::StoreMetrics;
 
 /// The media type of [`render`] (Prometheus, Exposition Formats).
 pub const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;
@@ -68,18 +70,6 @@ static PUBLISHED: LazyLock<IntCounterVec> = LazyLock::new(|| {
     let help = "Changes published to RabbitMQ: confirmed, refused because the queue is full, or unconfirmed, which may \
                 be queued";
     counters("point_system_published_deltas_total", help, &["result"])
-});
-
-static SETTLED: LazyLock<IntCounterVec> = LazyLock::new(|| {
-    let help = "Changes decided: applied, rejected, duplicate (in the log already) or conflict (rejected as \
-                `key_reused`: another change in the log has their request id)";
-    counters("point_system_settled_deltas_total", help, &["outcome"])
-});
-
-static RETRIES: LazyLock<IntCounterVec> = LazyLock::new(|| {
-    let help = "Transactions and reads retried because PostgreSQL was unavailable or too slow, or because two \
-                transactions were in conflict";
-    counters("point_system_database_retries_total", help, &["reason"])
 });
 
 static DEAD_LETTERED: LazyLock<IntCounterVec> = LazyLock::new(|| {
@@ -190,35 +180,6 @@ impl Default for PublisherMetrics {
         let [confirmed, refused, unconfirmed] =
             ["confirmed", "refused", "unconfirmed"].map(|result| PUBLISHED.with_label_values(&[result]));
         Self { confirmed, refused, unconfirmed }
-    }
-}
-
-/// The metrics of the store, in deltas and in retries.
-#[derive(Clone)]
-pub struct StoreMetrics {
-    /// Deltas that changed a balance.
-    pub applied: IntCounter,
-    /// Deltas that were rejected because of the balance.
-    pub rejected: IntCounter,
-    /// Deltas that were in the log already.
-    pub duplicate: IntCounter,
-    /// Deltas whose request id belongs to another change in the log.
-    pub conflict: IntCounter,
-    /// Retries in smaller parts because a transaction took too long.
-    pub retries_slow: IntCounter,
-    /// Retries because the database was unavailable.
-    pub retries_unavailable: IntCounter,
-    /// Retries because two transactions were in conflict.
-    pub retries_conflict: IntCounter,
-}
-
-impl Default for StoreMetrics {
-    fn default() -> Self {
-        let [applied, rejected, duplicate, conflict] = ["applied", "rejected", "duplicate", "conflict"]
-            .map(|outcome| SETTLED.with_label_values(&[outcome]));
-        let [retries_slow, retries_unavailable, retries_conflict] =
-            ["slow", "unavailable", "conflict"].map(|reason| RETRIES.with_label_values(&[reason]));
-        Self { applied, rejected, duplicate, conflict, retries_slow, retries_unavailable, retries_conflict }
     }
 }
 

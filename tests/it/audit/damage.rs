@@ -6,7 +6,7 @@ use fastrand::Rng;
 const USERS: i64 = 12;
 
 /// The most entries of a user.
-const ENTRIES: i64 = 21;
+const ENTRIES: i64 = 32;
 
 /// Drops the constraints with their indexes, the unique index, and the not-null rules of all columns except the ids.
 pub const DROP_CONSTRAINTS: &str = "drop index log_reversed; do $$
@@ -66,7 +66,8 @@ fn moved(rng: &mut Rng, column: &str) -> String {
 fn value(rng: &mut Rng, column: &str) -> String {
     match column {
         "action" => {
-            pick(rng, &["'add'", "'subtract'", "'reverse'", "'Add'", "''", "'hold'", "null"]).to_owned()
+            pick(rng, &["'add'", "'subtract'", "'reverse'", "'expire'", "'Add'", "''", "'hold'", "null"])
+                .to_owned()
         }
         "actor" => pick(rng, &["'shop'", "''", "repeat('é', 32)", "repeat('a', 63)", "null"]).to_owned(),
         "metadata" => pick(rng, &["'{}'", "''", "repeat('é', 512)", "repeat('é', 513)", "null"]).to_owned(),
@@ -88,6 +89,8 @@ fn value(rng: &mut Rng, column: &str) -> String {
                 "'unknown_request'",
                 "'not_reversible'",
                 "'already_reversed'",
+                "'expired'",
+                "'lot_limit'",
                 "'because'",
                 "''",
                 "null",
@@ -96,6 +99,11 @@ fn value(rng: &mut Rng, column: &str) -> String {
         .to_owned(),
         "reason" => pick(rng, &["''", "repeat('é', 201)", "E'a\\u0085b'", "E'a\\tb'", "'é'"]).to_owned(),
         "requested_at" | "created_at" => moved(rng, column),
+        "expires_at" => match rng.u8(..3) {
+            0 => pick(rng, &["null", "created_at", "now()", "'infinity'"]).to_owned(),
+            _ => moved(rng, column),
+        },
+        "lots" => lots(rng),
         "user_id" => {
             pick(rng, &["''", "'é'", "'a b'", "'99'", "'1'", "'2'", "repeat('a', 65)", "E'1\\n'"]).to_owned()
         }
@@ -106,7 +114,36 @@ fn value(rng: &mut Rng, column: &str) -> String {
     }
 }
 
-const COLUMNS: [&str; 15] = [
+/// A new value for lots: often those of another entry.
+fn lots(rng: &mut Rng) -> String {
+    let values = [
+        "null",
+        "'{}'",
+        "'{1}'",
+        "'{1,0}'",
+        "'{5,1,5,1}'",
+        "'{5,1,4,1}'",
+        "'{5,null}'",
+        "'{{5,1}}'",
+        "'{5,9223372036854775807,6,1}'",
+        "'{9223372036854775807,1}'",
+        "'{4070901600000000,1}'",
+        "'{4070908800000000,7}'",
+        "lots || lots",
+        "array[lots[1], lots[2] + 1]",
+        "array[lots[1] + 1, lots[2]]",
+    ];
+    match rng.u8(..4) {
+        0 => format!(
+            "(select lots from log as other where user_id = '{}' and seq = {} limit 1)",
+            rng.i64(1..=USERS),
+            rng.i64(22..=ENTRIES)
+        ),
+        _ => pick(rng, &values).to_owned(),
+    }
+}
+
+const COLUMNS: [&str; 17] = [
     "user_id",
     "seq",
     "request_id",
@@ -122,6 +159,8 @@ const COLUMNS: [&str; 15] = [
     "reason",
     "balance",
     "created_at",
+    "expires_at",
+    "lots",
 ];
 
 fn entry(rng: &mut Rng) -> String {
@@ -159,8 +198,13 @@ pub fn statement(rng: &mut Rng) -> String {
             format!("update log set {column} = {} where {later}", value(rng, column))
         }
         4 => {
-            let column = pick(rng, &["point", "seq", "format"]);
-            let new = if column == "format" { "null".to_owned() } else { number(rng, column) };
+            let column = pick(rng, &["point", "seq", "format", "lots", "expires_at"]);
+            let new = match column {
+                "format" => pick(rng, &["null", "0", "2"]).to_owned(),
+                "lots" => lots(rng),
+                "expires_at" => moved(rng, column),
+                column => number(rng, column),
+            };
             format!("update user_point set {column} = {new} where user_id = '{user}'")
         }
         5 => {

@@ -3,107 +3,18 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use point_system::domain::POINTS_MAX;
-use tokio_postgres::Row;
 
 use crate::support::system::System;
+use rows::{Account, Entry, accounts, entries};
+
+mod lots;
+mod rows;
 
 /// The user, the entry, and the column at fault.
 pub type Fault = (String, Option<i64>, String);
 
 /// The latest second that the service can read, in microseconds since 1970.
 const TIME_MAX_US: i128 = 253_402_207_200_999_999;
-
-struct Entry {
-    user: String,
-    seq: i64,
-    request: String,
-    action: Option<String>,
-    point: Option<i128>,
-    partial: Option<bool>,
-    change: Option<i128>,
-    actor: Option<String>,
-    reference: Option<String>,
-    fingerprint: Option<i128>,
-    metadata: Option<String>,
-    reject_reason: Option<String>,
-    reason: Option<String>,
-    balance: Option<i128>,
-    requested_at: Option<i128>,
-    created_at: Option<i128>,
-}
-
-struct Account {
-    user: String,
-    point: Option<i128>,
-    seq: Option<i128>,
-    has_format: bool,
-    updated_at: Option<i128>,
-}
-
-/// Converts a time in seconds, as SQL returns it, to microseconds.
-fn time(row: &Row, column: &str) -> Option<i128> {
-    Some(match row.get::<_, Option<&str>>(column)? {
-        "Infinity" => i128::MAX,
-        "-Infinity" => i128::MIN,
-        seconds => {
-            let (whole, part) = seconds.split_once('.').expect("six digits behind the point");
-            assert_eq!(part.len(), 6);
-            format!("{whole}{part}").parse().expect("a number")
-        }
-    })
-}
-
-fn number(row: &Row, column: &str) -> Option<i128> {
-    row.get::<_, Option<i64>>(column).map(i128::from)
-}
-
-async fn entries(system: &System) -> BTreeMap<String, Vec<Entry>> {
-    let rows = system.rows(
-        "select user_id, seq, request_id::text, action, point, partial, change, balance, actor, ref::text, fingerprint,
-             reject_reason, reason, metadata,
-             extract(epoch from requested_at)::text as requested_at,
-             extract(epoch from created_at)::text as created_at
-         from log order by ctid",
-    );
-    let mut users: BTreeMap<String, Vec<Entry>> = BTreeMap::new();
-    for row in rows.await {
-        let entry = Entry {
-            user: row.get("user_id"),
-            seq: row.get("seq"),
-            request: row.get("request_id"),
-            action: row.get("action"),
-            point: number(&row, "point"),
-            partial: row.get("partial"),
-            change: number(&row, "change"),
-            actor: row.get("actor"),
-            reference: row.get("ref"),
-            fingerprint: number(&row, "fingerprint"),
-            metadata: row.get("metadata"),
-            reject_reason: row.get("reject_reason"),
-            reason: row.get("reason"),
-            balance: number(&row, "balance"),
-            requested_at: time(&row, "requested_at"),
-            created_at: time(&row, "created_at"),
-        };
-        users.entry(entry.user.clone()).or_default().push(entry);
-    }
-    for log in users.values_mut() {
-        log.sort_by_key(|entry| entry.seq);
-    }
-    users
-}
-
-async fn accounts(system: &System) -> Vec<Account> {
-    let sql = "select user_id, point, seq, format is not null as has_format, extract(epoch from updated_at)::text as updated_at from user_point";
-    let account = |row: &Row| Account {
-        user: row.get("user_id"),
-        point: number(row, "point"),
-        seq: number(row, "seq"),
-        has_format: row.get("has_format"),
-        updated_at: time(row, "updated_at"),
-    };
-    system.rows(sql).await.iter().map(account).collect()
-}
 
 /// Everything that is wrong, in order.
 pub async fn faults(system: &System) -> Vec<Fault> {
@@ -122,7 +33,15 @@ pub async fn faults(system: &System) -> Vec<Fault> {
     }
     let with_account: BTreeSet<&String> = accounts.iter().map(|account| &account.user).collect();
     for (user, log) in users.iter().filter(|(user, _)| !with_account.contains(user)) {
-        let none = Account { user: user.clone(), point: None, seq: None, has_format: true, updated_at: None };
+        let none = Account {
+            user: user.clone(),
+            point: None,
+            seq: None,
+            format: Some(i16::MAX),
+            updated_at: None,
+            expires_at: None,
+            lots: None,
+        };
         faults.extend(account_faults(&none, log));
     }
     for user in with_account {
@@ -149,11 +68,11 @@ fn alone(entry: &Entry) -> Vec<&'static str> {
     };
     must("user_id", is_user(&entry.user));
     let is_reversal = entry.action.as_deref() == Some("reverse");
-    must("action", is_one_of(&entry.action, &["add", "subtract", "reverse"]));
+    must("action", is_one_of(&entry.action, &["add", "subtract", "reverse", "expire"]));
     let may_be_none = is_reversal && entry.reject_reason.is_some();
     let is_some = |point: i128| point >= 1 && point <= maximum;
     must("point", entry.point.is_some_and(|point| is_some(point) || point == 0 && may_be_none));
-    let must_not_be = entry.action.as_deref() == Some("add");
+    let must_not_be = is_one_of(&entry.action, &["add", "expire"]);
     must("partial", entry.partial.is_none() || entry.partial == Some(true) && !must_not_be);
     must("balance", entry.balance.is_none_or(|balance| balance >= 0 && balance <= maximum));
     must("requested_at", is_time(entry.requested_at));
@@ -163,6 +82,12 @@ fn alone(entry: &Entry) -> Vec<&'static str> {
     must("metadata", entry.metadata.as_ref().is_none_or(|json| json.len() > 1 && json.len() < 1025));
     let is_reuse = entry.reject_reason.as_deref() == Some("key_reused");
     must("ref", (is_reuse || is_reversal) == entry.reference.is_some());
+    columns.extend(lots::of_entry(entry));
+    let mut must = |column, holds: bool| {
+        if !holds {
+            columns.push(column);
+        }
+    };
     if let Some(reason) = &entry.reason {
         let length = reason.chars().count();
         must("reason", length > 0 && length < 201);
@@ -173,6 +98,10 @@ fn alone(entry: &Entry) -> Vec<&'static str> {
 
 fn is_user(id: &str) -> bool {
     !id.is_empty() && id.len() < 65 && id.chars().all(|c| c > ' ' && c < '\u{7f}')
+}
+
+fn is_one_of(entry: &Entry, actions: &[&str]) -> bool {
+    entry.action.as_deref().is_some_and(|action| actions.contains(&action))
 }
 
 /// The faults of an entry after the entries before it.
@@ -195,6 +124,7 @@ fn after(before: &[Entry], entry: &Entry) -> Vec<&'static str> {
         Some("add") => (entry.point, None),
         Some("subtract") => (None, taken),
         Some("reverse") => (entry.point, taken),
+        Some("expire") => (None, entry.point.map(|point| -point)),
         _ => (None, None),
     };
     let is_unclear = given.is_none() && taken.is_none();
@@ -210,10 +140,14 @@ fn after(before: &[Entry], entry: &Entry) -> Vec<&'static str> {
     }
     let is_reversal = entry.action.as_deref().is_none_or(|action| {
         // Of an unknown action nothing more is said.
-        action == "reverse" || !["add", "subtract"].contains(&action)
+        action == "reverse" || !["add", "subtract", "expire"].contains(&action)
     });
+    let is_add =
+        entry.action.as_deref().is_none_or(|action| !["subtract", "reverse", "expire"].contains(&action));
+    let is_known = is_one_of(entry, &["add", "subtract", "reverse", "expire"]);
     let holds = match entry.reject_reason.as_deref() {
         None => true,
+        Some(_) if is_one_of(entry, &["expire"]) => false,
         Some("key_reused") => entry.action.as_deref() != Some("reverse") || entry.point.unwrap_or(0) == 0,
         Some("insufficient_points") => is_unclear || taken.is_some_and(|taken| balance + taken < 0),
         Some("balance_limit") => {
@@ -221,6 +155,11 @@ fn after(before: &[Entry], entry: &Entry) -> Vec<&'static str> {
         }
         Some("unknown_request") => is_reversal && entry.point.unwrap_or(0) == 0,
         Some("not_reversible" | "already_reversed") => is_reversal,
+        Some("expired") => {
+            let is_late = entry.expires_at.zip(entry.created_at).is_some_and(|(end, now)| end <= now);
+            is_add && (is_late || !is_known)
+        }
+        Some("lot_limit") => is_reversal || is_add && entry.expires_at.is_some(),
         Some(_) => false,
     };
     if !holds {
@@ -278,12 +217,15 @@ fn account_faults(account: &Account, log: &[Entry]) -> Vec<Fault> {
     let balance = log.iter().rev().find_map(|entry| entry.balance).unwrap_or(0);
     let seq = log.last().map_or(0, |entry| i128::from(entry.seq));
     let time = log.iter().rev().find_map(|entry| entry.created_at);
+    let left = lots::after(log);
     let faults = [
         ("user_id", is_user(&account.user)),
-        ("format", account.has_format),
+        ("format", account.format.is_some_and(|format| left.is_empty() || format > 0)),
         ("point", account.point == Some(balance)),
         ("seq", account.seq == Some(seq)),
         ("updated_at", time.is_none() || account.updated_at == time),
+        ("lots", lots::of_text(account.lots.as_deref()).as_ref() == Some(&left)),
+        ("expires_at", account.expires_at == left.first().map(|(end, _)| *end)),
     ];
     let wrong = faults.into_iter().filter(|(_, holds)| !holds);
     wrong.map(|(column, _)| (account.user.clone(), None, column.to_owned())).collect()

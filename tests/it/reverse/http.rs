@@ -129,7 +129,7 @@ async fn a_wrong_reversal_is_refused_by_the_name_of_its_fault() {
     }
     let add = client.post("/v1/point/add").json(&json!({"user_id": "7", "point": 1, "request": id}));
     let problem = refused(add, 400, "invalid-field", Some("request")).await;
-    let detail = "request is not a field of add, which takes user_id, point, reason, metadata";
+    let detail = "request is not a field of add, which takes user_id, point, expires_at, reason, metadata";
     assert_eq!(problem["detail"], detail);
     client.queue("add", 7, 1).await;
     system.work();
