@@ -179,8 +179,8 @@ async fn the_flow_works_with(count: u16) {
         names.iter().all(|name| series(name, &metrics) == usize::from(count))
     })
     .await;
-    let most = r#"point_system_pool_connections_max{role="work"} 20"#;
-    assert!(second.metrics().await.contains(most), "16 and four, whatever the number of partitions");
+    let most = r#"point_system_pool_connections_max{role="work"} 21"#;
+    assert!(second.metrics().await.contains(most), "16, four and one, whatever the number of partitions");
     assert!(second.end("-TERM").await.success());
     system.finish().await;
 }

@@ -80,7 +80,7 @@ async fn a_node_counts_what_it_does() {
         (&worked, "point_system_dead_lettered_messages_total{reason=\"malformed\"}", 1.0),
         (&worked, "point_system_queue_consumers{partition=\"3\"}", 1.0),
         (&worked, "point_system_rabbitmq_connections_total{role=\"work\"}", 1.0),
-        (&worked, "point_system_pool_connections_max{role=\"work\"}", 8.0),
+        (&worked, "point_system_pool_connections_max{role=\"work\"}", 9.0),
         (&worked, "point_system_oldest_delta_age_seconds{partition=\"0\"}", 0.0),
     ] {
         assert_eq!(value(metrics, series), Some(expected), "{series} of {metrics}");

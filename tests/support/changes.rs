@@ -3,8 +3,8 @@
 use serde_json::{Value, json};
 
 /// The action of a user's change with this number, from 1, and its other members. `sent` are the user's request ids so
-/// far. It asks for as many points as its number, takes all that the user has, or undoes an earlier one: an add, all that
-/// was taken, a reversal, or what was undone before.
+/// far. It asks for as many points as its number, some of which expire in the distant future, takes all that the user has,
+/// or undoes an earlier one: an add, all that was taken, a reversal, or what was undone before.
 pub fn change(user: i64, number: i64, sent: Option<&Vec<String>>) -> (&'static str, Value) {
     let undone = sent.and_then(|sent| match number % 16 {
         3 => sent.iter().rev().nth(1),
@@ -18,6 +18,10 @@ pub fn change(user: i64, number: i64, sent: Option<&Vec<String>>) -> (&'static s
     match number % 8 {
         4 | 0 => ("subtract", json!({"user_id": user, "point": number})),
         6 => ("subtract", json!({"user_id": user, "point": 1000 * number, "partial": true})),
+        1 | 5 => {
+            let expires_at = format!("{}-01-01T00:00:00Z", 2_090 + number % 7);
+            ("add", json!({"user_id": user, "point": number, "expires_at": expires_at}))
+        }
         _ => ("add", json!({"user_id": user, "point": number})),
     }
 }
