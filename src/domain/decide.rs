@@ -240,21 +240,21 @@ mod tests {
         let (one, two) = (take(2), take(1));
         let mut deltas: Vec<Delta> = (1..=many).map(|at| add(10 * at)).collect();
         deltas.extend([add(15), add(20), one.clone(), add(25), add(35), undo(&one), two.clone(), undo(&two)]);
-        let mut accounts = HashMap::new();
-        let decided = decide(&mut accounts, &mut Known::default(), &deltas, second(5));
-        let rejections: Vec<_> =
-            decided.outcomes.into_iter().flatten().map(|outcome| outcome.entry.rejection.clone()).collect();
-        let (first, last) = rejections.split_at(LOTS_MAX);
+        let (mut accounts, mut known) = (HashMap::new(), Known::default());
+        let rejections = |decided: &Decided| {
+            let outcomes = decided.outcomes.iter().flatten();
+            outcomes.map(|outcome| outcome.entry.rejection.clone()).collect::<Vec<_>>()
+        };
+        let decided = decide(&mut accounts, &mut known, &deltas, second(5));
+        let rejected = rejections(&decided);
+        let (first, last) = rejected.split_at(LOTS_MAX);
         assert!(first.iter().all(Option::is_none));
         let full = Some(Rejection::LotLimit);
         assert_eq!(last, [full.clone(), None, None, None, full.clone(), full, None, None]);
-        // A lot that has expired meanwhile needs no place.
-        let decided = decide(&mut accounts, &mut Known::default(), &[add(905), add(15)], second(20));
-        assert_eq!(decided.expired.len(), 1, "the first one was taken");
-        assert_eq!(
-            decided.outcomes.into_iter().flatten().map(|o| o.entry.rejection.clone()).collect::<Vec<_>>(),
-            [None, Some(Rejection::Expired)]
-        );
+        // What has expired meanwhile needs no place: the lot of 20, and what comes back to the lot of 10.
+        let decided = decide(&mut accounts, &mut known, &[add(905), add(15), undo(&one)], second(20));
+        assert_eq!(rejections(&decided), [None, Some(Rejection::Expired), None]);
+        assert_eq!(decided.expired.len(), 2);
         let lots: &Lots = &accounts[&user(1)].lots;
         assert_eq!(lots.as_slice().len(), LOTS_MAX);
     }
