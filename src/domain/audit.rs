@@ -104,7 +104,8 @@ pub enum AuditError {
 /// The audit reads the log in the order of the table, which is nearly the order in which it was written. For each user
 /// it keeps the number, the balance and the time of the last entry so far: the next entry must continue from there. An
 /// entry that comes before its predecessor waits for it. So the audit compares every chain, gap, time and balance, and
-/// not only sums. Points that expire are the exception: their sums for each time must be those of the row. If something does not fit, it reads the user's entries once more, in order, to name the error.
+/// not only sums. Points that expire are the exception: their sums for each time must be those of the row. If something
+/// does not fit, it reads the user's entries once more, in order, to name the error.
 ///
 /// # Errors
 /// [`AuditError`]. On a replica, recovery may also cancel a long query.

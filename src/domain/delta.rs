@@ -143,8 +143,8 @@ impl Delta {
     }
 
     /// Returns the fingerprint of this change: XXH3 of the action, the user, the points or the request, when the points
-    /// expire, and whether a part is enough. The reason and the metadata do not count, so a retry may change them. Defaults do not count either: a
-    /// member that is new leaves the fingerprints of all changes without it as they are.
+    /// expire, and whether a part is enough. The reason and the metadata do not count, so a retry may change them.
+    /// Defaults do not count either: a member that is new leaves the fingerprints of all changes without it as they are.
     #[must_use]
     pub fn fingerprint(&self) -> Fingerprint {
         let (action, user_id) = (self.change.action().as_str(), self.user_id.as_str());

@@ -206,7 +206,10 @@ async fn a_balance_that_contradicts_the_log_holds_up_its_own_user_only() {
         system.execute(damage).await;
         let deltas = vec![add(8, 1), add(7, 3), add(9, 1), add(7, 4)];
         let results = service.apply_deltas(deltas.clone()).await.expect("results");
-        let waits = |result: &Result<_, _>| matches!(result, Err(ServiceError::Blocked(Obstacle::Unreadable(why))) if why.contains("contradict"));
+        let waits = |result: &Result<_, _>| match result {
+            Err(ServiceError::Blocked(Obstacle::Unreadable(why))) => why.contains("contradict"),
+            _ => false,
+        };
         let waiting: Vec<bool> = results.iter().map(waits).collect();
         assert_eq!(waiting, [false, true, false, true], "{damage}: {results:?}");
         assert!(results[0].is_ok() && results[2].is_ok(), "{damage}: {results:?}");

@@ -90,7 +90,7 @@ impl Chain {
     }
 }
 
-/// The chains of the users in a range of numbers. Two users that share a number look like one broken chain. The range shrinks if it has more users than the limit.
+/// The chains of a range of users, which shrinks at the limit. Users that share a number look like one broken chain.
 pub(super) struct Chains {
     limits: AuditLimits,
     users: RangeInclusive<i64>,

@@ -28,11 +28,12 @@ const QUOTE_MAX_CHARS: usize = 40;
 const USER_RULE: &str = "1 to 64 visible ASCII characters";
 
 const ENTRIES: &str = "select coalesce(seq, 0) as seq, action, point, partial, change, balance, actor, \
-         ref is not null as has_ref, fingerprint, reject_reason, reason, octet_length(metadata) as metadata_bytes, requested_at, created_at, \
-         expires_at, lots::text as lots \
+         ref is not null as has_ref, fingerprint, reject_reason, reason, octet_length(metadata) as metadata_bytes, \
+         requested_at, created_at, expires_at, lots::text as lots \
      from log where user_id = $1 order by seq, ctid";
 
-const BALANCES: &str = "select point, seq, format, updated_at, expires_at, lots::text as lots from user_point where user_id = $1 order by ctid";
+const BALANCES: &str = "select point, seq, format, updated_at, expires_at, lots::text as lots \
+     from user_point where user_id = $1 order by ctid";
 
 /// Reports everything that is wrong with a user, and returns the number of findings.
 pub(super) async fn user(
