@@ -139,8 +139,8 @@ impl Access {
                 log::info!("{keys} API keys; requests without a key are served to loopback host names");
                 if !is_local {
                     log::warn!(
-                        "{} is not a loopback address: a client on another machine can send a loopback Host as well, \
-                         so make sure that only this machine can reach the port",
+                        "{} is not a loopback address, and clients on other machines can send a loopback Host too: \
+                         make sure that only this machine can reach the port",
                         self.listen
                     );
                 }

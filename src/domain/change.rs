@@ -40,8 +40,8 @@ pub enum Change {
         /// As for a subtract, if the change to undo is an add.
         partial: bool,
     },
-    /// Expired points leave the balance. They do so before every change of the user; this is for users without changes.
-    /// No request can ask for it.
+    /// Expired points leave the balance. That also happens before each change of the user. This variant is for users who
+    /// have no changes; no request can ask for it.
     Expire,
 }
 
@@ -110,10 +110,10 @@ impl Change {
         }
     }
 
-    /// Checks that a request may ask for it at this time. In the queue, it may come to be too late.
+    /// Checks that a request may ask for it at this time. The points may still expire while the change is in the queue.
     ///
     /// # Errors
-    /// [`Invalid`] if the points would have expired.
+    /// [`Invalid`] if the points have expired by then.
     pub fn in_time(self, now: Timestamp) -> Result<Self, Invalid> {
         if self.expires_at().is_some_and(|at| at <= now) {
             return Err(Invalid {

@@ -16,7 +16,7 @@ use super::{
 /// The accounts that the deltas name.
 pub(super) type Accounts = HashMap<UserId, Account>;
 
-/// What deltas come to.
+/// The result of deciding deltas.
 #[derive(Debug, Default)]
 pub(super) struct Decided {
     /// The outcome of each delta. [`Change::Expire`](super::Change::Expire) has none.
@@ -39,7 +39,8 @@ pub(super) fn decide(
     Decided { outcomes, expired }
 }
 
-/// Between two entries of a user, there are no expired points in the balance.
+/// Removes expired points before the change, and those that it has brought back, so the balance never has any after an
+/// entry.
 fn decide_one(
     accounts: &mut Accounts,
     known: &mut Known,

@@ -24,7 +24,7 @@ pub(super) struct Account {
     pub seq: i64,
     /// When the last entry was written.
     pub updated_at: Timestamp,
-    /// Those of the points that expire, after the last entry.
+    /// The points that expire, as of the last entry.
     pub lots: Lots,
 }
 
@@ -77,7 +77,7 @@ pub enum Rejection {
     NotReversible,
     /// The request to reverse was reversed before.
     AlreadyReversed,
-    /// The points to add have expired while they were on their way.
+    /// The points to add expired before the change was decided.
     Expired,
     /// The user would have more than [`LOTS_MAX`](super::LOTS_MAX) lots.
     LotLimit,
@@ -112,7 +112,7 @@ impl Rejection {
 /// The result of deciding a delta.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Verdict {
-    /// The points asked for. Of a reversal, those that the reversed change added or subtracted.
+    /// The points asked for. For a reversal, those that the reversed change added or subtracted.
     pub point: i64,
     /// The other request that it refers to, if any.
     pub reference: Option<RequestId>,
@@ -125,7 +125,7 @@ pub(crate) struct Verdict {
 pub(crate) struct Moved {
     /// By how many points the balance changes.
     pub change: i64,
-    /// Those of the points that expire.
+    /// The points that expire.
     pub lots: Lots,
 }
 
@@ -154,9 +154,9 @@ pub struct Entry {
     pub partial: bool,
     /// By how many points the balance changed. 0 if the request was rejected.
     pub change: i64,
-    /// Of an add, when its points expire, if they do. Of expired points, when they expired.
+    /// For an add, when its points expire, if they do. For expired points, when they expired.
     pub expires_at: Option<Timestamp>,
-    /// What a subtract or a reversal took from the user's lots, or gave back to them.
+    /// What a subtract or a reversal took from the user's lots or gave back to them.
     pub lots: Lots,
     /// The user's balance after this entry.
     pub balance: i64,
@@ -173,10 +173,11 @@ pub struct Entry {
     pub reason: Option<Reason>,
     /// What the customer keeps with it.
     pub metadata: Option<Metadata>,
-    /// When the request was accepted, by the clock of the node that accepted it. Of expired points, when the entry was
+    /// When the request was accepted, by the clock of the node that accepted it. For expired points, when the entry was
     /// written, by the database's clock.
     pub requested_at: Timestamp,
-    /// When it was decided, by the database's clock. Of expired points, when they expired, but not before the entry before.
+    /// When it was decided, by the database's clock. For expired points, when they expired or, if that is later, when the
+    /// previous entry was written.
     pub created_at: Timestamp,
 }
 
@@ -269,6 +270,6 @@ pub struct Balance {
     pub seq: i64,
     /// When the last entry was written, by the database's clock.
     pub updated_at: Timestamp,
-    /// Those of the points that expire. A past balance has none.
+    /// The points that expire. Empty for a past balance.
     pub expires: Lots,
 }

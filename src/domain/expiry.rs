@@ -1,5 +1,5 @@
-//! Lets points expire of users whom no change touches: finds them, and hands them to the lanes that apply changes. Must
-//! not contain SQL or a rule.
+//! Expires the points of users who have no changes: finds these users, and hands them to the lanes that apply changes.
+//! Must not contain SQL or a rule.
 
 use super::{PointService, ServiceError, store::Due};
 
@@ -7,30 +7,39 @@ use super::{PointService, ServiceError, store::Due};
 const DUE_MAX: usize = 1_000;
 
 impl PointService {
-    /// Lets all points leave their balances that have expired by now. Users who have an obstacle keep them until the next
-    /// time. Several services may do so at once: a user's row is locked while it is decided what has expired.
+    /// Removes all points that have expired by now from the balances. A user with an obstacle keeps them until a later
+    /// call, and the log names the first such user. Several services may do this at the same time: a user's row is locked
+    /// while it is decided what has expired.
     ///
     /// # Errors
-    /// [`ServiceError`] if PostgreSQL does not answer. Some points may have left.
+    /// [`ServiceError`] if PostgreSQL does not answer. Some points may have been removed.
     pub async fn expire_all(&self) -> Result<(), ServiceError> {
         let mut last: Option<Due> = None;
+        let (mut kept, mut first) = (0, None);
         loop {
             let limit = DUE_MAX.min(self.group_max());
             let due = self.store.due(last.as_ref(), i64::try_from(limit).expect("small")).await?;
             if due.is_empty() {
-                return Ok(());
+                break;
             }
             let results = self.expire(due.iter().map(|due| due.user_id.clone()).collect()).await?;
-            for result in results {
+            for (due, result) in due.iter().zip(results) {
                 match result {
-                    Ok(()) | Err(ServiceError::Blocked(_) | ServiceError::NotUnderstood(_)) => {}
-                    Err(ServiceError::Refused(why)) => log::error!("expired points stay in a balance: {why}"),
+                    Ok(()) => {}
                     Err(error @ (ServiceError::Unavailable(_) | ServiceError::Overloaded)) => {
                         return Err(error);
+                    }
+                    Err(why) => {
+                        kept += 1;
+                        first.get_or_insert((due.user_id.clone(), why));
                     }
                 }
             }
             last = due.into_iter().next_back();
         }
+        if let Some((user, why)) = first {
+            log::warn!(user_id:% = user; "expired points stay in the user's balance for now: {why}; such users: {kept}");
+        }
+        Ok(())
     }
 }

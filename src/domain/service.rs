@@ -93,7 +93,7 @@ impl PointService {
         Ok(self.apply.call(deltas).await?.into_iter().map(requested).collect())
     }
 
-    /// Lets the expired points of users leave their balances, as every change of theirs would. Returns a result for each
+    /// Removes expired points from the balances of users, as any change of these users would. Returns a result for each
     /// user.
     pub(super) async fn expire(
         &self,
@@ -138,7 +138,7 @@ impl ApartTurn<'_> {
     }
 }
 
-/// The result of a delta that a request has asked for.
+/// The result of a delta that a request asked for.
 fn requested(result: Result<Option<Outcome>, ServiceError>) -> Result<Outcome, ServiceError> {
-    result.map(|outcome| outcome.expect("what is asked for has an outcome"))
+    result.map(|outcome| outcome.expect("a requested delta has an outcome"))
 }

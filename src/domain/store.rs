@@ -170,32 +170,29 @@ fn user_id(row: &Row) -> Result<UserId, StoreError> {
     UserId::new("user_id", get(row, "user_id")?).map_err(corrupt)
 }
 
-fn account(row: &Row) -> Result<Account, StoreError> {
+fn account(row: &Row, format: i16) -> Result<Account, StoreError> {
     let (point, seq, updated_at) = (get(row, "point")?, get(row, "seq")?, get(row, "updated_at")?);
     if !(0..=POINTS_MAX).contains(&point) || seq < 0 {
         return Err(corrupt("point or seq is out of range"));
     }
-    let lots = if get::<i16>(row, "format")? > 0 { lots_of(row, point)? } else { Lots::default() };
+    let lots = if format > 0 { lots_within(row, point)? } else { Lots::default() };
     Ok(Account { point, seq, updated_at, lots })
 }
 
-/// Reads the lots of a user who has this many points.
-fn lots_of(row: &Row, point: i64) -> Result<Lots, StoreError> {
-    let lots = lots(row)?;
-    if lots.due(Timestamp::MAX) > point {
-        return Err(corrupt("lots have more points than the balance"));
+/// Reads lots that together have at most `point_max` points: those of the balance, or those that an entry moved. Most
+/// rows have none.
+fn lots_within(row: &Row, point_max: i64) -> Result<Lots, StoreError> {
+    let Some(numbers) = get::<Option<Vec<i64>>>(row, "lots")? else { return Ok(Lots::default()) };
+    let lots = Lots::from_numbers(&numbers).ok_or_else(|| corrupt("lots are out of order or empty"))?;
+    if lots.due(Timestamp::MAX) > point_max {
+        return Err(corrupt(format_args!("lots have more than {point_max} points")));
     }
     Ok(lots)
 }
 
-/// Reads lots. Most rows have none.
-fn lots(row: &Row) -> Result<Lots, StoreError> {
-    let Some(numbers) = get::<Option<Vec<i64>>>(row, "lots")? else { return Ok(Lots::default()) };
-    Lots::from_numbers(&numbers).ok_or_else(|| corrupt("lots are not in their order, or without points"))
-}
-
 /// The name of an action or a reason may be one that only a newer version knows.
 fn entry(row: &Row) -> Result<Entry, StoreError> {
+    let change: i64 = get(row, "change")?;
     let entry = Entry {
         request_id: RequestId::from(get::<Uuid>(row, "request_id")?),
         user_id: user_id(row)?,
@@ -203,7 +200,7 @@ fn entry(row: &Row) -> Result<Entry, StoreError> {
         action: get::<String>(row, "action")?.into(),
         point: get(row, "point")?,
         partial: get::<Option<bool>>(row, "partial")?.unwrap_or_default(),
-        change: get(row, "change")?,
+        change,
         balance: get(row, "balance")?,
         actor: get::<Option<&str>>(row, "actor")?.map(Actor::new).transpose().map_err(corrupt)?,
         reference: get::<Option<Uuid>>(row, "ref")?.map(RequestId::from),
@@ -214,7 +211,7 @@ fn entry(row: &Row) -> Result<Entry, StoreError> {
         requested_at: get(row, "requested_at")?,
         created_at: get(row, "created_at")?,
         expires_at: get(row, "expires_at")?,
-        lots: lots(row)?,
+        lots: lots_within(row, change.saturating_abs())?,
     };
     Ok(entry)
 }

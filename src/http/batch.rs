@@ -174,7 +174,7 @@ async fn known(api: &Api, operations: &[parse::Operation]) -> Result<Vec<Option<
             "its key was already used for another change of this user: {} {}, decided at {}",
             first.action, first.point, first.created_at
         );
-        // A JSON Pointer names a value of the body. The key of a batch is none.
+        // A JSON Pointer refers to a value in the body. The key of a batch is in a header.
         let member = if let Some(parse::KeyOf::Operation) = operation.key { "/key" } else { "" };
         Some(Fault { pointer: format!("/operations/{index}{member}"), detail })
     });

@@ -94,11 +94,11 @@ pub(super) struct EntryResponse<'a> {
     pub(super) partial: Option<bool>,
     #[schema(schema_with = schema::done)]
     pub(super) change: i64,
-    /// Of an add: when its points expire, if they do. Of `expire`: when the points expired.
+    /// For an add, when its points expire, if they do. For `expire`, when they expired.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub(super) expires_at: Option<Timestamp>,
-    /// Of a subtract or a reversal: those of the points in `change` that expire, if there are any.
+    /// For a subtract or a reversal, which of the points in `change` expire, if any do.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schema(required = false)]
     pub(super) lots: Vec<LotResponse>,
@@ -116,9 +116,10 @@ pub(super) struct EntryResponse<'a> {
     /// The user's points after this entry.
     #[schema(schema_with = schema::balance)]
     pub(super) balance: i64,
-    /// When the request was accepted, by the clock of the node that accepted it. Of `expire`: when the entry was written.
+    /// When the request was accepted, by the clock of the node that accepted it. For `expire`, when the entry
+    /// was written.
     pub(super) requested_at: Timestamp,
-    /// When the change was decided, by the clock of the database. Of `expire`: when the points left the balance.
+    /// When the change was decided, by the clock of the database. For `expire`, when the points left the balance.
     pub(super) created_at: Timestamp,
 }
 
@@ -175,7 +176,7 @@ pub(super) struct BalanceResponse<'a> {
     pub(super) seq: i64,
     /// When the last entry was written, by the clock of the database.
     pub(super) updated_at: Timestamp,
-    /// What expires next, of `point`: the next 10 moments. Absent if nothing expires, and with `at`.
+    /// The points in `point` that expire next, for at most 10 times. Absent if no points expire, and with `at`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schema(required = false, max_items = 10)]
     pub(super) expires: Vec<LotResponse>,

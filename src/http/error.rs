@@ -104,7 +104,7 @@ fn detail_of(entry: &Entry, rejection: &Rejection) -> Cow<'static, str> {
             Some(reversal) => format!("the request was already reversed, by the request {reversal}").into(),
             None => "the request was already reversed".into(),
         },
-        Rejection::Expired => "the points had expired when their turn came".into(),
+        Rejection::Expired => "the points had expired when the change was decided".into(),
         Rejection::LotLimit => {
             format!("the user would have points that expire at more than {LOTS_MAX} different times").into()
         }

@@ -32,7 +32,7 @@ pub(super) const BODY_TIMEOUT_S: u64 = 10;
 
 pub(super) const IDEMPOTENCY_KEY: &str = "Idempotency-Key";
 
-/// Adds points to a user, for ever or until they expire. The first change creates the user.
+/// Adds points to a user, with or without an expiry. The first change creates the user.
 #[utoipa::path(
     post,
     path = "/v1/point/add",

@@ -93,9 +93,8 @@ pub(super) fn metadata() -> Object {
 /// Without an example: it would be in the past some day.
 fn expires_at() -> Object {
     let mut schema = time();
-    schema.description = Some(
-        "When what is left of the points expires: a time in the future. Without it, they do not.".to_owned(),
-    );
+    schema.description =
+        Some("When the points expire, a time in the future. Without it, they never expire.".to_owned());
     schema
 }
 

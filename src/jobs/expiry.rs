@@ -1,4 +1,4 @@
-//! Lets points expire of users whom no change touches. Must not contain how that is decided.
+//! Expires the points of users who have no changes. Must not contain how that is decided.
 
 use std::{sync::Arc, time::Duration};
 
@@ -10,12 +10,14 @@ use crate::domain::PointService;
 /// The pause between two searches for expired points.
 const EXPIRY_PAUSE_S: u64 = 5;
 
-/// Lets points expire until `stop` is cancelled. Any number of nodes may do so at once.
+/// Removes expired points from balances until `stop` is cancelled. Any number of nodes may do this at the same time.
 pub async fn expire(service: Arc<PointService>, stop: CancellationToken) {
     let searching = async {
         loop {
             if let Err(error) = service.expire_all().await {
-                log::warn!("expired points stay in the balances for now: {error}");
+                log::warn!(
+                    "expired points stay in the balances: {error}; trying again in {EXPIRY_PAUSE_S} s"
+                );
             }
             sleep(Duration::from_secs(EXPIRY_PAUSE_S)).await;
         }

@@ -1,4 +1,4 @@
-//! What the clock starts on worker nodes. Must not contain SQL, HTTP or AMQP.
+//! The background jobs of worker nodes. Must not contain SQL, HTTP or AMQP.
 
 mod expiry;
 

@@ -31,7 +31,7 @@ pub(super) struct BalanceRow {
     pub seq: Option<i64>,
     pub point: Option<i64>,
     pub updated_at: Option<i64>,
-    /// What its lots come to. `None` if its columns contradict each other.
+    /// The sum of its lots. `None` if its columns contradict each other.
     pub lots: Option<LotSum>,
 }
 

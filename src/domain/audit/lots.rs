@@ -1,10 +1,10 @@
-//! What entries say about points that expire, and a sum that tells whether a user's row says the same. Must not contain
+//! The points that expire according to the entries, and a sum that shows whether a user's row agrees. Must not contain
 //! I/O or SQL.
 
 use super::moment::Moment;
 use crate::domain::{change::Action, lots::Lots};
 
-/// What an entry says about points that expire, as far as it can be read.
+/// The columns of an entry about points that expire. A value that can't be read is `None`.
 pub(super) struct Expiring<'a> {
     pub(super) action: Option<Action>,
     pub(super) change: Option<i64>,

@@ -108,7 +108,7 @@ const LOG: &str = concat!(
     part!()
 );
 
-/// The entries that say something about points that expire.
+/// The entries with columns about points that expire.
 const LOTS: &str = concat!(
     "select ",
     user!(),
@@ -185,7 +185,7 @@ pub(super) async fn read_log(
     Ok(())
 }
 
-/// Adds what the entries of a part say about points that expire.
+/// Adds the points that expire according to the entries of a part.
 async fn read_lots(
     client: &Client,
     chains: &mut Chains,

@@ -122,7 +122,7 @@ impl State {
         for row in locked {
             let user = user_id(row)?;
             let format: i16 = get(row, "format")?;
-            match account(row) {
+            match account(row, format) {
                 _ if format > FORMAT_MAX => {
                     let what = format!("the user's row has format {format}");
                     state.obstacles.insert(user, Obstacle::Newer(what));

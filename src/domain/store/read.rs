@@ -9,7 +9,7 @@ use tokio::try_join;
 use tokio_postgres::{Row, Statement};
 use uuid::Uuid;
 
-use super::{LOGGED, Store, StoreError, entry, entry_columns, get, lots_of, user_id};
+use super::{LOGGED, Store, StoreError, entry, entry_columns, get, lots_within, user_id};
 use crate::domain::{
     Balance, Entry, Status,
     balances::{BalancesPage, BalancesQuery},
@@ -91,7 +91,7 @@ impl Store {
                 let Some(row) = last_until(client, user_id, *at).await? else { return Ok(None) };
                 let (seq, balance, updated_at) =
                     (get(&row, "seq")?, get(&row, "balance")?, get(&row, "created_at")?);
-                let point = left(balance, &lots_of(&row, balance)?, *at);
+                let point = left(balance, &lots_within(&row, balance)?, *at);
                 let expires = Lots::default();
                 Ok(Some(Balance { user_id: user_id.clone(), point, seq, updated_at, expires }))
             });
@@ -109,19 +109,19 @@ impl Store {
     }
 }
 
-/// The columns of a balance, and the time of the query if some of the points expire.
-macro_rules! balance_columns {
+/// Selects balances. `now` is the time of the query, or null if none of the user's points expire.
+macro_rules! select_balances {
     () => {
         "select user_id, point, seq, updated_at, lots, case when expires_at is not null then now() end as now \
          from user_point "
     };
 }
 
-const BALANCES: &str = concat!(balance_columns!(), "where user_id = any($1) and seq > 0");
+const BALANCES: &str = concat!(select_balances!(), "where user_id = any($1) and seq > 0");
 
 /// Reads a range of the primary key, in its order. A `like` would need escapes.
 const BALANCES_PAGE: &str = concat!(
-    balance_columns!(),
+    select_balances!(),
     "where user_id >= $1 and user_id > $2 and user_id < $3 and seq > 0 order by user_id limit $4"
 );
 
@@ -151,7 +151,7 @@ fn balance(row: &Row) -> Result<Balance, StoreError> {
         let (mut point, seq, updated_at) = (get(row, "point")?, get(row, "seq")?, get(row, "updated_at")?);
         let mut expires = Lots::default();
         if let Some(now) = get(row, "now")? {
-            let lots = lots_of(row, point)?;
+            let lots = lots_within(row, point)?;
             (point, expires) = (left(point, &lots, now), lots.after(now));
         }
         Ok(Balance { user_id: user_id.clone(), point, seq, updated_at, expires })
@@ -162,7 +162,7 @@ fn balance(row: &Row) -> Result<Balance, StoreError> {
     })
 }
 
-/// What is left of a balance at a time: expired points do not count, even if no entry says so yet.
+/// The balance without the points that have expired at a time, whether or not the log has an entry for them yet.
 fn left(point: i64, lots: &Lots, at: Timestamp) -> i64 {
     point - lots.due(at)
 }

@@ -13,6 +13,7 @@ use crate::{
 };
 
 mod http;
+mod obstacles;
 
 /// As if this much time had passed since everything in the database happened; if negative, as if the clock were set back.
 pub async fn pass(system: &System, seconds: i64) {

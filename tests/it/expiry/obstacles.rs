@@ -1,0 +1,57 @@
+//! Points that expire of users who have an obstacle. Must not contain what expires when.
+
+use point_system::domain::{Obstacle, ServiceError};
+
+use super::{balance, in_hours, pass, points};
+use crate::{
+    apply::{add_until, apply, reverse, subtract},
+    support::system::System,
+};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_user_who_keeps_expired_points_is_named() {
+    let system = System::new().await;
+    let service = system.service(2);
+    for id in [7, 8] {
+        apply(&service, &add_until(id, 5, in_hours(1))).await;
+    }
+    pass(&system, 2 * 3_600).await;
+    let session = system.pool.get().await.expect("a connection");
+    let lock = "begin; select from user_point where user_id = '7' for update";
+    session.batch_execute(lock).await.expect("locked");
+    let work = system.process("work", &[]);
+    let line = work.says("expired points stay in the user's balance for now").await;
+    assert!(
+        line.contains("locked by another session")
+            && line.contains("user_id=7")
+            && line.contains("such users: 1"),
+        "{line}"
+    );
+    assert_eq!(balance(&service, 8).await.seq, 2, "the other user's have expired");
+    session.batch_execute("rollback").await.expect("unlocked");
+    drop(session);
+    system.drain(4).await;
+    assert!(work.end("-TERM").await.success());
+    system.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_entry_with_lots_of_more_points_than_it_moved_gives_none_back() {
+    let system = System::new().await;
+    let service = system.service(2);
+    let taken = subtract(7, 20);
+    for delta in [add_until(7, 50, in_hours(1)), taken.clone()] {
+        apply(&service, &delta).await;
+    }
+    system.execute("update log set lots[2] = lots[2] + 1 where action = 'subtract'").await;
+    let undo = reverse(7, taken.request_id);
+    let results = service.apply_deltas(vec![undo.clone()]).await.expect("results");
+    let is_named = |result: &Result<_, _>| match result {
+        Err(ServiceError::Blocked(Obstacle::Unreadable(why))) => why.contains("more than 20 points"),
+        _ => false,
+    };
+    assert!(results.iter().all(is_named), "{results:?}");
+    system.execute("update log set lots[2] = lots[2] - 1 where action = 'subtract'").await;
+    assert_eq!(points(&apply(&service, &undo).await.entry.lots), [20]);
+    system.finish_without_queues().await;
+}
