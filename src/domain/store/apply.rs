@@ -20,7 +20,7 @@ use super::{
     user_id,
 };
 use crate::domain::{
-    Obstacle,
+    Change, Obstacle,
     decide::{Accounts, Decided, decide, reuse},
     delta::Delta,
     entry::{Entry, Outcome},
@@ -66,15 +66,9 @@ impl Store {
 /// request id is known with another change, it takes one more.
 async fn apply(client: &Client, deltas: &[Delta]) -> Result<Applied, StoreError> {
     let write = client.prepare_cached(WRITE).await?;
-    // Reads and writes follow the order of the indexes, so that rows on one page are used while the page is in the
-    // cache.
-    let mut asked: Vec<(&str, Uuid)> =
-        deltas.iter().map(|delta| (delta.user_id.as_str(), delta.request_id.get())).collect();
-    asked.sort_unstable();
+    let (users, asked) = users_and_requests(deltas);
     let comes_twice = asked.windows(2).any(|pair| pair[0] == pair[1]);
     let (asked_users, asked_requests): (Vec<&str>, Vec<Uuid>) = asked.into_iter().unzip();
-    let mut users = asked_users.clone();
-    users.dedup();
     let referred = deltas.iter().filter_map(|delta| Some((&delta.user_id, delta.change.request()?)));
     let (referred_users, referred_requests): (Vec<&str>, Vec<Uuid>) =
         referred.map(|(user_id, request)| (user_id.as_str(), request.get())).unzip();
@@ -106,6 +100,24 @@ async fn apply(client: &Client, deltas: &[Delta]) -> Result<Applied, StoreError>
     let parameters = rows.parameters();
     try_join!(biased; client.execute(&write, &parameters), client.batch_execute("commit"))?;
     Ok(Applied { decisions, expired: expired.len() })
+}
+
+/// The users of a batch, and the request ids that the log may have. Reads and writes follow the order of the indexes, so
+/// that rows on one page are used while the page is in the cache.
+fn users_and_requests(deltas: &[Delta]) -> (Vec<&str>, Vec<(&str, Uuid)>) {
+    // Nobody requests that points expire, so the log never has the id of such a delta.
+    let is_requested = |delta: &&Delta| delta.change != Change::Expire;
+    let requested = deltas.iter().filter(is_requested);
+    let mut asked: Vec<(&str, Uuid)> =
+        requested.map(|delta| (delta.user_id.as_str(), delta.request_id.get())).collect();
+    asked.sort_unstable();
+    let mut users: Vec<&str> = asked.iter().map(|(user, _)| *user).collect();
+    if asked.len() < deltas.len() {
+        users = deltas.iter().map(|delta| delta.user_id.as_str()).collect();
+        users.sort_unstable();
+    }
+    users.dedup();
+    (users, asked)
 }
 
 /// The accounts and entries that the transaction has read, and the users it can't decide for.
@@ -204,5 +216,24 @@ impl State {
             None => Ok(outcomes.next().expect("an outcome for each")),
         });
         (decisions.collect(), expired)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::delta::Points;
+
+    #[test]
+    fn expiry_locks_its_user_and_looks_up_no_request() {
+        let add = || Change::Add { point: Points::new(1).expect("in range"), expires_at: None };
+        let deltas = [("3", Change::Expire), ("2", add()), ("1", Change::Expire), ("3", add()), ("2", add())];
+        let deltas = deltas.map(|(user, change)| Delta::of(user, change));
+        let (users, asked) = users_and_requests(&deltas);
+        assert_eq!(users, ["1", "2", "3"]);
+        assert_eq!(asked.iter().map(|(user, _)| *user).collect::<Vec<_>>(), ["2", "2", "3"]);
+        let (users, asked) = users_and_requests(&deltas[..1]);
+        assert_eq!((users, asked), (vec!["3"], vec![]));
+        assert_eq!(users_and_requests(&deltas[3..]).0, ["2", "3"]);
     }
 }
