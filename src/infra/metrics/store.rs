@@ -27,9 +27,8 @@ static OVERDUE: LazyLock<GaugeVec> = LazyLock::new(|| {
     registered(GaugeVec::new(Opts::new(name, help), NO_LABELS))
 });
 
-/// How long the oldest expired points had been in a balance when a search found them, and when that was; `None` if it
-/// found none. Empty before the first search.
-static OLDEST_EXPIRED: Mutex<Option<Option<(f64, Instant)>>> = Mutex::new(None);
+/// How long the oldest expired points had been in a balance when the last search found them, and when that was.
+static OLDEST_EXPIRED: Mutex<Option<(f64, Instant)>> = Mutex::new(None);
 
 static RETRIES: LazyLock<IntCounterVec> = LazyLock::new(|| {
     let help = "Transactions and reads retried because PostgreSQL was unavailable or too slow, or because two \
@@ -40,15 +39,15 @@ static RETRIES: LazyLock<IntCounterVec> = LazyLock::new(|| {
 /// Sets for how many seconds the oldest expired points have been in a balance, or that a search has found none. The time
 /// grows until the next call.
 pub fn expired_lots_are_overdue(seconds: Option<f64>) {
-    let found = seconds.map(|seconds| (seconds, Instant::now()));
-    *OLDEST_EXPIRED.lock().unwrap_or_else(PoisonError::into_inner) = Some(found);
+    let mut oldest = OLDEST_EXPIRED.lock().unwrap_or_else(PoisonError::into_inner);
+    *oldest = seconds.map(|seconds| (seconds, Instant::now()));
+    OVERDUE.with_label_values(NO_LABELS).set(seconds.unwrap_or_default());
 }
 
 /// Updates the age, which changes with time alone.
 pub(super) fn refresh() {
-    if let Some(found) = *OLDEST_EXPIRED.lock().unwrap_or_else(PoisonError::into_inner) {
-        let age = found.map_or(0.0, |(seconds, then)| seconds + then.elapsed().as_secs_f64());
-        OVERDUE.with_label_values(NO_LABELS).set(age);
+    if let Some((seconds, then)) = *OLDEST_EXPIRED.lock().unwrap_or_else(PoisonError::into_inner) {
+        OVERDUE.with_label_values(NO_LABELS).set(seconds + then.elapsed().as_secs_f64());
     }
 }
 
