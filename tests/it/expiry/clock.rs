@@ -87,18 +87,15 @@ async fn a_clock_that_jumps_expires_nothing_twice_and_brings_nothing_back() {
     for _ in 0..400 {
         let (place, clock) = (rng.usize(..USERS), 2 * hour);
         let (id, user) = (i64::try_from(place).expect("small"), &mut users[place]);
-        match rng.u8(..5) {
-            0..3 => {
-                let (point, hours) = (rng.i64(1..50), hour + rng.i64(-1..4));
-                let at = began + hours.hours() + 30.minutes();
-                apply(&service, &add_until(id, point, at)).await;
-                user.add(point, 2 * hours + 1, clock);
-            }
-            _ => {
-                let point = rng.i64(1..60);
-                apply(&service, &subtract_some(id, point)).await;
-                user.take(point, clock);
-            }
+        if rng.u8(..5) < 3 {
+            let (point, hours) = (rng.i64(1..50), hour + rng.i64(-1..4));
+            let at = began + hours.hours() + 30.minutes();
+            apply(&service, &add_until(id, point, at)).await;
+            user.add(point, 2 * hours + 1, clock);
+        } else {
+            let point = rng.i64(1..60);
+            apply(&service, &subtract_some(id, point)).await;
+            user.take(point, clock);
         }
         is_as_expected(&service, &users, clock).await;
         if rng.u8(..6) == 0 {
@@ -108,7 +105,9 @@ async fn a_clock_that_jumps_expires_nothing_twice_and_brings_nothing_back() {
             clock::shift(&system, hour * 3_600).await;
             is_as_expected(&service, &users, 2 * hour).await;
             nothing_is_due(&system, &service).await;
-            users.iter_mut().for_each(|user| user.pass(2 * hour));
+            for user in &mut users {
+                user.pass(2 * hour);
+            }
         }
     }
     assert!(jumps > 30 && users.iter().all(|user| user.expired.len() > 5), "{jumps} jumps");
