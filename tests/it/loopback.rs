@@ -173,7 +173,7 @@ async fn a_key_or_a_word_of_the_operator_lets_a_proxy_in() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_address_that_others_may_reach_is_a_warning_if_loopback_names_need_no_key() {
     let system = System::new().await;
-    let allowed = ["--allow-anonymous", "loopback", "--listen"];
+    let allowed = ["--allow-anonymous=loopback", "--listen"];
     for (listen, warns) in [("0.0.0.0:0", true), ("[::]:0", true), ("127.0.0.1:0", false)] {
         let serve = system.process("serve", &[&allowed[..], &[listen]].concat());
         serve.says("server listen at :").await;
