@@ -140,7 +140,11 @@ mod tests {
             id("z", "b", Some(1), Some("a")),
             "a key counts once, whatever the import is called"
         );
-        assert_eq!([ids[0].to_string(), ids[3].to_string()], ["", ""], "they are written in logs for ever");
+        assert_eq!(
+            [ids[0].to_string(), ids[3].to_string()],
+            ["b3c3496d-8c11-5ee1-a341-2dca68035e6d", "21dd3970-35ce-5f4e-8dd7-c1ebc90dbeeb"],
+            "they are written in logs for ever"
+        );
     }
 
     #[test]
