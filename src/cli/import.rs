@@ -36,12 +36,12 @@ pub struct ImportArgs {
     /// `reason` and `key`. The values are those of an `add` in the API; an empty one is as good as none.
     #[arg(value_name = "FILE")]
     pub file: PathBuf,
+    /// The name of the import.
     #[arg(long, value_name = "NAME", help = concat!(
         "Name of the import. A row without a key counts once for each import, user and expiry, so give every file a name \
          of its own, and use the same name to run the same file again: ",
         name_rule!()
     ))]
-    #[allow(missing_docs, reason = "the help says it")]
     pub name: ImportName,
     /// Only check the file, and say what is in it.
     #[arg(long)]
