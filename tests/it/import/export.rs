@@ -67,6 +67,7 @@ async fn the_log_has_a_column_for_everything_that_the_api_shows() {
     let user = UserId::new("user_id", "7").expect("valid");
     let key = IdempotencyKey::new("a").expect("valid");
     let reason = Reason::new("a, \"b\"".to_owned()).ok();
+    let soon = in_hours(1);
     let gift = Delta { request_id: RequestId::from_key(None, &user, &key), reason, ..add_until(7, 5, soon) };
     let order = subtract(7, 4);
     let undone = reverse(7, order.request_id);
