@@ -15,6 +15,9 @@ use crate::{
     infra::postgres,
 };
 
+/// How much is written at once.
+const BUFFER_BYTES: usize = 256 * 1024;
+
 /// Flags of `export`.
 #[derive(Args, Debug)]
 pub struct ExportArgs {
@@ -29,9 +32,6 @@ pub struct ExportArgs {
     #[command(flatten)]
     pub database: DatabaseArgs,
 }
-
-/// How much is written at once.
-const BUFFER_BYTES: usize = 256 * 1024;
 
 /// Writes the rows, and says how many there are.
 ///

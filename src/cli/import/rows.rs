@@ -12,6 +12,9 @@ use strum::{EnumIter, EnumString, IntoEnumIterator, IntoStaticStr};
 use super::lines::{Lines, values};
 use crate::domain::{self, IdempotencyKey, Points, Reason, Row, UserId, whole_number};
 
+/// How much of a file is read at once.
+const BUFFER_BYTES: usize = 256 * 1024;
+
 /// The columns of a file. The names are those of the API.
 #[derive(Clone, Copy, Debug, EnumIter, EnumString, IntoStaticStr, PartialEq, Eq)]
 #[strum(serialize_all = "snake_case")]
@@ -70,9 +73,6 @@ pub(super) fn read(
         }
     }
 }
-
-/// How much of a file is read at once.
-const BUFFER_BYTES: usize = 256 * 1024;
 
 /// Which columns there are, in the order of the file.
 struct Header(Vec<Column>);
