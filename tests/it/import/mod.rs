@@ -73,13 +73,11 @@ async fn entries(system: &System) -> i64 {
 /// Rows of many users: of each user one without expiry, two with, and one with a key.
 fn many(users: usize) -> (String, usize) {
     let [soon, late] = [700, 9_000].map(in_hours);
-    let mut text = "user_id,point,expires_at,reason,key\n".to_owned();
-    for user in 1..=users {
-        text += &format!(
-            "{user},{user},,opening balance,\n{user},20,{soon},,\n{user},30,{late},,\n{user},7,,,k\n"
-        );
-    }
-    (text, 4 * users)
+    let of_user = |user| {
+        format!("{user},{user},,opening balance,\n{user},20,{soon},,\n{user},30,{late},,\n{user},7,,,k\n")
+    };
+    let rows: Vec<String> = (1..=users).map(of_user).collect();
+    (format!("user_id,point,expires_at,reason,key\n{}", rows.concat()), 4 * users)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -126,11 +124,9 @@ async fn each_row_gives_its_points_once_and_a_rerun_changes_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_rows_of_a_user_are_applied_in_the_order_of_the_file() {
     let system = System::new().await;
-    let mut text = "user_id,key,point\n".to_owned();
-    for nth in 1..=3_000 {
-        text += &format!("a,{nth},{nth}\nb,{nth},{nth}\nother-{nth},x,1\n");
-    }
-    Rows::new(&text).imported(&system).await;
+    let some = |nth| format!("a,{nth},{nth}\nb,{nth},{nth}\nother-{nth},x,1\n");
+    let rows: Vec<String> = (1..=3_000).map(some).collect();
+    Rows::new(&format!("user_id,key,point\n{}", rows.concat())).imported(&system).await;
     for user in ["a", "b"] {
         let query = format!("select array_agg(point order by seq) from log where user_id = '{user}'");
         let points: Vec<i64> = system.rows(&query).await[0].get(0);
