@@ -38,7 +38,7 @@ pub async fn pass(system: &System, seconds: i64) {
     system.execute(&statement).await;
 }
 
-fn in_hours(hours: i64) -> Timestamp {
+pub fn in_hours(hours: i64) -> Timestamp {
     let now = Timestamp::from_second(Timestamp::now().as_second()).expect("in range");
     now + hours.hours()
 }
