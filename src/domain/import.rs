@@ -10,7 +10,6 @@ use super::{
     ServiceError, UserId,
     actor::{Actor, name_rule},
     patience::retried,
-    store::StoreError,
 };
 
 /// The name of an import, as of an API key.
@@ -91,17 +90,14 @@ impl Import {
 
 impl PointService {
     /// Returns the log entry of each delta whose request id is known. The entry may be of another change: see
-    /// [`Delta::is_of`]. If one of the entries can't be read, all are unknown: applying the deltas says which.
+    /// [`Delta::is_of`]. An entry that can't be read is unknown: applying the delta says why.
     ///
     /// # Errors
     /// [`ServiceError`] if PostgreSQL does not answer, within a few seconds.
     pub async fn known(&self, deltas: &[Delta]) -> Result<Vec<Option<Arc<Entry>>>, ServiceError> {
         let ids: Vec<_> = deltas.iter().map(|delta| (delta.user_id.clone(), delta.request_id)).collect();
-        match retried(|| self.store.logged(&ids), &Patience::Caller, &self.metrics).await {
-            Ok(found) => Ok(ids.iter().map(|id| found.get(id).cloned()).collect()),
-            Err(StoreError::Unreadable(_)) => Ok(vec![None; deltas.len()]),
-            Err(error) => Err(error.into()),
-        }
+        let found = retried(|| self.store.logged(&ids), &Patience::Caller, &self.metrics).await?;
+        Ok(ids.iter().map(|id| found.get(id)?.clone().ok()).collect())
     }
 }
 
