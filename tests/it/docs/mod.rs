@@ -1,5 +1,5 @@
-//! The docs are true: the README's commands, the links, the cited tests, and in `tables` the tables of Operations. Must
-//! not contain the text of a document.
+//! The docs are true: the commands of the README and the guide, the links, the cited tests, and in `tables` the tables of
+//! Operations. Must not contain the text of a document.
 
 use std::{
     collections::BTreeSet,
@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use jiff::Timestamp;
+use jiff::{Timestamp, tz::TimeZone};
 use tokio::process::Command;
 use uuid::Uuid;
 
@@ -15,8 +15,11 @@ use crate::{support::system::System, tidy::sources};
 
 mod tables;
 
-/// The address in the README's commands.
-const README_BASE: &str = "http://127.0.0.1:31001";
+/// The address in the commands.
+const BASE: &str = "http://127.0.0.1:31001";
+
+/// The end of a year in the commands, which stands for that of the next year.
+const YEAR_END: &str = "2027-12-31";
 
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
@@ -29,17 +32,27 @@ fn read(path: impl AsRef<Path>) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_commands_of_the_readme_answer_as_it_says() {
+    assert!(answer_as_they_say("README.md").await > 0, "the README shows no queued change");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_commands_of_the_guide_answer_as_it_says() {
+    answer_as_they_say("docs/guide.md").await;
+}
+
+/// Runs the commands of a document, and returns how many changes they have queued.
+async fn answer_as_they_say(document: &str) -> usize {
     if !shell("curl --version").await.starts_with("curl ") {
         eprintln!("skipped: curl is not on the PATH");
-        return;
+        return usize::MAX;
     }
     let mut system = System::new().await;
     let client = system.serve();
     system.work();
-    let readme = read("README.md");
+    let next_year = format!("{}-12-31", Timestamp::now().to_zoned(TimeZone::UTC).year() + 1);
     let mut pending = 0;
-    for (command, expected) in examples(&readme) {
-        let command = command.replace(README_BASE, client.base());
+    for (command, expected) in examples(&read(document)) {
+        let command = command.replace(BASE, client.base()).replace(YEAR_END, &next_year);
         let curl = command.strip_prefix("curl ").expect("a command that this test can run");
         // What is pending is applied before the next command.
         system.drain(pending).await;
@@ -47,8 +60,8 @@ async fn the_commands_of_the_readme_answer_as_it_says() {
         assert_eq!(shape(&answer), shape(&expected), "{command}");
         pending += usize::from(answer.contains(r#""status":"pending""#));
     }
-    assert!(pending > 0, "the README shows no queued change");
     system.finish().await;
+    pending
 }
 
 async fn shell(command: &str) -> String {
