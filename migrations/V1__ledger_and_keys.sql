@@ -47,7 +47,8 @@ create index user_point_due on user_point (expires_at, user_id) where expires_at
 -- Every change, applied or rejected, once and for good. `point` is what was asked for, `change` is what it did, and
 -- `balance` is the user's balance after it. With `partial`, `change` may be smaller than `point`. `actor` is the name
 -- of the API key that asked. `ref` is the other request that the entry refers to: for a reversal, the reversed one,
--- whose points are the reversal's `point`. `expires_at` is when the points of an add expire, or when expired points did.
+-- whose points are the reversal's `point`. `counterparty` is the other user of a transfer, whose log has an entry with the
+-- same request id and the opposite change, unless the transfer was rejected. `expires_at` is when the points of an add expire, or when expired points did.
 -- `lots` are those of the other points that expire: what the change took from the lots of `user_point`, or gave back to
 -- them, in the same form. `fingerprint` tells one requested change from another (src/domain/delta.rs). `metadata` is
 -- JSON, kept as it was sent. An entry is rejected if it has a `reject_reason`.
@@ -68,19 +69,22 @@ create table log (
     ref uuid,
     partial boolean,
     user_id text collate "C" not null,
-    action text not null check (action in ('add', 'subtract', 'reverse', 'expire')),
+    action text not null check (action in ('add', 'subtract', 'reverse', 'transfer', 'expire')),
     actor text check (char_length(actor) between 1 and 63),
     reject_reason text check (reject_reason in ('insufficient_points', 'balance_limit', 'key_reused',
         'unknown_request', 'not_reversible', 'already_reversed', 'expired', 'lot_limit')),
     reason text check (char_length(reason) between 1 and 200),
     metadata text check (octet_length(metadata) between 2 and 1024),
     lots bigint[],
+    counterparty text collate "C" check (octet_length(counterparty) between 1 and 64 and counterparty <> user_id),
     primary key (user_id, seq),
     unique (user_id, request_id),
     check (reject_reason is null or change = 0),
     check (partial is null or (partial and action in ('subtract', 'reverse'))),
     check (case action when 'add' then true when 'expire' then expires_at is not null else expires_at is null end),
-    check (lots is null or (reject_reason is null and action in ('subtract', 'reverse'))),
+    check (lots is null or (reject_reason is null and action in ('subtract', 'reverse', 'transfer'))),
+    check (case action when 'transfer' then counterparty is not null
+        else counterparty is null or action = 'reverse' end),
     check (point > 0 or (action = 'reverse' and reject_reason is not null))
 );
 

@@ -8,10 +8,11 @@ use super::{
     delta::Points,
     members::{Members, Object},
     request_id::RequestId,
+    user_id::UserId,
 };
 
 /// What a delta asks for.
-#[derive(Clone, Copy, Debug, EnumDiscriminants, PartialEq, Eq)]
+#[derive(Clone, Debug, EnumDiscriminants, PartialEq, Eq)]
 #[strum_discriminants(
     name(Action),
     derive(EnumIter, EnumString, IntoStaticStr),
@@ -39,6 +40,13 @@ pub enum Change {
         request: RequestId,
         /// As for a subtract, if the change to undo is an add.
         partial: bool,
+    },
+    /// Points go to another user.
+    Transfer {
+        /// The other user.
+        to: UserId,
+        /// How many.
+        point: Points,
     },
     /// Expired points leave the balance. That also happens before each change of the user. This variant is for users who
     /// have no changes; no request can ask for it.
@@ -69,6 +77,11 @@ impl Change {
                 let partial = note(&mut faults, members.flag("partial"));
                 request.zip(partial).map(|(request, partial)| Self::Reverse { request, partial })
             }
+            Action::Transfer => {
+                let to = note(&mut faults, members.required("to").and_then(|to| other_user(to, members)));
+                let point = note(&mut faults, members.required("point"));
+                to.zip(point).map(|(to, point)| Self::Transfer { to, point })
+            }
             Action::Expire => {
                 faults.push(Action::unknown());
                 None
@@ -87,7 +100,7 @@ impl Change {
     #[must_use]
     pub fn point(&self) -> Option<Points> {
         match self {
-            Self::Add { point, .. } | Self::Subtract { point, .. } => Some(*point),
+            Self::Add { point, .. } | Self::Subtract { point, .. } | Self::Transfer { point, .. } => Some(*point),
             Self::Reverse { .. } | Self::Expire => None,
         }
     }
@@ -96,8 +109,17 @@ impl Change {
     #[must_use]
     pub fn request(&self) -> Option<RequestId> {
         match self {
-            Self::Add { .. } | Self::Subtract { .. } | Self::Expire => None,
+            Self::Add { .. } | Self::Subtract { .. } | Self::Transfer { .. } | Self::Expire => None,
             Self::Reverse { request, .. } => Some(*request),
+        }
+    }
+
+    /// The other user that it names.
+    #[must_use]
+    pub fn to(&self) -> Option<&UserId> {
+        match self {
+            Self::Add { .. } | Self::Subtract { .. } | Self::Reverse { .. } | Self::Expire => None,
+            Self::Transfer { to, .. } => Some(to),
         }
     }
 
@@ -106,7 +128,7 @@ impl Change {
     pub fn expires_at(&self) -> Option<Timestamp> {
         match self {
             Self::Add { expires_at, .. } => *expires_at,
-            Self::Subtract { .. } | Self::Reverse { .. } | Self::Expire => None,
+            Self::Subtract { .. } | Self::Reverse { .. } | Self::Transfer { .. } | Self::Expire => None,
         }
     }
 
@@ -128,10 +150,18 @@ impl Change {
     #[must_use]
     pub fn is_partial(&self) -> bool {
         match self {
-            Self::Add { .. } | Self::Expire => false,
+            Self::Add { .. } | Self::Transfer { .. } | Self::Expire => false,
             Self::Subtract { partial, .. } | Self::Reverse { partial, .. } => *partial,
         }
     }
+}
+
+/// Points can't be transferred to their owner.
+fn other_user<O: Object>(to: UserId, members: &Members<O>) -> Result<UserId, Invalid> {
+    if members.optional("user_id").is_ok_and(|user: Option<UserId>| user.as_ref() == Some(&to)) {
+        return Err(Invalid { field: "to", rule: "must be another user than user_id".to_owned() });
+    }
+    Ok(to)
 }
 
 fn note<T>(faults: &mut Vec<Invalid>, parsed: Result<T, Invalid>) -> Option<T> {
@@ -140,7 +170,7 @@ fn note<T>(faults: &mut Vec<Invalid>, parsed: Result<T, Invalid>) -> Option<T> {
 
 impl Action {
     /// The rule in words, readable after a field's name.
-    pub const RULE: &str = "must be add, subtract or reverse";
+    pub const RULE: &str = "must be add, subtract, reverse or transfer";
 
     /// The action with this name that a request can ask for.
     ///
@@ -161,7 +191,7 @@ impl Action {
 
     fn is_requested(self) -> bool {
         match self {
-            Self::Add | Self::Subtract | Self::Reverse => true,
+            Self::Add | Self::Subtract | Self::Reverse | Self::Transfer => true,
             Self::Expire => false,
         }
     }
@@ -179,6 +209,7 @@ impl Action {
             Self::Add => (&["point"], &["expires_at"]),
             Self::Subtract => (&["point"], &["partial"]),
             Self::Reverse => (&["request"], &["partial"]),
+            Self::Transfer => (&["to", "point"], &[]),
             Self::Expire => (&[], &[]),
         }
     }
@@ -186,7 +217,7 @@ impl Action {
     /// Returns whether an applied change of this kind can be undone.
     pub(super) fn is_reversible(self) -> bool {
         match self {
-            Self::Add | Self::Subtract => true,
+            Self::Add | Self::Subtract | Self::Transfer => true,
             Self::Reverse | Self::Expire => false,
         }
     }
@@ -225,7 +256,7 @@ mod tests {
     struct All;
 
     impl Object for All {
-        const MEMBERS: &'static [&'static str] = &["user_id", "point", "expires_at", "partial", "request"];
+        const MEMBERS: &'static [&'static str] = &["user_id", "to", "point", "expires_at", "partial", "request"];
     }
 
     #[test]
@@ -235,6 +266,7 @@ mod tests {
             let (needed, optional) = action.members();
             let own = |names: &[&str]| {
                 let members = names.iter().map(|name| match *name {
+                    "to" => r#""to":"2""#,
                     "point" => r#""point":5"#,
                     "expires_at" => r#""expires_at":"2026-12-01T00:00:00Z""#,
                     "partial" => r#""partial":true"#,
@@ -256,5 +288,16 @@ mod tests {
                 assert_eq!(read(&own(&[needed, &[other]].concat())), Err(vec![other]));
             }
         }
+    }
+
+    #[test]
+    fn points_go_to_another_user() {
+        let read = |json: &str| {
+            Change::read(Action::Transfer, &Members::<All>::read(json.as_bytes()).expect("an object"))
+        };
+        let to = read(r#"{"user_id":1,"to":"2","point":5}"#).expect("a change").to().cloned();
+        assert_eq!(to, UserId::new("to", "2").ok());
+        let own = read(r#"{"user_id":1,"to":"1","point":5}"#).expect_err("the same user");
+        assert_eq!(own.into_iter().map(|fault| fault.field).collect::<Vec<_>>(), ["to"]);
     }
 }

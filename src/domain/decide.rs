@@ -5,6 +5,7 @@ use std::{collections::HashMap, sync::Arc};
 use jiff::Timestamp;
 
 use super::{
+    change::Change,
     delta::Delta,
     entry::{Account, Entry, Outcome, Rejection},
     judge::{asked, judge, refuse},
@@ -21,8 +22,8 @@ pub(super) type Accounts = HashMap<UserId, Account>;
 pub(super) struct Decided {
     /// The outcome of each delta. [`Change::Expire`](super::Change::Expire) has none.
     pub outcomes: Vec<Option<Outcome>>,
-    /// The new entries of expired points, which are in no outcome.
-    pub expired: Vec<Arc<Entry>>,
+    /// The new entries that are in no outcome: those of expired points, and those of the other users of transfers.
+    pub further: Vec<Arc<Entry>>,
 }
 
 /// Decides `deltas` in their order. `accounts` has every account that the deltas name; it is updated, as is `known`. A
@@ -33,10 +34,10 @@ pub(super) fn decide(
     deltas: &[Delta],
     now: Timestamp,
 ) -> Decided {
-    let mut expired = Vec::new();
-    let one = |delta| decide_one(accounts, known, delta, now, &mut expired);
+    let mut further = Vec::new();
+    let one = |delta| decide_one(accounts, known, delta, now, &mut further);
     let outcomes = deltas.iter().map(one).collect();
-    Decided { outcomes, expired }
+    Decided { outcomes, further }
 }
 
 /// Removes expired points before the change, and those that it has brought back, so the balance never has any after an
@@ -46,7 +47,7 @@ fn decide_one(
     known: &mut Known,
     delta: &Delta,
     now: Timestamp,
-    expired: &mut Vec<Arc<Entry>>,
+    further: &mut Vec<Arc<Entry>>,
 ) -> Option<Outcome> {
     let fingerprint = delta.fingerprint();
     let first = known.entry(&delta.user_id, delta.request_id).cloned();
@@ -62,38 +63,74 @@ fn decide_one(
     {
         return Some(Outcome { entry: Arc::clone(reused), replayed: true, first });
     }
-    let account = accounts.entry(delta.user_id.clone()).or_default();
-    expire(account, known, delta, now, expired);
+    let counterparty = if first.is_none() { counterparty(known, delta) } else { None };
+    let (account, mut other) = named(accounts, &delta.user_id, counterparty.as_ref());
+    let others_time = other.as_ref().map_or(now, |(_, other)| other.time(now));
+    let time = account.time(others_time);
+    expire(&delta.user_id, account, known, (time, now), further);
+    if let Some((user_id, other)) = &mut other {
+        expire(user_id, other, known, (time, now), further);
+    }
     let verdict = match &first {
         Some(first) => refuse(Rejection::KeyReused, asked(&delta.change), first.request_id),
-        None => judge(account, known, delta, now)?,
+        None => judge(account, other.as_ref().map(|(_, other)| &**other), known, delta, time)?,
     };
-    if let Ok(moved) = &verdict.change {
-        account.moves(moved);
-    }
-    account.seq += 1;
-    account.updated_at = account.time(now);
-    let entry = Entry::of(delta, verdict, (account.seq, account.point), account.updated_at);
-    let entry = Arc::new(Entry { request_id, ..entry });
+    let moved = verdict.change.clone().ok();
+    account.proceed(moved.as_ref(), time);
+    let entry = Entry::of(delta, verdict, (account.seq, account.point), time);
+    let named = counterparty.clone().or(entry.counterparty);
+    let entry = Arc::new(Entry { request_id, counterparty: named, ..entry });
     known.learn(Arc::clone(&entry));
+    if let Some(((user_id, other), moved)) = other.as_mut().zip(moved) {
+        other.proceed(Some(&moved.mirrored()), time);
+        let entry = Arc::new(entry.mirrored(user_id, other));
+        known.learn(Arc::clone(&entry));
+        further.push(entry);
+        expire(user_id, other, known, (time, now), further);
+    }
     // Points that a reversal has given back may have expired meanwhile.
-    expire(account, known, delta, now, expired);
+    expire(&delta.user_id, account, known, (time, now), further);
     Some(Outcome { entry, replayed: false, first })
 }
 
-/// The expired points of the delta's user leave the balance, lot by lot.
+/// The other user whose balance a delta may change.
+pub(super) fn counterparty(known: &Known, delta: &Delta) -> Option<UserId> {
+    match &delta.change {
+        Change::Add { .. } | Change::Subtract { .. } | Change::Expire => None,
+        Change::Transfer { to, .. } => Some(to.clone()),
+        Change::Reverse { request, .. } => {
+            let original = known.entry(&delta.user_id, *request)?;
+            original.counterparty.clone().filter(|_| original.is_reversible())
+        }
+    }
+}
+
+/// The account of a user, and that of another one, if there is one.
+fn named<'a>(
+    accounts: &'a mut Accounts,
+    user_id: &UserId,
+    other: Option<&'a UserId>,
+) -> (&'a mut Account, Option<(&'a UserId, &'a mut Account)>) {
+    let Some(other) = other else { return (accounts.entry(user_id.clone()).or_default(), None) };
+    for user_id in [user_id, other] {
+        accounts.entry(user_id.clone()).or_default();
+    }
+    let [account, others] = accounts.get_disjoint_mut([user_id, other]);
+    (account.expect("inserted"), others.map(|account| (other, account)))
+}
+
+/// The points of a user that have expired by a time leave the balance, lot by lot.
 fn expire(
+    user_id: &UserId,
     account: &mut Account,
     known: &mut Known,
-    delta: &Delta,
-    now: Timestamp,
+    (time, now): (Timestamp, Timestamp),
     expired: &mut Vec<Arc<Entry>>,
 ) {
-    while let Some(lot) = account.lots.pop_due(account.time(now)) {
+    while let Some(lot) = account.lots.pop_due(time) {
         account.point -= lot.point;
-        account.seq += 1;
-        account.updated_at = account.updated_at.max(lot.at);
-        let entry = Arc::new(Entry::of_expiry(delta, lot, account, now));
+        account.proceed(None, account.updated_at.max(lot.at));
+        let entry = Arc::new(Entry::of_expiry(user_id, lot, account, now));
         known.learn(Arc::clone(&entry));
         expired.push(entry);
     }
@@ -132,19 +169,28 @@ mod tests {
     fn any_delta() -> impl Strategy<Value = Delta> {
         let point = prop_oneof![1..3i64, 1..100i64, POINTS_MAX - 50..=POINTS_MAX];
         let point = point.prop_map(|point| Points::new(point).expect("in range"));
-        let id = || (0..40u128).prop_map(|id| RequestId::from(Uuid::from_u128(id)));
+        let id = |user: i64, id: u128| {
+            RequestId::from(Uuid::from_u128(u128::from(user.cast_unsigned()) << 64 | id))
+        };
         let expired = (1..4i64, 1..20i64).prop_map(|(id, seq)| RequestId::of_expiry(&user(id), seq));
-        let request = prop_oneof![9 => id(), 1 => expired];
+        let own_or_received = (1..4i64, 0..40u128).prop_map(move |(user, number)| id(user, number));
+        let request = prop_oneof![9 => own_or_received, 1 => expired];
         let expires_at = prop::option::of((0..60i64).prop_map(second));
         let change = prop_oneof![
             4 => (point.clone(), expires_at).prop_map(|(point, expires_at)| Change::Add { point, expires_at }),
-            4 => (point, any::<bool>()).prop_map(|(point, partial)| Change::Subtract { point, partial }),
+            4 => (point.clone(), any::<bool>()).prop_map(|(point, partial)| Change::Subtract { point, partial }),
             4 => (request, any::<bool>()).prop_map(|(request, partial)| Change::Reverse { request, partial }),
+            4 => (1..4i64, point).prop_map(|(to, point)| Change::Transfer { to: user(to), point }),
             1 => Just(Change::Expire),
         ];
-        (1..4i64, id(), change).prop_map(|(user, request_id, change)| match change {
+        (1..4i64, 0..40u128, change).prop_map(move |(user, number, change)| match change {
             Change::Expire => Delta::expiry(self::user(user)),
-            _ => Delta { request_id, ..Delta::of(&user.to_string(), change) },
+            // Nobody's points go to their owner: they are then added.
+            Change::Transfer { to, point } if to == self::user(user) => {
+                let change = Change::Add { point, expires_at: None };
+                Delta { request_id: id(user, number), ..Delta::of(&user.to_string(), change) }
+            }
+            _ => Delta { request_id: id(user, number), ..Delta::of(&user.to_string(), change) },
         })
     }
 
@@ -160,7 +206,7 @@ mod tests {
         for (now, batch) in batches {
             let decided = decide(accounts, &mut known, batch, *now);
             entries.extend(decided.outcomes.into_iter().flatten().filter(|o| !o.replayed).map(|o| o.entry));
-            entries.extend(decided.expired);
+            entries.extend(decided.further);
         }
         entries.sort_by_key(|entry| (entry.user_id.clone(), entry.seq));
         entries
@@ -174,9 +220,12 @@ mod tests {
                 let (mut known, before) = (naive.looked_up(batch), naive.log.len());
                 let expected: Vec<_> = batch.iter().map(|delta| naive.decide(delta, *now)).collect();
                 let decided = decide(&mut accounts, &mut known, batch, *now);
+                let told: Vec<Arc<Entry>> =
+                    expected.iter().flatten().map(|outcome| Arc::clone(&outcome.entry)).collect();
                 prop_assert_eq!(decided.outcomes, expected);
-                let new = naive.log[before..].iter().filter(|(change, _)| *change == Change::Expire);
-                prop_assert_eq!(decided.expired, new.map(|(_, entry)| Arc::clone(entry)).collect::<Vec<_>>());
+                let mut new: Vec<_> = naive.log[before..].iter().map(|(_, entry)| Arc::clone(entry)).collect();
+                new.retain(|entry| !told.contains(entry));
+                prop_assert_eq!(decided.further, new);
             }
             for (user, account) in accounts {
                 prop_assert_eq!(account.point, naive.balance(&user));
@@ -217,7 +266,8 @@ mod tests {
                     Some(request) => {
                         let change = changes.remove(&(entry.user_id.clone(), request)).expect("a change");
                         prop_assert!(entry.change * change.signum() < 0 && entry.change.abs() <= change.abs());
-                        prop_assert!(entry.change == -change || entry.partial && entry.balance == 0);
+                        let is_all = entry.balance == 0 || entry.counterparty.is_some();
+                        prop_assert!(entry.change == -change || entry.partial && is_all);
                     }
                 }
             }
@@ -255,7 +305,7 @@ mod tests {
         // What has expired meanwhile needs no place: the lot of 20, and what comes back to the lot of 10.
         let decided = decide(&mut accounts, &mut known, &[add(905), add(15), undo(&one)], second(20));
         assert_eq!(rejections(&decided), [None, Some(Rejection::Expired), None]);
-        assert_eq!(decided.expired.len(), 2);
+        assert_eq!(decided.further.len(), 2);
         let lots: &Lots = &accounts[&user(1)].lots;
         assert_eq!(lots.as_slice().len(), LOTS_MAX);
     }

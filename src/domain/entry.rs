@@ -34,12 +34,16 @@ impl Account {
         self.updated_at.max(now)
     }
 
-    /// Gives or takes points.
-    pub(super) fn moves(&mut self, Moved { change, lots }: &Moved) {
-        self.point += change;
-        for lot in lots.as_slice() {
-            if *change > 0 { self.lots.add(*lot) } else { self.lots.remove(*lot) }
+    /// Moves on to the next entry, which gives or takes points, or changes nothing.
+    pub(super) fn proceed(&mut self, moved: Option<&Moved>, time: Timestamp) {
+        if let Some(Moved { change, lots }) = moved {
+            self.point += change;
+            for lot in lots.as_slice() {
+                if *change > 0 { self.lots.add(*lot) } else { self.lots.remove(*lot) }
+            }
         }
+        self.seq += 1;
+        self.updated_at = time;
     }
 }
 
@@ -130,6 +134,11 @@ pub(crate) struct Moved {
 }
 
 impl Moved {
+    /// The same for the other user, who gets what this one loses.
+    pub(crate) fn mirrored(&self) -> Self {
+        Self { change: -self.change, lots: self.lots.clone() }
+    }
+
     /// Points that do not expire.
     pub(crate) fn lasting(change: i64) -> Self {
         Self { change, lots: Lots::default() }
@@ -147,6 +156,8 @@ pub struct Entry {
     pub seq: i64,
     /// The name of an [`Action`], or of an action that a newer version knows.
     pub action: Cow<'static, str>,
+    /// The other user, to whom the points go or from whom they come, if there is one.
+    pub counterparty: Option<UserId>,
     /// How many points were asked for, from 1 to [`POINTS_MAX`](super::POINTS_MAX). Of a reversal, how many the reversed
     /// change added or subtracted; 0 if there is no such change.
     pub point: i64,
@@ -156,7 +167,7 @@ pub struct Entry {
     pub change: i64,
     /// For an add, when its points expire, if they do. For expired points, when they expired.
     pub expires_at: Option<Timestamp>,
-    /// What a subtract or a reversal took from the user's lots or gave back to them.
+    /// What a subtract, a reversal or a transfer took from the user's lots or gave to them.
     pub lots: Lots,
     /// The user's balance after this entry.
     pub balance: i64,
@@ -199,6 +210,7 @@ impl Entry {
             user_id: delta.user_id.clone(),
             seq,
             action: delta.change.action().as_str().into(),
+            counterparty: delta.change.to().cloned(),
             point,
             partial: delta.change.is_partial(),
             change: moved.change,
@@ -218,15 +230,27 @@ impl Entry {
     }
 
     /// The entry of a user's expired points. It is written at the time `now`, and says when they expired.
-    pub(super) fn of_expiry(delta: &Delta, lot: Lot, account: &Account, now: Timestamp) -> Self {
+    pub(super) fn of_expiry(user_id: &UserId, lot: Lot, account: &Account, now: Timestamp) -> Self {
         let verdict = Verdict { point: lot.point, reference: None, change: Ok(Moved::lasting(-lot.point)) };
         let delta = Delta {
-            request_id: RequestId::of_expiry(&delta.user_id, account.seq),
+            request_id: RequestId::of_expiry(user_id, account.seq),
             requested_at: now,
-            ..Delta::expiry(delta.user_id.clone())
+            ..Delta::expiry(user_id.clone())
         };
         let entry = Self::of(&delta, verdict, (account.seq, account.point), account.updated_at);
         Self { expires_at: Some(lot.at), ..entry }
+    }
+
+    /// The entry of the other user of a transfer or of its reversal.
+    pub(super) fn mirrored(&self, user_id: &UserId, account: &Account) -> Self {
+        Self {
+            user_id: user_id.clone(),
+            counterparty: Some(self.user_id.clone()),
+            seq: account.seq,
+            change: -self.change,
+            balance: account.point,
+            ..self.clone()
+        }
     }
 
     /// What became of the request.
@@ -238,6 +262,12 @@ impl Entry {
     /// Its action, or `None` if only a newer version knows it.
     pub(super) fn known_action(&self) -> Option<Action> {
         self.action.parse().ok()
+    }
+
+    /// Whether the user of this entry can undo it. A transfer is undone by the user who sent the points.
+    pub(super) fn is_reversible(&self) -> bool {
+        let is_received = self.counterparty.is_some() && self.change > 0;
+        self.rejection.is_none() && !is_received && self.known_action().is_some_and(Action::is_reversible)
     }
 
     /// The request that this entry has reversed.

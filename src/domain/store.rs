@@ -140,7 +140,7 @@ impl Store {
 macro_rules! entry_columns {
     () => {
         "user_id, seq, request_id, action, point, change, balance, actor, ref, fingerprint, reject_reason, reason, \
-         metadata, requested_at, created_at, partial, expires_at, lots"
+         metadata, requested_at, created_at, partial, expires_at, lots, counterparty"
     };
 }
 use entry_columns;
@@ -212,6 +212,10 @@ fn entry(row: &Row) -> Result<Entry, StoreError> {
         created_at: get(row, "created_at")?,
         expires_at: get(row, "expires_at")?,
         lots: lots_within(row, change.saturating_abs())?,
+        counterparty: get::<Option<&str>>(row, "counterparty")?
+            .map(|id| UserId::new("counterparty", id))
+            .transpose()
+            .map_err(corrupt)?,
     };
     Ok(entry)
 }

@@ -12,7 +12,7 @@ use utoipa::{
 use uuid::Uuid;
 
 use super::schema;
-use crate::domain::{Action, Actor, Balance, Entry, Lot, Metadata, Object, Reason, Rejection, RequestId};
+use crate::domain::{Action, Actor, Balance, Entry, Lot, Metadata, Object, Reason, Rejection, RequestId, UserId};
 
 /// The most moments at which a balance says what expires.
 const EXPIRES_MAX: usize = 10;
@@ -22,7 +22,7 @@ pub(super) struct ChangeRequest;
 
 impl Object for ChangeRequest {
     const MEMBERS: &'static [&'static str] =
-        &["user_id", "point", "expires_at", "request", "partial", "reason", "metadata"];
+        &["user_id", "to", "point", "expires_at", "request", "partial", "reason", "metadata"];
 }
 
 /// Describes the changes of each kind: the members that they take.
@@ -48,6 +48,7 @@ changes! {
     AddRequest      Add      "Add"
     SubtractRequest Subtract "Subtract"
     ReverseRequest  Reverse  "Reverse"
+    TransferRequest Transfer "Transfer"
 }
 
 /// A change that is in the queue.
@@ -86,6 +87,10 @@ pub(super) struct EntryResponse<'a> {
     pub(super) user_id: &'a str,
     #[schema(schema_with = schema::known_action)]
     pub(super) action: &'a str,
+    /// The other user of a transfer: to whom the points go, or from whom they come.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub(super) counterparty: Option<&'a str>,
     #[schema(schema_with = schema::asked)]
     pub(super) point: i64,
     /// Present if a part of the points was enough.
@@ -98,7 +103,7 @@ pub(super) struct EntryResponse<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub(super) expires_at: Option<Timestamp>,
-    /// For a subtract or a reversal, which of the points in `change` expire, if any do.
+    /// For a subtract, a reversal or a transfer, which of the points in `change` expire, if any do.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schema(required = false)]
     pub(super) lots: Vec<LotResponse>,
@@ -132,6 +137,7 @@ impl<'a> From<&'a Entry> for EntryResponse<'a> {
             r#ref: entry.reference.map(RequestId::get),
             user_id: entry.user_id.as_str(),
             action: &entry.action,
+            counterparty: entry.counterparty.as_ref().map(UserId::as_str),
             point: entry.point,
             partial: entry.partial.then_some(true),
             change: entry.change,

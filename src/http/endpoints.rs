@@ -70,6 +70,7 @@ endpoints! {
         Post "/v1/point/add"                  WRITE points::add;
         Post "/v1/point/subtract"             WRITE points::subtract;
         Post "/v1/point/reverse"              WRITE points::reverse;
+        Post "/v1/point/transfer"             WRITE points::transfer;
         Post "/v1/point/batch"                WRITE batch::batch;
         Get  "/v1/point"                      READ  points::balance;
         Get  "/v1/points"                     READ  balances::balances;

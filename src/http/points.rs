@@ -10,7 +10,7 @@ use super::{
     Api, admission,
     bodies::{
         AddRequest, BalanceResponse, ChangeRequest, EntryResponse, PendingResponse, ReverseRequest,
-        SubtractRequest,
+        SubtractRequest, TransferRequest,
     },
     error::ApiError,
     examples, openapi,
@@ -81,6 +81,23 @@ pub(super) async fn reverse(
     api: web::Data<Api>,
 ) -> Result<HttpResponse, ApiError> {
     change(Action::Reverse, &request, body, &api).await
+}
+
+/// Moves points from a user who has enough to another user.
+#[utoipa::path(
+    post,
+    path = "/v1/point/transfer",
+    tag = "Points",
+    params(parameters::ChangeHeaders),
+    request_body(content = TransferRequest, example = json!({"user_id": "1", "to": "2", "point": 300, "reason": "gift"})),
+    responses(openapi::ChangeAnswers),
+)]
+pub(super) async fn transfer(
+    request: HttpRequest,
+    body: web::Payload,
+    api: web::Data<Api>,
+) -> Result<HttpResponse, ApiError> {
+    change(Action::Transfer, &request, body, &api).await
 }
 
 /// Returns a user's balance.

@@ -59,6 +59,7 @@ impl Object for Received {
         "point",
         "expires_at",
         "request",
+        "to",
         "partial",
         "actor",
         "reason",
@@ -158,6 +159,10 @@ mod tests {
                 .prop_map(|(point, expires_at)| Change::Add { point, expires_at }),
             (point, any::<bool>()).prop_map(|(point, partial)| Change::Subtract { point, partial }),
             (request, any::<bool>()).prop_map(|(request, partial)| Change::Reverse { request, partial }),
+            ("[!-~]{1,62}_", 1..1i64 << 53).prop_map(|(to, point)| Change::Transfer {
+                to: UserId::new("to", &to).expect("visible ASCII"),
+                point: Points::new(point).expect("in range"),
+            }),
         ]
     }
 
@@ -170,7 +175,7 @@ mod tests {
             prop::option::of("[A-Za-z][A-Za-z0-9._-]{0,62}"),
             prop::option::of(r#"\{"[^\pC"\\]{0,200}": ?1\}"#),
         );
-        (r"[!-~]{1,64}", any_change(), texts, second, trace).prop_map(
+        (r"[!-~]{1,63}[!-^]", any_change(), texts, second, trace).prop_map(
             |(user, change, (reason, actor, metadata), second, trace)| Delta {
                 request_id: RequestId::random(),
                 user_id: UserId::new("user_id", &user).expect("visible ASCII"),

@@ -15,6 +15,7 @@ pub(super) struct Asked {
     pub(super) partial: Option<bool>,
     pub(super) expires_at: Option<Moment>,
     pub(super) created_at: Option<Moment>,
+    pub(super) has_counterparty: bool,
 }
 
 impl Asked {
@@ -22,7 +23,10 @@ impl Asked {
     pub(super) fn point_min(self, is_rejected: bool) -> i64 {
         match self.action {
             Some(Action::Reverse) if is_rejected => 0,
-            Some(Action::Add | Action::Subtract | Action::Reverse | Action::Expire) | None => 1,
+            Some(
+                Action::Add | Action::Subtract | Action::Reverse | Action::Transfer | Action::Expire,
+            )
+            | None => 1,
         }
     }
 
@@ -40,7 +44,7 @@ impl Asked {
     /// By how much it may have raised the balance.
     fn gives(self) -> Option<i128> {
         match self.action? {
-            Action::Add | Action::Reverse => self.point.map(i128::from),
+            Action::Add | Action::Reverse | Action::Transfer => self.point.map(i128::from),
             Action::Subtract | Action::Expire => None,
         }
     }
@@ -53,14 +57,35 @@ impl Asked {
             Action::Subtract | Action::Reverse => {
                 self.point.map(|point| -i128::from(if is_part(point) { before } else { point }))
             }
-            Action::Expire => self.point.map(|point| -i128::from(point)),
+            Action::Transfer | Action::Expire => self.point.map(|point| -i128::from(point)),
         }
     }
 
     /// By how much it may have changed the balance, which was `before`. Empty if that can't be told. Whether a reversal
-    /// gives or takes depends on the entry that it reverses.
+    /// gives or takes depends on the entry that it reverses; a transfer takes from one of its users and gives to the other.
     pub(super) fn changes(self, before: i64) -> Vec<i128> {
         self.gives().into_iter().chain(self.takes(before)).collect()
+    }
+
+    /// Whether it may have changed the balance, which was `before`, by this much. A partial reversal of a transfer gives
+    /// the sender what the other user has.
+    pub(super) fn may_change(self, before: i64, change: i64) -> bool {
+        let changes = self.changes(before);
+        let is_part = self.action == Some(Action::Reverse)
+            && self.partial == Some(true)
+            && self.has_counterparty
+            && self.point.is_some_and(|point| (1..=point).contains(&change));
+        changes.is_empty() || changes.contains(&change.into()) || is_part
+    }
+
+    /// What is wrong with `counterparty` being there or not.
+    pub(super) fn wrong_counterparty(self) -> Option<&'static str> {
+        let (holds, rule) = match self.action? {
+            Action::Add | Action::Subtract | Action::Expire => (!self.has_counterparty, "none"),
+            Action::Transfer => (self.has_counterparty, "another user"),
+            Action::Reverse => (true, "another user, or none"),
+        };
+        (!holds).then_some(rule)
     }
 
     /// Whether it may have been rejected for this reason, with this balance.
@@ -69,6 +94,9 @@ impl Asked {
             return false;
         }
         let is_unclear = self.action.is_none() || self.point.is_none();
+        // Another user has too few points, or too many.
+        let is_transfer = self.action == Some(Action::Transfer);
+        let is_undone_transfer = self.action == Some(Action::Reverse) && self.has_counterparty;
         let is_add = self.action == Some(Action::Add);
         let is_due = |(expires_at, created_at)| expires_at <= created_at;
         let is_reversal = self.action.is_none_or(|action| action == Action::Reverse);
@@ -76,10 +104,14 @@ impl Asked {
         let after = |change| i128::from(balance) + change;
         match why {
             Rejection::InsufficientPoints => {
-                is_unclear || self.takes(balance).is_some_and(|taken| after(taken) < 0)
+                is_unclear
+                    || is_undone_transfer
+                    || self.takes(balance).is_some_and(|taken| after(taken) < 0)
             }
             Rejection::BalanceLimit => {
-                is_unclear || self.gives().is_some_and(|given| after(given) > i128::from(POINTS_MAX))
+                is_unclear
+                    || is_transfer
+                    || self.gives().is_some_and(|given| after(given) > i128::from(POINTS_MAX))
             }
             Rejection::KeyReused => self.action != Some(Action::Reverse) || is_about_nothing,
             Rejection::UnknownRequest => is_reversal && is_about_nothing,
@@ -87,7 +119,7 @@ impl Asked {
             Rejection::Expired => {
                 self.action.is_none() || is_add && self.expires_at.zip(self.created_at).is_some_and(is_due)
             }
-            Rejection::LotLimit => is_reversal || is_add && self.expires_at.is_some(),
+            Rejection::LotLimit => is_reversal || is_transfer || is_add && self.expires_at.is_some(),
             Rejection::Unknown(_) => false,
         }
     }

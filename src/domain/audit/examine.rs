@@ -28,7 +28,7 @@ const QUOTE_MAX_CHARS: usize = 40;
 const USER_RULE: &str = "1 to 64 visible ASCII characters";
 
 const ENTRIES: &str = "select coalesce(seq, 0) as seq, action, point, partial, change, balance, actor, \
-         ref is not null as has_ref, fingerprint, reject_reason, reason, octet_length(metadata) as metadata_bytes, \
+         ref is not null as has_ref, counterparty is not null as has_counterparty, fingerprint, reject_reason, reason, octet_length(metadata) as metadata_bytes, \
          requested_at, created_at, expires_at, lots::text as lots \
      from log where user_id = $1 order by seq, ctid";
 
@@ -117,6 +117,7 @@ impl<F: FnMut(Finding)> Ledger<'_, F> {
             partial: row.try_get("partial")?,
             expires_at: row.try_get("expires_at")?,
             created_at: row.try_get("created_at")?,
+            has_counterparty: row.try_get("has_counterparty")?,
         };
         self.asked(seq, asked, action, reject_reason.is_some());
         let (change, balance): (Option<i64>, Option<i64>) = (row.try_get("change")?, row.try_get("balance")?);
@@ -163,7 +164,11 @@ impl<F: FnMut(Finding)> Ledger<'_, F> {
     }
 
     fn asked(&mut self, seq: Option<i64>, asked: Asked, action: Option<&str>, is_rejected: bool) {
-        self.rule(seq, "action", asked.action.is_some(), "add, subtract, reverse or expire", &quoted(action));
+        if let Some(rule) = asked.wrong_counterparty() {
+            let found = if asked.has_counterparty { "a user" } else { "none" };
+            self.rule(seq, "counterparty", false, rule, found);
+        }
+        self.rule(seq, "action", asked.action.is_some(), "add, subtract, reverse, transfer or expire", &quoted(action));
         let rule = format!("{} to {POINTS_MAX}", asked.point_min(is_rejected));
         self.rule(seq, "point", asked.has_valid_point(is_rejected), &rule, &shown(asked.point));
         let takes_partial = asked.takes_partial();
@@ -183,7 +188,8 @@ impl<F: FnMut(Finding)> Ledger<'_, F> {
         has_ref: bool,
     ) {
         let changes = if reason.is_none() { asked.changes(self.balance) } else { vec![0] };
-        let holds = change.is_some_and(|change| changes.is_empty() || changes.contains(&change.into()));
+        let may = |change| if reason.is_none() { asked.may_change(self.balance, change) } else { change == 0 };
+        let holds = change.is_some_and(may);
         let expected: Vec<String> = changes.iter().map(ToString::to_string).collect();
         let rule = if changes.is_empty() { "a number".to_owned() } else { expected.join(" or ") };
         self.rule(seq, "change", holds, &rule, &shown(change));

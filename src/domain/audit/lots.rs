@@ -26,7 +26,7 @@ impl Expiring<'_> {
                 (self.expires_at.is_none() || is_readable && is_in_time, "a time after created_at, or none")
             }
             Action::Expire => (is_readable && is_due != Some(false), "a time up to created_at"),
-            Action::Subtract | Action::Reverse => (self.expires_at.is_none(), "none"),
+            Action::Subtract | Action::Reverse | Action::Transfer => (self.expires_at.is_none(), "none"),
         };
         (!holds).then_some(rule)
     }
@@ -35,12 +35,14 @@ impl Expiring<'_> {
     pub(super) fn wrong_lots(&self) -> Option<&'static str> {
         let (lots, action) = (self.lots?, self.action?);
         match action {
-            Action::Subtract | Action::Reverse if !self.is_rejected => {
+            Action::Subtract | Action::Reverse | Action::Transfer if !self.is_rejected => {
                 let point = parsed(lots).and_then(|lots| u64::try_from(total(&lots)).ok());
                 let is_part = |point| self.change.is_none_or(|change| point <= change.unsigned_abs());
                 (!point.is_some_and(is_part)).then_some("lots of points in change")
             }
-            Action::Add | Action::Expire | Action::Subtract | Action::Reverse => Some("none"),
+            Action::Add | Action::Expire | Action::Subtract | Action::Reverse | Action::Transfer => {
+                Some("none")
+            }
         }
     }
 
@@ -52,7 +54,7 @@ impl Expiring<'_> {
                 let time = self.expires_at.and_then(Moment::readable);
                 time.map(|time| (time.as_microsecond(), change)).into_iter().collect()
             }
-            Action::Subtract | Action::Reverse => {
+            Action::Subtract | Action::Reverse | Action::Transfer => {
                 let lots = self.lots.and_then(parsed).unwrap_or_default();
                 let lots = lots.as_slice().iter();
                 lots.map(|lot| (lot.at.as_microsecond(), change.signum() * lot.point)).collect()

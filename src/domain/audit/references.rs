@@ -29,10 +29,12 @@ macro_rules! broken_reference {
                  when reject_reason is null or reject_reason in ('insufficient_points', 'balance_limit') then case \
                      when not ",
             $crate::domain::audit::references::earlier!(
-                "o.request_id = log.ref and o.action in ('add', 'subtract') and o.reject_reason is null \
-                 and abs(o.change::numeric) = log.point and case log.reject_reason \
-                     when 'insufficient_points' then o.change > 0 when 'balance_limit' then o.change < 0 \
-                     else (o.change < 0) = (log.change > 0) end"
+                "o.request_id = log.ref and o.action in ('add', 'subtract', 'transfer') and o.reject_reason is null \
+                 and o.counterparty is not distinct from log.counterparty \
+                 and abs(o.change::numeric) = log.point and case when log.reject_reason is null \
+                     then (o.change < 0) = (log.change > 0) \
+                     when log.reject_reason = 'insufficient_points' and o.action <> 'transfer' then o.change > 0 \
+                     else o.change < 0 end"
             ),
             " then 'an earlier change that this undoes' when ",
             $crate::domain::audit::references::earlier!(
@@ -44,7 +46,8 @@ macro_rules! broken_reference {
             " then 'a request without an earlier entry' end \
                  when reject_reason = 'not_reversible' then case when not ",
             $crate::domain::audit::references::earlier!(
-                "o.request_id = log.ref and (o.reject_reason is not null or o.action not in ('add', 'subtract')) \
+                "o.request_id = log.ref and (o.reject_reason is not null or o.action not in ('add', 'subtract', 'transfer') \
+                     or o.action = 'transfer' and o.change > 0) \
                  and abs(o.change::numeric) = log.point"
             ),
             " then 'an earlier entry that cannot be reversed' end \
@@ -57,13 +60,27 @@ macro_rules! broken_reference {
         )
     };
 }
-pub(super) use {broken_reference, earlier};
+
+/// Whether the entry in `log` is one of two entries of a transfer, or of its reversal, without the other one.
+macro_rules! is_unmatched {
+    () => {
+        "counterparty is not null and reject_reason is null and not exists (select from log o \
+             where o.user_id = log.counterparty and o.counterparty = log.user_id and o.request_id = log.request_id \
+                 and o.action = log.action and o.reject_reason is null and o.point = log.point \
+                 and o.change = -log.change and o.ref is not distinct from log.ref \
+                 and o.lots is not distinct from log.lots)"
+    };
+}
+pub(super) use {broken_reference, earlier, is_unmatched};
 
 const BROKEN: &str = concat!(
-    "select * from (select seq, ref::text as found, ",
+    "select seq, 'ref' as \"column\", ref::text as found, expected from (select *, ",
     broken_reference!(),
-    " as expected from log where user_id = $1 and ref is not null) as entry \
-     where expected is not null order by seq"
+    " as expected from log where user_id = $1 and ref is not null) as entry where expected is not null \
+     union all select seq, 'counterparty', counterparty, 'another user with an entry of the same request' \
+     from log where user_id = $1 and ",
+    is_unmatched!(),
+    " order by 1"
 );
 
 /// Reports the references of a user's entries that are wrong.
@@ -78,7 +95,7 @@ pub(super) async fn user(
         find(Finding {
             user_id: user_id.to_owned(),
             seq: row.try_get("seq")?,
-            column: "ref",
+            column: if row.try_get::<_, &str>("column")? == "ref" { "ref" } else { "counterparty" },
             expected: row.try_get("expected")?,
             found: row.try_get("found")?,
         });

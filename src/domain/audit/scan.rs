@@ -10,7 +10,7 @@ use super::{
     chains::{BalanceRow, Chains, Step},
     lots::{Expiring, LotSum},
     moment::Moment,
-    references::broken_reference,
+    references::{broken_reference, is_unmatched},
 };
 
 /// The number of blocks that one query reads, between two reports of progress: 4 MiB in blocks of 8 KiB.
@@ -56,26 +56,34 @@ macro_rules! change {
              and (actor is null or octet_length(actor) between 1 and 63) \
              and (metadata is null or octet_length(metadata) between 2 and 1024) \
              and fingerprint is not null \
+             and case action when 'transfer' then counterparty is not null when 'reverse' then true \
+                 else counterparty is null end \
          then case when case \
              when reject_reason is null then case action \
                  when 'add' then ref is null and partial is null and change = point \
                  when 'expire' then ref is null and partial is null and change = -point and expires_at is not null \
                  when 'subtract' then ref is null and case when partial is null then change = -point \
                      else partial and (change = -point or balance = 0 and change between -point and -1) end \
+                 when 'transfer' then ref is null and partial is null and change in (point, -point) \
                  when 'reverse' then ref is not null and case when partial is null then change in (point, -point) \
                      else partial and (change in (point, -point) \
-                         or balance = 0 and change between -point and -1) end end \
+                         or balance = 0 and change between -point and -1 \
+                         or counterparty is not null and change between 1 and point) end end \
              when change <> 0 or not partial then false \
              when reject_reason = 'key_reused' then ref is not null and case action \
-                 when 'add' then partial is null when 'subtract' then true when 'reverse' then point = 0 end \
+                 when 'add' then partial is null when 'subtract' then true when 'transfer' then partial is null when 'reverse' then point = 0 end \
              when action = 'add' then ref is null and partial is null and case reject_reason \
                  when 'balance_limit' then balance + point > 9007199254740991 \
                  when 'expired' then expires_at <= created_at \
                  when 'lot_limit' then expires_at is not null end \
              when action = 'subtract' then ref is null \
                  and reject_reason = 'insufficient_points' and balance < point and (partial is null or balance = 0) \
+             when action = 'transfer' then ref is null and partial is null and case reject_reason \
+                 when 'insufficient_points' then balance < point when 'balance_limit' then true \
+                 when 'lot_limit' then true end \
              when action = 'reverse' then ref is not null and case reject_reason \
-                 when 'insufficient_points' then balance < point and (partial is null or balance = 0) \
+                 when 'insufficient_points' \
+                     then counterparty is not null or balance < point and (partial is null or balance = 0) \
                  when 'balance_limit' then balance + point > 9007199254740991 \
                  when 'lot_limit' then true \
                  when 'unknown_request' then point = 0 \
@@ -103,7 +111,7 @@ const LOG: &str = concat!(
     " as balances, ",
     packed!(change!()),
     " as changes, string_agg(coalesce(timestamptz_send(created_at), '\\x8000000000000000'), '') as times, \
-     string_agg(reason, '') filter (where octet_length(reason) <= 800) as reasons, count(ref) as refs, \
+     string_agg(reason, '') filter (where octet_length(reason) <= 800) as reasons, count(ref) + count(counterparty) as refs, \
          count(expires_at) + count(lots) as lots",
     part!()
 );
@@ -123,9 +131,11 @@ const BROKEN_REFERENCES: &str = concat!(
     user!(),
     " as user",
     part!(),
-    " and ref is not null and ",
+    " and (ref is not null or counterparty is not null) and (",
     broken_reference!(),
-    " is not null"
+    " is not null or ",
+    is_unmatched!(),
+    ")"
 );
 
 /// The entries whose reasons have a control character.

@@ -13,6 +13,7 @@ use crate::domain::{
     lots::Lots,
     metadata::Metadata,
     request_id::RequestId,
+    user_id::UserId,
 };
 
 /// `unnest` in a select list is faster than in `from`, where PostgreSQL stores the values of each array as a table first.
@@ -32,7 +33,8 @@ pub(super) const WRITE: &str = concat!(
          unnest($12::bigint[]), unnest($13::bigint[]), unnest($14::text[]), unnest($15::uuid[]), \
          unnest($16::bigint[]), unnest($17::text[]), unnest($18::text[]), unnest($19::text[]), \
          unnest($20::timestamptz[]), unnest($21::timestamptz[]), unnest($22::boolean[]), \
-         unnest($23::timestamptz[]), unnest($24::text[])::bigint[]"
+         unnest($23::timestamptz[]), unnest($24::text[])::bigint[], \
+         unnest($25::text[])"
 );
 
 /// The columns of a [`WRITE`]: the accounts after the batch, and the new entries. A column of `Option`s ends with the last
@@ -64,6 +66,7 @@ pub(super) struct Rows<'a> {
     partials: Vec<Option<bool>>,
     expires_ats: Vec<Option<Timestamp>>,
     entry_lots: Vec<Option<String>>,
+    counterparties: Vec<Option<&'a str>>,
 }
 
 impl<'a> Rows<'a> {
@@ -96,11 +99,12 @@ impl<'a> Rows<'a> {
             put(&mut rows.partials, index, entry.partial.then_some(true));
             put(&mut rows.expires_ats, index, entry.expires_at);
             put(&mut rows.entry_lots, index, array(&entry.lots));
+            put(&mut rows.counterparties, index, entry.counterparty.as_ref().map(UserId::as_str));
         }
         rows
     }
 
-    pub(super) fn parameters(&self) -> [&(dyn ToSql + Sync); 24] {
+    pub(super) fn parameters(&self) -> [&(dyn ToSql + Sync); 25] {
         [
             &self.users,
             &self.points,
@@ -126,6 +130,7 @@ impl<'a> Rows<'a> {
             &self.partials,
             &self.expires_ats,
             &self.entry_lots,
+            &self.counterparties,
         ]
     }
 }
