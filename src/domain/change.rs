@@ -100,7 +100,9 @@ impl Change {
     #[must_use]
     pub fn point(&self) -> Option<Points> {
         match self {
-            Self::Add { point, .. } | Self::Subtract { point, .. } | Self::Transfer { point, .. } => Some(*point),
+            Self::Add { point, .. } | Self::Subtract { point, .. } | Self::Transfer { point, .. } => {
+                Some(*point)
+            }
             Self::Reverse { .. } | Self::Expire => None,
         }
     }
@@ -256,7 +258,8 @@ mod tests {
     struct All;
 
     impl Object for All {
-        const MEMBERS: &'static [&'static str] = &["user_id", "to", "point", "expires_at", "partial", "request"];
+        const MEMBERS: &'static [&'static str] =
+            &["user_id", "to", "point", "expires_at", "partial", "request"];
     }
 
     #[test]

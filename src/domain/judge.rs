@@ -30,9 +30,7 @@ pub(super) fn judge(
             let is_late = expires_at.is_some_and(|at| at <= time);
             alone(if is_late { Err(Rejection::Expired) } else { give(account, point.get(), lots, time) })
         }
-        Change::Subtract { point, partial } => {
-            alone(take(account, point.get(), *partial, &Lots::default()))
-        }
+        Change::Subtract { point, partial } => alone(take(account, point.get(), *partial, &Lots::default())),
         Change::Transfer { point, .. } => {
             let moved = take(account, point.get(), false, &Lots::default());
             alone(moved.and_then(|moved| passed_on(moved, other, time)))

@@ -12,7 +12,9 @@ use utoipa::{
 use uuid::Uuid;
 
 use super::schema;
-use crate::domain::{Action, Actor, Balance, Entry, Lot, Metadata, Object, Reason, Rejection, RequestId, UserId};
+use crate::domain::{
+    Action, Actor, Balance, Entry, Lot, Metadata, Object, Reason, Rejection, RequestId, UserId,
+};
 
 /// The most moments at which a balance says what expires.
 const EXPIRES_MAX: usize = 10;

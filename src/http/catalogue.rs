@@ -94,14 +94,16 @@ catalogue! {
         "Use a new key for each new change. To repeat a request, send it unchanged with the same key."
     }
     InsufficientPoints(CONFLICT, "insufficient-points", "Insufficient points") {
-        "The user has fewer points than the request would subtract. The user's log has the rejection. The balance is \
-         unchanged; the member balance states it."
+        "The user has fewer points than the request would subtract. To reverse a transfer, the points come from the user who \
+         received them. The log of the user who asked has the rejection. The balance is unchanged; the member balance \
+         states it."
         "Subtract at most the balance, send \"partial\": true to accept a smaller amount, or add points first. Use a new \
          Idempotency-Key: a rejected key stays rejected."
     }
     BalanceLimit(CONFLICT, "balance-limit", "Balance limit") {
         "The balance would exceed 9007199254740991 (2^53 − 1), the largest whole number that every JSON client reads \
-         exactly. The user's log has the rejection. The balance is unchanged."
+         exactly. For a transfer, that is the balance of the user who receives the points. The log of the user who asked \
+         has the rejection. The balance is unchanged."
         "Add fewer points, with a new Idempotency-Key: a rejected key stays rejected."
     }
     UnknownRequest(CONFLICT, "unknown-request", "Unknown request") {
@@ -112,8 +114,9 @@ catalogue! {
     }
     NotReversible(CONFLICT, "not-reversible", "Not reversible") {
         "The request to reverse, which the member ref names, changed nothing because it was rejected, or it is \
-         itself a reversal. The user's log has the rejection."
-        "Reverse the request of an applied add or subtract. To undo a reversal, add or subtract the points again."
+         itself a reversal, or a transfer that this user received. The user's log has the rejection."
+        "Reverse the request of an applied add or subtract, or of a transfer as the user who sent the points. To undo a \
+         reversal, make the change again."
     }
     AlreadyReversed(CONFLICT, "already-reversed", "Already reversed") {
         "The request was reversed before, and a change is reversed only once. The member ref names the first reversal. The \

@@ -99,7 +99,10 @@ fn detail_of(entry: &Entry, rejection: &Rejection) -> Cow<'static, str> {
         Rejection::BalanceLimit => "the balance would exceed 9007199254740991".into(),
         Rejection::KeyReused => "the Idempotency-Key was already used for another change of this user".into(),
         Rejection::UnknownRequest => "the user has no log entry of the request to reverse".into(),
-        Rejection::NotReversible => "the request to reverse was rejected, or is itself a reversal".into(),
+        Rejection::NotReversible => {
+            "the request to reverse was rejected, is itself a reversal, or is a transfer of another user"
+                .into()
+        }
         Rejection::AlreadyReversed => match entry.reference {
             Some(reversal) => format!("the request was already reversed, by the request {reversal}").into(),
             None => "the request was already reversed".into(),

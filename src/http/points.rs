@@ -66,7 +66,7 @@ pub(super) async fn subtract(
     change(Action::Subtract, &request, body, &api).await
 }
 
-/// Undoes an earlier add or subtract of the same user, once.
+/// Undoes an earlier add, subtract or transfer of the same user, once.
 #[utoipa::path(
     post,
     path = "/v1/point/reverse",

@@ -49,7 +49,8 @@ fn object_of(members: impl Iterator<Item = (&'static str, Schema)>, required: &[
 /// A member of a request.
 fn member(name: &str) -> Schema {
     match name {
-        "user_id" => requested_user_id().into(),
+        "user_id" => requested_user_id("The user").into(),
+        "to" => requested_user_id("The other user, to whom the points go").into(),
         "point" => point().into(),
         "expires_at" => optional(expires_at()).into(),
         "request" => request_id().into(),
@@ -104,7 +105,7 @@ pub(super) fn point() -> Object {
 
 pub(super) fn asked() -> Object {
     whole_number(
-        "How many points were asked for. For a reversal: how many the reversed change added or subtracted, or 0 if there is none.",
+        "How many points were asked for. For a reversal: how many the reversed change moved, or 0 if there is none.",
         0,
         POINTS_MAX,
         1000,

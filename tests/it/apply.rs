@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::support::system::{System, eventually};
 
-fn user(id: i64) -> UserId {
+pub fn user(id: i64) -> UserId {
     UserId::new("user_id", &id.to_string()).expect("positive")
 }
 
@@ -59,6 +59,11 @@ pub fn reverse(user_id: i64, request: RequestId) -> Delta {
 /// As `reverse`, or as much of it as there is.
 pub fn reverse_some(user_id: i64, request: RequestId) -> Delta {
     delta(user_id, Change::Reverse { request, partial: true })
+}
+
+/// Moves points from a user to another one.
+pub fn transfer(user_id: i64, to: i64, point: i64) -> Delta {
+    delta(user_id, Change::Transfer { to: user(to), point: points(point) })
 }
 
 pub async fn apply(service: &PointService, delta: &Delta) -> Outcome {

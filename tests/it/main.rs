@@ -17,6 +17,7 @@ mod balances;
 mod history;
 mod requests;
 mod idempotency;
+mod transfer;
 mod user_ids;
 mod batches;
 mod partial;

@@ -23,9 +23,7 @@ impl Asked {
     pub(super) fn point_min(self, is_rejected: bool) -> i64 {
         match self.action {
             Some(Action::Reverse) if is_rejected => 0,
-            Some(
-                Action::Add | Action::Subtract | Action::Reverse | Action::Transfer | Action::Expire,
-            )
+            Some(Action::Add | Action::Subtract | Action::Reverse | Action::Transfer | Action::Expire)
             | None => 1,
         }
     }
@@ -104,9 +102,7 @@ impl Asked {
         let after = |change| i128::from(balance) + change;
         match why {
             Rejection::InsufficientPoints => {
-                is_unclear
-                    || is_undone_transfer
-                    || self.takes(balance).is_some_and(|taken| after(taken) < 0)
+                is_unclear || is_undone_transfer || self.takes(balance).is_some_and(|taken| after(taken) < 0)
             }
             Rejection::BalanceLimit => {
                 is_unclear

@@ -168,7 +168,13 @@ impl<F: FnMut(Finding)> Ledger<'_, F> {
             let found = if asked.has_counterparty { "a user" } else { "none" };
             self.rule(seq, "counterparty", false, rule, found);
         }
-        self.rule(seq, "action", asked.action.is_some(), "add, subtract, reverse, transfer or expire", &quoted(action));
+        self.rule(
+            seq,
+            "action",
+            asked.action.is_some(),
+            "add, subtract, reverse, transfer or expire",
+            &quoted(action),
+        );
         let rule = format!("{} to {POINTS_MAX}", asked.point_min(is_rejected));
         self.rule(seq, "point", asked.has_valid_point(is_rejected), &rule, &shown(asked.point));
         let takes_partial = asked.takes_partial();
@@ -188,7 +194,8 @@ impl<F: FnMut(Finding)> Ledger<'_, F> {
         has_ref: bool,
     ) {
         let changes = if reason.is_none() { asked.changes(self.balance) } else { vec![0] };
-        let may = |change| if reason.is_none() { asked.may_change(self.balance, change) } else { change == 0 };
+        let may =
+            |change| if reason.is_none() { asked.may_change(self.balance, change) } else { change == 0 };
         let holds = change.is_some_and(may);
         let expected: Vec<String> = changes.iter().map(ToString::to_string).collect();
         let rule = if changes.is_empty() { "a number".to_owned() } else { expected.join(" or ") };

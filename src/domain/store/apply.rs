@@ -123,9 +123,7 @@ async fn apply(client: &Client, deltas: &[Delta]) -> Result<Applied, StoreError>
     let rows = Rows::of(&state.accounts, &entries);
     let parameters = rows.parameters();
     let unused: Vec<&str> = if waits { state.unused().map(UserId::as_str).collect() } else { Vec::new() };
-    let forget = async {
-        if unused.is_empty() { Ok(0) } else { client.execute(FORGET, &[&unused]).await }
-    };
+    let forget = async { if unused.is_empty() { Ok(0) } else { client.execute(FORGET, &[&unused]).await } };
     try_join!(biased; client.execute(&write, &parameters), forget, client.batch_execute("commit"))?;
     let is_expired = |entry: &&Arc<Entry>| entry.known_action() == Some(Action::Expire);
     Ok(Applied { decisions, expired: further.iter().filter(is_expired).count() })
@@ -252,8 +250,10 @@ impl State {
         let mut left_out = HashMap::new();
         for delta in deltas {
             let other = counterparty(&self.known, delta);
-            let missing =
-                [Some(&delta.user_id), other.as_ref()].into_iter().flatten().find(|user| !self.accounts.contains_key(*user));
+            let missing = [Some(&delta.user_id), other.as_ref()]
+                .into_iter()
+                .flatten()
+                .find(|user| !self.accounts.contains_key(*user));
             if let Some(user) = missing {
                 let obstacle = self.obstacles.get(user).unwrap_or(&Obstacle::Locked);
                 left_out.entry(delta.user_id.clone()).or_insert_with(|| obstacle.clone());

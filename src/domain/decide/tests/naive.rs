@@ -115,7 +115,8 @@ impl Naive {
         if let Some((_, entry)) = first.filter(|(change, _)| *change == delta.change).or(again) {
             return Some(Outcome { entry: Arc::clone(entry), replayed: true, first: other });
         }
-        let undone = self.original(delta).filter(is_undoable).and_then(|(_, entry)| entry.counterparty.clone());
+        let undone =
+            self.original(delta).filter(is_undoable).and_then(|(_, entry)| entry.counterparty.clone());
         let partner = delta.change.to().cloned().or(undone).filter(|_| other.is_none());
         let users: Vec<&UserId> = [user].into_iter().chain(&partner).collect();
         let time = users.iter().map(|user| self.last_time(user)).fold(now, Timestamp::max);
@@ -167,9 +168,7 @@ impl Naive {
             (Change::Reverse { request, partial }, Some((_, entry))) => {
                 (-entry.change, *partial, Some(*request), entry.lots.clone())
             }
-            (Change::Reverse { request, partial }, None) => {
-                (0, *partial, Some(*request), Lots::default())
-            }
+            (Change::Reverse { request, partial }, None) => (0, *partial, Some(*request), Lots::default()),
             (Change::Expire, _) => unreachable!("it asks for nothing"),
         };
         let undoes = |entry: &Entry| {
@@ -190,8 +189,7 @@ impl Naive {
             _ if is_late => return verdict(Err(Rejection::Expired)),
             _ => {}
         }
-        let (giver, receiver) =
-            if wanted > 0 { (partner, Some(user)) } else { (Some(user), partner) };
+        let (giver, receiver) = if wanted > 0 { (partner, Some(user)) } else { (Some(user), partner) };
         verdict(self.moved((giver, receiver), (wanted, partial), original.as_ref(), lots, time))
     }
 
