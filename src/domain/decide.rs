@@ -5,8 +5,9 @@ use std::{collections::HashMap, sync::Arc};
 use jiff::Timestamp;
 
 use super::{
+    account::{Account, Moved},
     delta::Delta,
-    entry::{Account, Entry, Outcome, Rejection},
+    entry::{Entry, Outcome, Rejection},
     judge::{asked, judge, refuse},
     known::Known,
     request_id::RequestId,
@@ -21,7 +22,7 @@ pub(super) type Accounts = HashMap<UserId, Account>;
 pub(super) struct Decided {
     /// The outcome of each delta. [`Change::Expire`](super::Change::Expire) has none.
     pub outcomes: Vec<Option<Outcome>>,
-    /// The new entries of expired points, which are in no outcome.
+    /// The new entries of expired points and of holds whose time has come, which are in no outcome.
     pub expired: Vec<Arc<Entry>>,
 }
 
@@ -39,8 +40,8 @@ pub(super) fn decide(
     Decided { outcomes, expired }
 }
 
-/// Removes expired points before the change, and those that it has brought back, so the balance never has any after an
-/// entry.
+/// Ends holds whose time has come and removes expired points, before the change and after it, as far as it has brought
+/// them back. So there are none after an entry.
 fn decide_one(
     accounts: &mut Accounts,
     known: &mut Known,
@@ -71,17 +72,17 @@ fn decide_one(
     if let Ok(moved) = &verdict.change {
         account.moves(moved);
     }
-    account.seq += 1;
-    account.updated_at = account.time(now);
+    account.next(now);
     let entry = Entry::of(delta, verdict, (account.seq, account.point), account.updated_at);
     let entry = Arc::new(Entry { request_id, ..entry });
     known.learn(Arc::clone(&entry));
-    // Points that a reversal has given back may have expired meanwhile.
+    // Points that have come back may have expired meanwhile.
     expire(account, known, delta, now, expired);
     Some(Outcome { entry, replayed: false, first })
 }
 
-/// The expired points of the delta's user leave the balance, lot by lot.
+/// What is due of the delta's user happens in the order of time: holds end, and expired points leave the balance, lot by
+/// lot.
 fn expire(
     account: &mut Account,
     known: &mut Known,
@@ -89,11 +90,20 @@ fn expire(
     now: Timestamp,
     expired: &mut Vec<Arc<Entry>>,
 ) {
-    while let Some(lot) = account.lots.pop_due(account.time(now)) {
-        account.point -= lot.point;
-        account.seq += 1;
-        account.updated_at = account.updated_at.max(lot.at);
-        let entry = Arc::new(Entry::of_expiry(delta, lot, account, now));
+    loop {
+        let by = account.lots.first().map_or(account.time(now), |lot| lot.min(account.time(now)));
+        let entry = if let Some(hold) = account.holds.pop_due(by) {
+            account.moves(&Moved::release(&hold));
+            account.next(hold.at);
+            Entry::of_end(delta, &hold, account, now)
+        } else if let Some(lot) = account.lots.pop_due(account.time(now)) {
+            account.point -= lot.point;
+            account.next(lot.at);
+            Entry::of_expiry(delta, lot, account, now)
+        } else {
+            break;
+        };
+        let entry = Arc::new(entry);
         known.learn(Arc::clone(&entry));
         expired.push(entry);
     }
@@ -111,12 +121,14 @@ mod tests {
 
     use super::*;
     use crate::domain::{
+        actor::Actor,
         change::Change,
         delta::{POINTS_MAX, Points},
         lots::{LOTS_MAX, Lots},
     };
     use naive::Naive;
 
+    mod holds;
     mod naive;
 
     fn second(second: i64) -> Timestamp {
@@ -136,14 +148,22 @@ mod tests {
         let expired = (1..4i64, 1..20i64).prop_map(|(id, seq)| RequestId::of_expiry(&user(id), seq));
         let request = prop_oneof![9 => id(), 1 => expired];
         let expires_at = prop::option::of((0..60i64).prop_map(second));
+        let hold = || (30..40u128).prop_map(|id| RequestId::from(Uuid::from_u128(id)));
+        let hold_end = expires_at.clone();
         let change = prop_oneof![
             4 => (point.clone(), expires_at).prop_map(|(point, expires_at)| Change::Add { point, expires_at }),
-            4 => (point, any::<bool>()).prop_map(|(point, partial)| Change::Subtract { point, partial }),
+            4 => (point.clone(), any::<bool>()).prop_map(|(point, partial)| Change::Subtract { point, partial }),
             4 => (request, any::<bool>()).prop_map(|(request, partial)| Change::Reverse { request, partial }),
+            4 => (point.clone(), hold_end).prop_map(|(point, expires_at)| Change::Hold { point, expires_at }),
+            3 => (hold(), prop::option::of(point)).prop_map(|(hold, point)| Change::Capture { hold, point }),
+            2 => hold().prop_map(|hold| Change::Release { hold }),
             1 => Just(Change::Expire),
         ];
-        (1..4i64, id(), change).prop_map(|(user, request_id, change)| match change {
+        let ids = (id(), hold());
+        (1..4i64, ids, change).prop_map(|(user, (request_id, hold), change)| match change {
             Change::Expire => Delta::expiry(self::user(user)),
+            // Few ids, so that holds are ended.
+            Change::Hold { .. } => Delta { request_id: hold, ..Delta::of(&user.to_string(), change) },
             _ => Delta { request_id, ..Delta::of(&user.to_string(), change) },
         })
     }
@@ -175,12 +195,14 @@ mod tests {
                 let expected: Vec<_> = batch.iter().map(|delta| naive.decide(delta, *now)).collect();
                 let decided = decide(&mut accounts, &mut known, batch, *now);
                 prop_assert_eq!(decided.outcomes, expected);
-                let new = naive.log[before..].iter().filter(|(change, _)| *change == Change::Expire);
-                prop_assert_eq!(decided.expired, new.map(|(_, entry)| Arc::clone(entry)).collect::<Vec<_>>());
+                let new = naive.log[before..].iter().map(|(_, entry)| Arc::clone(entry));
+                let due = new.filter(|entry| entry.actor == Some(Actor::expiry()));
+                prop_assert_eq!(decided.expired, due.collect::<Vec<_>>());
             }
             for (user, account) in accounts {
                 prop_assert_eq!(account.point, naive.balance(&user));
                 prop_assert_eq!(account.lots, naive.lots(&user));
+                prop_assert_eq!(account.holds, naive.holds(&user));
             }
         }
 
@@ -203,17 +225,20 @@ mod tests {
             for (user, account) in accounts {
                 prop_assert_eq!(account.point, sums.remove(&user).unwrap_or_default());
                 prop_assert!(account.lots.due(Timestamp::MAX) <= account.point);
-                prop_assert!(account.lots.first().is_none_or(|first| first > account.updated_at));
+                prop_assert!(account.due().is_none_or(|first| first > account.updated_at));
             }
         }
 
         #[test]
         fn a_change_is_reversed_at_most_once_and_by_no_more_than_it_was(batches in any_batches()) {
+            let is_about_holds = |entry: &Entry| ["capture", "release"].contains(&&*entry.action);
             let entries = decide_all(&batches, &mut HashMap::new());
             let mut changes = HashMap::new();
             for entry in entries.into_iter().filter(|entry| entry.rejection.is_none()) {
-                match entry.reversed() {
-                    None => drop(changes.insert((entry.user_id.clone(), entry.request_id), entry.change)),
+                // A capture has taken what was held before.
+                let change = if entry.action == "capture" { -entry.point } else { entry.change };
+                match entry.ended().filter(|_| !is_about_holds(&entry)) {
+                    None => drop(changes.insert((entry.user_id.clone(), entry.request_id), change)),
                     Some(request) => {
                         let change = changes.remove(&(entry.user_id.clone(), request)).expect("a change");
                         prop_assert!(entry.change * change.signum() < 0 && entry.change.abs() <= change.abs());

@@ -1,11 +1,15 @@
 //! What a change does to an account, or why it does nothing. Must not contain I/O, a clock or SQL.
 
-use jiff::Timestamp;
+use std::{collections::BTreeSet, sync::Arc};
+
+use jiff::{SignedDuration, Timestamp};
 
 use super::{
+    account::{Account, Held, Moved},
     change::{Action, Change},
     delta::{Delta, POINTS_MAX, Points},
-    entry::{Account, Moved, Rejection, Verdict},
+    entry::{Entry, Rejection, Verdict},
+    holds::{HOLD_DEFAULT_MINUTES, HOLDS_MAX, Hold},
     known::Known,
     lots::{LOTS_MAX, Lots},
     request_id::RequestId,
@@ -24,6 +28,16 @@ pub(super) fn judge(account: &Account, known: &Known, delta: &Delta, now: Timest
         Change::Subtract { point, partial } => alone(take(account, point.get(), *partial, None)),
         Change::Reverse { request, partial } => {
             reverse(account, known, &delta.user_id, (*request, *partial), now)
+        }
+        Change::Hold { point, expires_at } => {
+            alone(hold(account, delta.request_id, point.get(), *expires_at, now))
+        }
+        Change::Capture { hold, point } => end(account, known, &delta.user_id, *hold, |hold| {
+            let point = point.map_or(hold.point, Points::get);
+            (point, capture(hold, point))
+        }),
+        Change::Release { hold } => {
+            end(account, known, &delta.user_id, *hold, |hold| (hold.point, Ok(Moved::release(hold))))
         }
         Change::Expire => return None,
     })
@@ -50,14 +64,18 @@ fn reverse(
     let Some(original) = known.entry(user_id, request) else {
         return refuse(Rejection::UnknownRequest, 0, request);
     };
-    let point = original.change.abs();
-    if original.rejection.is_some() || !original.known_action().is_some_and(Action::is_reversible) {
+    let action = original.known_action();
+    let (point, gives) = match action {
+        Some(Action::Capture) if original.rejection.is_none() => (original.point, true),
+        _ => (original.change.abs(), original.change < 0),
+    };
+    if original.rejection.is_some() || !action.is_some_and(Action::is_reversible) {
         return refuse(Rejection::NotReversible, point, request);
     }
-    if let Some(reversal) = known.reversal(user_id, request) {
+    if let Some(reversal) = known.ending(user_id, request) {
         return refuse(Rejection::AlreadyReversed, point, reversal.request_id);
     }
-    let change = if original.change < 0 {
+    let change = if gives {
         give(account, point, original.lots.clone(), now)
     } else {
         take(account, point, partial, original.expires_at)
@@ -65,15 +83,78 @@ fn reverse(
     Verdict { point, reference: Some(request), change }
 }
 
-/// Gives points, of which those in `lots` expire.
+/// Takes points out of the balance until they are captured or return.
+fn hold(
+    account: &Account,
+    request: RequestId,
+    point: i64,
+    at: Option<Timestamp>,
+    now: Timestamp,
+) -> Result<Moved, Rejection> {
+    let time = account.time(now);
+    let default = || time.checked_add(SignedDuration::from_mins(HOLD_DEFAULT_MINUTES));
+    let at = at.unwrap_or_else(|| default().unwrap_or(Timestamp::MAX));
+    if at <= time {
+        return Err(Rejection::Expired);
+    }
+    if account.holds.as_slice().len() >= HOLDS_MAX {
+        return Err(Rejection::HoldLimit);
+    }
+    let Moved { change, lots, .. } = take(account, point, false, None)?;
+    let held = Held::Opens(Hold { at, request, point, lots: lots.clone() });
+    Ok(Moved { change, lots, held })
+}
+
+/// Ends a hold. `how` says how many points it is about, and what it does to them.
+fn end(
+    account: &Account,
+    known: &Known,
+    user_id: &UserId,
+    request: RequestId,
+    how: impl Fn(&Hold) -> (i64, Result<Moved, Rejection>),
+) -> Verdict {
+    if let Some(hold) = account.holds.get(request) {
+        let (point, change) = how(hold);
+        return Verdict { point, reference: Some(request), change };
+    }
+    let asked = |point| how(&Hold { at: Timestamp::MIN, request, point, lots: Lots::default() }).0;
+    let is_hold = |entry: &&Arc<Entry>| entry.known_action() == Some(Action::Hold);
+    let hold = known.entry(user_id, request).filter(is_hold);
+    match hold.zip(known.ending(user_id, request)) {
+        Some((hold, first)) => refuse(Rejection::HoldOver, asked(hold.point), first.request_id),
+        None => refuse(Rejection::UnknownHold, asked(0), request),
+    }
+}
+
+/// Takes what expires first. The rest returns.
+fn capture(hold: &Hold, point: i64) -> Result<Moved, Rejection> {
+    if point > hold.point {
+        return Err(Rejection::HoldTooSmall);
+    }
+    let lots = hold.lots.taken(point, None);
+    let held = Held::Ends { hold: hold.request, rest: hold.lots.clone().without(&lots) };
+    Ok(Moved { change: hold.point - point, lots, held })
+}
+
+/// Gives points, of which those in `lots` expire. The holds count, so that their points can always return.
 fn give(account: &Account, point: i64, lots: Lots, now: Timestamp) -> Result<Moved, Rejection> {
-    if account.point > POINTS_MAX - point {
+    if account.point + account.holds.point() > POINTS_MAX - point {
         Err(Rejection::BalanceLimit)
-    } else if account.lots.count_with(&lots, account.time(now)) > LOTS_MAX {
+    } else if times(account, &lots, account.time(now)) > LOTS_MAX {
         Err(Rejection::LotLimit)
     } else {
-        Ok(Moved { change: point, lots })
+        Ok(Moved { change: point, lots, held: Held::Nothing })
     }
+}
+
+/// At how many times after `now` points expire, those in holds and those of `given` included.
+fn times(account: &Account, given: &Lots, now: Timestamp) -> usize {
+    if given.as_slice().is_empty() {
+        return 0;
+    }
+    let held = account.holds.as_slice().iter().map(|hold| &hold.lots);
+    let all = held.chain([&account.lots, given]).flat_map(Lots::as_slice);
+    all.map(|lot| lot.at).filter(|at| *at > now).collect::<BTreeSet<_>>().len()
 }
 
 /// Takes less than `point` only if there is less, and a part is enough. What expires at `first` is taken first, then what
@@ -84,5 +165,5 @@ fn take(account: &Account, point: i64, partial: bool, first: Option<Timestamp>) 
         rest if partial && rest > 0 => rest,
         _ => return Err(Rejection::InsufficientPoints),
     };
-    Ok(Moved { change: -taken, lots: account.lots.taken(taken, first) })
+    Ok(Moved { change: -taken, lots: account.lots.taken(taken, first), held: Held::Nothing })
 }

@@ -40,7 +40,7 @@ pub(in crate::domain) type Decision = Result<Option<Outcome>, Obstacle>;
 pub(in crate::domain) struct Applied {
     /// What became of each delta.
     pub(in crate::domain) decisions: Vec<Decision>,
-    /// The number of entries of expired points.
+    /// The number of entries of expired points and of holds whose time has come.
     pub(in crate::domain) expired: usize,
 }
 
@@ -75,7 +75,7 @@ async fn apply(client: &Client, deltas: &[Delta]) -> Result<Applied, StoreError>
     let (asked_users, asked_requests): (Vec<&str>, Vec<Uuid>) = asked.into_iter().unzip();
     let mut users = asked_users.clone();
     users.dedup();
-    let referred = deltas.iter().filter_map(|delta| Some((&delta.user_id, delta.change.request()?)));
+    let referred = deltas.iter().filter_map(|delta| Some((&delta.user_id, delta.change.about()?)));
     let (referred_users, referred_requests): (Vec<&str>, Vec<Uuid>) =
         referred.map(|(user_id, request)| (user_id.as_str(), request.get())).unzip();
 
@@ -122,7 +122,7 @@ impl State {
         for row in locked {
             let user = user_id(row)?;
             let format: i16 = get(row, "format")?;
-            match account(row, format) {
+            match account(row) {
                 _ if format > FORMAT_MAX => {
                     let what = format!("the user's row has format {format}");
                     state.obstacles.insert(user, Obstacle::Newer(what));
@@ -189,7 +189,7 @@ impl State {
         self.obstacles.insert(user, Obstacle::Unreadable(why.to_string()));
     }
 
-    /// Decides the deltas of the users without an obstacle. Returns the entries of expired points as well.
+    /// Decides the deltas of the users without an obstacle. Returns the entries of what was due as well.
     fn decide(&mut self, deltas: &[Delta], now: Timestamp) -> (Vec<Decision>, Vec<Arc<Entry>>) {
         let Decided { outcomes, expired } = if self.obstacles.is_empty() {
             decide(&mut self.accounts, &mut self.known, deltas, now)
