@@ -85,10 +85,12 @@ impl Lots {
         self.0.binary_search_by_key(&at, |lot| lot.at).map_or(0, |place| self.0[place].point)
     }
 
-    /// How many lots there are with those of `given` that have not expired by a time.
-    pub(super) fn count_with(&self, given: &Self, by: Timestamp) -> usize {
-        let is_new = |lot: &&Lot| lot.at > by && self.0.binary_search_by_key(&lot.at, |own| own.at).is_err();
-        self.0.len() + given.0.iter().filter(is_new).count()
+    /// These lots without those of `part`, which they contain.
+    pub(super) fn without(mut self, part: &Self) -> Self {
+        for lot in &part.0 {
+            self.remove(*lot);
+        }
+        self
     }
 
     /// The lots as numbers: of each, when it expires, in microseconds since 1970, and its points.

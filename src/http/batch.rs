@@ -55,6 +55,7 @@ impl Object for OperationRequest {
         "point",
         "expires_at",
         "request",
+        "hold",
         "partial",
         "reason",
         "metadata",

@@ -129,7 +129,7 @@ async fn a_message_that_is_not_understood_is_not_applied_in_part_and_blocks_its_
     let system = System::new().await;
     let queues = declared(&system).await;
     let users = [0, 1].map(|wanted| (1..100).find(|user| partition(*user) == wanted).expect("a user"));
-    publish(&queues, users[0], &around(users[0], "\"add\"", "\"hold\"")).await;
+    publish(&queues, users[0], &around(users[0], "\"add\"", "\"grant\"")).await;
     publish(&queues, users[1], &around(users[1], "\"point\":", "\"until\":1,\"point\":")).await;
     let worker = worker(&system, "2");
     keeps(&worker, &[0, 1]).await;
@@ -139,7 +139,7 @@ async fn a_message_that_is_not_understood_is_not_applied_in_part_and_blocks_its_
     assert_eq!(system.ledger().await, ledger(vec![0]));
     assert_eq!(queues.dead().await, 0);
 
-    for (partition, what) in [("0", "unknown action hold"), ("1", "unknown member until")] {
+    for (partition, what) in [("0", "unknown action grant"), ("1", "unknown member until")] {
         let (status, printed) = dead_letters(&system, &["set-aside", partition]).await;
         let expected = format!("set aside from partition {partition}: of a newer version: {what}; ");
         assert!(status.success() && printed.contains(&expected), "{printed}");
@@ -158,7 +158,7 @@ async fn a_message_that_is_not_understood_is_not_applied_in_part_and_blocks_its_
     assert_eq!(
         reasons,
         [
-            json!(["of a newer version: unknown action hold", false]),
+            json!(["of a newer version: unknown action grant", false]),
             json!(["of a newer version: unknown member until", false])
         ]
     );

@@ -41,7 +41,7 @@ pub(in crate::domain) type Decision = Result<Option<Outcome>, Obstacle>;
 pub(in crate::domain) struct Applied {
     /// What became of each delta.
     pub(in crate::domain) decisions: Vec<Decision>,
-    /// The number of entries of expired points.
+    /// The number of entries of expired points and of holds whose time has come.
     pub(in crate::domain) expired: usize,
 }
 
@@ -82,7 +82,7 @@ async fn apply(client: &Client, deltas: &[Delta]) -> Result<Applied, StoreError>
     asked.sort_unstable();
     let comes_twice = asked.windows(2).any(|pair| pair[0] == pair[1]);
     let (asked_users, asked_requests): (Vec<&str>, Vec<Uuid>) = asked.into_iter().unzip();
-    let referred = deltas.iter().filter_map(|delta| Some((&delta.user_id, delta.change.request()?)));
+    let referred = deltas.iter().filter_map(|delta| Some((&delta.user_id, delta.change.about()?)));
     let (referred_users, referred_requests): (Vec<&str>, Vec<Uuid>) =
         referred.map(|(user_id, request)| (user_id.as_str(), request.get())).unzip();
     let counterparties = counterparties(client, &referred_users, &referred_requests).await?;
@@ -159,7 +159,7 @@ impl State {
         for row in locked {
             let user = user_id(row)?;
             let format: i16 = get(row, "format")?;
-            match account(row, format) {
+            match account(row) {
                 _ if format > FORMAT_MAX => {
                     let what = format!("the user's row has format {format}");
                     state.obstacles.insert(user, Obstacle::Newer(what));

@@ -34,7 +34,7 @@ const WAIT_BARELY: &str = "set local lock_timeout = '5ms'";
 /// Locks rows, or waits for them.
 macro_rules! lock {
     () => {
-        "select user_id, point, seq, updated_at, format, lots from user_point where user_id = any($1) \
+        "select user_id, point, seq, updated_at, format, lots, holds from user_point where user_id = any($1) \
          order by user_id for update"
     };
 }
@@ -49,15 +49,15 @@ const LOCK_ALL: &str = lock!();
 /// Limits the wait for each row. If a user is locked for longer, the transaction begins again and skips locked rows.
 const BEGIN_AND_WAIT: &str = "begin; set local lock_timeout = '100ms'";
 
-/// The entries of requests, and the applied reversals of these. The `limit` makes the planner look up each request in the
-/// index of reversals. As long as it takes that for empty, it would otherwise read all of it.
+/// The entries of requests, and what has ended these. The `limit` makes the planner look up each request in the index of
+/// endings. As long as it takes that for empty, it would otherwise read all of it.
 const REFERRED: &str = concat!(
     logged!(),
     " union all select entry.* from (select unnest($1::text[]) as user_id, unnest($2::uuid[]) as request_id) as asked, \
      lateral (select ",
     entry_columns!(),
     " from log where log.user_id = asked.user_id and log.ref = asked.request_id \
-         and action = 'reverse' and reject_reason is null limit 1) as entry"
+         and action in ('reverse', 'capture', 'release') and reject_reason is null limit 1) as entry"
 );
 
 const NOW: &str = "select clock_timestamp() as now";
@@ -80,7 +80,7 @@ pub(super) struct Held {
     pub(super) locked: Vec<Row>,
     /// The entries of the known requests.
     pub(super) logged: Vec<Row>,
-    /// The entries of the requests that the deltas are about, and the reversals of these.
+    /// The entries of the requests that the deltas are about, and what has ended these.
     pub(super) referred: Vec<Row>,
     /// The database's clock.
     pub(super) now: Timestamp,

@@ -154,6 +154,7 @@ fn badly_formed(members: &Members<OperationRequest>) -> Vec<Invalid> {
         members.optional::<Points>("point").err(),
         members.optional::<RequestId>("request").err(),
         members.optional::<UserId>("to").err(),
+        members.optional::<RequestId>("hold").err(),
         members.optional::<Timestamp>("expires_at").err(),
         members.flag("partial").err(),
     ];

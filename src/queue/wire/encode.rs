@@ -21,6 +21,8 @@ struct DeltaMessage<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     request: Option<Uuid>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    hold: Option<Uuid>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     to: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     partial: Option<bool>,
@@ -44,6 +46,7 @@ pub(in crate::queue) fn encode(deltas: &[Delta]) -> Vec<u8> {
         point: delta.change.point().map(Points::get),
         expires_at: delta.change.expires_at(),
         request: delta.change.request().map(RequestId::get),
+        hold: delta.change.hold().map(RequestId::get),
         to: delta.change.to().map(UserId::as_str),
         partial: delta.change.is_partial().then_some(true),
         actor: delta.actor.as_ref().map(Actor::as_str),

@@ -6,10 +6,10 @@ use fastrand::Rng;
 const USERS: i64 = 12;
 
 /// The most entries of a user.
-const ENTRIES: i64 = 32;
+const ENTRIES: i64 = 48;
 
 /// Drops the constraints with their indexes, the unique index, and the not-null rules of all columns except the ids.
-pub const DROP_CONSTRAINTS: &str = "drop index log_reversed; do $$
+pub const DROP_CONSTRAINTS: &str = "drop index log_ended; do $$
     declare found record;
     begin
         for found in select conrelid::regclass as owner, conname from pg_constraint
@@ -65,11 +65,27 @@ fn moved(rng: &mut Rng, column: &str) -> String {
 /// A new value for a column of the log.
 fn value(rng: &mut Rng, column: &str) -> String {
     match column {
-        "action" => {
-            pick(rng, &["'add'", "'subtract'", "'reverse'", "'expire'", "'Add'", "''", "'hold'", "null"])
+        "action" => pick(
+            rng,
+            &[
+                "'add'",
+                "'subtract'",
+                "'reverse'",
+                "'expire'",
+                "'hold'",
+                "'capture'",
+                "'release'",
+                "'Add'",
+                "''",
+                "'grant'",
+                "null",
+            ],
+        )
+        .to_owned(),
+        "actor" => {
+            pick(rng, &["'shop'", "'system:expiry'", "''", "repeat('é', 32)", "repeat('a', 63)", "null"])
                 .to_owned()
         }
-        "actor" => pick(rng, &["'shop'", "''", "repeat('é', 32)", "repeat('a', 63)", "null"]).to_owned(),
         "metadata" => pick(rng, &["'{}'", "''", "repeat('é', 512)", "repeat('é', 513)", "null"]).to_owned(),
         "partial" => pick(rng, &["true", "false", "null"]).to_owned(),
         "ref" => match rng.u8(..3) {
@@ -91,6 +107,10 @@ fn value(rng: &mut Rng, column: &str) -> String {
                 "'already_reversed'",
                 "'expired'",
                 "'lot_limit'",
+                "'hold_limit'",
+                "'unknown_hold'",
+                "'hold_over'",
+                "'hold_too_small'",
                 "'because'",
                 "''",
                 "null",
@@ -139,6 +159,27 @@ fn lots(rng: &mut Rng) -> String {
             rng.i64(1..=USERS),
             rng.i64(22..=ENTRIES)
         ),
+        _ => pick(rng, &values).to_owned(),
+    }
+}
+
+/// A new value for the holds of a row: often with another number somewhere.
+fn holds(rng: &mut Rng) -> String {
+    let values = [
+        "null",
+        "'[]'",
+        "'{'",
+        "replace(holds, '\"point\":3', '\"point\":4')",
+        "replace(holds, '\"expires_at\":40709', '\"expires_at\":40708')",
+        "regexp_replace(holds, ',\"lots\":[^]]*]', '')",
+        "regexp_replace(holds, '\"lots\":.([0-9]+),1', '\"lots\":[\\1,2')",
+        "replace(holds, 'request\":\"', 'request\":\"0')",
+        "(holds::json->0)::text",
+        "json_build_array(holds::json->0)::text",
+        "json_build_array(holds::json->0, holds::json->0)::text",
+    ];
+    match rng.u8(..4) {
+        0 => format!("(select holds from user_point where user_id = '{}' limit 1)", rng.i64(1..=USERS)),
         _ => pick(rng, &values).to_owned(),
     }
 }
@@ -198,11 +239,12 @@ pub fn statement(rng: &mut Rng) -> String {
             format!("update log set {column} = {} where {later}", value(rng, column))
         }
         4 => {
-            let column = pick(rng, &["point", "seq", "format", "lots", "expires_at"]);
+            let column = pick(rng, &["point", "seq", "format", "lots", "due_at", "holds"]);
             let new = match column {
-                "format" => pick(rng, &["null", "0", "2"]).to_owned(),
+                "format" => pick(rng, &["null", "0", "1", "3"]).to_owned(),
                 "lots" => lots(rng),
-                "expires_at" => moved(rng, column),
+                "due_at" => moved(rng, column),
+                "holds" => holds(rng),
                 column => number(rng, column),
             };
             format!("update user_point set {column} = {new} where user_id = '{user}'")

@@ -39,8 +39,9 @@ pub async fn faults(system: &System) -> Vec<Fault> {
             seq: None,
             format: Some(i16::MAX),
             updated_at: None,
-            expires_at: None,
+            due_at: None,
             lots: None,
+            holds: None,
         };
         faults.extend(account_faults(&none, log));
     }
@@ -52,6 +53,8 @@ pub async fn faults(system: &System) -> Vec<Fault> {
     faults.sort();
     faults
 }
+
+const ACTIONS: [&str; 7] = ["add", "subtract", "reverse", "expire", "hold", "capture", "release"];
 
 /// The faults of an entry by itself.
 fn alone(entry: &Entry) -> Vec<&'static str> {
@@ -67,12 +70,12 @@ fn alone(entry: &Entry) -> Vec<&'static str> {
         }
     };
     must("user_id", is_user(&entry.user));
-    let is_reversal = entry.action.as_deref() == Some("reverse");
-    must("action", is_one_of(&entry.action, &["add", "subtract", "reverse", "expire"]));
-    let may_be_none = is_reversal && entry.reject_reason.is_some();
+    let refers = is_one_of(&entry.action, &["reverse", "capture", "release"]);
+    must("action", is_one_of(&entry.action, &ACTIONS));
+    let may_be_none = refers && entry.reject_reason.is_some();
     let is_some = |point: i128| point >= 1 && point <= maximum;
     must("point", entry.point.is_some_and(|point| is_some(point) || point == 0 && may_be_none));
-    let must_not_be = is_one_of(&entry.action, &["add", "expire"]);
+    let must_not_be = is_one_of(&entry.action, &["add", "expire", "hold", "capture", "release"]);
     must("partial", entry.partial.is_none() || entry.partial == Some(true) && !must_not_be);
     must("balance", entry.balance.is_none_or(|balance| balance >= 0 && balance <= maximum));
     must("requested_at", is_time(entry.requested_at));
@@ -81,13 +84,7 @@ fn alone(entry: &Entry) -> Vec<&'static str> {
     must("actor", entry.actor.as_ref().is_none_or(|actor| !actor.is_empty() && actor.len() < 64));
     must("metadata", entry.metadata.as_ref().is_none_or(|json| json.len() > 1 && json.len() < 1025));
     let is_reuse = entry.reject_reason.as_deref() == Some("key_reused");
-    must("ref", (is_reuse || is_reversal) == entry.reference.is_some());
-    columns.extend(lots::of_entry(entry));
-    let mut must = |column, holds: bool| {
-        if !holds {
-            columns.push(column);
-        }
-    };
+    must("ref", (is_reuse || refers) == entry.reference.is_some());
     if let Some(reason) = &entry.reason {
         let length = reason.chars().count();
         must("reason", length > 0 && length < 201);
@@ -106,7 +103,9 @@ fn is_one_of(entry: &Entry, actions: &[&str]) -> bool {
 
 /// The faults of an entry after the entries before it.
 fn after(before: &[Entry], entry: &Entry) -> Vec<&'static str> {
-    let mut columns = Vec::new();
+    let ended = lots::ended(before, entry);
+    let mut columns = lots::of_entry(entry, ended.as_ref());
+    let held: i128 = lots::open(before).iter().map(|hold| hold.point).sum();
     let balance = before.iter().rev().find_map(|entry| entry.balance).unwrap_or(0);
     let last_seq = before.last().map_or(0, |entry| i128::from(entry.seq));
     if i128::from(entry.seq) - last_seq != 1 {
@@ -124,42 +123,56 @@ fn after(before: &[Entry], entry: &Entry) -> Vec<&'static str> {
         Some("add") => (entry.point, None),
         Some("subtract") => (None, taken),
         Some("reverse") => (entry.point, taken),
-        Some("expire") => (None, entry.point.map(|point| -point)),
+        Some("expire" | "hold") => (None, entry.point.map(|point| -point)),
+        Some("release") => (entry.point, None),
         _ => (None, None),
     };
-    let is_unclear = given.is_none() && taken.is_none();
+    let is_capture = is_one_of(entry, &["capture"]);
+    let is_unclear = entry.point.is_none() || !is_one_of(entry, &ACTIONS);
     let did = |change| match &entry.reject_reason {
         Some(_) => change == 0,
+        None if is_capture => change >= 0,
         None => is_unclear || given == Some(change) || taken == Some(change),
     };
+    if let Some(hold) = ended {
+        let returned = if is_capture { entry.change } else { Some(0) };
+        let is_size = |point| (1..=i128::from(POINTS_MAX)).contains(point);
+        let is_wrong = returned.is_some_and(|returned| entry.point != Some(hold.point - returned));
+        if is_wrong && entry.point.as_ref().is_some_and(is_size) {
+            columns.push("point");
+        }
+    }
     if !entry.change.is_some_and(did) {
         columns.push("change");
     }
     if entry.change.is_some_and(|change| entry.balance != Some(balance + change)) {
         columns.push("balance");
     }
-    let is_reversal = entry.action.as_deref().is_none_or(|action| {
-        // Of an unknown action nothing more is said.
-        action == "reverse" || !["add", "subtract", "expire"].contains(&action)
-    });
-    let is_add =
-        entry.action.as_deref().is_none_or(|action| !["subtract", "reverse", "expire"].contains(&action));
-    let is_known = is_one_of(entry, &["add", "subtract", "reverse", "expire"]);
+    // Of an unknown action nothing more is said.
+    let is_known = is_one_of(entry, &ACTIONS);
+    let may_be = |actions: &[&str]| !is_known || is_one_of(entry, actions);
+    let is_reversal = may_be(&["reverse"]);
+    let is_about_nothing = entry.point.unwrap_or(0) == 0;
     let holds = match entry.reject_reason.as_deref() {
         None => true,
         Some(_) if is_one_of(entry, &["expire"]) => false,
-        Some("key_reused") => entry.action.as_deref() != Some("reverse") || entry.point.unwrap_or(0) == 0,
+        Some("key_reused") => !is_one_of(entry, &["reverse", "release"]) || is_about_nothing,
         Some("insufficient_points") => is_unclear || taken.is_some_and(|taken| balance + taken < 0),
         Some("balance_limit") => {
-            is_unclear || given.is_some_and(|given| balance + given > i128::from(POINTS_MAX))
+            let exceeds = |given| balance + held + given > i128::from(POINTS_MAX);
+            is_unclear || is_one_of(entry, &["add", "reverse"]) && given.is_some_and(exceeds)
         }
-        Some("unknown_request") => is_reversal && entry.point.unwrap_or(0) == 0,
+        Some("unknown_request") => is_reversal && is_about_nothing,
         Some("not_reversible" | "already_reversed") => is_reversal,
         Some("expired") => {
             let is_late = entry.expires_at.zip(entry.created_at).is_some_and(|(end, now)| end <= now);
-            is_add && (is_late || !is_known)
+            !is_known || is_one_of(entry, &["add", "hold"]) && is_late
         }
-        Some("lot_limit") => is_reversal || is_add && entry.expires_at.is_some(),
+        Some("lot_limit") => is_reversal || is_one_of(entry, &["add"]) && entry.expires_at.is_some(),
+        Some("hold_limit") => may_be(&["hold"]),
+        Some("unknown_hold") => may_be(&["capture"]) || is_one_of(entry, &["release"]) && is_about_nothing,
+        Some("hold_over") => may_be(&["capture", "release"]),
+        Some("hold_too_small") => may_be(&["capture"]),
         Some(_) => false,
     };
     if !holds {
@@ -169,20 +182,33 @@ fn after(before: &[Entry], entry: &Entry) -> Vec<&'static str> {
     columns
 }
 
-/// Whether a reversal is about an earlier entry as its outcome says.
+/// Whether a reversal, a capture or a release is about an earlier entry as its outcome says.
 fn refers_well(before: &[Entry], entry: &Entry) -> bool {
-    let (Some("reverse"), Some(reference)) = (entry.action.as_deref(), &entry.reference) else { return true };
+    let Some(reference) = &entry.reference else { return true };
+    match entry.action.as_deref() {
+        Some("reverse") => {}
+        Some("capture" | "release") => return ends_well(before, entry, reference),
+        _ => return true,
+    }
     let earlier = || before.iter().filter(|other| other.seq < entry.seq);
     let mut named = earlier().filter(|other| other.request == *reference);
     let is_change = |other: &Entry| {
-        other.reject_reason.is_none() && ["add", "subtract"].contains(&other.action.as_deref().unwrap_or(""))
+        other.reject_reason.is_none()
+            && ["add", "subtract", "capture"].contains(&other.action.as_deref().unwrap_or(""))
     };
+    let is_capture = |other: &Entry| other.action.as_deref() == Some("capture");
     let has_size = |other: &Entry| entry.point.is_some() && other.change.map(i128::abs) == entry.point;
+    let has_its_size = |other: &Entry| {
+        if is_capture(other) { entry.point.is_some() && other.point == entry.point } else { has_size(other) }
+    };
     let is_reversal =
         |other: &Entry| other.reject_reason.is_none() && other.action.as_deref() == Some("reverse");
     let was_reversed =
         earlier().any(|other| is_reversal(other) && other.reference.as_ref() == Some(reference));
     let undoes = |other: &Entry| match (entry.reject_reason.as_deref(), other.change) {
+        (Some("insufficient_points"), _) if is_capture(other) => false,
+        (Some(_), _) if is_capture(other) => true,
+        (None, _) if is_capture(other) => entry.change.is_some_and(|undone| undone > 0),
         (_, None) => false,
         (Some("insufficient_points"), Some(change)) => change > 0,
         (Some(_), Some(change)) => change < 0,
@@ -190,7 +216,7 @@ fn refers_well(before: &[Entry], entry: &Entry) -> bool {
     };
     match entry.reject_reason.as_deref() {
         None | Some("insufficient_points" | "balance_limit") => {
-            named.any(|other| is_change(other) && has_size(other) && undoes(other)) && !was_reversed
+            named.any(|other| is_change(other) && has_its_size(other) && undoes(other)) && !was_reversed
         }
         Some("unknown_request") => named.next().is_none(),
         Some("not_reversible") => named.any(|other| {
@@ -199,6 +225,33 @@ fn refers_well(before: &[Entry], entry: &Entry) -> bool {
         Some("already_reversed") => {
             named.any(|other| is_reversal(other) && entry.point.is_some() && other.point == entry.point)
         }
+        Some(_) => true,
+    }
+}
+
+/// Whether a capture or a release is about a hold as its outcome says.
+fn ends_well(before: &[Entry], entry: &Entry, reference: &String) -> bool {
+    let earlier = || before.iter().filter(|other| other.seq < entry.seq && other.reject_reason.is_none());
+    let ends = |other: &&Entry| is_one_of(other, &["capture", "release"]);
+    let mut holds = earlier().filter(|other| other.request == *reference && is_one_of(other, &["hold"]));
+    let by_time = is_one_of(entry, &["release"]) && entry.actor.as_deref() == Some("system:expiry");
+    let is_open = |hold: &Entry| {
+        let is_over = hold.expires_at.zip(entry.created_at).map(|(end, now)| end <= now);
+        let is_small = || hold.point.zip(entry.point).is_some_and(|(held, asked)| held < asked);
+        is_over == Some(by_time) && (entry.reject_reason.is_none() || is_small())
+    };
+    match entry.reject_reason.as_deref() {
+        None | Some("hold_too_small") => {
+            holds.any(is_open)
+                && !earlier().any(|other| ends(&other) && other.reference.as_ref() == Some(reference))
+        }
+        Some("unknown_hold") => holds.next().is_none(),
+        Some("hold_over") => earlier().filter(ends).any(|other| {
+            let returned = if is_one_of(other, &["capture"]) { other.change } else { Some(0) };
+            let all = other.point.zip(returned).map(|(point, returned)| point + returned);
+            let fits = is_one_of(entry, &["capture"]) || all.is_some() && all == entry.point;
+            other.request == *reference && fits
+        }),
         Some(_) => true,
     }
 }
@@ -217,15 +270,18 @@ fn account_faults(account: &Account, log: &[Entry]) -> Vec<Fault> {
     let balance = log.iter().rev().find_map(|entry| entry.balance).unwrap_or(0);
     let seq = log.last().map_or(0, |entry| i128::from(entry.seq));
     let time = log.iter().rev().find_map(|entry| entry.created_at);
-    let left = lots::after(log);
+    let (left, mut open) = (lots::after(log), lots::open(log));
+    open.sort();
+    let least = if open.is_empty() { i16::from(!left.is_empty()) } else { 2 };
     let faults = [
         ("user_id", is_user(&account.user)),
-        ("format", account.format.is_some_and(|format| left.is_empty() || format > 0)),
+        ("format", account.format.is_some_and(|format| least == 0 || format >= least)),
         ("point", account.point == Some(balance)),
         ("seq", account.seq == Some(seq)),
         ("updated_at", time.is_none() || account.updated_at == time),
         ("lots", lots::of_text(account.lots.as_deref()).as_ref() == Some(&left)),
-        ("expires_at", account.expires_at == left.first().map(|(end, _)| *end)),
+        ("holds", lots::holds_of_text(account.holds.as_deref()).as_ref() == Some(&open)),
+        ("due_at", account.due_at == lots::due(log)),
     ];
     let wrong = faults.into_iter().filter(|(_, holds)| !holds);
     wrong.map(|(column, _)| (account.user.clone(), None, column.to_owned())).collect()

@@ -24,11 +24,23 @@ pub async fn pass(system: &System, seconds: i64) {
         )
     };
     let earlier = |column: &str| format!("{column} = {column} - interval '{seconds} s'");
+    let held = |table: &str| {
+        format!(
+            "(select json_agg(json_build_object('request', hold->'request', 'point', hold->'point',
+                     'expires_at', (hold->>'expires_at')::bigint - {seconds} * 1000000::bigint,
+                     'lots', (select json_agg(case when place % 2 = 1 then number::bigint - {seconds} * 1000000::bigint
+                             else number::bigint end order by place)
+                         from json_array_elements_text(hold->'lots') with ordinality as numbers (number, place)))
+                     order by at)::text
+                 from json_array_elements({table}.holds::json) with ordinality as holds (hold, at))"
+        )
+    };
     let statement = format!(
-        "update user_point set {}, {}, lots = {}; update log set {}, {}, {}, lots = {}",
+        "update user_point set {}, {}, lots = {}, holds = {}; update log set {}, {}, {}, lots = {}",
         earlier("updated_at"),
-        earlier("expires_at"),
+        earlier("due_at"),
         lots("user_point"),
+        held("user_point"),
         earlier("requested_at"),
         earlier("created_at"),
         earlier("expires_at"),

@@ -2,13 +2,15 @@
 
 use std::sync::Arc;
 
-use jiff::Timestamp;
+use jiff::{Timestamp, ToSpan};
 
 use crate::domain::{
+    account::{Held, Moved},
     change::Change,
     decide::reuse,
     delta::{Delta, POINTS_MAX},
-    entry::{Entry, Moved, Outcome, Rejection, Verdict},
+    entry::{Entry, Outcome, Rejection, Verdict},
+    holds::{HOLDS_MAX, Hold, Holds},
     judge::{asked, refuse},
     known::Known,
     lots::{LOTS_MAX, Lot, Lots},
@@ -23,6 +25,8 @@ pub(super) struct Naive {
     pub(super) log: Vec<(Change, Arc<Entry>)>,
     /// Whose points, when they expire, and how many.
     points: Vec<(UserId, Option<Timestamp>, i64)>,
+    /// The open holds.
+    holds: Vec<(UserId, Hold)>,
 }
 
 impl Naive {
@@ -48,6 +52,27 @@ impl Naive {
         lots
     }
 
+    pub(super) fn holds(&self, user: &UserId) -> Holds {
+        let mut holds = Holds::default();
+        self.of_holds(user).for_each(|hold| holds.open(hold.clone()));
+        holds
+    }
+
+    fn of_holds(&self, user: &UserId) -> impl Iterator<Item = &Hold> {
+        self.holds.iter().filter(move |(owner, _)| owner == user).map(|(_, hold)| hold)
+    }
+
+    fn held(&self, user: &UserId) -> i64 {
+        self.of_holds(user).map(|hold| hold.point).sum()
+    }
+
+    /// Ends a hold. All its points are the user's again.
+    fn put_back(&mut self, user: &UserId, request: RequestId) {
+        let hold = self.of_holds(user).find(|hold| hold.request == request).expect("open").clone();
+        self.holds.retain(|(owner, hold)| owner != user || hold.request != request);
+        self.give(user, hold.point, &hold.lots);
+    }
+
     fn write(&mut self, delta: &Delta, verdict: Verdict, time: Timestamp) -> Arc<Entry> {
         let seq = i64::try_from(self.of_user(&delta.user_id).count()).expect("short") + 1;
         let entry = Entry::of(delta, verdict, (seq, self.balance(&delta.user_id)), time);
@@ -57,7 +82,24 @@ impl Naive {
     }
 
     fn expire(&mut self, user: &UserId, (time, now): (Timestamp, Timestamp)) {
-        while let Some(lot) = self.lots(user).as_slice().first().copied().filter(|lot| lot.at <= time) {
+        loop {
+            let lot = self.lots(user).as_slice().first().copied().filter(|lot| lot.at <= time);
+            let hold = self.of_holds(user).min_by_key(|hold| (hold.at, hold.request)).cloned();
+            if let Some(hold) = hold.filter(|hold| hold.at <= lot.map_or(time, |lot| lot.at)) {
+                self.put_back(user, hold.request);
+                let seq = i64::try_from(self.of_user(user).count()).expect("short") + 1;
+                let delta = Delta {
+                    request_id: RequestId::of_expiry(user, seq),
+                    requested_at: now,
+                    change: Change::Release { hold: hold.request },
+                    ..Delta::expiry(user.clone())
+                };
+                let moved = Moved { change: hold.point, lots: hold.lots.clone(), held: Held::default() };
+                let verdict = Verdict { point: hold.point, reference: Some(hold.request), change: Ok(moved) };
+                self.write(&delta, verdict, self.last_time(user).max(hold.at));
+                continue;
+            }
+            let Some(lot) = lot else { break };
             self.points.retain(|(owner, at, _)| owner != user || *at != Some(lot.at));
             let seq = i64::try_from(self.of_user(user).count()).expect("short") + 1;
             let delta = Delta {
@@ -158,6 +200,20 @@ impl Naive {
 
     fn verdict(&mut self, delta: &Delta, partner: Option<&UserId>, time: Timestamp) -> Verdict {
         let user = &delta.user_id;
+        match &delta.change {
+            Change::Hold { point, expires_at } => {
+                return self.hold(delta, point.get(), *expires_at, time);
+            }
+            Change::Capture { hold, point } => {
+                return self.end(user, *hold, Some(point.map(|point| point.get())));
+            }
+            Change::Release { hold } => return self.end(user, *hold, None),
+            Change::Add { .. }
+            | Change::Subtract { .. }
+            | Change::Reverse { .. }
+            | Change::Transfer { .. }
+            | Change::Expire => {}
+        }
         let original = self.original(delta);
         let (wanted, partial, reference, lots) = match (&delta.change, &original) {
             (Change::Add { point, expires_at }, _) => {
@@ -165,11 +221,13 @@ impl Naive {
             }
             (Change::Subtract { point, partial }, _) => (-point.get(), *partial, None, Lots::default()),
             (Change::Transfer { point, .. }, _) => (-point.get(), false, None, Lots::default()),
-            (Change::Reverse { request, partial }, Some((_, entry))) => {
-                (-entry.change, *partial, Some(*request), entry.lots.clone())
+            (Change::Reverse { request, partial }, Some((change, entry))) => {
+                let is_capture = matches!(change, Change::Capture { .. }) && entry.rejection.is_none();
+                let wanted = if is_capture { entry.point } else { -entry.change };
+                (wanted, *partial, Some(*request), entry.lots.clone())
             }
             (Change::Reverse { request, partial }, None) => (0, *partial, Some(*request), Lots::default()),
-            (Change::Expire, _) => unreachable!("it asks for nothing"),
+            (_, _) => unreachable!("it asks for nothing, or is about a hold"),
         };
         let undoes = |entry: &Entry| {
             entry.action == "reverse" && entry.rejection.is_none() && entry.reference == reference
@@ -216,12 +274,16 @@ impl Naive {
         if let Some(receiver) = receiver {
             let balance = self.balance(receiver);
             let mut all = self.lots(receiver);
-            for lot in lots.as_slice().iter().filter(|lot| lot.at > time) {
+            let held: Vec<Hold> = self.of_holds(receiver).cloned().collect();
+            let held = held.iter().flat_map(|hold| hold.lots.as_slice());
+            for lot in lots.as_slice().iter().chain(held).filter(|lot| lot.at > time) {
                 all.add(*lot);
             }
             let full = match () {
-                () if point > POINTS_MAX - balance => Some(Rejection::BalanceLimit),
-                () if all.as_slice().len() > LOTS_MAX => Some(Rejection::LotLimit),
+                () if point > POINTS_MAX - balance - self.held(receiver) => Some(Rejection::BalanceLimit),
+                () if !lots.as_slice().is_empty() && all.as_slice().len() > LOTS_MAX => {
+                    Some(Rejection::LotLimit)
+                }
                 () => None,
             };
             if let Some(why) = full {
@@ -230,16 +292,67 @@ impl Naive {
             }
             self.give(receiver, point, &lots);
         }
-        Ok(Moved { change: wanted.signum() * point, lots })
+        Ok(Moved { change: wanted.signum() * point, lots, held: Held::default() })
+    }
+
+    fn hold(&mut self, delta: &Delta, point: i64, at: Option<Timestamp>, time: Timestamp) -> Verdict {
+        let user = &delta.user_id;
+        let at = at.unwrap_or(time + 15.minutes());
+        let change = if at <= time {
+            Err(Rejection::Expired)
+        } else if self.of_holds(user).count() == HOLDS_MAX {
+            Err(Rejection::HoldLimit)
+        } else if self.balance(user) < point {
+            Err(Rejection::InsufficientPoints)
+        } else {
+            let lots = self.take(user, point, &Lots::default());
+            let hold = Hold { at, request: delta.request_id, point, lots: lots.clone() };
+            self.holds.push((user.clone(), hold.clone()));
+            Ok(Moved { change: -point, lots, held: Held::Opens(hold) })
+        };
+        Verdict { point, reference: None, change }
+    }
+
+    /// A capture takes all, or as many as it names. A release, which takes none, is `None`.
+    fn end(&mut self, user: &UserId, request: RequestId, captured: Option<Option<i64>>) -> Verdict {
+        let refused = |why, point, reference| Verdict { point, reference: Some(reference), change: Err(why) };
+        let asked = |all: i64| captured.flatten().unwrap_or(all);
+        let Some(hold) = self.of_holds(user).find(|hold| hold.request == request).cloned() else {
+            let held = self.of_user(user).find(|(change, entry)| {
+                entry.request_id == request
+                    && matches!(change, Change::Hold { .. })
+                    && entry.rejection.is_none()
+            });
+            let Some((_, held)) = held else { return refused(Rejection::UnknownHold, asked(0), request) };
+            let is_end = |(change, entry): &&(Change, Arc<Entry>)| {
+                change.hold() == Some(request) && entry.rejection.is_none()
+            };
+            let (_, first) = self.of_user(user).find(is_end).expect("it is not open");
+            return refused(Rejection::HoldOver, asked(held.point), first.request_id);
+        };
+        let point = asked(hold.point);
+        if point > hold.point {
+            return refused(Rejection::HoldTooSmall, point, request);
+        }
+        // The user has nothing but the hold for a moment, so that what expires first of it is taken.
+        let (own, others): (Vec<_>, Vec<_>) = self.points.drain(..).partition(|(owner, ..)| owner == user);
+        self.points = others;
+        self.put_back(user, request);
+        let lots =
+            if captured.is_some() { self.take(user, point, &Lots::default()) } else { hold.lots.clone() };
+        self.points.extend(own);
+        let change = if captured.is_some() { hold.point - point } else { hold.point };
+        let moved = Moved { change, lots, held: Held::default() };
+        Verdict { point, reference: Some(request), change: Ok(moved) }
     }
 
     /// What the store looks up in the log for `deltas`.
     pub(super) fn looked_up(&self, deltas: &[Delta]) -> Known {
         let mut known = Known::default();
         for delta in deltas {
-            let ids = [Some(delta.request_id), Some(reuse(delta)), delta.change.request()];
+            let ids = [Some(delta.request_id), Some(reuse(delta)), delta.change.about()];
             let is_asked = |entry: &Entry| {
-                ids.contains(&Some(entry.request_id)) || entry.reversed().is_some_and(|id| ids[2] == Some(id))
+                ids.contains(&Some(entry.request_id)) || entry.ended().is_some_and(|id| ids[2] == Some(id))
             };
             let asked = self.of_user(&delta.user_id).filter(|(_, entry)| is_asked(entry));
             asked.for_each(|(_, entry)| known.learn(Arc::clone(entry)));
@@ -250,5 +363,9 @@ impl Naive {
 
 fn is_undoable((change, entry): &(Change, Arc<Entry>)) -> bool {
     let is_received = change.to() == Some(&entry.user_id);
-    change.request().is_none() && *change != Change::Expire && entry.change != 0 && !is_received
+    let is_other = matches!(
+        change,
+        Change::Reverse { .. } | Change::Hold { .. } | Change::Release { .. } | Change::Expire
+    );
+    !is_other && !is_received && entry.rejection.is_none()
 }

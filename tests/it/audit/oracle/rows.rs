@@ -33,8 +33,9 @@ pub struct Account {
     pub seq: Option<i128>,
     pub format: Option<i16>,
     pub updated_at: Option<i128>,
-    pub expires_at: Option<i128>,
+    pub due_at: Option<i128>,
     pub lots: Option<String>,
+    pub holds: Option<String>,
 }
 
 /// Converts a time in seconds, as SQL returns it, to microseconds.
@@ -95,7 +96,7 @@ pub async fn entries(system: &System) -> BTreeMap<String, Vec<Entry>> {
 
 pub async fn accounts(system: &System) -> Vec<Account> {
     let sql = "select user_id, point, seq, format, extract(epoch from updated_at)::text as updated_at,
-             extract(epoch from expires_at)::text as expires_at, lots::text as lots
+             extract(epoch from due_at)::text as due_at, lots::text as lots, holds
          from user_point";
     let account = |row: &Row| Account {
         user: row.get("user_id"),
@@ -103,8 +104,9 @@ pub async fn accounts(system: &System) -> Vec<Account> {
         seq: number(row, "seq"),
         format: row.get("format"),
         updated_at: time(row, "updated_at"),
-        expires_at: time(row, "expires_at"),
+        due_at: time(row, "due_at"),
         lots: row.get("lots"),
+        holds: row.get("holds"),
     };
     system.rows(sql).await.iter().map(account).collect()
 }
