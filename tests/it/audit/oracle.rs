@@ -242,7 +242,8 @@ fn ends_well(before: &[Entry], entry: &Entry, reference: &String) -> bool {
     };
     match entry.reject_reason.as_deref() {
         None | Some("hold_too_small") => {
-            holds.any(is_open) && !earlier().any(|other| ends(&other) && other.reference.as_ref() == Some(reference))
+            holds.any(is_open)
+                && !earlier().any(|other| ends(&other) && other.reference.as_ref() == Some(reference))
         }
         Some("unknown_hold") => holds.next().is_none(),
         Some("hold_over") => earlier().filter(ends).any(|other| {

@@ -166,8 +166,9 @@ pub fn after(log: &[Entry]) -> Lots {
 fn moves(entry: &Entry, ended: Option<Hold>) -> Lots {
     let Some(change) = entry.change else { return Vec::new() };
     let lots = of_text(entry.lots.as_deref()).unwrap_or_default();
-    let signed =
-        |lots: Lots, sign: i128| lots.into_iter().map(move |(end, point)| (end, point * sign)).collect::<Lots>();
+    let signed = |lots: Lots, sign: i128| {
+        lots.into_iter().map(move |(end, point)| (end, point * sign)).collect::<Lots>()
+    };
     if is_one_of(entry, &["add", "expire"]) {
         entry.expires_at.filter(|end| is_time(*end)).map(|end| (end, change)).into_iter().collect()
     } else if is_one_of(entry, &["subtract", "reverse", "hold", "release"]) {
