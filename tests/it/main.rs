@@ -15,6 +15,7 @@ mod access;
 mod rate_limit;
 mod balances;
 mod history;
+mod holds;
 mod requests;
 mod idempotency;
 mod transfer;

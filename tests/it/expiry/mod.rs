@@ -49,26 +49,26 @@ pub async fn pass(system: &System, seconds: i64) {
     system.execute(&statement).await;
 }
 
-fn in_hours(hours: i64) -> Timestamp {
+pub fn in_hours(hours: i64) -> Timestamp {
     let now = Timestamp::from_second(Timestamp::now().as_second()).expect("in range");
     now + hours.hours()
 }
 
-fn user(id: i64) -> UserId {
+pub fn user(id: i64) -> UserId {
     UserId::new("user_id", &id.to_string()).expect("positive")
 }
 
-async fn balance(service: &PointService, id: i64) -> Balance {
+pub async fn balance(service: &PointService, id: i64) -> Balance {
     service.balance(user(id)).await.expect("an answer").expect("a user")
 }
 
 /// The points of lots, in their order.
-fn points(lots: &Lots) -> Vec<i64> {
+pub fn points(lots: &Lots) -> Vec<i64> {
     lots.as_slice().iter().map(|lot| lot.point).collect()
 }
 
 /// The user's log, oldest first.
-async fn log(service: &PointService, id: i64) -> Vec<Entry> {
+pub async fn log(service: &PointService, id: i64) -> Vec<Entry> {
     let query =
         HistoryQuery { user_id: user(id), limit: 1_000, before: None, from: None, to: None, status: None };
     let mut entries = service.history(query).await.expect("a page").entries;
@@ -76,7 +76,7 @@ async fn log(service: &PointService, id: i64) -> Vec<Entry> {
     entries
 }
 
-fn told(entries: &[Entry]) -> Vec<(&str, i64, i64)> {
+pub fn told(entries: &[Entry]) -> Vec<(&str, i64, i64)> {
     entries.iter().map(|entry| (&*entry.action, entry.change, entry.balance)).collect()
 }
 
