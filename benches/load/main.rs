@@ -39,7 +39,7 @@ struct Options {
     /// Also compare with a log of 100 million rows. This takes an hour.
     #[arg(long, conflicts_with = "quick")]
     long: bool,
-    /// Measure only these topics: accept, connections, apply, sync (with read), sustained, latency, skew, batch,
+    /// Measure only these topics: accept, connections, apply, sync (with read), sustained, latency, skew, ids, batch,
     /// concurrency, growth, footprint.
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
@@ -131,6 +131,9 @@ async fn main() {
     }
     if options.wants("skew") {
         show(&mut lines, scenes::skew::measure(&size, of_message).await);
+    }
+    if options.wants("ids") {
+        show(&mut lines, scenes::ids::measure(&size).await);
     }
     if options.wants("batch") {
         show(&mut lines, scenes::workers::batches(&size).await);

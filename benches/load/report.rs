@@ -51,7 +51,7 @@ const BEGIN: &str = "<!-- figures: written by `just bench --docs` -->";
 const END: &str = "<!-- end of the figures -->";
 
 /// The topics, in the order of the table.
-const TOPICS: [&str; 12] = [
+const TOPICS: [&str; 13] = [
     "accept",
     "connections",
     "apply",
@@ -60,6 +60,7 @@ const TOPICS: [&str; 12] = [
     "sustained",
     "latency",
     "skew",
+    "ids",
     "batch",
     "concurrency",
     "growth",

@@ -17,6 +17,7 @@ use http_body_util::{BodyExt, Full};
 use hyper::{Request, StatusCode, body::Bytes, client::conn::http1, header::HeaderValue};
 use hyper_util::rt::TokioIo;
 use tokio::{net::TcpStream, sync::mpsc, task::JoinSet, time::sleep};
+use uuid::Uuid;
 
 /// How long a closed loop runs before the measurement.
 const WARM_UP: Duration = Duration::from_secs(1);
@@ -35,6 +36,10 @@ const SEED: u64 = 1;
 pub enum Kind {
     /// Queue one point: 202.
     Add,
+    /// As `Add`, with a new `Idempotency-Key`.
+    KeyedAdd,
+    /// As `Add`, for a user whose id is a UUID.
+    UuidAdd,
     /// Apply one point at once, with `Prefer: wait`: 200.
     Wait,
     /// Queue one point for each of [`OPERATIONS`] users: 202.
@@ -47,7 +52,7 @@ impl Kind {
     /// The number of deltas in a request.
     pub fn deltas(self) -> u64 {
         match self {
-            Self::Add | Self::Wait => 1,
+            Self::Add | Self::KeyedAdd | Self::UuidAdd | Self::Wait => 1,
             Self::Batch => OPERATIONS,
             Self::Read => 0,
         }
@@ -55,7 +60,7 @@ impl Kind {
 
     fn expected(self) -> StatusCode {
         match self {
-            Self::Add | Self::Batch => StatusCode::ACCEPTED,
+            Self::Add | Self::KeyedAdd | Self::UuidAdd | Self::Batch => StatusCode::ACCEPTED,
             Self::Wait | Self::Read => StatusCode::OK,
         }
     }
@@ -114,6 +119,15 @@ impl Wire {
     async fn send_for(&mut self, kind: Kind, users: &Users, rng: &mut Rng) {
         let request = match kind {
             Kind::Add | Kind::Wait | Kind::Read => request(kind, users.pick(rng)),
+            Kind::KeyedAdd => {
+                let mut request = request(Kind::Add, users.pick(rng));
+                request.headers_mut().insert("idempotency-key", HeaderValue::from(rng.u64(..)));
+                request
+            }
+            Kind::UuidAdd => {
+                let user = Uuid::from_u128(Rng::with_seed(users.pick(rng).unsigned_abs()).u128(..));
+                post("/v1/point/add", format!(r#"{{"user_id":"{user}","point":1}}"#))
+            }
             Kind::Batch => {
                 let operation = |_| format!(r#"{{"action":"add","user_id":{},"point":1}}"#, users.pick(rng));
                 let operations: Vec<String> = (0..OPERATIONS).map(operation).collect();
@@ -132,7 +146,7 @@ impl Wire {
     }
 }
 
-/// A request for one user.
+/// A request for one user whose id is a number, without a key.
 pub fn request(kind: Kind, user: i64) -> Request<Full<Bytes>> {
     if kind == Kind::Read {
         let request = Request::builder().uri(format!("/v1/point?id={user}")).header("host", "localhost");

@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// The maximum of `--concurrency`. Far fewer transactions keep a PostgreSQL server busy.
-const CONCURRENCY_MAX: i64 = 16;
+pub(super) const CONCURRENCY_MAX: i64 = 16;
 
 /// Flags that `serve` and `work` share.
 #[derive(Args, Clone, Debug)]

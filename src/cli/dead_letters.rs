@@ -4,7 +4,7 @@
 use std::{
     io::{self, IsTerminal, Write},
     thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use anyhow::{Context, bail};
@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     BrokerArgs, DatabaseArgs,
     args::parse_time,
-    start::{connected, installed},
+    start::{Deadline, connected, installed},
 };
 use crate::{
     infra::postgres,
@@ -159,13 +159,13 @@ async fn linked(
     args: &DeadLettersArgs,
     work: impl AsyncFnOnce(LinkWatch) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
-    let (limit, began) = (args.startup_timeout, Instant::now());
+    let deadline = Deadline::after(args.startup_timeout);
     let pool = postgres::reading_pool(&args.database.url, 1)?;
-    let installation = installed(&pool, &args.database, limit).await?;
+    let installation = installed(&pool, &args.database, deadline).await?;
     pool.close();
     let link = Link::start(args.broker.url.clone(), args.broker.names(&installation), "dead-letters");
     let result = async {
-        connected(&link, limit, began).await?;
+        connected(&link, deadline).await?;
         work(link.watch()).await
     }
     .await;

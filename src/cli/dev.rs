@@ -19,7 +19,7 @@ use super::{
     migrate::migrated, serve::serve, start, work::work,
 };
 use crate::{
-    infra::postgres,
+    infra::{migrate, postgres},
     local::{LocalPostgres, LocalRabbitMq},
     queue::MESSAGE_VERSION,
 };
@@ -79,7 +79,8 @@ pub(super) async fn run(args: DevArgs, stop: CancellationToken) -> anyhow::Resul
     let first = NodeArgs { metrics: args.metrics, ..node.clone() };
     let result = async {
         let pool = postgres::pool(&node.database.url, 1)?;
-        for line in migrated(&pool, args.partitions.count, node.patience.startup_timeout).await? {
+        let migrated = migrated(&pool, args.partitions.count, node.patience.startup_timeout).await;
+        for line in migrated.map_err(|error| name_the_data(error, &folder))? {
             log::info!("{line}");
         }
         println!("{}", welcome(&listener.local_addr()?.to_string(), &database, &broker, &folder));
@@ -95,6 +96,18 @@ pub(super) async fn run(args: DevArgs, stop: CancellationToken) -> anyhow::Resul
     broker.shut_down().await?;
     database.stop().await?;
     result
+}
+
+/// Says which folder a user may remove whose data is of another version: before a release, the schema changes.
+fn name_the_data(error: anyhow::Error, folder: &Path) -> anyhow::Error {
+    if !migrate::is_of_another_version(&error) {
+        return error;
+    }
+    error.context(format!(
+        "the data in {} is of another version of point-system: remove that folder, or start with --fresh, which deletes \
+         the data",
+        folder.display()
+    ))
 }
 
 fn node(database: &LocalPostgres, broker: &LocalRabbitMq) -> anyhow::Result<NodeArgs> {

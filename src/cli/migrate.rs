@@ -8,7 +8,11 @@ use clap::Args;
 use deadpool_postgres::Pool;
 use tokio_util::sync::CancellationToken;
 
-use super::{DatabaseArgs, PartitionsArgs, args::parse_time, start::patiently};
+use super::{
+    DatabaseArgs, PartitionsArgs,
+    args::parse_time,
+    start::{Deadline, patiently},
+};
 use crate::{
     domain::{Installation, Partitions},
     infra::{migrate, postgres},
@@ -41,7 +45,7 @@ pub(super) async fn run(args: &MigrateArgs, stop: CancellationToken) -> anyhow::
             postgres::check(url).await?;
             Ok(pool.get().await.map(drop)?)
         };
-        patiently(&args.database, args.startup_timeout, reach).await?;
+        patiently(&args.database, Deadline::after(args.startup_timeout), reach).await?;
         if args.check {
             return check(&pool, args.partitions.count).await;
         }
@@ -59,9 +63,8 @@ pub(super) async fn run(args: &MigrateArgs, stop: CancellationToken) -> anyhow::
 
 async fn check(pool: &Pool, partitions: Option<Partitions>) -> anyhow::Result<()> {
     let mut pending = migrate::pending(pool).await?;
-    match Installation::find(pool).await? {
-        Some(installation) => installation.agrees(partitions)?,
-        None => pending.push("the installation".to_owned()),
+    if !Installation::exists(pool, partitions).await? {
+        pending.push("the installation".to_owned());
     }
     if !pending.is_empty() {
         bail!("pending: {}", pending.join(", "));
@@ -80,9 +83,7 @@ pub(super) async fn migrated(
     partitions: Option<Partitions>,
     patience: Duration,
 ) -> anyhow::Result<Vec<String>> {
-    if let Some(installation) = Installation::find(pool).await? {
-        installation.agrees(partitions).context("nothing was changed")?;
-    }
+    Installation::exists(pool, partitions).await.context("nothing was changed")?;
     let applied = migrate::run(pool, patience).await?;
     let mut done: Vec<String> = applied.iter().map(|name| format!("applied {name}")).collect();
     let (installation, is_new) = Installation::make(pool, partitions.unwrap_or(Partitions::DEFAULT)).await?;

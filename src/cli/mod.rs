@@ -15,6 +15,9 @@ mod serve;
 mod work;
 mod migrate;
 mod audit;
+mod progress;
+mod import;
+mod export;
 mod keys;
 mod dead_letters;
 mod dev;
@@ -24,7 +27,9 @@ pub use args::{BrokerArgs, DatabaseArgs, MetricsArgs, NodeArgs, PartitionsArgs, 
 pub use audit::AuditArgs;
 pub use dead_letters::DeadLettersRole;
 pub use dev::DevArgs;
+pub use export::ExportArgs;
 pub use http::{AccessArgs, HttpArgs};
+pub use import::ImportArgs;
 pub use keys::KeyRole;
 pub use manual::{CompletionsArgs, ManArgs};
 pub use migrate::MigrateArgs;
@@ -66,6 +71,12 @@ pub enum Role {
     Migrate(MigrateArgs),
     /// Prove that every balance equals its log; safe to run alongside the service and on a replica.
     Audit(AuditArgs),
+    /// Add the points of another system from a CSV file, each row once; safe to stop and to run again.
+    ///
+    /// The whole file is checked first. If anything is wrong, every fault is named by its line, and nothing is written.
+    Import(ImportArgs),
+    /// Write the balances or the log as CSV, from one snapshot; safe to run alongside the service and on a replica.
+    Export(ExportArgs),
     /// List the messages that could not be applied; put them back into the queue, or remove them.
     DeadLetters {
         /// What to do with them.
@@ -101,6 +112,10 @@ pub async fn run(role: Role) -> anyhow::Result<()> {
         Role::Migrate(args) => migrate::run(&args, stop).await,
         Role::Audit(args) => {
             stop.run_until_cancelled(audit::run(&args)).await.unwrap_or_else(|| bail!("interrupted"))
+        }
+        Role::Import(args) => import::run(&args, stop).await,
+        Role::Export(args) => {
+            stop.run_until_cancelled(export::run(&args)).await.unwrap_or_else(|| bail!("interrupted"))
         }
         Role::DeadLetters { role } => dead_letters::run(role, stop).await,
         Role::Key { role } => {

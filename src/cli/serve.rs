@@ -1,9 +1,6 @@
 //! The command `serve`: starts the HTTP API on the queue and the database. Must not contain a handler.
 
-use std::{
-    net::{SocketAddr, TcpListener},
-    time::Instant,
-};
+use std::net::{SocketAddr, TcpListener};
 
 use actix_web::web;
 use clap::Args;
@@ -12,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     HttpArgs, NodeArgs,
-    start::{connected, ending_within, installed, patiently},
+    start::{Deadline, connected, ending_within, installed, patiently},
     telemetry::Telemetry,
 };
 use crate::{
@@ -65,13 +62,13 @@ async fn serve_until(
     let pool = postgres::pool(&node.database.url, connections)?;
     let telemetry = Telemetry::start(Duty::Serve, node, &pool, &stop)?;
     let serving = async {
-        let began = Instant::now();
-        let installed = installed(&pool, &node.database, node.patience.startup_timeout);
+        let deadline = Deadline::after(node.patience.startup_timeout);
+        let installed = installed(&pool, &node.database, deadline);
         let Some(installation) = stop.run_until_cancelled(installed).await else { return Ok(()) };
         let link = Link::start(node.broker.url.clone(), node.broker.names(&installation?), "serve");
         telemetry.watch(&link);
         let served =
-            serve_with(listener, (node, http, limits), (&pool, &link, &telemetry, began), &stop).await;
+            serve_with(listener, (node, http, limits), (&pool, &link, &telemetry, deadline), &stop).await;
         link.close().await;
         served
     };
@@ -84,14 +81,14 @@ async fn serve_until(
 async fn serve_with(
     listener: TcpListener,
     (node, http, limits): (&NodeArgs, HttpArgs, HttpLimits),
-    (pool, link, telemetry, began): (&Pool, &Link, &Telemetry, Instant),
+    (pool, link, telemetry, deadline): (&Pool, &Link, &Telemetry, Deadline),
     stop: &CancellationToken,
 ) -> anyhow::Result<()> {
-    let (listen, limit) = (listener.local_addr()?, node.patience.startup_timeout);
+    let listen = listener.local_addr()?;
     let starting = async {
-        connected(link, limit, began).await?;
+        connected(link, deadline).await?;
         let open = || async { Ok(Access::open(pool.clone(), http.access.into(), listen).await?) };
-        patiently(&node.database, limit, open).await
+        patiently(&node.database, deadline, open).await
     };
     let Some(started) = stop.run_until_cancelled(starting).await else { return Ok(()) };
     let access = started?;

@@ -1,6 +1,6 @@
 //! The command `work`: starts consumers that apply changes to the database. Must not contain how a change is applied.
 
-use std::{sync::Arc, time::Instant};
+use std::sync::Arc;
 
 use clap::Args;
 use deadpool_postgres::Pool;
@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::{
     NodeArgs,
-    start::{connected, ending_within, installed},
+    start::{Deadline, connected, ending_within, installed},
     telemetry::Telemetry,
 };
 use crate::{
@@ -51,13 +51,13 @@ async fn work_until(node: &NodeArgs, understands: u64, stop: CancellationToken) 
     let pool = postgres::pool(&node.database.url, connections)?;
     let telemetry = Telemetry::start(Duty::Work, node, &pool, &stop)?;
     let working = async {
-        let began = Instant::now();
-        let installed = installed(&pool, &node.database, node.patience.startup_timeout);
+        let deadline = Deadline::after(node.patience.startup_timeout);
+        let installed = installed(&pool, &node.database, deadline);
         let Some(installation) = stop.run_until_cancelled(installed).await else { return Ok(()) };
         let installation = installation?;
         let link = Link::start(node.broker.url.clone(), node.broker.names(&installation), "work");
         telemetry.watch(&link);
-        let connected = connected(&link, node.patience.startup_timeout, began);
+        let connected = connected(&link, deadline);
         let worked = match stop.run_until_cancelled(connected).await {
             Some(Ok(())) => {
                 work_on(&installation, (node, understands), (&pool, &link, &telemetry), &stop).await;

@@ -53,6 +53,11 @@ impl Actor {
         Self(SmolStr::new_static("system:expiry"))
     }
 
+    /// The service, where an operator imports points.
+    pub(super) fn import() -> Self {
+        Self(SmolStr::new_static("system:import"))
+    }
+
     /// The name.
     #[must_use]
     pub fn as_str(&self) -> &str {
@@ -92,6 +97,7 @@ mod tests {
             assert_eq!(actor.is_system(), name.starts_with("system:"), "{name}");
         }
         assert_eq!(Actor::new("system:expiry"), Ok(Actor::expiry()));
+        assert_eq!(Actor::new("system:import"), Ok(Actor::import()));
         for wrong in [
             "",
             "7",

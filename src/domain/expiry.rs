@@ -2,6 +2,7 @@
 //! Must not contain SQL or a rule.
 
 use super::{PointService, ServiceError, store::Due};
+use crate::infra::metrics;
 
 /// The most users that are looked up at once. Each look-up is a transaction of its own, which other changes do not share.
 const DUE_MAX: usize = 1_000;
@@ -15,10 +16,12 @@ impl PointService {
     /// [`ServiceError`] if PostgreSQL does not answer. Some points may have been removed.
     pub async fn expire_all(&self) -> Result<(), ServiceError> {
         let mut last: Option<Due> = None;
-        let (mut kept, mut first) = (0, None);
+        let (mut kept, mut first) = (0, None::<(Due, ServiceError)>);
         loop {
             let limit = DUE_MAX.min(self.group_max());
             let due = self.store.due(last.as_ref(), i64::try_from(limit).expect("small")).await?;
+            let oldest = first.as_ref().map(|(due, _)| due).or(due.first());
+            metrics::expired_lots_are_overdue(oldest.map(|due| due.overdue_s));
             if due.is_empty() {
                 break;
             }
@@ -31,14 +34,14 @@ impl PointService {
                     }
                     Err(why) => {
                         kept += 1;
-                        first.get_or_insert((due.user_id.clone(), why));
+                        first.get_or_insert((due.clone(), why));
                     }
                 }
             }
             last = due.into_iter().next_back();
         }
-        if let Some((user, why)) = first {
-            log::warn!(user_id:% = user; "expired points stay in the user's balance for now: {why}; such users: {kept}");
+        if let Some((due, why)) = first {
+            log::warn!(user_id:% = due.user_id; "expired points stay in the user's balance for now: {why}; such users: {kept}");
         }
         Ok(())
     }

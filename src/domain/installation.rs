@@ -69,6 +69,9 @@ pub enum InstallationError {
     },
 }
 
+/// Only the column that the first migration made and no later one changes: it is read before the others are applied.
+const FIND_PARTITIONS: &str = "select partitions from installation";
+
 const FIND: &str = "select id, epoch, partitions from installation";
 
 /// The digits of a random UUID, of which the first 12 are random: 48 bits. The table has room for one row only.
@@ -88,6 +91,19 @@ impl Installation {
         }
     }
 
+    /// Checks that the installation, if there is one, has the number of partitions that an operator asks for, if any.
+    /// Migrations may be pending. Returns whether there is an installation.
+    ///
+    /// # Errors
+    /// [`InstallationError::OtherPartitions`], or it can't be read.
+    pub async fn exists(pool: &Pool, asked: Option<Partitions>) -> Result<bool, InstallationError> {
+        let row = match pool.get().await?.query_opt(FIND_PARTITIONS, &[]).await {
+            Err(error) if error.code() == Some(&SqlState::UNDEFINED_TABLE) => None,
+            row => row?,
+        };
+        row.map(|row| agree(partitions(&row)?, asked)).transpose().map(|agreed| agreed.is_some())
+    }
+
     /// Makes the installation, unless there is one. Returns it, and whether it is new. If several callers make it at
     /// once, they all get the same one.
     ///
@@ -105,21 +121,27 @@ impl Installation {
     /// # Errors
     /// [`InstallationError::OtherPartitions`].
     pub fn agrees(&self, asked: Option<Partitions>) -> Result<(), InstallationError> {
-        match asked {
-            Some(asked) if asked != self.partitions => {
-                Err(InstallationError::OtherPartitions { has: self.partitions, asked })
-            }
-            _ => Ok(()),
-        }
+        agree(self.partitions, asked)
     }
 }
 
-fn read(row: &Row) -> Result<Installation, InstallationError> {
+fn agree(has: Partitions, asked: Option<Partitions>) -> Result<(), InstallationError> {
+    match asked {
+        Some(asked) if asked != has => Err(InstallationError::OtherPartitions { has, asked }),
+        _ => Ok(()),
+    }
+}
+
+fn partitions(row: &Row) -> Result<Partitions, InstallationError> {
     let partitions: i16 = row.try_get("partitions")?;
+    Ok(Partitions::new(u16::try_from(partitions).unwrap_or_default())?)
+}
+
+fn read(row: &Row) -> Result<Installation, InstallationError> {
     Ok(Installation {
         id: InstallationId::new(row.try_get("id")?)?,
         epoch: row.try_get("epoch")?,
-        partitions: Partitions::new(u16::try_from(partitions).unwrap_or_default())?,
+        partitions: partitions(row)?,
     })
 }
 

@@ -179,14 +179,8 @@ impl Member for bool {
 }
 
 impl Member for Timestamp {
-    /// A time, rounded down to a whole microsecond, as the log keeps it. Years have four digits, so every time is within
-    /// PostgreSQL's range.
     fn parse(json: &str) -> Result<Self, &'static str> {
-        let time = text(json).filter(|time| time.starts_with(|first: char| first.is_ascii_digit()));
-        let time = time.and_then(|time| time.parse::<Self>().ok());
-        let down = TimestampRound::new().smallest(Unit::Microsecond).mode(RoundMode::Floor);
-        time.and_then(|time| time.round(down).ok())
-            .ok_or("must be an RFC 3339 time such as 2026-12-01T00:00:00Z")
+        time(&text(json).unwrap_or_default())
     }
 }
 
@@ -222,6 +216,18 @@ impl Member for Metadata {
 pub fn parse<'a, T: Deserialize<'a>>(json: &'a [u8]) -> Result<T, serde_json::Error> {
     // The parser of bytes says where the text is not UTF-8.
     std::str::from_utf8(json).map_or_else(|_| serde_json::from_slice(json), serde_json::from_str)
+}
+
+/// Parses a time, and rounds it down to a whole microsecond, as the log keeps it. Years have four digits, so every time is
+/// within PostgreSQL's range.
+///
+/// # Errors
+/// The rule that it breaks, readable after the name of the time.
+pub fn time(text: &str) -> Result<Timestamp, &'static str> {
+    let begins_well = text.starts_with(|first: char| first.is_ascii_digit());
+    let time = text.parse::<Timestamp>().ok().filter(|_| begins_well);
+    let down = TimestampRound::new().smallest(Unit::Microsecond).mode(RoundMode::Floor);
+    time.and_then(|time| time.round(down).ok()).ok_or("must be an RFC 3339 time such as 2026-12-01T00:00:00Z")
 }
 
 /// The value of a JSON string.

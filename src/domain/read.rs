@@ -88,13 +88,14 @@ pub(super) trait LookUp: Clone + Send + Sync + 'static {
 }
 
 impl LookUp for (UserId, RequestId) {
-    type Answer = Option<Arc<Entry>>;
+    /// A damaged entry is an error for those who ask for it.
+    type Answer = Result<Option<Arc<Entry>>, ServiceError>;
     const NAME: &'static str = "read_outcome";
     const TOGETHER_MAX: usize = IDS_MAX;
 
     async fn look_up(store: &Store, asked: &[Self]) -> Result<Vec<Self::Answer>, StoreError> {
         let found = store.logged(asked).await?;
-        Ok(asked.iter().map(|request| found.get(request).cloned()).collect())
+        Ok(asked.iter().map(|request| found.get(request).cloned().transpose().map_err(Into::into)).collect())
     }
 }
 
@@ -236,7 +237,7 @@ impl PointService {
         user_id: UserId,
         request_id: RequestId,
     ) -> Result<Option<Arc<Entry>>, ServiceError> {
-        self.readers.outcomes.call((user_id, request_id)).await?
+        self.readers.outcomes.call((user_id, request_id)).await??
     }
 
     /// As [`PointService::outcome`], but waits up to `limit` for the entry. It does not wait if too many callers wait

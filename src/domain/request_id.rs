@@ -2,6 +2,7 @@
 
 use std::{borrow::Cow, fmt};
 
+use jiff::Timestamp;
 use uuid::Uuid;
 
 use super::{Invalid, actor::Actor, delta::Fingerprint, user_id::UserId};
@@ -85,6 +86,24 @@ impl RequestId {
     /// The id of the entry of expired points that has this place in its user's log.
     pub(super) fn of_expiry(user_id: &UserId, seq: i64) -> Self {
         Self::named(&[user_id.as_str().as_bytes(), b"expire", &seq.to_be_bytes()])
+    }
+
+    /// The id of a row without a key of an import: its parts differ in number from those of a key.
+    pub(super) fn of_row(
+        actor: &Actor,
+        import: &str,
+        user_id: &UserId,
+        expires_at: Option<Timestamp>,
+    ) -> Self {
+        let time = expires_at.map(|time| time.as_microsecond().to_be_bytes());
+        let time: &[u8] = time.as_ref().map_or(&[], |time| time);
+        Self::named(&[
+            actor.as_str().as_bytes(),
+            b"import",
+            import.as_bytes(),
+            user_id.as_str().as_bytes(),
+            time,
+        ])
     }
 
     /// UUID version 5 of the parts, each with its length before it in 4 big-endian bytes: other parts give another id.

@@ -46,6 +46,7 @@ pub struct PointService {
     pace: Pace,
     pub(super) readers: Readers,
     pub(super) recall: Recall,
+    pub(super) metrics: StoreMetrics,
 }
 
 impl PointService {
@@ -58,7 +59,7 @@ impl PointService {
         let trip = |_| ApplyTrip::new(store.clone(), pace.clone(), patience.clone(), metrics.clone());
         let apply = Lane::start((0..concurrency).map(trip), LANE_CAPACITY);
         let turns = Semaphore::new(APART_MAX);
-        Self { apply, apart: trip(0), turns, store, pace, readers, recall: Recall::default() }
+        Self { apply, apart: trip(0), turns, store, pace, readers, recall: Recall::default(), metrics }
     }
 
     /// Applies one delta, once per request id. If another session has locked the user's row, it waits for a moment,

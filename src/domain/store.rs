@@ -27,9 +27,11 @@ mod hold;
 mod rows;
 mod read;
 mod due;
+mod export;
 
 pub(super) use apply::{Applied, Decision};
 pub(super) use due::Due;
+pub use export::{Export, ExportError, export};
 
 /// The longest that PostgreSQL may take to show that it can apply changes.
 const ANSWER_TIMEOUT_MS: u64 = 2_000;

@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::bail;
 use deadpool_postgres::{ClientWrapper, Object, Pool};
-use refinery::{Migration, Report, Runner};
+use refinery::{Migration, Report, Runner, error::Kind};
 use tokio::time::{MissedTickBehavior, interval, sleep};
 use tokio_postgres::{Client, error::SqlState};
 
@@ -90,6 +90,14 @@ pub async fn apply(pool: &Pool, migrations: &[Migration], patience: Duration) ->
         log::warn!("the lock could not be released; it ends with its connection: {error}");
     }
     applied
+}
+
+/// Returns whether migrating failed because the database has a migration that this executable lacks or has otherwise.
+#[must_use]
+pub fn is_of_another_version(error: &anyhow::Error) -> bool {
+    let refusal = error.chain().find_map(|cause| cause.downcast_ref::<refinery::Error>());
+    let kind = refusal.map(refinery::Error::kind);
+    matches!(kind, Some(Kind::DivergentVersion(..) | Kind::MissingVersion(_)))
 }
 
 fn runner(migrations: &[Migration]) -> Runner {

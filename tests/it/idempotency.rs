@@ -1,6 +1,8 @@
 //! Idempotency keys: what a key that was used before is answered with, whose it is, and what becomes of a key that two
 //! changes share.
 
+use std::time::Duration;
+
 use point_system::domain::RequestId;
 use reqwest::{RequestBuilder, Response, StatusCode, header::LOCATION};
 use serde_json::{Value, json};
@@ -15,6 +17,9 @@ use crate::{
         system::{System, eventually},
     },
 };
+
+/// The number of operations in a batch of which one has a damaged entry.
+const MANY: usize = 250;
 
 fn keyed(client: &Client, key: &str, point: i64) -> RequestBuilder {
     client.change("add", 7, point).header("Idempotency-Key", key)
@@ -226,20 +231,30 @@ async fn a_batch_replays_what_is_known_and_refuses_a_key_of_another_change() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_damaged_entry_hides_no_other_from_the_look_up() {
     let mut system = System::new().await;
+    let (postgres, database_url) = detour(&system.database.url).await;
+    system.node_database_url = Some(database_url.into());
     let client = system.serve();
-    for user in [7, 8] {
-        let change = client.change("add", user, 5).header("Idempotency-Key", "k").header("Prefer", "wait");
-        assert_eq!(answer(change).await.0, 200);
-    }
-    system.execute("update log set requested_at = 'infinity' where user_id = '8'").await;
-    let operations = ["7", "8"].map(|user| json!({"action": "add", "user_id": user, "point": 5, "key": "k"}));
+    let operations: Vec<Value> = (0..MANY)
+        .map(|user| json!({"action": "add", "user_id": user.to_string(), "point": 5, "key": "k"}))
+        .collect();
     let batch = client.post("/v1/point/batch").json(&json!({"operations": operations}));
-    eventually("the entry that can be read is replayed", async || {
-        let (_, answer) = answer(batch.try_clone().expect("a copy")).await;
-        assert_eq!(answer["operations"][1]["status"], "pending", "{answer}");
-        answer["operations"][0]["status"] == "applied"
+    let sent = async || answer(batch.try_clone().expect("a copy")).await.1["operations"].clone();
+    sent().await;
+    let worker = system.work();
+    system.drain(MANY).await;
+    worker.cancel();
+    system.execute("update log set requested_at = 'infinity' where user_id = '8'").await;
+    // One query takes a tenth of the time for a look-up, and a query for each entry takes twenty times as long.
+    postgres.turn(Weather::Slow(Duration::from_millis(2)));
+    eventually("all entries that can be read are replayed", async || {
+        let operations = sent().await;
+        assert_eq!(operations[8]["status"], "pending", "{operations}");
+        let replayed =
+            operations.as_array().expect("operations").iter().filter(|one| one["replayed"] == true);
+        replayed.count() == MANY - 1
     })
     .await;
+    postgres.turn(Weather::Fair);
     system.execute("update log set requested_at = created_at where user_id = '8'").await;
     system.work();
     system.finish_drained().await;
@@ -252,6 +267,13 @@ async fn without_the_database_a_keyed_change_is_queued_without_a_look_up() {
     system.node_database_url = Some(database_url.into());
     let client = system.serve();
     assert_eq!(sent(keyed(&client, "k", 5).header("Prefer", "wait")).await.0, 200);
+    // The first look-up of the outage is sent, and gets no answer. It delays the change much less than a read.
+    postgres.turn(Weather::Stalled);
+    let read = tokio::spawn(client.get("/v1/point?id=7").send());
+    let (status, replayed, _) = sent(keyed(&client, "k", 5)).await;
+    assert_eq!((status.as_u16(), replayed), (202, false));
+    assert!(!read.is_finished(), "the change waited for the database as long as a read does");
+    assert_eq!(read.await.expect("no panic").expect("an answer").status(), 503);
     for weather in [Weather::Stalled, Weather::Fair] {
         postgres.turn(weather);
         let expected = if weather == Weather::Stalled { 202 } else { 200 };

@@ -63,6 +63,22 @@ async fn another_number_of_partitions_is_refused_and_changes_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_partitions_are_known_before_a_migration_that_the_row_needs() {
+    let database = Database::empty().await;
+    let migrate = async |arguments: &[&str]| run("migrate", arguments, &database.url).await;
+    let (code, printed) = migrate(&["--partitions", "8"]).await;
+    assert_eq!(code, Some(0), "{printed}");
+    // As if a pending migration were to add the other columns that this version reads.
+    execute(&database, "alter table installation rename epoch to era").await;
+    assert_eq!(migrate(&["--check"]).await, (Some(0), "nothing is pending".to_owned()));
+    for arguments in [&["--partitions", "4"][..], &["--check", "--partitions", "4"]] {
+        let (code, printed) = migrate(arguments).await;
+        assert!(code == Some(1) && printed.contains("has 8 partitions and can't have 4"), "{printed}");
+    }
+    database.drop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn first_migrations_at_once_make_one_installation() {
     let database = Database::empty().await;
     let asked = ["2", "16", "2", "16", "2", "16"];

@@ -2,6 +2,8 @@
 
 use std::{net::TcpStream, path::Path};
 
+use point_system::infra::postgres;
+
 use crate::support::{client::Client, process::Process, servers::open_folder, system::eventually};
 
 /// A `point-system dev` on a folder, and the ports of its servers.
@@ -48,7 +50,19 @@ async fn dev_keeps_its_data_and_leaves_no_server_behind() {
 
     let dev = Dev::start(&path, &[]).await;
     assert_eq!(dev.client.balance(1).await, 1000, "after a kill");
+    // As if an earlier version had made the schema.
+    let url = dev.process.says("PostgreSQL  ").await;
+    let pool = postgres::pool(&url.trim().parse().expect("a URL"), 1).expect("a pool");
+    let other = "update refinery_schema_history set checksum = '1'";
+    pool.get().await.expect("a connection").batch_execute(other).await.expect("changed");
     assert_eq!(dev.end("-INT").await, Some(0));
+
+    let own = ["--listen", "127.0.0.1:0", "--data-dir", path.to_str().expect("UTF-8")];
+    let (status, printed) = Process::start("dev", &own, |_| {}).ends().await;
+    assert_eq!(status.code(), Some(1), "{printed}");
+    let named =
+        format!("the data in {} is of another version of point-system: remove that folder", path.display());
+    assert!(printed.contains(&named) && printed.contains("--fresh"), "{printed}");
 
     let dev = Dev::start(&path, &["--fresh"]).await;
     assert_eq!(dev.client.balance(1).await, 0, "--fresh forgets");

@@ -169,3 +169,25 @@ async fn a_key_or_a_word_of_the_operator_lets_a_proxy_in() {
     system.drain(2 * (3 * FOREIGN.len() + LOCAL.len())).await;
     system.finish().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_address_that_others_may_reach_is_a_warning_if_loopback_names_need_no_key() {
+    let system = System::new().await;
+    let allowed = ["--allow-anonymous=loopback", "--listen"];
+    for (listen, warns) in [("0.0.0.0:0", true), ("[::]:0", true), ("127.0.0.1:0", false)] {
+        let serve = system.process("serve", &[&allowed[..], &[listen]].concat());
+        serve.says("server listen at :").await;
+        serve.signal("-TERM").await;
+        let (status, log) = serve.ends().await;
+        assert!(status.success(), "{log}");
+        let warning = log.lines().find(|line| line.contains("is not a loopback address"));
+        let is_right = match warning {
+            Some(line) => {
+                line.contains("WARN") && line.contains("make sure that only this machine can reach the port")
+            }
+            None => !warns,
+        };
+        assert!(is_right && warning.is_some() == warns, "{listen}: {log}");
+    }
+    system.finish().await;
+}

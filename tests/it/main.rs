@@ -24,6 +24,7 @@ mod batches;
 mod partial;
 mod reverse;
 mod expiry;
+mod import;
 mod apply;
 mod worker;
 mod dead_letters;

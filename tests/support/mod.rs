@@ -10,6 +10,7 @@ pub mod process;
 pub mod plans;
 pub mod leaks;
 pub mod changes;
+pub mod clock;
 pub mod load;
 pub mod frames;
 pub mod proxy;

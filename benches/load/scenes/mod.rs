@@ -11,6 +11,7 @@ pub mod apply;
 pub mod connections;
 pub mod footprint;
 pub mod growth;
+pub mod ids;
 pub mod latency;
 pub mod skew;
 pub mod sustained;

@@ -21,7 +21,7 @@ use super::{
 };
 use crate::domain::{
     Obstacle,
-    change::Action,
+    change::{Action, Change},
     decide::{Accounts, Decided, counterparty, decide, reuse},
     delta::Delta,
     entry::{Entry, Outcome},
@@ -75,25 +75,21 @@ impl Store {
 /// request id is known with another change, it takes one more.
 async fn apply(client: &Client, deltas: &[Delta]) -> Result<Applied, StoreError> {
     let write = client.prepare_cached(WRITE).await?;
-    // Reads and writes follow the order of the indexes, so that rows on one page are used while the page is in the
-    // cache.
-    let mut asked: Vec<(&str, Uuid)> =
-        deltas.iter().map(|delta| (delta.user_id.as_str(), delta.request_id.get())).collect();
-    asked.sort_unstable();
+    let (mut users, asked) = users_and_requests(deltas);
     let comes_twice = asked.windows(2).any(|pair| pair[0] == pair[1]);
     let (asked_users, asked_requests): (Vec<&str>, Vec<Uuid>) = asked.into_iter().unzip();
     let referred = deltas.iter().filter_map(|delta| Some((&delta.user_id, delta.change.about()?)));
     let (referred_users, referred_requests): (Vec<&str>, Vec<Uuid>) =
         referred.map(|(user_id, request)| (user_id.as_str(), request.get())).unzip();
     let counterparties = counterparties(client, &referred_users, &referred_requests).await?;
-    let named = deltas.iter().filter_map(|delta| delta.change.to()).chain(&counterparties);
-    let mut users = asked_users.clone();
-    users.extend(named.map(UserId::as_str));
-    let waits = users.len() > asked_users.len();
+    let others = deltas.iter().filter_map(|delta| delta.change.to()).chain(&counterparties);
+    let others: Vec<&str> = others.map(UserId::as_str).collect();
+    let waits = !others.is_empty();
     if waits {
+        users.extend(others);
         users.sort_unstable();
+        users.dedup();
     }
-    users.dedup();
 
     let asked = Hold {
         users: &users,
@@ -127,6 +123,24 @@ async fn apply(client: &Client, deltas: &[Delta]) -> Result<Applied, StoreError>
     try_join!(biased; client.execute(&write, &parameters), forget, client.batch_execute("commit"))?;
     let is_expired = |entry: &&Arc<Entry>| entry.known_action() == Some(Action::Expire);
     Ok(Applied { decisions, expired: further.iter().filter(is_expired).count() })
+}
+
+/// The users of a batch, and the request ids that the log may have. Reads and writes follow the order of the indexes, so
+/// that rows on one page are used while the page is in the cache.
+fn users_and_requests(deltas: &[Delta]) -> (Vec<&str>, Vec<(&str, Uuid)>) {
+    // Nobody requests that points expire, so the log never has the id of such a delta.
+    let is_requested = |delta: &&Delta| delta.change != Change::Expire;
+    let requested = deltas.iter().filter(is_requested);
+    let mut asked: Vec<(&str, Uuid)> =
+        requested.map(|delta| (delta.user_id.as_str(), delta.request_id.get())).collect();
+    asked.sort_unstable();
+    let mut users: Vec<&str> = asked.iter().map(|(user, _)| *user).collect();
+    if asked.len() < deltas.len() {
+        users = deltas.iter().map(|delta| delta.user_id.as_str()).collect();
+        users.sort_unstable();
+    }
+    users.dedup();
+    (users, asked)
 }
 
 /// The other users of the transfers among these requests. A transfer that is not committed yet is not found.
@@ -265,5 +279,24 @@ impl State {
     /// The users whose rows were created for transfers that were then rejected.
     fn unused(&self) -> impl Iterator<Item = &UserId> {
         self.accounts.iter().filter(|(_, account)| account.seq == 0).map(|(user, _)| user)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::delta::Points;
+
+    #[test]
+    fn expiry_locks_its_user_and_looks_up_no_request() {
+        let add = || Change::Add { point: Points::new(1).expect("in range"), expires_at: None };
+        let deltas = [("3", Change::Expire), ("2", add()), ("1", Change::Expire), ("3", add()), ("2", add())];
+        let deltas = deltas.map(|(user, change)| Delta::of(user, change));
+        let (users, asked) = users_and_requests(&deltas);
+        assert_eq!(users, ["1", "2", "3"]);
+        assert_eq!(asked.iter().map(|(user, _)| *user).collect::<Vec<_>>(), ["2", "2", "3"]);
+        let (users, asked) = users_and_requests(&deltas[..1]);
+        assert_eq!((users, asked), (vec!["3"], vec![]));
+        assert_eq!(users_and_requests(&deltas[3..]).0, ["2", "3"]);
     }
 }

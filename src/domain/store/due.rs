@@ -13,11 +13,13 @@ const DUE_TIMEOUT_MS: u64 = 2_000;
 pub(in crate::domain) struct Due {
     pub(in crate::domain) user_id: UserId,
     pub(in crate::domain) due_at: Timestamp,
+    /// How long ago that was when the search found them, by the database's clock.
+    pub(in crate::domain) overdue_s: f64,
 }
 
 /// Reads a range of the index, which has only the users with points that expire and with holds.
-const DUE: &str = "select user_id, due_at from user_point where due_at <= now() \
-     and (due_at, user_id) > (coalesce($1, '-infinity'::timestamptz), $2) \
+const DUE: &str = "select user_id, due_at, extract(epoch from now() - due_at)::float8 as overdue_s \
+     from user_point where due_at <= now() and (due_at, user_id) > (coalesce($1, '-infinity'::timestamptz), $2) \
      order by due_at, user_id limit $3";
 
 impl Store {
@@ -31,7 +33,10 @@ impl Store {
         self.with_client(DUE_TIMEOUT_MS, async |client| {
             let statement = client.prepare_cached(DUE).await?;
             let rows = client.query(&statement, &[&since, &user.unwrap_or_default(), &limit]).await?;
-            let due = rows.iter().map(|row| Ok(Due { user_id: user_id(row)?, due_at: get(row, "due_at")? }));
+            let due = rows.iter().map(|row| {
+                let (due_at, overdue_s) = (get(row, "due_at")?, get(row, "overdue_s")?);
+                Ok(Due { user_id: user_id(row)?, due_at, overdue_s })
+            });
             due.collect()
         })
         .await

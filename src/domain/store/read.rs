@@ -63,19 +63,19 @@ impl Store {
         .await
     }
 
-    /// The log entries of the known request ids among `asked`.
+    /// The log entries of the known request ids among `asked`, or why an entry can't be read.
     pub(in crate::domain) async fn logged(
         &self,
         asked: &[(UserId, RequestId)],
-    ) -> Result<HashMap<(UserId, RequestId), Arc<Entry>>, StoreError> {
+    ) -> Result<HashMap<(UserId, RequestId), Result<Arc<Entry>, StoreError>>, StoreError> {
         let (users, requests): (Vec<&str>, Vec<Uuid>) =
             asked.iter().map(|(user, request)| (user.as_str(), request.get())).unzip();
         self.with_client(READ_TIMEOUT_MS, async |client| {
             let statement = client.prepare_cached(LOGGED).await?;
             let rows = client.query(&statement, &[&users, &requests]).await?;
             let entries = rows.iter().map(|row| {
-                let entry = entry(row)?;
-                Ok(((entry.user_id.clone(), entry.request_id), Arc::new(entry)))
+                let request = (user_id(row)?, get::<Uuid>(row, "request_id")?.into());
+                Ok((request, entry(row).map(Arc::new)))
             });
             entries.collect()
         })

@@ -23,7 +23,7 @@ pub use node::{
     LinkMetrics, NodeMetrics, dead_letters_have, partition_is_kept, partition_is_silent, queue_has,
     silence_is_unknown,
 };
-pub use store::StoreMetrics;
+pub use store::{StoreMetrics, expired_lots_are_overdue};
 
 /// The media type of [`render`] (Prometheus, Exposition Formats).
 pub const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;
@@ -99,6 +99,7 @@ static LAG: LazyLock<HistogramVec> = LazyLock::new(|| {
 /// The text can't be encoded; the metrics stay as they are.
 pub fn render() -> Result<String, String> {
     node::refresh();
+    store::refresh();
     TextEncoder::new().encode_to_string(&default_registry().gather()).map_err(|error| error.to_string())
 }
 

@@ -1,10 +1,13 @@
 //! The metrics of the store of the ledger. Must not contain the parts that count.
 
-use std::sync::LazyLock;
+use std::{
+    sync::{LazyLock, Mutex, PoisonError},
+    time::Instant,
+};
 
-use prometheus::{IntCounter, IntCounterVec};
+use prometheus::{GaugeVec, IntCounter, IntCounterVec, Opts};
 
-use super::{NO_LABELS, counters};
+use super::{NO_LABELS, counters, registered};
 
 static SETTLED: LazyLock<IntCounterVec> = LazyLock::new(|| {
     let help = "Changes decided: applied, rejected, duplicate (in the log already) or conflict (rejected as \
@@ -17,11 +20,36 @@ static EXPIRED: LazyLock<IntCounterVec> = LazyLock::new(|| {
     counters("point_system_expired_lots_total", help, &[])
 });
 
+static OVERDUE: LazyLock<GaugeVec> = LazyLock::new(|| {
+    let name = "point_system_expired_lots_overdue_seconds";
+    let help = "How long ago the oldest points expired that the job has not removed from their balance; 0 if there are \
+                none";
+    registered(GaugeVec::new(Opts::new(name, help), NO_LABELS))
+});
+
+/// How long the oldest expired points had been in a balance when the last search found them, and when that was.
+static OLDEST_EXPIRED: Mutex<Option<(f64, Instant)>> = Mutex::new(None);
+
 static RETRIES: LazyLock<IntCounterVec> = LazyLock::new(|| {
     let help = "Transactions and reads retried because PostgreSQL was unavailable or too slow, or because two \
                 transactions were in conflict";
     counters("point_system_database_retries_total", help, &["reason"])
 });
+
+/// Sets for how many seconds the oldest expired points have been in a balance, or that a search has found none. The time
+/// grows until the next call.
+pub fn expired_lots_are_overdue(seconds: Option<f64>) {
+    let mut oldest = OLDEST_EXPIRED.lock().unwrap_or_else(PoisonError::into_inner);
+    *oldest = seconds.map(|seconds| (seconds, Instant::now()));
+    OVERDUE.with_label_values(NO_LABELS).set(seconds.unwrap_or_default());
+}
+
+/// Updates the age, which changes with time alone.
+pub(super) fn refresh() {
+    if let Some((seconds, then)) = *OLDEST_EXPIRED.lock().unwrap_or_else(PoisonError::into_inner) {
+        OVERDUE.with_label_values(NO_LABELS).set(seconds + then.elapsed().as_secs_f64());
+    }
+}
 
 /// The metrics of the store, in deltas and in retries.
 #[derive(Clone)]

@@ -12,6 +12,7 @@ use crate::{
     support::system::{System, eventually},
 };
 
+mod clock;
 mod http;
 mod obstacles;
 
@@ -237,35 +238,4 @@ async fn workers_let_points_expire_of_users_whom_nobody_touches() {
     })
     .await;
     system.finish().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_clock_that_jumps_expires_nothing_twice_and_brings_nothing_back() {
-    let system = System::new().await;
-    let service = system.service(2);
-    let mut rng = fastrand::Rng::with_seed(15);
-    let mut requests = Vec::new();
-    for _ in 0..150 {
-        let id = rng.i64(1..4);
-        let delta = match rng.u8(..4) {
-            0 | 1 => add_until(id, rng.i64(1..50), in_hours(rng.i64(1..4))),
-            2 => subtract_some(id, rng.i64(1..60)),
-            _ => match requests.get(rng.usize(..=requests.len())) {
-                Some((id, request)) => reverse_some(*id, *request),
-                None => add(id, 1),
-            },
-        };
-        apply(&service, &delta).await;
-        requests.push((delta.user_id.as_str().parse::<i64>().expect("a number"), delta.request_id));
-        if rng.u8(..4) == 0 {
-            pass(&system, rng.i64(-3_600..=7_200)).await;
-        }
-        if rng.u8(..8) == 0 {
-            service.expire_all().await.expect("an answer");
-        }
-    }
-    let sum = "select ((select sum(point) from user_point) - (select sum(change) from log))::bigint";
-    assert_eq!(system.count(sum).await, 0);
-    assert!(system.count("select count(*) from log where action = 'expire'").await > 5);
-    system.finish_without_queues().await;
 }

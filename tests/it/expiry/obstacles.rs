@@ -5,7 +5,7 @@ use point_system::domain::{Obstacle, ServiceError};
 use super::{balance, in_hours, pass, points};
 use crate::{
     apply::{add_until, apply, reverse, subtract},
-    support::system::System,
+    support::system::{System, eventually},
 };
 
 #[tokio::test(flavor = "multi_thread")]
@@ -19,7 +19,7 @@ async fn a_user_who_keeps_expired_points_is_named() {
     let session = system.pool.get().await.expect("a connection");
     let lock = "begin; select from user_point where user_id = '7' for update";
     session.batch_execute(lock).await.expect("locked");
-    let work = system.process("work", &[]);
+    let work = system.process("work", &["--metrics-listen", "127.0.0.1:0"]);
     let line = work.says("expired points stay in the user's balance for now").await;
     assert!(
         line.contains("locked by another session")
@@ -28,9 +28,19 @@ async fn a_user_who_keeps_expired_points_is_named() {
         "{line}"
     );
     assert_eq!(balance(&service, 8).await.seq, 2, "the other user's have expired");
+    let overdue = async || {
+        let metrics = work.metrics().await;
+        let series = "point_system_expired_lots_overdue_seconds ";
+        let found = metrics.lines().find_map(|line| line.strip_prefix(series)?.parse::<f64>().ok());
+        found.unwrap_or_else(|| panic!("{metrics}"))
+    };
+    let first = overdue().await;
+    assert!((3_599.0..3_700.0).contains(&first), "expired an hour ago: {first} s");
+    eventually("it grows", async || overdue().await > first + 1.0).await;
     session.batch_execute("rollback").await.expect("unlocked");
     drop(session);
     system.drain(4).await;
+    eventually("nothing is overdue", async || overdue().await == 0.0).await;
     assert!(work.end("-TERM").await.success());
     system.finish().await;
 }

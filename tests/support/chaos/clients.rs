@@ -2,6 +2,7 @@
 //! and records every answer.
 
 use std::{
+    collections::HashSet,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -10,7 +11,8 @@ use std::{
 };
 
 use futures_util::future::join_all;
-use point_system::domain::{Partitions, UserId};
+use jiff::Timestamp;
+use point_system::domain::{IdempotencyKey, Partitions, RequestId, UserId};
 use reqwest::RequestBuilder;
 use serde_json::{Value, json};
 use tokio::{
@@ -39,6 +41,9 @@ const LOOK_PAUSE: Duration = Duration::from_millis(20);
 /// The most operations of a batch.
 const BATCH_MAX: usize = 100;
 
+/// When the points expire of users whose points expire soon, in milliseconds from the request.
+const SOON_MS: std::ops::Range<i64> = 1_000..20_000;
+
 /// The first of the prober's users.
 const PROBE: i64 = 1_000_000;
 
@@ -50,8 +55,20 @@ pub struct Counts {
     pub waited: AtomicU64,
     /// The number of 202 answers to batches.
     pub batches: AtomicU64,
+    /// Adds that were repeated until their points had expired.
+    pub late: AtomicU64,
     pub unavailable: AtomicU64,
     pub unanswered: AtomicU64,
+}
+
+/// What the clients know at their end.
+pub struct Record {
+    pub promises: Promises,
+    /// The requests that may be in the log or not.
+    pub unpromised: HashSet<String>,
+    pub counts: Counts,
+    /// When each 202 came.
+    pub accepted: Vec<Instant>,
 }
 
 /// The clients, and an additional prober, which has a user in each partition.
@@ -68,7 +85,7 @@ impl Clients {
     pub fn start(chaos: Chaos, port: u16, ended: &CancellationToken) -> Self {
         let client = Client::new(&format!("http://127.0.0.1:{port}"));
         let (counts, accepted, gate) = (Arc::default(), Arc::default(), Arc::<RwLock<()>>::default());
-        let prober = Sender { client, counts, accepted, gate: Arc::default() };
+        let prober = Sender { client, counts, accepted, unpromised: Arc::default(), gate: Arc::default() };
         let mut tasks = JoinSet::new();
         for connection in 0..chaos.connections {
             let (sender, ended) = (Sender { gate: Arc::clone(&gate), ..prober.clone() }, ended.clone());
@@ -94,7 +111,7 @@ impl Clients {
         let ids = join_all(users.iter().map(|user| self.prober.send(*user, self.probes, None, false))).await;
         let accepted = started.elapsed();
         for (user, id) in users.iter().zip(ids) {
-            self.promises.entry(*user).or_default().push(id);
+            self.promises.entry(*user).or_default().extend(id);
         }
         // Behind the backlog of an outage they may wait for long, but then the backlog shrinks.
         let (mut applied, mut moved_at) = (0, Instant::now());
@@ -121,10 +138,12 @@ impl Clients {
     }
 
     /// Waits until each client has the answer to its last change.
-    pub async fn finish(mut self) -> (Promises, Counts, Vec<Instant>) {
+    pub async fn finish(mut self) -> Record {
         self.promises.extend(self.tasks.join_all().await.into_iter().flatten());
         let counts = Arc::into_inner(self.prober.counts).expect("the clients have ended");
-        (self.promises, counts, std::mem::take(&mut *lock(&self.prober.accepted)))
+        let unpromised = std::mem::take(&mut *lock(&self.prober.unpromised));
+        let accepted = std::mem::take(&mut *lock(&self.prober.accepted));
+        Record { promises: self.promises, unpromised, counts, accepted }
     }
 }
 
@@ -140,8 +159,13 @@ fn probe_users(partitions: Partitions) -> Vec<i64> {
     partitions.all().map(of).collect()
 }
 
-fn lock(accepted: &Mutex<Vec<Instant>>) -> MutexGuard<'_, Vec<Instant>> {
-    accepted.lock().unwrap_or_else(PoisonError::into_inner)
+/// Returns whether the points that a user adds with an expiry expire during the run.
+pub fn expires_soon(user: i64) -> bool {
+    user < PROBE && user % 3 == 0 && user % 4 != 1
+}
+
+fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// One connection.
@@ -150,6 +174,7 @@ struct Sender {
     client: Client,
     counts: Arc<Counts>,
     accepted: Arc<Mutex<Vec<Instant>>>,
+    unpromised: Arc<Mutex<HashSet<String>>>,
     gate: Arc<RwLock<()>>,
 }
 
@@ -166,7 +191,7 @@ impl Sender {
                     return promises;
                 }
                 let id = self.send(*user, change, promises.get(user), user % 4 == 0).await;
-                promises.entry(*user).or_default().push(id);
+                promises.entry(*user).or_default().extend(id);
             }
             for users in together.chunks(BATCH_MAX) {
                 if ended.is_cancelled() {
@@ -180,14 +205,27 @@ impl Sender {
         promises
     }
 
-    async fn send(&self, user: i64, change: i64, sent: Option<&Vec<String>>, wait: bool) -> String {
-        let (action, members) = changes::change(user, change, sent);
+    /// Returns the request id of the change, or `None` if its points had expired before there was an answer.
+    async fn send(&self, user: i64, change: i64, sent: Option<&Vec<String>>, wait: bool) -> Option<String> {
+        let (action, mut members) = changes::change(user, change, sent);
+        if expires_soon(user) && !members["expires_at"].is_null() {
+            let soon = Timestamp::now().as_millisecond() + fastrand::i64(SOON_MS);
+            let soon = Timestamp::from_millisecond(soon).expect("in range");
+            members["expires_at"] = json!(soon);
+        }
         let request = || {
             let request = self.client.send(action, &members);
             let request = request.header("Idempotency-Key", key(user, change));
             if wait { request.header("Prefer", "wait") } else { request }
         };
-        text(&self.answered(request).await["request_id"])
+        let answer = self.answered(request).await;
+        if answer.is_none() {
+            let user_id = UserId::new("user_id", &user.to_string()).expect("positive");
+            let (actor, key) = (None, key(user, change));
+            let id = RequestId::from_key(actor, &user_id, &IdempotencyKey::new(&key).expect("a key"));
+            lock(&self.unpromised).insert(id.get().to_string());
+        }
+        answer.map(|answer| text(&answer["request_id"]))
     }
 
     /// Sends the same change for each of `users`, half of them with their own key.
@@ -204,14 +242,14 @@ impl Sender {
             let request = self.client.post("/v1/point/batch").json(&json!({"operations": operations}));
             request.header("Idempotency-Key", &key)
         };
-        let answer = self.answered(request).await;
+        let answer = self.answered(request).await.expect("nothing expires soon");
         count(&self.counts.batches);
         let operations = answer["operations"].as_array().expect("operations");
         operations.iter().map(|operation| text(&operation["request_id"])).collect()
     }
 
-    /// Sends a request until it is answered. Returns the body of the answer.
-    async fn answered(&self, request: impl Fn() -> RequestBuilder) -> Value {
+    /// Sends a request until it is answered. Returns the body of the answer, or `None` if it came too late for its points.
+    async fn answered(&self, request: impl Fn() -> RequestBuilder) -> Option<Value> {
         let mut tries = interval(RETRY_PAUSE);
         tries.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -223,11 +261,17 @@ impl Sender {
                     202 => {
                         count(&self.counts.queued);
                         lock(&self.accepted).push(Instant::now());
-                        return body(answer).await;
+                        return Some(body(answer).await);
                     }
                     200 | 409 => {
                         count(&self.counts.waited);
-                        return body(answer).await;
+                        return Some(body(answer).await);
+                    }
+                    400 => {
+                        let problem = body(answer).await;
+                        assert_eq!(problem["field"], "expires_at", "{problem}");
+                        count(&self.counts.late);
+                        return None;
                     }
                     503 => count(&self.counts.unavailable),
                     other => panic!("{other}: {}", body(answer).await),

@@ -42,10 +42,11 @@ pub enum Fault {
     LockRow,
     SlowDatabase,
     ForbidQueue,
+    SetBackClock,
 }
 
 impl Fault {
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::KillServe,
         Self::KillWork,
         Self::DeployWork,
@@ -63,6 +64,7 @@ impl Fault {
         Self::LockRow,
         Self::SlowDatabase,
         Self::ForbidQueue,
+        Self::SetBackClock,
     ];
 }
 
@@ -86,6 +88,7 @@ impl fmt::Display for Fault {
             Self::LockRow => "a user's row locked for 20 s",
             Self::SlowDatabase => "PostgreSQL too slow for its batches for 15 s",
             Self::ForbidQueue => "one queue without permission for 8 s",
+            Self::SetBackClock => "PostgreSQL's clock set back by an hour for 10 s",
         })
     }
 }
@@ -187,6 +190,7 @@ impl Site {
                 return (Concern::Partition(partition), struck);
             }
             Fault::SlowDatabase => self.slow_database(system).await,
+            Fault::SetBackClock => self.set_back_clock(system).await,
             other => self.strike_all(other, system, rng).await,
         }
         (Concern::Everybody, struck)
@@ -224,9 +228,11 @@ impl Site {
             Fault::TerminateBackends => terminate(system).await,
             Fault::CutPostgres => self.to_postgres.cut(),
             Fault::StallPostgres => self.to_postgres.stall(pause).await,
-            Fault::RedeclareQueue | Fault::LockRow | Fault::SlowDatabase | Fault::ForbidQueue => {
-                unreachable!("{fault} does not concern everybody alike")
-            }
+            Fault::RedeclareQueue
+            | Fault::LockRow
+            | Fault::SlowDatabase
+            | Fault::ForbidQueue
+            | Fault::SetBackClock => unreachable!("{fault} is no fault of a process, a server or a network"),
         }
     }
 

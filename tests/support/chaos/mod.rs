@@ -10,8 +10,13 @@ use std::{
 use point_system::domain::Partitions;
 use tokio_util::sync::CancellationToken;
 
-use crate::support::{client::Promises, servers::OwnServers, system::System};
-use clients::Clients;
+use crate::support::{
+    client::Promises,
+    clock,
+    servers::OwnServers,
+    system::{System, eventually},
+};
+use clients::{Clients, Record};
 use faults::{Concern, Fault, Site};
 use progress::Progress;
 
@@ -55,6 +60,7 @@ pub async fn run(chaos: Chaos) -> Report {
     let servers = OwnServers::start().await;
     let mut system = System::on_own_with(&servers, chaos.partitions).await;
     let versions = system.versions().await;
+    clock::install(&system).await;
     let port = TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a port").port();
     let mut site = Site::start(&mut system, servers, port).await;
     let ended = CancellationToken::new();
@@ -83,13 +89,32 @@ pub async fn run(chaos: Chaos) -> Report {
         }
     }
     ended.cancel();
-    let (promises, counts, accepted) = clients.finish().await;
-    system.drain(promises.values().map(Vec::len).sum()).await;
-    let ledger = system.ledger().await;
+    let record = clients.finish().await;
+    settle(&system, &record).await;
+    let mut ledger = system.ledger().await;
+    for ids in ledger.values_mut() {
+        ids.retain(|id| !record.unpromised.contains(id));
+    }
+    let expired = system.count("select count(*) from log where action = 'expire'").await;
     let servers = site.stop().await;
     system.finish().await;
     servers.stop().await;
-    Report::new(chaos, versions, (&promises, &ledger), counts, &strikes, &accepted)
+    Report::new(chaos, versions, (record, &ledger, expired), &strikes)
+}
+
+/// Waits until what was promised is in the log, and the points have expired that expire soon.
+async fn settle(system: &System, record: &Record) {
+    let unpromised = record.unpromised.iter().map(String::as_str).collect::<Vec<_>>().join(",");
+    let logged = format!(
+        "select count(*) from log where action <> 'expire' and request_id <> all('{{{unpromised}}}'::uuid[])"
+    );
+    let promised = i64::try_from(record.promises.values().map(Vec::len).sum::<usize>()).expect("in range");
+    eventually("all promises are in the log", async || system.count(&logged).await >= promised).await;
+    let queues = system.queues().await;
+    eventually("nothing is left in the queues", async || queues.waiting().await == 0).await;
+    // Other points expire in the distant future.
+    let due = "select count(*) from user_point where expires_at < '2090-01-01'";
+    eventually("the points have expired", async || system.count(due).await == 0).await;
 }
 
 /// The faults of a ledger, compared with the record of the acknowledged changes.

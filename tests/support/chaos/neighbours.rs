@@ -1,4 +1,5 @@
-//! Faults that concern only some users: a queue, a row, a permission; and a database that is slow for all users.
+//! Faults that concern only some users: a queue, a row, a permission; and those of a database that goes on: it is slow, or
+//! its clock jumps.
 
 use std::{
     future::pending,
@@ -9,7 +10,7 @@ use point_system::domain::Partitions;
 use tokio::time::timeout;
 
 use super::{clients::Clients, faults::Site, progress::Progress};
-use crate::support::system::System;
+use crate::support::{clock, system::System};
 
 /// How long a user's row is locked.
 const LOCK: Duration = Duration::from_secs(20);
@@ -18,6 +19,10 @@ const LOCK: Duration = Duration::from_secs(20);
 /// as long as a statement may.
 const SLOWNESS: Duration = Duration::from_secs(15);
 const PER_ENTRY_S: f64 = 0.005;
+
+/// How far the database's clock is set back, and for how long. It jumps forth as far at the end.
+const SET_BACK_S: i64 = 3_600;
+const SET_BACK: Duration = Duration::from_secs(10);
 
 /// How long the permission is missing.
 const FORBIDDEN: Duration = Duration::from_secs(8);
@@ -61,6 +66,13 @@ impl Site {
         system.execute(&trigger).await;
         for_a_time(SLOWNESS).await;
         system.execute("drop trigger crawl on log").await;
+    }
+
+    /// The database's clock jumps back, and forth again.
+    pub async fn set_back_clock(&mut self, system: &System) {
+        clock::shift(system, -SET_BACK_S).await;
+        for_a_time(SET_BACK).await;
+        clock::shift(system, 0).await;
     }
 
     /// The permission to read from one queue is missing while the workers subscribe again.

@@ -16,7 +16,7 @@ use tokio::{
     time::{MissedTickBehavior, interval},
 };
 
-use super::Chaos;
+use super::{Chaos, clients::expires_soon};
 
 /// The time between two looks.
 const LOOK_PAUSE: Duration = Duration::from_millis(100);
@@ -77,7 +77,9 @@ async fn look(pool: Pool, chaos: Chaos, times: Arc<Mutex<Times>>, left_out: Arc<
         let mut times = times.lock().unwrap_or_else(PoisonError::into_inner);
         for row in rows {
             let (user, seq): (i64, i64) = (row.get(0), row.get(1));
-            if known.insert(user, seq) != Some(seq) && left_out.load(Ordering::Relaxed) != user {
+            // Entries of expired points are written without a change.
+            let is_left_out = expires_soon(user) || left_out.load(Ordering::Relaxed) == user;
+            if known.insert(user, seq) != Some(seq) && !is_left_out {
                 let user = UserId::new("user_id", &user.to_string()).expect("positive");
                 let partition = user.partition(chaos.partitions);
                 let times = &mut times[usize::from(partition)];

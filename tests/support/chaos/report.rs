@@ -7,13 +7,19 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Chaos, Strike, Verdict, clients::Counts, faults::Fault};
+use super::{
+    Chaos, Strike, Verdict,
+    clients::{Counts, Record},
+    faults::Fault,
+};
 use crate::support::client::Promises;
 
 pub struct Report {
     pub verdict: Verdict,
     /// The number of answers that settled or acknowledged a change: 202, 200, and 409 for a rejected change.
     pub promised: usize,
+    /// The number of entries of expired points.
+    pub expired: i64,
     chaos: Chaos,
     versions: String,
     counts: Counts,
@@ -34,11 +40,10 @@ impl Report {
     pub(super) fn new(
         chaos: Chaos,
         versions: String,
-        record: (&Promises, &Promises),
-        counts: Counts,
+        (record, ledger, expired): (Record, &Promises, i64),
         strikes: &[Strike],
-        accepted: &[Instant],
     ) -> Self {
+        let Record { promises, counts, accepted, .. } = record;
         let mut kinds = BTreeMap::<Fault, Kind>::new();
         for strike in strikes {
             let kind = kinds.entry(strike.fault).or_default();
@@ -47,11 +52,10 @@ impl Report {
             kind.until_accepted = kind.until_accepted.max(strike.accepted_after);
             kind.until_applied = kind.until_applied.max(strike.applied_after);
             kind.others_waited = kind.others_waited.max(strike.others_waited);
-            kind.longest_gap = kind.longest_gap.max(longest_gap(accepted, strike.struck, recovered));
+            kind.longest_gap = kind.longest_gap.max(longest_gap(&accepted, strike.struck, recovered));
         }
-        let (promises, ledger) = record;
-        let total = promises.values().map(Vec::len).sum();
-        Self { verdict: Verdict::of(promises, ledger), promised: total, chaos, versions, counts, kinds }
+        let promised = promises.values().map(Vec::len).sum();
+        Self { verdict: Verdict::of(&promises, ledger), promised, expired, chaos, versions, counts, kinds }
     }
 }
 
@@ -64,7 +68,7 @@ fn longest_gap(times: &[Instant], from: Instant, to: Instant) -> Duration {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { verdict, promised, chaos, versions, counts, kinds } = self;
+        let Self { verdict, promised, expired, chaos, versions, counts, kinds } = self;
         let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         writeln!(
             f,
@@ -86,8 +90,14 @@ impl fmt::Display for Report {
         )?;
         writeln!(
             f,
-            "{promised} promises: lost {}, doubled {}, never sent {}, users out of order {}; audit clean\n",
+            "{promised} promises: lost {}, doubled {}, never sent {}, users out of order {}; audit clean",
             verdict.lost, verdict.doubled, verdict.invented, verdict.disordered,
+        )?;
+        writeln!(
+            f,
+            "{expired} times points expired, and no points that were due are left; {} adds had no answer before their \
+             points expired\n",
+            of(&counts.late),
         )?;
         writeln!(
             f,
