@@ -13,7 +13,8 @@ static SETTLED: LazyLock<IntCounterVec> = LazyLock::new(|| {
 });
 
 static EXPIRED: LazyLock<IntCounterVec> = LazyLock::new(|| {
-    let help = "Log entries of expired points, one for each lot that had points left";
+    let help = "Log entries of what was due: one for each expired lot that had points left, and one for each hold whose time \
+                had come";
     counters("point_system_expired_lots_total", help, &[])
 });
 
@@ -34,7 +35,7 @@ pub struct StoreMetrics {
     pub duplicate: IntCounter,
     /// Deltas whose request id belongs to another change in the log.
     pub conflict: IntCounter,
-    /// Entries of expired points.
+    /// Entries of expired points and of holds whose time has come.
     pub expired: IntCounter,
     /// Retries in smaller parts because a transaction took too long.
     pub retries_slow: IntCounter,
