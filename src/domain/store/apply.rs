@@ -41,7 +41,7 @@ pub(in crate::domain) type Decision = Result<Option<Outcome>, Obstacle>;
 pub(in crate::domain) struct Applied {
     /// What became of each delta.
     pub(in crate::domain) decisions: Vec<Decision>,
-    /// The number of entries of expired points and of holds whose time has come.
+    /// The number of entries of expired points.
     pub(in crate::domain) expired: usize,
 }
 

@@ -6,7 +6,7 @@ use fastrand::Rng;
 const USERS: i64 = 12;
 
 /// The most entries of a user.
-const ENTRIES: i64 = 48;
+const ENTRIES: i64 = 55;
 
 /// Drops the constraints with their indexes, the unique index, and the not-null rules of all columns except the ids.
 pub const DROP_CONSTRAINTS: &str = "drop index log_ended; do $$
@@ -71,6 +71,7 @@ fn value(rng: &mut Rng, column: &str) -> String {
                 "'add'",
                 "'subtract'",
                 "'reverse'",
+                "'transfer'",
                 "'expire'",
                 "'hold'",
                 "'capture'",
@@ -123,6 +124,9 @@ fn value(rng: &mut Rng, column: &str) -> String {
             0 => pick(rng, &["null", "created_at", "now()", "'infinity'"]).to_owned(),
             _ => moved(rng, column),
         },
+        "counterparty" => {
+            pick(rng, &["null", "user_id", "'1'", "'2'", "'99'", "''", "(user_id::int + 1)::text"]).to_owned()
+        }
         "lots" => lots(rng),
         "user_id" => {
             pick(rng, &["''", "'é'", "'a b'", "'99'", "'1'", "'2'", "repeat('a', 65)", "E'1\\n'"]).to_owned()
@@ -183,7 +187,7 @@ fn holds(rng: &mut Rng) -> String {
     }
 }
 
-const COLUMNS: [&str; 17] = [
+const COLUMNS: [&str; 18] = [
     "user_id",
     "seq",
     "request_id",
@@ -201,6 +205,7 @@ const COLUMNS: [&str; 17] = [
     "created_at",
     "expires_at",
     "lots",
+    "counterparty",
 ];
 
 fn entry(rng: &mut Rng) -> String {

@@ -17,6 +17,7 @@ mod holds;
 mod kinds;
 mod lots;
 mod oracle;
+mod transfers;
 
 /// How often the database is damaged at random.
 const ROUNDS: usize = 40;
@@ -161,7 +162,7 @@ async fn a_number_of_two_to_the_32_is_not_taken_for_one() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn whatever_is_damaged_is_found_and_nothing_else() {
-    let system = holds::filled().await;
+    let system = transfers::filled().await;
     system.execute(damage::DROP_CONSTRAINTS).await;
     system
         .execute(

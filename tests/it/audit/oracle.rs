@@ -9,6 +9,7 @@ use rows::{Account, Entry, accounts, entries};
 
 mod lots;
 mod rows;
+mod transfers;
 
 /// The user, the entry, and the column at fault.
 pub type Fault = (String, Option<i64>, String);
@@ -23,6 +24,7 @@ pub async fn faults(system: &System) -> Vec<Fault> {
     for log in users.values() {
         for (index, entry) in log.iter().enumerate() {
             let columns = alone(entry).into_iter().chain(after(&log[..index], entry));
+            let columns = columns.chain(transfers::unmatched(entry, &users));
             faults.extend(columns.map(|column| (entry.user.clone(), Some(entry.seq), column.to_owned())));
         }
         faults.extend(repeated(log));
@@ -54,7 +56,7 @@ pub async fn faults(system: &System) -> Vec<Fault> {
     faults
 }
 
-const ACTIONS: [&str; 7] = ["add", "subtract", "reverse", "expire", "hold", "capture", "release"];
+const ACTIONS: [&str; 8] = ["add", "subtract", "reverse", "transfer", "expire", "hold", "capture", "release"];
 
 /// The faults of an entry by itself.
 fn alone(entry: &Entry) -> Vec<&'static str> {
@@ -75,7 +77,7 @@ fn alone(entry: &Entry) -> Vec<&'static str> {
     let may_be_none = refers && entry.reject_reason.is_some();
     let is_some = |point: i128| point >= 1 && point <= maximum;
     must("point", entry.point.is_some_and(|point| is_some(point) || point == 0 && may_be_none));
-    let must_not_be = is_one_of(&entry.action, &["add", "expire", "hold", "capture", "release"]);
+    let must_not_be = is_one_of(&entry.action, &["add", "expire", "transfer", "hold", "capture", "release"]);
     must("partial", entry.partial.is_none() || entry.partial == Some(true) && !must_not_be);
     must("balance", entry.balance.is_none_or(|balance| balance >= 0 && balance <= maximum));
     must("requested_at", is_time(entry.requested_at));
@@ -85,6 +87,7 @@ fn alone(entry: &Entry) -> Vec<&'static str> {
     must("metadata", entry.metadata.as_ref().is_none_or(|json| json.len() > 1 && json.len() < 1025));
     let is_reuse = entry.reject_reason.as_deref() == Some("key_reused");
     must("ref", (is_reuse || refers) == entry.reference.is_some());
+    must("counterparty", transfers::has_whom_it_needs(entry));
     if let Some(reason) = &entry.reason {
         let length = reason.chars().count();
         must("reason", length > 0 && length < 201);
@@ -123,6 +126,7 @@ fn after(before: &[Entry], entry: &Entry) -> Vec<&'static str> {
         Some("add") => (entry.point, None),
         Some("subtract") => (None, taken),
         Some("reverse") => (entry.point, taken),
+        Some("transfer") => (entry.point, entry.point.map(|point| -point)),
         Some("expire" | "hold") => (None, entry.point.map(|point| -point)),
         Some("release") => (entry.point, None),
         _ => (None, None),
@@ -132,7 +136,10 @@ fn after(before: &[Entry], entry: &Entry) -> Vec<&'static str> {
     let did = |change| match &entry.reject_reason {
         Some(_) => change == 0,
         None if is_capture => change >= 0,
-        None => is_unclear || given == Some(change) || taken == Some(change),
+        None => {
+            let is_part = || transfers::may_give_part(entry, change);
+            is_unclear || given == Some(change) || taken == Some(change) || is_part()
+        }
     };
     if let Some(hold) = ended {
         let returned = if is_capture { entry.change } else { Some(0) };
@@ -157,10 +164,13 @@ fn after(before: &[Entry], entry: &Entry) -> Vec<&'static str> {
         None => true,
         Some(_) if is_one_of(entry, &["expire"]) => false,
         Some("key_reused") => !is_one_of(entry, &["reverse", "release"]) || is_about_nothing,
-        Some("insufficient_points") => is_unclear || taken.is_some_and(|taken| balance + taken < 0),
+        Some("insufficient_points") => {
+            is_unclear || transfers::is_undone(entry) || taken.is_some_and(|taken| balance + taken < 0)
+        }
         Some("balance_limit") => {
             let exceeds = |given| balance + held + given > i128::from(POINTS_MAX);
-            is_unclear || is_one_of(entry, &["add", "reverse"]) && given.is_some_and(exceeds)
+            let is_transfer = is_one_of(entry, &["transfer"]);
+            is_unclear || is_transfer || is_one_of(entry, &["add", "reverse"]) && given.is_some_and(exceeds)
         }
         Some("unknown_request") => is_reversal && is_about_nothing,
         Some("not_reversible" | "already_reversed") => is_reversal,
@@ -168,7 +178,11 @@ fn after(before: &[Entry], entry: &Entry) -> Vec<&'static str> {
             let is_late = entry.expires_at.zip(entry.created_at).is_some_and(|(end, now)| end <= now);
             !is_known || is_one_of(entry, &["add", "hold"]) && is_late
         }
-        Some("lot_limit") => is_reversal || is_one_of(entry, &["add"]) && entry.expires_at.is_some(),
+        Some("lot_limit") => {
+            is_reversal
+                || is_one_of(entry, &["transfer"])
+                || is_one_of(entry, &["add"]) && entry.expires_at.is_some()
+        }
         Some("hold_limit") => may_be(&["hold"]),
         Some("unknown_hold") => may_be(&["capture"]) || is_one_of(entry, &["release"]) && is_about_nothing,
         Some("hold_over") => may_be(&["capture", "release"]),
@@ -194,7 +208,7 @@ fn refers_well(before: &[Entry], entry: &Entry) -> bool {
     let mut named = earlier().filter(|other| other.request == *reference);
     let is_change = |other: &Entry| {
         other.reject_reason.is_none()
-            && ["add", "subtract", "capture"].contains(&other.action.as_deref().unwrap_or(""))
+            && ["add", "subtract", "transfer", "capture"].contains(&other.action.as_deref().unwrap_or(""))
     };
     let is_capture = |other: &Entry| other.action.as_deref() == Some("capture");
     let has_size = |other: &Entry| entry.point.is_some() && other.change.map(i128::abs) == entry.point;
@@ -210,17 +224,19 @@ fn refers_well(before: &[Entry], entry: &Entry) -> bool {
         (Some(_), _) if is_capture(other) => true,
         (None, _) if is_capture(other) => entry.change.is_some_and(|undone| undone > 0),
         (_, None) => false,
-        (Some("insufficient_points"), Some(change)) => change > 0,
+        (Some("insufficient_points"), Some(change)) => (change > 0) != is_one_of(other, &["transfer"]),
         (Some(_), Some(change)) => change < 0,
         (None, Some(change)) => entry.change.is_some_and(|undone| (undone > 0) == (change < 0)),
     };
     match entry.reject_reason.as_deref() {
         None | Some("insufficient_points" | "balance_limit") => {
-            named.any(|other| is_change(other) && has_its_size(other) && undoes(other)) && !was_reversed
+            let is_same = |other: &Entry| is_change(other) && other.counterparty == entry.counterparty;
+            named.any(|other| is_same(other) && has_its_size(other) && undoes(other)) && !was_reversed
         }
         Some("unknown_request") => named.next().is_none(),
         Some("not_reversible") => named.any(|other| {
-            (other.reject_reason.is_some() || other.action.is_some() && !is_change(other)) && has_size(other)
+            let is_other = other.action.is_some() && !is_change(other) || transfers::is_received(other);
+            (other.reject_reason.is_some() || is_other) && has_size(other)
         }),
         Some("already_reversed") => {
             named.any(|other| is_reversal(other) && entry.point.is_some() && other.point == entry.point)

@@ -82,17 +82,17 @@ async fn the_log_has_a_column_for_everything_that_the_api_shows() {
     assert_eq!(columns, members.keys().map(String::as_str).collect::<BTreeSet<_>>());
     let at = soon.strftime("%Y-%m-%dT%H:%M:%S.000000Z").to_string();
     let expected = [
-        format!("7,1,{},applied,,,add,5,,5,{at},,,\"a, \"\"b\"\"\",,5,", gift.request_id),
+        format!("7,1,{},applied,,,add,,5,,5,{at},,,\"a, \"\"b\"\"\",,5,", gift.request_id),
         format!(
-            "7,2,{},applied,,,subtract,4,,-4,,\"[{{\"\"at\"\" : \"\"{at}\"\", \"\"point\"\" : 4}}]\",,,,1,",
+            "7,2,{},applied,,,subtract,,4,,-4,,\"[{{\"\"at\"\" : \"\"{at}\"\", \"\"point\"\" : 4}}]\",,,,1,",
             order.request_id
         ),
-        format!("7,3,{},applied,,{},reverse,4,,4,,\"[", undone.request_id, order.request_id),
+        format!("7,3,{},applied,,{},reverse,,4,,4,,\"[", undone.request_id, order.request_id),
     ];
     for (line, expected) in lines[1..].iter().zip(&expected) {
         assert!(line.starts_with(expected), "{line}, expected {expected}");
     }
-    assert!(lines[4].contains(",rejected,insufficient_points,,subtract,9,,0,"), "{}", lines[4]);
+    assert!(lines[4].contains(",rejected,insufficient_points,,subtract,,9,,0,"), "{}", lines[4]);
     system.finish_without_queues().await;
 }
 
@@ -103,7 +103,7 @@ async fn an_export_that_fails_leaves_the_file_as_it_was() {
     for id in 1..=3 {
         apply(&service, &add(id, 5)).await;
     }
-    system.execute("update user_point set format = 2 where user_id <> '1'").await;
+    system.execute("update user_point set format = 3 where user_id <> '1'").await;
     let rows = Rows::new("as it was");
     let path = rows.path().display().to_string();
     let (code, printed) = run("export", &["balances", "--output", &path], &system.database.url).await;

@@ -46,7 +46,7 @@ pub fn of_entry(entry: &Entry, ended: Option<&Hold>) -> Vec<&'static str> {
     } else if is_one_of(entry, &["expire"]) {
         end.is_some_and(is_time) && has_expired != Some(false)
     } else {
-        end.is_none() || !is_one_of(entry, &["subtract", "reverse", "capture", "release"])
+        end.is_none() || !is_one_of(entry, &["subtract", "reverse", "transfer", "capture", "release"])
     };
     if !fits {
         columns.push("expires_at");
@@ -57,13 +57,13 @@ pub fn of_entry(entry: &Entry, ended: Option<&Hold>) -> Vec<&'static str> {
     };
     let fits = match (entry.action.as_deref(), ended) {
         (Some("add" | "expire"), _) => entry.lots.is_none(),
-        (Some("subtract" | "reverse" | "hold" | "capture" | "release"), _) if is_rejected => {
+        (Some("subtract" | "reverse" | "transfer" | "hold" | "capture" | "release"), _) if is_rejected => {
             entry.lots.is_none()
         }
         (Some("capture"), Some(hold)) => entry.point.is_none_or(|point| lots == Some(first_of(hold, point))),
         (Some("release"), Some(hold)) => lots.as_ref() == Some(&hold.lots),
         (Some("capture"), None) => is_at_most(entry.point),
-        (Some("subtract" | "reverse" | "hold" | "release"), _) => is_at_most(entry.change),
+        (Some("subtract" | "reverse" | "transfer" | "hold" | "release"), _) => is_at_most(entry.change),
         _ => true,
     };
     if !fits {
@@ -171,7 +171,7 @@ fn moves(entry: &Entry, ended: Option<Hold>) -> Lots {
     };
     if is_one_of(entry, &["add", "expire"]) {
         entry.expires_at.filter(|end| is_time(*end)).map(|end| (end, change)).into_iter().collect()
-    } else if is_one_of(entry, &["subtract", "reverse", "hold", "release"]) {
+    } else if is_one_of(entry, &["subtract", "reverse", "transfer", "hold", "release"]) {
         signed(lots, change.signum())
     } else if is_one_of(entry, &["capture"]) {
         ended.map(|hold| [signed(hold.lots, 1), signed(lots, -1)].concat()).unwrap_or_default()

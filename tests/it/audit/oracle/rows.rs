@@ -25,6 +25,7 @@ pub struct Entry {
     pub created_at: Option<i128>,
     pub expires_at: Option<i128>,
     pub lots: Option<String>,
+    pub counterparty: Option<String>,
 }
 
 pub struct Account {
@@ -61,7 +62,7 @@ pub async fn entries(system: &System) -> BTreeMap<String, Vec<Entry>> {
              reject_reason, reason, metadata,
              extract(epoch from requested_at)::text as requested_at,
              extract(epoch from created_at)::text as created_at,
-             extract(epoch from expires_at)::text as expires_at, lots::text as lots
+             extract(epoch from expires_at)::text as expires_at, lots::text as lots, counterparty
          from log order by ctid",
     );
     let mut users: BTreeMap<String, Vec<Entry>> = BTreeMap::new();
@@ -85,6 +86,7 @@ pub async fn entries(system: &System) -> BTreeMap<String, Vec<Entry>> {
             created_at: time(&row, "created_at"),
             expires_at: time(&row, "expires_at"),
             lots: row.get("lots"),
+            counterparty: row.get("counterparty"),
         };
         users.entry(entry.user.clone()).or_default().push(entry);
     }
