@@ -164,4 +164,121 @@ pub(super) fn reuse(delta: &Delta) -> RequestId {
 }
 
 #[cfg(test)]
-mod tests;
+mod tests {
+    use proptest::prelude::*;
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::domain::{
+        delta::{POINTS_MAX, Points},
+        lots::{LOTS_MAX, Lots},
+    };
+    use naive::Naive;
+    use random::{any_batches, decide_all, second, user};
+
+    mod holds;
+    mod naive;
+    mod random;
+
+    proptest! {
+        #[test]
+        fn a_batch_comes_to_what_one_at_a_time_comes_to(batches in any_batches()) {
+            let (mut naive, mut accounts) = (Naive::default(), HashMap::new());
+            for (now, batch) in &batches {
+                let (mut known, before) = (naive.looked_up(batch), naive.log.len());
+                let expected: Vec<_> = batch.iter().map(|delta| naive.decide(delta, *now)).collect();
+                let decided = decide(&mut accounts, &mut known, batch, *now);
+                let told: Vec<Arc<Entry>> =
+                    expected.iter().flatten().map(|outcome| Arc::clone(&outcome.entry)).collect();
+                prop_assert_eq!(decided.outcomes, expected);
+                let mut new: Vec<_> = naive.log[before..].iter().map(|(_, entry)| Arc::clone(entry)).collect();
+                new.retain(|entry| !told.contains(entry));
+                prop_assert_eq!(decided.further, new);
+            }
+            for (user, account) in accounts {
+                prop_assert_eq!(account.point, naive.balance(&user));
+                prop_assert_eq!(account.lots, naive.lots(&user));
+                prop_assert_eq!(account.holds, naive.holds(&user));
+            }
+        }
+
+        #[test]
+        fn a_balance_is_what_was_added_less_what_was_taken_and_what_has_expired(batches in any_batches()) {
+            let mut accounts = HashMap::new();
+            let (mut sums, mut last) = (HashMap::new(), HashMap::<_, (i64, Timestamp)>::new());
+            for entry in decide_all(&batches, &mut accounts) {
+                let sum: &mut i64 = sums.entry(entry.user_id.clone()).or_default();
+                *sum += entry.change;
+                prop_assert_eq!(*sum, entry.balance);
+                prop_assert!((0..=POINTS_MAX).contains(&entry.balance));
+                let (seq, time) = last.entry(entry.user_id.clone()).or_default();
+                prop_assert!(entry.seq == *seq + 1 && entry.created_at >= *time);
+                if entry.action == "expire" {
+                    prop_assert_eq!(entry.expires_at.map(|at| at.max(*time)), Some(entry.created_at));
+                }
+                (*seq, *time) = (entry.seq, entry.created_at);
+            }
+            for (user, account) in accounts {
+                prop_assert_eq!(account.point, sums.remove(&user).unwrap_or_default());
+                prop_assert!(account.lots.due(Timestamp::MAX) <= account.point);
+                prop_assert!(account.due().is_none_or(|first| first > account.updated_at));
+            }
+        }
+
+        #[test]
+        fn a_change_is_reversed_at_most_once_and_by_no_more_than_it_was(batches in any_batches()) {
+            let is_about_holds = |entry: &Entry| ["capture", "release"].contains(&&*entry.action);
+            let entries = decide_all(&batches, &mut HashMap::new());
+            let mut changes = HashMap::new();
+            for entry in entries.into_iter().filter(|entry| entry.rejection.is_none()) {
+                // A capture has taken what was held before.
+                let change = if entry.action == "capture" { -entry.point } else { entry.change };
+                match entry.ended().filter(|_| !is_about_holds(&entry)) {
+                    None => drop(changes.insert((entry.user_id.clone(), entry.request_id), change)),
+                    Some(request) => {
+                        let change = changes.remove(&(entry.user_id.clone(), request)).expect("a change");
+                        prop_assert!(entry.change * change.signum() < 0 && entry.change.abs() <= change.abs());
+                        let is_all = entry.balance == 0 || entry.counterparty.is_some();
+                        prop_assert!(entry.change == -change || entry.partial && is_all);
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_user_has_a_limited_number_of_lots() {
+        let many = i64::try_from(LOTS_MAX).expect("small");
+        let add = |at| {
+            Delta::of(
+                "1",
+                Change::Add { point: Points::new(2).expect("in range"), expires_at: Some(second(at)) },
+            )
+        };
+        let take = |point| {
+            Delta::of("1", Change::Subtract { point: Points::new(point).expect("in range"), partial: false })
+        };
+        let undo =
+            |delta: &Delta| Delta::of("1", Change::Reverse { request: delta.request_id, partial: false });
+        let (one, two) = (take(2), take(1));
+        let mut deltas: Vec<Delta> = (1..=many).map(|at| add(10 * at)).collect();
+        deltas.extend([add(15), add(20), one.clone(), add(25), add(35), undo(&one), two.clone(), undo(&two)]);
+        let (mut accounts, mut known) = (HashMap::new(), Known::default());
+        let rejections = |decided: &Decided| {
+            let outcomes = decided.outcomes.iter().flatten();
+            outcomes.map(|outcome| outcome.entry.rejection.clone()).collect::<Vec<_>>()
+        };
+        let decided = decide(&mut accounts, &mut known, &deltas, second(5));
+        let rejected = rejections(&decided);
+        let (first, last) = rejected.split_at(LOTS_MAX);
+        assert!(first.iter().all(Option::is_none));
+        let full = Some(Rejection::LotLimit);
+        assert_eq!(last, [full.clone(), None, None, None, full.clone(), full, None, None]);
+        // What has expired meanwhile needs no place: the lot of 20, and what comes back to the lot of 10.
+        let decided = decide(&mut accounts, &mut known, &[add(905), add(15), undo(&one)], second(20));
+        assert_eq!(rejections(&decided), [None, Some(Rejection::Expired), None]);
+        assert_eq!(decided.further.len(), 2);
+        let lots: &Lots = &accounts[&user(1)].lots;
+        assert_eq!(lots.as_slice().len(), LOTS_MAX);
+    }
+}

@@ -157,8 +157,8 @@ fn capture(hold: &Hold, point: i64) -> Result<Moved, Rejection> {
         return Err(Rejection::HoldTooSmall);
     }
     let lots = hold.lots.taken(point, &Lots::default());
-    let held = Held::Ends { hold: hold.request, rest: hold.lots.clone().without(&lots) };
-    Ok(Moved { change: hold.point - point, lots, held })
+    let ends = Held::Ends { hold: hold.request, rest: hold.lots.clone().without(&lots) };
+    Ok(Moved { change: hold.point - point, lots, held: ends })
 }
 
 /// Gives points, of which those in `lots` expire. The holds count, so that their points can always return.

@@ -95,6 +95,24 @@ fn unreachable_database(sent: Option<&Sent>) -> &'static str {
     }
 }
 
+fn kind_of(rejection: &Rejection) -> Kind {
+    match rejection {
+        Rejection::InsufficientPoints => Kind::InsufficientPoints,
+        Rejection::BalanceLimit => Kind::BalanceLimit,
+        Rejection::KeyReused => Kind::KeyReused,
+        Rejection::UnknownRequest => Kind::UnknownRequest,
+        Rejection::NotReversible => Kind::NotReversible,
+        Rejection::AlreadyReversed => Kind::AlreadyReversed,
+        Rejection::Expired => Kind::Expired,
+        Rejection::LotLimit => Kind::LotLimit,
+        Rejection::HoldLimit => Kind::HoldLimit,
+        Rejection::UnknownHold => Kind::UnknownHold,
+        Rejection::HoldOver => Kind::HoldOver,
+        Rejection::HoldTooSmall => Kind::HoldTooSmall,
+        Rejection::Unknown(_) => Kind::Rejected,
+    }
+}
+
 fn detail_of(entry: &Entry, rejection: &Rejection) -> Cow<'static, str> {
     match rejection {
         Rejection::InsufficientPoints => "the balance is smaller than the points to subtract".into(),
@@ -213,24 +231,7 @@ impl ApiError {
             Self::KeysReused(faults) => {
                 (Kind::KeyReused, Facts { faults: Some(faults), ..field("operations") })
             }
-            Self::Rejected(entry, rejection) => {
-                let kind = match rejection {
-                    Rejection::InsufficientPoints => Kind::InsufficientPoints,
-                    Rejection::BalanceLimit => Kind::BalanceLimit,
-                    Rejection::KeyReused => Kind::KeyReused,
-                    Rejection::UnknownRequest => Kind::UnknownRequest,
-                    Rejection::NotReversible => Kind::NotReversible,
-                    Rejection::AlreadyReversed => Kind::AlreadyReversed,
-                    Rejection::Expired => Kind::Expired,
-                    Rejection::LotLimit => Kind::LotLimit,
-                    Rejection::HoldLimit => Kind::HoldLimit,
-                    Rejection::UnknownHold => Kind::UnknownHold,
-                    Rejection::HoldOver => Kind::HoldOver,
-                    Rejection::HoldTooSmall => Kind::HoldTooSmall,
-                    Rejection::Unknown(_) => Kind::Rejected,
-                };
-                (kind, Facts { rejected: Some(entry), ..none })
-            }
+            Self::Rejected(entry, rejection) => (kind_of(rejection), Facts { rejected: Some(entry), ..none }),
             Self::HoldOver(entry, _) => (Kind::HoldOver, Facts { rejected: Some(entry), ..none }),
             Self::QueueUnavailable(sent) => {
                 (Kind::QueueUnavailable, Facts { sent: Some(sent), ..again(RETRY_AFTER) })

@@ -15,7 +15,7 @@ use uuid::Uuid;
 
 use super::{
     FORMAT_MAX, LOGGED, Store, StoreError, account, entry, get,
-    hold::Hold,
+    hold::{Hold, counterparties},
     rows::{Rows, WRITE},
     user_id,
 };
@@ -44,11 +44,6 @@ pub(in crate::domain) struct Applied {
     /// The number of entries of expired points.
     pub(in crate::domain) expired: usize,
 }
-
-/// The other users of the transfers among requests.
-const COUNTERPARTIES: &str = "select counterparty \
-     from (select unnest($1::text[]) as user_id, unnest($2::uuid[]) as request_id) as asked \
-     join log using (user_id, request_id) where counterparty is not null";
 
 /// Removes the rows of users who have no entry.
 const FORGET: &str = "delete from user_point where user_id = any($1) and seq = 0";
@@ -141,23 +136,6 @@ fn users_and_requests(deltas: &[Delta]) -> (Vec<&str>, Vec<(&str, Uuid)>) {
     }
     users.dedup();
     (users, asked)
-}
-
-/// The other users of the transfers among these requests. A transfer that is not committed yet is not found.
-async fn counterparties(
-    client: &Client,
-    users: &[&str],
-    requests: &[Uuid],
-) -> Result<Vec<UserId>, StoreError> {
-    if users.is_empty() {
-        return Ok(Vec::new());
-    }
-    let statement = client.prepare_cached(COUNTERPARTIES).await?;
-    let rows = client.query(&statement, &[&users, &requests]).await?;
-    // An id that is damaged makes its entry unreadable, once that is read.
-    let ids = rows.iter().map(|row| get::<String>(row, "counterparty"));
-    let ids: Vec<String> = ids.collect::<Result<_, _>>()?;
-    Ok(ids.iter().filter_map(|id| UserId::new("counterparty", id).ok()).collect())
 }
 
 /// The accounts and entries that the transaction has read, and what is wrong with other users' rows.

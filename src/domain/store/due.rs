@@ -12,7 +12,7 @@ const DUE_TIMEOUT_MS: u64 = 2_000;
 #[derive(Clone, Debug)]
 pub(in crate::domain) struct Due {
     pub(in crate::domain) user_id: UserId,
-    pub(in crate::domain) due_at: Timestamp,
+    pub(in crate::domain) since: Timestamp,
     /// How long ago that was when the search found them, by the database's clock.
     pub(in crate::domain) overdue_s: f64,
 }
@@ -29,13 +29,13 @@ impl Store {
         after: Option<&Due>,
         limit: i64,
     ) -> Result<Vec<Due>, StoreError> {
-        let (since, user) = (after.map(|due| due.due_at), after.map(|due| due.user_id.as_str()));
+        let (since, user) = (after.map(|due| due.since), after.map(|due| due.user_id.as_str()));
         self.with_client(DUE_TIMEOUT_MS, async |client| {
             let statement = client.prepare_cached(DUE).await?;
             let rows = client.query(&statement, &[&since, &user.unwrap_or_default(), &limit]).await?;
             let due = rows.iter().map(|row| {
-                let (due_at, overdue_s) = (get(row, "due_at")?, get(row, "overdue_s")?);
-                Ok(Due { user_id: user_id(row)?, due_at, overdue_s })
+                let (since, overdue_s) = (get(row, "due_at")?, get(row, "overdue_s")?);
+                Ok(Due { user_id: user_id(row)?, since, overdue_s })
             });
             due.collect()
         })

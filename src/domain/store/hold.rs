@@ -13,7 +13,8 @@ use tokio::try_join;
 use tokio_postgres::{Row, Statement, error::SqlState, types::ToSql};
 use uuid::Uuid;
 
-use super::{LOGGED, StoreError, entry_columns, logged};
+use super::{LOGGED, StoreError, entry_columns, get, logged};
+use crate::domain::user_id::UserId;
 
 /// The longest time for creating users one by one. The remaining users count as locked and are tried again later.
 const CREATE_TIME_MAX_MS: u64 = 300;
@@ -59,6 +60,11 @@ const REFERRED: &str = concat!(
     " from log where log.user_id = asked.user_id and log.ref = asked.request_id \
          and action in ('reverse', 'capture', 'release') and reject_reason is null limit 1) as entry"
 );
+
+/// The other users of the transfers among requests.
+const COUNTERPARTIES: &str = "select counterparty \
+     from (select unnest($1::text[]) as user_id, unnest($2::uuid[]) as request_id) as asked \
+     join log using (user_id, request_id) where counterparty is not null";
 
 const NOW: &str = "select clock_timestamp() as now";
 
@@ -169,6 +175,23 @@ impl Hold<'_> {
         }
         Ok(())
     }
+}
+
+/// The other users of the transfers among these requests. A transfer that is not committed yet is not found.
+pub(super) async fn counterparties(
+    client: &Client,
+    users: &[&str],
+    requests: &[Uuid],
+) -> Result<Vec<UserId>, StoreError> {
+    if users.is_empty() {
+        return Ok(Vec::new());
+    }
+    let statement = client.prepare_cached(COUNTERPARTIES).await?;
+    let rows = client.query(&statement, &[&users, &requests]).await?;
+    // An id that is damaged makes its entry unreadable, once that is read.
+    let ids = rows.iter().map(|row| get::<String>(row, "counterparty"));
+    let ids: Vec<String> = ids.collect::<Result<_, _>>()?;
+    Ok(ids.iter().filter_map(|id| UserId::new("counterparty", id).ok()).collect())
 }
 
 fn is_locked(error: &tokio_postgres::Error) -> bool {

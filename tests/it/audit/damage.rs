@@ -62,27 +62,43 @@ fn moved(rng: &mut Rng, column: &str) -> String {
     }
 }
 
+const ACTIONS: [&str; 12] = [
+    "'add'",
+    "'subtract'",
+    "'reverse'",
+    "'transfer'",
+    "'expire'",
+    "'hold'",
+    "'capture'",
+    "'release'",
+    "'Add'",
+    "''",
+    "'grant'",
+    "null",
+];
+
+const REASONS: [&str; 15] = [
+    "'insufficient_points'",
+    "'balance_limit'",
+    "'key_reused'",
+    "'unknown_request'",
+    "'not_reversible'",
+    "'already_reversed'",
+    "'expired'",
+    "'lot_limit'",
+    "'hold_limit'",
+    "'unknown_hold'",
+    "'hold_over'",
+    "'hold_too_small'",
+    "'because'",
+    "''",
+    "null",
+];
+
 /// A new value for a column of the log.
 fn value(rng: &mut Rng, column: &str) -> String {
     match column {
-        "action" => pick(
-            rng,
-            &[
-                "'add'",
-                "'subtract'",
-                "'reverse'",
-                "'transfer'",
-                "'expire'",
-                "'hold'",
-                "'capture'",
-                "'release'",
-                "'Add'",
-                "''",
-                "'grant'",
-                "null",
-            ],
-        )
-        .to_owned(),
+        "action" => pick(rng, &ACTIONS).to_owned(),
         "actor" => {
             pick(rng, &["'shop'", "'system:expiry'", "''", "repeat('é', 32)", "repeat('a', 63)", "null"])
                 .to_owned()
@@ -97,27 +113,7 @@ fn value(rng: &mut Rng, column: &str) -> String {
             ),
         },
         "fingerprint" => pick(rng, &["fingerprint", "1", "null"]).to_owned(),
-        "reject_reason" => pick(
-            rng,
-            &[
-                "'insufficient_points'",
-                "'balance_limit'",
-                "'key_reused'",
-                "'unknown_request'",
-                "'not_reversible'",
-                "'already_reversed'",
-                "'expired'",
-                "'lot_limit'",
-                "'hold_limit'",
-                "'unknown_hold'",
-                "'hold_over'",
-                "'hold_too_small'",
-                "'because'",
-                "''",
-                "null",
-            ],
-        )
-        .to_owned(),
+        "reject_reason" => pick(rng, &REASONS).to_owned(),
         "reason" => pick(rng, &["''", "repeat('é', 201)", "E'a\\u0085b'", "E'a\\tb'", "'é'"]).to_owned(),
         "requested_at" | "created_at" => moved(rng, column),
         "expires_at" => match rng.u8(..3) {

@@ -64,7 +64,6 @@ async fn a_transfer_without_its_other_half_is_found_and_named() {
         "4 55 ref",
         "5 49 counterparty",
         "5 0 lots",
-        "5 0 due_at",
         "6 49 counterparty",
         "7 52 counterparty",
         "9 33 counterparty",

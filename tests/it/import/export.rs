@@ -44,7 +44,7 @@ async fn an_export_gives_the_same_balances_and_lots_in_an_empty_installation() {
     }
     service.apply_deltas(deltas).await.expect("results");
     pass(&old, 2 * 3_600).await;
-    let due = "select count(*) from user_point where expires_at <= now()";
+    let due = "select count(*) from user_point where due_at <= now()";
     assert!(old.count(due).await > 100, "some lots are due");
     let rows = Rows::new("");
     let lines = exported(&old, "balances", &rows).await;
@@ -123,10 +123,9 @@ async fn an_export_that_fails_leaves_the_file_as_it_was() {
 #[tokio::test(flavor = "multi_thread")]
 async fn no_limit_of_a_session_ends_an_export_and_a_reader_that_leaves_does() {
     let system = System::new().await;
-    let fill = "insert into user_point (user_id, point, seq) select i::text, 5, 1 from generate_series(1, 100000) i; \
+    let fill = "insert into user_point (user_id, point, seq, updated_at) select i::text, 5, 1, now() from generate_series(1, 100000) i; \
                 insert into log (user_id, seq, request_id, action, point, change, balance, fingerprint, requested_at, created_at) \
-                    select i::text, 1, gen_random_uuid(), 'add', 5, 5, 5, 0, now(), now() from generate_series(1, 100000) i; \
-                update user_point set updated_at = created_at";
+                    select i::text, 1, gen_random_uuid(), 'add', 5, 5, 5, 0, now(), now() from generate_series(1, 100000) i";
     system.execute(fill).await;
     system.execute(&format!("alter database {} set statement_timeout = '30ms'", system.database.name)).await;
     let rows = Rows::new("");

@@ -8,7 +8,7 @@ use crate::domain::{
     account::{Held, Moved},
     change::Change,
     decide::reuse,
-    delta::{Delta, POINTS_MAX},
+    delta::{Delta, POINTS_MAX, Points},
     entry::{Entry, Outcome, Rejection, Verdict},
     holds::{HOLDS_MAX, Hold, Holds},
     judge::{asked, refuse},
@@ -17,6 +17,8 @@ use crate::domain::{
     request_id::RequestId,
     user_id::UserId,
 };
+
+mod holds;
 
 /// The same rules in a slow implementation: one thing happens at a time, and what the users have is a list.
 #[derive(Default)]
@@ -50,27 +52,6 @@ impl Naive {
             }
         }
         lots
-    }
-
-    pub(super) fn holds(&self, user: &UserId) -> Holds {
-        let mut holds = Holds::default();
-        self.of_holds(user).for_each(|hold| holds.open(hold.clone()));
-        holds
-    }
-
-    fn of_holds(&self, user: &UserId) -> impl Iterator<Item = &Hold> {
-        self.holds.iter().filter(move |(owner, _)| owner == user).map(|(_, hold)| hold)
-    }
-
-    fn held(&self, user: &UserId) -> i64 {
-        self.of_holds(user).map(|hold| hold.point).sum()
-    }
-
-    /// Ends a hold. All its points are the user's again.
-    fn put_back(&mut self, user: &UserId, request: RequestId) {
-        let hold = self.of_holds(user).find(|hold| hold.request == request).expect("open").clone();
-        self.holds.retain(|(owner, hold)| owner != user || hold.request != request);
-        self.give(user, hold.point, &hold.lots);
     }
 
     fn write(&mut self, delta: &Delta, verdict: Verdict, time: Timestamp) -> Arc<Entry> {
@@ -162,7 +143,9 @@ impl Naive {
         let partner = delta.change.to().cloned().or(undone).filter(|_| other.is_none());
         let users: Vec<&UserId> = [user].into_iter().chain(&partner).collect();
         let time = users.iter().map(|user| self.last_time(user)).fold(now, Timestamp::max);
-        users.iter().for_each(|user| self.expire(user, (time, now)));
+        for user in users {
+            self.expire(user, (time, now));
+        }
         if delta.change == Change::Expire {
             return None;
         }
@@ -205,9 +188,9 @@ impl Naive {
                 return self.hold(delta, point.get(), *expires_at, time);
             }
             Change::Capture { hold, point } => {
-                return self.end(user, *hold, Some(point.map(|point| point.get())));
+                return self.end(user, *hold, true, point.map(Points::get));
             }
-            Change::Release { hold } => return self.end(user, *hold, None),
+            Change::Release { hold } => return self.end(user, *hold, false, None),
             Change::Add { .. }
             | Change::Subtract { .. }
             | Change::Reverse { .. }
@@ -293,57 +276,6 @@ impl Naive {
             self.give(receiver, point, &lots);
         }
         Ok(Moved { change: wanted.signum() * point, lots, held: Held::default() })
-    }
-
-    fn hold(&mut self, delta: &Delta, point: i64, at: Option<Timestamp>, time: Timestamp) -> Verdict {
-        let user = &delta.user_id;
-        let at = at.unwrap_or(time + 15.minutes());
-        let change = if at <= time {
-            Err(Rejection::Expired)
-        } else if self.of_holds(user).count() == HOLDS_MAX {
-            Err(Rejection::HoldLimit)
-        } else if self.balance(user) < point {
-            Err(Rejection::InsufficientPoints)
-        } else {
-            let lots = self.take(user, point, &Lots::default());
-            let hold = Hold { at, request: delta.request_id, point, lots: lots.clone() };
-            self.holds.push((user.clone(), hold.clone()));
-            Ok(Moved { change: -point, lots, held: Held::Opens(hold) })
-        };
-        Verdict { point, reference: None, change }
-    }
-
-    /// A capture takes all, or as many as it names. A release, which takes none, is `None`.
-    fn end(&mut self, user: &UserId, request: RequestId, captured: Option<Option<i64>>) -> Verdict {
-        let refused = |why, point, reference| Verdict { point, reference: Some(reference), change: Err(why) };
-        let asked = |all: i64| captured.flatten().unwrap_or(all);
-        let Some(hold) = self.of_holds(user).find(|hold| hold.request == request).cloned() else {
-            let held = self.of_user(user).find(|(change, entry)| {
-                entry.request_id == request
-                    && matches!(change, Change::Hold { .. })
-                    && entry.rejection.is_none()
-            });
-            let Some((_, held)) = held else { return refused(Rejection::UnknownHold, asked(0), request) };
-            let is_end = |(change, entry): &&(Change, Arc<Entry>)| {
-                change.hold() == Some(request) && entry.rejection.is_none()
-            };
-            let (_, first) = self.of_user(user).find(is_end).expect("it is not open");
-            return refused(Rejection::HoldOver, asked(held.point), first.request_id);
-        };
-        let point = asked(hold.point);
-        if point > hold.point {
-            return refused(Rejection::HoldTooSmall, point, request);
-        }
-        // The user has nothing but the hold for a moment, so that what expires first of it is taken.
-        let (own, others): (Vec<_>, Vec<_>) = self.points.drain(..).partition(|(owner, ..)| owner == user);
-        self.points = others;
-        self.put_back(user, request);
-        let lots =
-            if captured.is_some() { self.take(user, point, &Lots::default()) } else { hold.lots.clone() };
-        self.points.extend(own);
-        let change = if captured.is_some() { hold.point - point } else { hold.point };
-        let moved = Moved { change, lots, held: Held::default() };
-        Verdict { point, reference: Some(request), change: Ok(moved) }
     }
 
     /// What the store looks up in the log for `deltas`.
