@@ -217,7 +217,7 @@ async fn many_services_let_everything_expire_once() {
     service.expire_all().await.expect("an answer");
     assert_eq!(system.count(expired).await, 2_500);
     assert_eq!(system.count("select sum(point)::bigint from user_point").await, 2_500 + 3);
-    assert_eq!(system.count("select count(expires_at) from user_point").await, 1);
+    assert_eq!(system.count("select count(due_at) from user_point").await, 1);
     system.finish_without_queues().await;
 }
 

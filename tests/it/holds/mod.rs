@@ -143,9 +143,10 @@ async fn of_many_ends_at_once_one_counts() {
         done(&service, delta).await;
     }
     let mut tasks = JoinSet::new();
-    for number in 0..24 {
-        // Separate services, which share only the database.
-        let service = system.service(1);
+    // Separate services, which share only the database.
+    let services = [1, 2, 3].map(|_| Arc::new(system.service(1)));
+    for (number, service) in (0..12).zip(services.iter().cycle()) {
+        let service = Arc::clone(service);
         let end = if number % 2 == 0 {
             capture(7, order.request_id, Some(1 + number % 3))
         } else {
