@@ -107,7 +107,7 @@ impl Moved {
 
     /// The whole hold returns.
     pub(crate) fn release(hold: &Hold) -> Self {
-        let held = Held::Ends { hold: hold.request, rest: hold.lots.clone() };
-        Self { change: hold.point, lots: hold.lots.clone(), held }
+        let ends = Held::Ends { hold: hold.request, rest: hold.lots.clone() };
+        Self { change: hold.point, lots: hold.lots.clone(), held: ends }
     }
 }

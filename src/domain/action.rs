@@ -47,10 +47,9 @@ impl Action {
     #[must_use]
     pub fn members(self) -> (&'static [&'static str], &'static [&'static str]) {
         match self {
-            Self::Add => (&["point"], &["expires_at"]),
+            Self::Add | Self::Hold => (&["point"], &["expires_at"]),
             Self::Subtract => (&["point"], &["partial"]),
             Self::Reverse => (&["request"], &["partial"]),
-            Self::Hold => (&["point"], &["expires_at"]),
             Self::Capture => (&["hold"], &["point"]),
             Self::Release => (&["hold"], &[]),
             Self::Expire => (&[], &[]),

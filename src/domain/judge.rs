@@ -101,8 +101,8 @@ fn hold(
         return Err(Rejection::HoldLimit);
     }
     let Moved { change, lots, .. } = take(account, point, false, None)?;
-    let held = Held::Opens(Hold { at, request, point, lots: lots.clone() });
-    Ok(Moved { change, lots, held })
+    let opens = Held::Opens(Hold { at, request, point, lots: lots.clone() });
+    Ok(Moved { change, lots, held: opens })
 }
 
 /// Ends a hold. `how` says how many points it is about, and what it does to them.
@@ -132,8 +132,8 @@ fn capture(hold: &Hold, point: i64) -> Result<Moved, Rejection> {
         return Err(Rejection::HoldTooSmall);
     }
     let lots = hold.lots.taken(point, None);
-    let held = Held::Ends { hold: hold.request, rest: hold.lots.clone().without(&lots) };
-    Ok(Moved { change: hold.point - point, lots, held })
+    let ends = Held::Ends { hold: hold.request, rest: hold.lots.clone().without(&lots) };
+    Ok(Moved { change: hold.point - point, lots, held: ends })
 }
 
 /// Gives points, of which those in `lots` expire. The holds count, so that their points can always return.

@@ -61,18 +61,12 @@ pub fn reverse_some(user_id: i64, request: RequestId) -> Delta {
     delta(user_id, Change::Reverse { request, partial: true })
 }
 
-/// Holds points until a time, or for the default time.
 pub fn hold(user_id: i64, point: i64, expires_at: Option<Timestamp>) -> Delta {
     delta(user_id, Change::Hold { point: points(point), expires_at })
 }
 
-/// Captures points of a hold, or all of them.
 pub fn capture(user_id: i64, hold: RequestId, point: Option<i64>) -> Delta {
     delta(user_id, Change::Capture { hold, point: point.map(points) })
-}
-
-pub fn release(user_id: i64, hold: RequestId) -> Delta {
-    delta(user_id, Change::Release { hold })
 }
 
 pub async fn apply(service: &PointService, delta: &Delta) -> Outcome {

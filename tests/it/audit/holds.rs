@@ -5,8 +5,9 @@ use point_system::domain::RequestId;
 
 use super::{damage, findings, lots};
 use crate::{
-    apply::{add, apply, capture, hold, release, reverse},
+    apply::{add, apply, capture, hold, reverse},
     expiry::pass,
+    holds::release,
     support::system::System,
 };
 
@@ -90,9 +91,11 @@ async fn a_hold_or_an_end_that_is_not_what_it_says_is_found_and_named() {
         "6 0 lots",
         "6 0 holds",
         "7 37 ref",
-        "7 0 holds", "7 0 due_at",
+        "7 0 holds",
+        "7 0 due_at",
         "8 44 ref",
-        "8 0 holds", "8 0 due_at",
+        "8 0 holds",
+        "8 0 due_at",
         "9 37 point",
         "9 38 ref",
         "10 47 ref",

@@ -148,12 +148,26 @@ fn after(before: &[Entry], entry: &Entry) -> Vec<&'static str> {
     if entry.change.is_some_and(|change| entry.balance != Some(balance + change)) {
         columns.push("balance");
     }
+    if !may_be_rejected(entry, (balance, held), (given, taken)) {
+        columns.push("reject_reason");
+    }
+    columns.extend((!refers_well(before, entry)).then_some("ref"));
+    columns
+}
+
+/// Whether the reason of an entry holds, if it has one.
+fn may_be_rejected(
+    entry: &Entry,
+    (balance, held): (i128, i128),
+    (given, taken): (Option<i128>, Option<i128>),
+) -> bool {
+    let is_unclear = entry.point.is_none() || !is_one_of(entry, &ACTIONS);
     // Of an unknown action nothing more is said.
     let is_known = is_one_of(entry, &ACTIONS);
     let may_be = |actions: &[&str]| !is_known || is_one_of(entry, actions);
     let is_reversal = may_be(&["reverse"]);
     let is_about_nothing = entry.point.unwrap_or(0) == 0;
-    let holds = match entry.reject_reason.as_deref() {
+    match entry.reject_reason.as_deref() {
         None => true,
         Some(_) if is_one_of(entry, &["expire"]) => false,
         Some("key_reused") => !is_one_of(entry, &["reverse", "release"]) || is_about_nothing,
@@ -174,12 +188,7 @@ fn after(before: &[Entry], entry: &Entry) -> Vec<&'static str> {
         Some("hold_over") => may_be(&["capture", "release"]),
         Some("hold_too_small") => may_be(&["capture"]),
         Some(_) => false,
-    };
-    if !holds {
-        columns.push("reject_reason");
     }
-    columns.extend((!refers_well(before, entry)).then_some("ref"));
-    columns
 }
 
 /// Whether a reversal, a capture or a release is about an earlier entry as its outcome says.

@@ -3,16 +3,20 @@
 use std::sync::Arc;
 
 use jiff::{Timestamp, ToSpan};
-use point_system::domain::{Action, Entry, Hold, PointService, Rejection, RequestId};
+use point_system::domain::{Action, Change, Delta, Entry, Hold, PointService, Rejection, RequestId};
 use tokio::task::JoinSet;
 
 use crate::{
-    apply::{add, add_until, apply, capture, hold, release, reverse, subtract},
+    apply::{add, add_until, apply, capture, delta, hold, reverse, subtract},
     expiry::{balance, in_hours, log, pass, points, told, user},
     support::system::{System, eventually},
 };
 
 mod http;
+
+pub fn release(user_id: i64, hold: RequestId) -> Delta {
+    delta(user_id, Change::Release { hold })
+}
 
 /// The balance, what is held, and the open holds.
 async fn held(service: &PointService, id: i64) -> (i64, i64, Vec<Hold>) {
@@ -21,7 +25,7 @@ async fn held(service: &PointService, id: i64) -> (i64, i64, Vec<Hold>) {
     (found.point, holds.point(), holds.as_slice().to_vec())
 }
 
-async fn done(service: &PointService, delta: &point_system::domain::Delta) -> Arc<Entry> {
+async fn done(service: &PointService, delta: &Delta) -> Arc<Entry> {
     let entry = apply(service, delta).await.entry;
     assert_eq!(entry.rejection, None, "{entry:?}");
     entry

@@ -1,4 +1,4 @@
-//! What is held: it is never lost, ends once, and always has room to return.
+//! What is held: it is never lost, ends once, and always has room to return. Must not contain a second form of the rules.
 
 use super::*;
 use crate::domain::{account::Account, holds::HOLDS_MAX};
