@@ -7,12 +7,12 @@ use serde_json::{Value, json};
 /// holds some and ends the hold, or undoes an earlier one: an add, all that was taken, a capture, a reversal, or what was
 /// undone before.
 pub fn change(user: i64, number: i64, sent: Option<&Vec<String>>) -> (&'static str, Value) {
-    let held = sent.and_then(|sent| match number % 32 {
+    let reserved = sent.and_then(|sent| match number % 32 {
         10 | 26 => sent.last(),
         13 => sent.iter().rev().nth(3),
         _ => None,
     });
-    match (held, number % 32) {
+    match (reserved, number % 32) {
         (_, 9 | 25) => return ("hold", json!({"user_id": user, "point": number / 2})),
         (Some(hold), 10) => {
             return ("capture", json!({"user_id": user, "hold": hold, "point": number / 4}));

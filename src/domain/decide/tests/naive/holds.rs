@@ -8,7 +8,7 @@ use super::Naive;
 use crate::domain::{
     account::{Held, Moved},
     change::Change,
-    delta::Delta,
+    delta::{Delta, Points},
     entry::{Entry, Rejection, Verdict},
     holds::{HOLDS_MAX, Hold},
     request_id::RequestId,
@@ -22,9 +22,9 @@ impl Naive {
         match delta.change {
             Change::Hold { point, expires_at } => Some(self.hold(delta, point.get(), expires_at, time)),
             Change::Capture { hold, point } => {
-                Some(self.end(user, hold, Some(point.map(|point| point.get()))))
+                Some(self.end(user, hold, true, point.map(Points::get)))
             }
-            Change::Release { hold } => Some(self.end(user, hold, None)),
+            Change::Release { hold } => Some(self.end(user, hold, false, None)),
             Change::Add { .. } | Change::Subtract { .. } | Change::Reverse { .. } | Change::Expire => None,
         }
     }
@@ -47,10 +47,10 @@ impl Naive {
         Verdict { point, reference: None, change }
     }
 
-    /// A capture takes all, or as many as it names. A release, which takes none, is `None`.
-    fn end(&mut self, user: &UserId, request: RequestId, captured: Option<Option<i64>>) -> Verdict {
+    /// A capture takes all, or as many as it names. A release takes none.
+    fn end(&mut self, user: &UserId, request: RequestId, captures: bool, some: Option<i64>) -> Verdict {
         let refused = |why, point, reference| Verdict { point, reference: Some(reference), change: Err(why) };
-        let asked = |all: i64| captured.flatten().unwrap_or(all);
+        let asked = |all: i64| some.unwrap_or(all);
         let Some(hold) = self.of_holds(user).find(|hold| hold.request == request).cloned() else {
             let held = self.of_user(user).find(|(change, entry)| {
                 entry.request_id == request
@@ -72,9 +72,9 @@ impl Naive {
         let (own, others): (Vec<_>, Vec<_>) = self.points.drain(..).partition(|(owner, ..)| owner == user);
         self.points = others;
         self.put_back(user, request);
-        let lots = if captured.is_some() { self.take(user, point, None) } else { hold.lots.clone() };
+        let lots = if captures { self.take(user, point, None) } else { hold.lots.clone() };
         self.points.extend(own);
-        let change = if captured.is_some() { hold.point - point } else { hold.point };
+        let change = if captures { hold.point - point } else { hold.point };
         let moved = Moved { change, lots, held: Held::default() };
         Verdict { point, reference: Some(request), change: Ok(moved) }
     }
