@@ -142,10 +142,10 @@ fn after(before: &[Entry], entry: &Entry) -> Vec<&'static str> {
             is_unclear || given == Some(change) || taken == Some(change) || is_part()
         }
     };
-    if let Some(hold) = ended {
+    if let Some(ended) = ended {
         let returned = if is_capture { entry.change } else { Some(0) };
         let is_size = |point| (1..=i128::from(POINTS_MAX)).contains(point);
-        let is_wrong = returned.is_some_and(|returned| entry.point != Some(hold.point - returned));
+        let is_wrong = returned.is_some_and(|returned| entry.point != Some(ended.point - returned));
         if is_wrong && entry.point.as_ref().is_some_and(is_size) {
             columns.push("point");
         }

@@ -3,16 +3,20 @@
 use std::sync::Arc;
 
 use jiff::{Timestamp, ToSpan};
-use point_system::domain::{Action, Entry, Hold, PointService, Rejection, RequestId};
+use point_system::domain::{Action, Change, Delta, Entry, Hold, PointService, Rejection, RequestId};
 use tokio::task::JoinSet;
 
 use crate::{
-    apply::{add, add_until, apply, capture, hold, release, reverse, subtract},
+    apply::{add, add_until, apply, capture, delta, hold, reverse, subtract},
     expiry::{balance, in_hours, log, pass, points, told, user},
     support::system::{System, eventually},
 };
 
 mod http;
+
+pub fn release(user_id: i64, hold: RequestId) -> Delta {
+    delta(user_id, Change::Release { hold })
+}
 
 /// The balance, what is held, and the open holds.
 async fn held(service: &PointService, id: i64) -> (i64, i64, Vec<Hold>) {
@@ -21,7 +25,7 @@ async fn held(service: &PointService, id: i64) -> (i64, i64, Vec<Hold>) {
     (found.point, holds.point(), holds.as_slice().to_vec())
 }
 
-async fn done(service: &PointService, delta: &point_system::domain::Delta) -> Arc<Entry> {
+async fn done(service: &PointService, delta: &Delta) -> Arc<Entry> {
     let entry = apply(service, delta).await.entry;
     assert_eq!(entry.rejection, None, "{entry:?}");
     entry
@@ -143,9 +147,10 @@ async fn of_many_ends_at_once_one_counts() {
         done(&service, delta).await;
     }
     let mut tasks = JoinSet::new();
-    for number in 0..24 {
-        // Separate services, which share only the database.
-        let service = system.service(1);
+    // Separate services, which share only the database.
+    let services = [1, 2, 3].map(|_| Arc::new(system.service(1)));
+    for (number, service) in (0..12).zip(services.iter().cycle()) {
+        let service = Arc::clone(service);
         let end = if number % 2 == 0 {
             capture(7, order.request_id, Some(1 + number % 3))
         } else {

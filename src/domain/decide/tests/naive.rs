@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use jiff::{Timestamp, ToSpan};
+use jiff::Timestamp;
 
 use crate::domain::{
     account::{Held, Moved},
@@ -10,7 +10,7 @@ use crate::domain::{
     decide::reuse,
     delta::{Delta, POINTS_MAX, Points},
     entry::{Entry, Outcome, Rejection, Verdict},
-    holds::{HOLDS_MAX, Hold, Holds},
+    holds::{Hold, Holds},
     judge::{asked, refuse},
     known::Known,
     lots::{LOTS_MAX, Lot, Lots},
