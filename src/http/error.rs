@@ -147,25 +147,6 @@ fn over(ending: Option<&Entry>) -> String {
     format!("the hold is over: {action} of {point} points at {created_at}, by the request {request_id}")
 }
 
-/// The kind of problem that a rejection is.
-fn kind_of(rejection: &Rejection) -> Kind {
-    match rejection {
-        Rejection::InsufficientPoints => Kind::InsufficientPoints,
-        Rejection::BalanceLimit => Kind::BalanceLimit,
-        Rejection::KeyReused => Kind::KeyReused,
-        Rejection::UnknownRequest => Kind::UnknownRequest,
-        Rejection::NotReversible => Kind::NotReversible,
-        Rejection::AlreadyReversed => Kind::AlreadyReversed,
-        Rejection::Expired => Kind::Expired,
-        Rejection::LotLimit => Kind::LotLimit,
-        Rejection::HoldLimit => Kind::HoldLimit,
-        Rejection::UnknownHold => Kind::UnknownHold,
-        Rejection::HoldOver => Kind::HoldOver,
-        Rejection::HoldTooSmall => Kind::HoldTooSmall,
-        Rejection::Unknown(_) => Kind::Rejected,
-    }
-}
-
 impl From<Invalid> for ApiError {
     fn from(invalid: Invalid) -> Self {
         Self::InvalidField { field: invalid.field.to_owned(), rule: invalid.rule }

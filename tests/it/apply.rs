@@ -2,10 +2,8 @@
 
 use std::{collections::HashSet, sync::Arc};
 
-use jiff::Timestamp;
 use point_system::domain::{
-    Change, Delta, Obstacle, Outcome, POINTS_MAX, Patience, PointService, Points, Rejection, RequestId,
-    ServiceError, UserId,
+    Delta, Obstacle, Outcome, POINTS_MAX, Patience, PointService, Points, Rejection, ServiceError,
 };
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;

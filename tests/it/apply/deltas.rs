@@ -62,10 +62,6 @@ pub fn capture(user_id: i64, hold: RequestId, point: Option<i64>) -> Delta {
     delta(user_id, Change::Capture { hold, point: point.map(points) })
 }
 
-pub fn release(user_id: i64, hold: RequestId) -> Delta {
-    delta(user_id, Change::Release { hold })
-}
-
 /// Moves points from a user to another one.
 pub fn transfer(user_id: i64, to: i64, point: i64) -> Delta {
     delta(user_id, Change::Transfer { to: user(to), point: points(point) })

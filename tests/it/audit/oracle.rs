@@ -124,12 +124,11 @@ fn after(before: &[Entry], entry: &Entry) -> Vec<&'static str> {
         .point
         .map(|point| if entry.partial == Some(true) && balance > 0 { -point.min(balance) } else { -point });
     let (given, taken) = match entry.action.as_deref() {
-        Some("add") => (entry.point, None),
+        Some("add" | "release") => (entry.point, None),
         Some("subtract") => (None, taken),
         Some("reverse") => (entry.point, taken),
         Some("transfer") => (entry.point, entry.point.map(|point| -point)),
         Some("expire" | "hold") => (None, entry.point.map(|point| -point)),
-        Some("release") => (entry.point, None),
         _ => (None, None),
     };
     let is_capture = is_one_of(entry, &["capture"]);

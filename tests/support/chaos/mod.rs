@@ -14,7 +14,7 @@ use crate::support::{
     client::Promises,
     clock,
     servers::OwnServers,
-    system::{System, eventually},
+    system::{REQUESTED, System, eventually},
 };
 use clients::{Clients, Record};
 use faults::{Concern, Fault, Site};

@@ -119,11 +119,7 @@ impl Naive {
             }
         }
         self.points.retain(|(.., piece)| *piece > 0);
-        let (mut taken, after) = (before, self.lots(user));
-        for lot in after.as_slice() {
-            taken.remove(*lot);
-        }
-        taken
+        before.without(&self.lots(user))
     }
 
     /// Decides one delta. `None` if it asks for nothing.

@@ -1,6 +1,9 @@
 //! The rules of holds in the slow form. Must not contain other rules.
 
+use jiff::ToSpan;
+
 use super::*;
+use crate::domain::holds::HOLDS_MAX;
 
 impl Naive {
     pub(in crate::domain::decide::tests) fn holds(&self, user: &UserId) -> Holds {
