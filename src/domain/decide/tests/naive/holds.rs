@@ -21,9 +21,7 @@ impl Naive {
         let user = &delta.user_id;
         match delta.change {
             Change::Hold { point, expires_at } => Some(self.hold(delta, point.get(), expires_at, time)),
-            Change::Capture { hold, point } => {
-                Some(self.end(user, hold, true, point.map(Points::get)))
-            }
+            Change::Capture { hold, point } => Some(self.end(user, hold, true, point.map(Points::get))),
             Change::Release { hold } => Some(self.end(user, hold, false, None)),
             Change::Add { .. } | Change::Subtract { .. } | Change::Reverse { .. } | Change::Expire => None,
         }
