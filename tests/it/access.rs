@@ -88,7 +88,7 @@ async fn a_key_lets_in_to_what_its_scope_says_and_no_further() {
     let request_path = format!("/v1/point/request/{}?id=1", Uuid::nil());
     let holds = "/v1/point/holds?id=1";
     let paths = ["/v1/point?id=1", "/v1/points?id=1", "/v1/point/log?id=1", holds, &request_path];
-    let changes = ["add", "subtract", "reverse", "hold", "capture", "release", "batch"];
+    let changes = ["add", "subtract", "reverse", "transfer", "hold", "capture", "release", "batch"];
     let changes = changes.map(|name| format!("/v1/point/{name}"));
     for change in &changes {
         assert_eq!(status(client.post(change).bearer_auth(&keys[0])).await, 403, "{change}");

@@ -177,9 +177,9 @@ async fn a_user_whose_row_a_newer_version_wrote_waits_for_a_worker_that_understa
     let client = system.serve();
     let queues = declared(&system).await;
     let mut promises = vec![client.queue("add", 7, 1).await];
-    system.execute("insert into user_point (user_id, format) values ('7', 2)").await;
+    system.execute("insert into user_point (user_id, format) values ('7', 3)").await;
     let worker = worker(&system, "2");
-    worker.says("waits for a newer worker: the user's row has format 2").await;
+    worker.says("waits for a newer worker: the user's row has format 3").await;
     keeps(&worker, &[partition(7)]).await;
     let waited = client.change("add", 7, 5).header("Prefer", "wait");
     refused(waited, 503, "newer-version", None).await;
@@ -262,9 +262,9 @@ async fn a_user_who_waits_before_a_user_whose_row_is_newer_goes_on_at_once() {
     let queues = declared(&system).await;
     let (worker, session, mut promises) = waiting_user(&system, &client).await;
     let newer = neighbour();
-    system.execute(&format!("insert into user_point (user_id, format) values ('{newer}', 2)")).await;
+    system.execute(&format!("insert into user_point (user_id, format) values ('{newer}', 3)")).await;
     let behind = vec![client.queue("add", newer, 1).await];
-    worker.says("needs a newer worker: the user's row has format 2").await;
+    worker.says("needs a newer worker: the user's row has format 3").await;
     promises.push(client.queue("add", 7, 3).await);
     assert!(waits(&worker).await, "the user is not named");
     session.batch_execute("rollback").await.expect("unlocked");
