@@ -27,29 +27,35 @@ create table installation (
 -- system changes its order.
 -- Half-empty pages keep the update of a balance on its page (HOT), so an update writes no index entry.
 -- `lots` are the points that expire: of each lot, the time in microseconds since 1970, and its points. They are in the
--- order of the times, and part of `point`. `expires_at` is the first of the times. The first lot raises `format` to 1.
+-- order of the times, and part of `point`. `holds` are the open holds, whose points are not part of `point`: a JSON array
+-- of objects, in the order of their ends (src/domain/holds.rs). `due_at` is when the first lot expires or the first hold
+-- ends. `format` is 1 if there are lots only, and 2 if there are holds.
 -- With up to eight columns, those that are null take no space.
 create table user_point (
     point bigint not null default 0 check (point between 0 and 9007199254740991),
     seq bigint not null default 0 check (seq >= 0),
-    created_at timestamptz not null default now(),
     updated_at timestamptz not null default now(),
     format smallint not null default 0,
     user_id text collate "C" primary key check (octet_length(user_id) between 1 and 64),
-    expires_at timestamptz,
+    due_at timestamptz,
     lots bigint[],
-    check ((expires_at is null) = (lots is null) and (lots is null or format > 0))
+    holds text,
+    check ((due_at is null) = (lots is null and holds is null)),
+    check (case when holds is not null then format > 1 when lots is not null then format > 0 else true end)
 ) with (fillfactor = 50);
 
--- The users with points that expire, for the job that looks for those whose time has come.
-create index user_point_due on user_point (expires_at, user_id) where expires_at is not null;
+-- The users with points that expire or holds, for the job that looks for those whose time has come.
+create index user_point_due on user_point (due_at, user_id) where due_at is not null;
 
 -- Every change, applied or rejected, once and for good. `point` is what was asked for, `change` is what it did, and
 -- `balance` is the user's balance after it. With `partial`, `change` may be smaller than `point`. `actor` is the name
 -- of the API key that asked. `ref` is the other request that the entry refers to: for a reversal, the reversed one,
--- whose points are the reversal's `point`. `expires_at` is when the points of an add expire, or when expired points did.
+-- whose points are the reversal's `point`, and for a capture or a release, the hold. A capture's `change` is what returns.
+-- `counterparty` is the other user of a transfer, whose log has an entry with the same request id and the opposite change,
+-- unless the transfer was rejected.
+-- `expires_at` is when the points of an add expire, when expired points did, or when a hold ends.
 -- `lots` are those of the other points that expire: what the change took from the lots of `user_point`, or gave back to
--- them, in the same form. `fingerprint` tells one requested change from another (src/domain/delta.rs). `metadata` is
+-- them, in the same form, and for a capture, those of the captured points. `fingerprint` tells one requested change from another (src/domain/delta.rs). `metadata` is
 -- JSON, kept as it was sent. An entry is rejected if it has a `reject_reason`.
 -- The columns of fixed length come first: that saves the bytes that would align them.
 -- Every index begins with user_id, so the pages in use belong to the active users, however long the log is.
@@ -68,20 +74,26 @@ create table log (
     ref uuid,
     partial boolean,
     user_id text collate "C" not null,
-    action text not null check (action in ('add', 'subtract', 'reverse', 'expire')),
+    action text not null check (action in ('add', 'subtract', 'reverse', 'transfer', 'hold', 'capture',
+        'release', 'expire')),
     actor text check (char_length(actor) between 1 and 63),
     reject_reason text check (reject_reason in ('insufficient_points', 'balance_limit', 'key_reused',
-        'unknown_request', 'not_reversible', 'already_reversed', 'expired', 'lot_limit')),
+        'unknown_request', 'not_reversible', 'already_reversed', 'expired', 'lot_limit', 'hold_limit', 'unknown_hold',
+        'hold_over', 'hold_too_small')),
     reason text check (char_length(reason) between 1 and 200),
     metadata text check (octet_length(metadata) between 2 and 1024),
     lots bigint[],
+    counterparty text collate "C" check (octet_length(counterparty) between 1 and 64 and counterparty <> user_id),
     primary key (user_id, seq),
     unique (user_id, request_id),
     check (reject_reason is null or change = 0),
     check (partial is null or (partial and action in ('subtract', 'reverse'))),
-    check (case action when 'add' then true when 'expire' then expires_at is not null else expires_at is null end),
-    check (lots is null or (reject_reason is null and action in ('subtract', 'reverse'))),
-    check (point > 0 or (action = 'reverse' and reject_reason is not null))
+    check (case action when 'add' then true when 'expire' then expires_at is not null
+        when 'hold' then expires_at is not null or reject_reason is not null else expires_at is null end),
+    check (lots is null or (reject_reason is null and action not in ('add', 'expire'))),
+    check (case action when 'transfer' then counterparty is not null
+        else counterparty is null or action = 'reverse' end),
+    check (point > 0 or (action in ('reverse', 'capture', 'release') and reject_reason is not null))
 );
 
 -- The rejected changes of a user, for pages of them. Only a rejected change has an entry here, so it costs little.
@@ -89,9 +101,10 @@ create table log (
 -- the primary key finds a time. docs/history.md has what an index on the times would cost.
 create index log_rejected on log (user_id, seq) where reject_reason is not null;
 
--- A change is reversed only once. The transaction that reverses it looks an earlier reversal up here. If that ever
--- failed, this index would refuse the second one. Only applied reversals have an entry here.
-create unique index log_reversed on log (user_id, ref) where action = 'reverse' and reject_reason is null;
+-- A change is reversed only once, and a hold is captured or released only once. The transaction that does it looks an
+-- earlier entry of that kind up here. If that ever failed, this index would refuse the second one.
+create unique index log_ended on log (user_id, ref)
+    where action in ('reverse', 'capture', 'release') and reject_reason is null;
 
 -- The API keys. Only the hash of a key is stored. A key is 256 random bits, so one round of SHA-256 hides it for good;
 -- salts and slow hashes are for secrets of less than 112 bits (NIST SP 800-63B §5.1.2.2).

@@ -11,7 +11,7 @@ use std::{
 use actix_web::{App, HttpRequest, HttpResponse, HttpServer, web};
 use jiff::Timestamp;
 use point_system::{
-    domain::{Action, Balance, Change, Delta, Lots, Points, RequestId, UserId},
+    domain::{Action, Balance, Change, Delta, Holds, Lots, Points, RequestId, UserId},
     http::{ApiError, Sent, points},
 };
 use tokio::{
@@ -68,6 +68,7 @@ async fn read(request: HttpRequest) -> Result<HttpResponse, ApiError> {
         seq: 1,
         updated_at: Timestamp::UNIX_EPOCH,
         expires: Lots::default(),
+        holds: Some(Holds::default()),
     }))
 }
 

@@ -10,6 +10,7 @@ use chains::{BalanceRow, Chains, Standing};
 mod asked;
 mod chains;
 mod examine;
+mod holdings;
 mod lots;
 mod moment;
 mod references;

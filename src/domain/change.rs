@@ -1,17 +1,21 @@
 //! What a delta asks for, and the members of JSON that say it. Must not contain what a change does to a balance.
 
-use jiff::Timestamp;
-use strum::{EnumDiscriminants, EnumIter, EnumString, IntoEnumIterator, IntoStaticStr};
+use jiff::{SignedDuration, Timestamp};
+use strum::{EnumDiscriminants, EnumIter, EnumString, IntoStaticStr};
 
 use super::{
     Invalid,
     delta::Points,
     members::{Members, Object},
     request_id::RequestId,
+    user_id::UserId,
 };
 
+/// The longest time until a hold ends, when it is requested.
+pub const HOLD_MAX_DAYS: i64 = 30;
+
 /// What a delta asks for.
-#[derive(Clone, Copy, Debug, EnumDiscriminants, PartialEq, Eq)]
+#[derive(Clone, Debug, EnumDiscriminants, PartialEq, Eq)]
 #[strum_discriminants(
     name(Action),
     derive(EnumIter, EnumString, IntoStaticStr),
@@ -40,7 +44,33 @@ pub enum Change {
         /// As for a subtract, if the change to undo is an add.
         partial: bool,
     },
-    /// Expired points leave the balance. That also happens before each change of the user. This variant is for users who
+    /// Points go to another user.
+    Transfer {
+        /// The other user.
+        to: UserId,
+        /// How many.
+        point: Points,
+    },
+    /// Takes points out of the balance until they are captured or released.
+    Hold {
+        /// How many.
+        point: Points,
+        /// When they return to the balance, in whole microseconds, unless the default applies.
+        expires_at: Option<Timestamp>,
+    },
+    /// Takes the points of an open hold for good. Those that it does not take return to the balance.
+    Capture {
+        /// The request of the hold.
+        hold: RequestId,
+        /// How many points, unless it takes all.
+        point: Option<Points>,
+    },
+    /// Returns the points of an open hold to the balance.
+    Release {
+        /// The request of the hold.
+        hold: RequestId,
+    },
+    /// Expired points leave the balance, and holds whose time has come end. That also happens before each change of the user. This variant is for users who
     /// have no changes; no request can ask for it.
     Expire,
 }
@@ -69,6 +99,22 @@ impl Change {
                 let partial = note(&mut faults, members.flag("partial"));
                 request.zip(partial).map(|(request, partial)| Self::Reverse { request, partial })
             }
+            Action::Transfer => {
+                let to = note(&mut faults, members.required("to").and_then(|to| other_user(to, members)));
+                let point = note(&mut faults, members.required("point"));
+                to.zip(point).map(|(to, point)| Self::Transfer { to, point })
+            }
+            Action::Hold => {
+                let point = note(&mut faults, members.required("point"));
+                let expires_at = note(&mut faults, members.optional("expires_at"));
+                point.zip(expires_at).map(|(point, expires_at)| Self::Hold { point, expires_at })
+            }
+            Action::Capture => {
+                let hold = note(&mut faults, members.required("hold"));
+                let point = note(&mut faults, members.optional("point"));
+                hold.zip(point).map(|(hold, point)| Self::Capture { hold, point })
+            }
+            Action::Release => note(&mut faults, members.required("hold")).map(|hold| Self::Release { hold }),
             Action::Expire => {
                 faults.push(Action::unknown());
                 None
@@ -87,39 +133,92 @@ impl Change {
     #[must_use]
     pub fn point(&self) -> Option<Points> {
         match self {
-            Self::Add { point, .. } | Self::Subtract { point, .. } => Some(*point),
-            Self::Reverse { .. } | Self::Expire => None,
+            Self::Add { point, .. }
+            | Self::Subtract { point, .. }
+            | Self::Transfer { point, .. }
+            | Self::Hold { point, .. } => Some(*point),
+            Self::Capture { point, .. } => *point,
+            Self::Reverse { .. } | Self::Release { .. } | Self::Expire => None,
+        }
+    }
+
+    /// The request that it undoes.
+    #[must_use]
+    pub fn request(&self) -> Option<RequestId> {
+        match self {
+            Self::Reverse { request, .. } => Some(*request),
+            Self::Add { .. }
+            | Self::Subtract { .. }
+            | Self::Transfer { .. }
+            | Self::Hold { .. }
+            | Self::Capture { .. }
+            | Self::Release { .. }
+            | Self::Expire => None,
+        }
+    }
+
+    /// The request of the hold that it ends.
+    #[must_use]
+    pub fn hold(&self) -> Option<RequestId> {
+        match self {
+            Self::Capture { hold, .. } | Self::Release { hold } => Some(*hold),
+            Self::Add { .. }
+            | Self::Subtract { .. }
+            | Self::Reverse { .. }
+            | Self::Transfer { .. }
+            | Self::Hold { .. }
+            | Self::Expire => None,
         }
     }
 
     /// The other request of the same user that it refers to.
     #[must_use]
-    pub fn request(&self) -> Option<RequestId> {
+    pub fn about(&self) -> Option<RequestId> {
+        self.request().or(self.hold())
+    }
+
+    /// The other user that it names.
+    #[must_use]
+    pub fn to(&self) -> Option<&UserId> {
         match self {
-            Self::Add { .. } | Self::Subtract { .. } | Self::Expire => None,
-            Self::Reverse { request, .. } => Some(*request),
+            Self::Transfer { to, .. } => Some(to),
+            Self::Add { .. }
+            | Self::Subtract { .. }
+            | Self::Reverse { .. }
+            | Self::Hold { .. }
+            | Self::Capture { .. }
+            | Self::Release { .. }
+            | Self::Expire => None,
         }
     }
 
-    /// When the points that it adds expire.
+    /// When the points that it adds expire, or when those that it holds return.
     #[must_use]
     pub fn expires_at(&self) -> Option<Timestamp> {
         match self {
-            Self::Add { expires_at, .. } => *expires_at,
-            Self::Subtract { .. } | Self::Reverse { .. } | Self::Expire => None,
+            Self::Add { expires_at, .. } | Self::Hold { expires_at, .. } => *expires_at,
+            Self::Subtract { .. }
+            | Self::Reverse { .. }
+            | Self::Transfer { .. }
+            | Self::Capture { .. }
+            | Self::Release { .. }
+            | Self::Expire => None,
         }
     }
 
-    /// Checks that a request may ask for it at this time. The points may still expire while the change is in the queue.
+    /// Checks that a request may ask for it at this time. Its own time may still come while it is in the queue.
     ///
     /// # Errors
-    /// [`Invalid`] if the points have expired by then.
+    /// [`Invalid`] if its time has come, or is too far ahead for a hold.
     pub fn in_time(self, now: Timestamp) -> Result<Self, Invalid> {
-        if self.expires_at().is_some_and(|at| at <= now) {
-            return Err(Invalid {
-                field: "expires_at",
-                rule: format!("must be later than now, which is {now}"),
-            });
+        let invalid = |rule| Invalid { field: "expires_at", rule };
+        let Some(at) = self.expires_at() else { return Ok(self) };
+        if at <= now {
+            return Err(invalid(format!("must be later than now, which is {now}")));
+        }
+        let is_hold = self.action() == Action::Hold;
+        if is_hold && at.duration_since(now) > SignedDuration::from_hours(24 * HOLD_MAX_DAYS) {
+            return Err(invalid(format!("must be at most {HOLD_MAX_DAYS} days from now, which is {now}")));
         }
         Ok(self)
     }
@@ -128,93 +227,27 @@ impl Change {
     #[must_use]
     pub fn is_partial(&self) -> bool {
         match self {
-            Self::Add { .. } | Self::Expire => false,
+            Self::Add { .. }
+            | Self::Transfer { .. }
+            | Self::Hold { .. }
+            | Self::Capture { .. }
+            | Self::Release { .. }
+            | Self::Expire => false,
             Self::Subtract { partial, .. } | Self::Reverse { partial, .. } => *partial,
         }
     }
 }
 
-fn note<T>(faults: &mut Vec<Invalid>, parsed: Result<T, Invalid>) -> Option<T> {
-    parsed.map_err(|invalid| faults.push(invalid)).ok()
+/// Points can't be transferred to their owner.
+fn other_user<O: Object>(to: UserId, members: &Members<O>) -> Result<UserId, Invalid> {
+    if members.optional("user_id").is_ok_and(|user: Option<UserId>| user.as_ref() == Some(&to)) {
+        return Err(Invalid { field: "to", rule: "must be another user than user_id".to_owned() });
+    }
+    Ok(to)
 }
 
-impl Action {
-    /// The rule in words, readable after a field's name.
-    pub const RULE: &str = "must be add, subtract or reverse";
-
-    /// The action with this name that a request can ask for.
-    ///
-    /// # Errors
-    /// [`Invalid`] if there is none.
-    pub fn new(name: &str) -> Result<Self, Invalid> {
-        name.parse().ok().filter(|action: &Self| action.is_requested()).ok_or_else(Self::unknown)
-    }
-
-    fn unknown() -> Invalid {
-        Invalid { field: "action", rule: Self::RULE.to_owned() }
-    }
-
-    /// The actions that a request can ask for.
-    pub fn requested() -> impl Iterator<Item = Self> {
-        Self::iter().filter(|action| action.is_requested())
-    }
-
-    fn is_requested(self) -> bool {
-        match self {
-            Self::Add | Self::Subtract | Self::Reverse => true,
-            Self::Expire => false,
-        }
-    }
-
-    /// Its name.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        self.into()
-    }
-
-    /// The members that are specific to this kind: the required ones, then the optional ones.
-    #[must_use]
-    pub fn members(self) -> (&'static [&'static str], &'static [&'static str]) {
-        match self {
-            Self::Add => (&["point"], &["expires_at"]),
-            Self::Subtract => (&["point"], &["partial"]),
-            Self::Reverse => (&["request"], &["partial"]),
-            Self::Expire => (&[], &[]),
-        }
-    }
-
-    /// Returns whether an applied change of this kind can be undone.
-    pub(super) fn is_reversible(self) -> bool {
-        match self {
-            Self::Add | Self::Subtract => true,
-            Self::Reverse | Self::Expire => false,
-        }
-    }
-
-    /// Returns whether this is one of [`Action::members`].
-    #[must_use]
-    pub fn takes(self, member: &str) -> bool {
-        let (needed, optional) = self.members();
-        needed.contains(&member) || optional.contains(&member)
-    }
-
-    /// Returns whether a change of this kind may have a member: a specific one, or one that every change may have.
-    #[must_use]
-    pub fn allows(self, member: &str) -> bool {
-        self.takes(member) || !Self::iter().any(|other| other.takes(member))
-    }
-
-    /// The members that are present, but belong to other kinds.
-    pub fn strangers<O: Object>(self, members: &Members<O>) -> impl Iterator<Item = &'static str> {
-        members.names().filter(move |name| !self.allows(name))
-    }
-
-    /// The rule for a member of an object that this kind does not take, readable after its name.
-    #[must_use]
-    pub fn refusal<O: Object>(self) -> String {
-        let taken: Vec<&str> = O::MEMBERS.iter().copied().filter(|name| self.allows(name)).collect();
-        format!("is not a field of {}, which takes {}", self.as_str(), taken.join(", "))
-    }
+fn note<T>(faults: &mut Vec<Invalid>, parsed: Result<T, Invalid>) -> Option<T> {
+    parsed.map_err(|invalid| faults.push(invalid)).ok()
 }
 
 #[cfg(test)]
@@ -225,7 +258,8 @@ mod tests {
     struct All;
 
     impl Object for All {
-        const MEMBERS: &'static [&'static str] = &["user_id", "point", "expires_at", "partial", "request"];
+        const MEMBERS: &'static [&'static str] =
+            &["user_id", "to", "point", "expires_at", "partial", "request", "hold"];
     }
 
     #[test]
@@ -235,10 +269,12 @@ mod tests {
             let (needed, optional) = action.members();
             let own = |names: &[&str]| {
                 let members = names.iter().map(|name| match *name {
+                    "to" => r#""to":"2""#,
                     "point" => r#""point":5"#,
                     "expires_at" => r#""expires_at":"2026-12-01T00:00:00Z""#,
                     "partial" => r#""partial":true"#,
                     "request" => r#""request":"01890a5d-ac96-774b-bcce-b302099a8057""#,
+                    "hold" => r#""hold":"01890a5d-ac96-774b-bcce-b302099a8057""#,
                     other => unreachable!("{other}"),
                 });
                 format!(r#"{{"user_id":"1",{}}}"#, members.collect::<Vec<_>>().join(","))

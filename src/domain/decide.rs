@@ -5,8 +5,10 @@ use std::{collections::HashMap, sync::Arc};
 use jiff::Timestamp;
 
 use super::{
+    account::{Account, Moved},
+    change::Change,
     delta::Delta,
-    entry::{Account, Entry, Outcome, Rejection},
+    entry::{Entry, Outcome, Rejection},
     judge::{asked, judge, refuse},
     known::Known,
     request_id::RequestId,
@@ -21,8 +23,9 @@ pub(super) type Accounts = HashMap<UserId, Account>;
 pub(super) struct Decided {
     /// The outcome of each delta. [`Change::Expire`](super::Change::Expire) has none.
     pub outcomes: Vec<Option<Outcome>>,
-    /// The new entries of expired points, which are in no outcome.
-    pub expired: Vec<Arc<Entry>>,
+    /// The new entries that are in no outcome: those of expired points, of holds whose time has come, and of
+    /// the other users of transfers.
+    pub further: Vec<Arc<Entry>>,
 }
 
 /// Decides `deltas` in their order. `accounts` has every account that the deltas name; it is updated, as is `known`. A
@@ -33,20 +36,20 @@ pub(super) fn decide(
     deltas: &[Delta],
     now: Timestamp,
 ) -> Decided {
-    let mut expired = Vec::new();
-    let one = |delta| decide_one(accounts, known, delta, now, &mut expired);
+    let mut further = Vec::new();
+    let one = |delta| decide_one(accounts, known, delta, now, &mut further);
     let outcomes = deltas.iter().map(one).collect();
-    Decided { outcomes, expired }
+    Decided { outcomes, further }
 }
 
-/// Removes expired points before the change, and those that it has brought back, so the balance never has any after an
-/// entry.
+/// Ends holds whose time has come and removes expired points, before the change and after it, as far as it has brought
+/// them back. So there are none after an entry.
 fn decide_one(
     accounts: &mut Accounts,
     known: &mut Known,
     delta: &Delta,
     now: Timestamp,
-    expired: &mut Vec<Arc<Entry>>,
+    further: &mut Vec<Arc<Entry>>,
 ) -> Option<Outcome> {
     let fingerprint = delta.fingerprint();
     let first = known.entry(&delta.user_id, delta.request_id).cloned();
@@ -62,38 +65,94 @@ fn decide_one(
     {
         return Some(Outcome { entry: Arc::clone(reused), replayed: true, first });
     }
-    let account = accounts.entry(delta.user_id.clone()).or_default();
-    expire(account, known, delta, now, expired);
+    let counterparty = if first.is_none() { counterparty(known, delta) } else { None };
+    let (account, mut other) = named(accounts, &delta.user_id, counterparty.as_ref());
+    let others_time = other.as_ref().map_or(now, |(_, other)| other.time(now));
+    let time = account.time(others_time);
+    expire(&delta.user_id, account, known, (time, now), further);
+    if let Some((user_id, other)) = &mut other {
+        expire(user_id, other, known, (time, now), further);
+    }
     let verdict = match &first {
         Some(first) => refuse(Rejection::KeyReused, asked(&delta.change), first.request_id),
-        None => judge(account, known, delta, now)?,
+        None => judge(account, other.as_ref().map(|(_, other)| &**other), known, delta, time)?,
     };
-    if let Ok(moved) = &verdict.change {
+    let moved = verdict.change.clone().ok();
+    if let Some(moved) = &moved {
         account.moves(moved);
     }
-    account.seq += 1;
-    account.updated_at = account.time(now);
-    let entry = Entry::of(delta, verdict, (account.seq, account.point), account.updated_at);
-    let entry = Arc::new(Entry { request_id, ..entry });
+    account.next(time);
+    let entry = Entry::of(delta, verdict, (account.seq, account.point), time);
+    let named = counterparty.clone().or(entry.counterparty);
+    let entry = Arc::new(Entry { request_id, counterparty: named, ..entry });
     known.learn(Arc::clone(&entry));
-    // Points that a reversal has given back may have expired meanwhile.
-    expire(account, known, delta, now, expired);
+    if let Some(((user_id, other), moved)) = other.as_mut().zip(moved) {
+        other.moves(&moved.mirrored());
+        other.next(time);
+        let entry = Arc::new(entry.mirrored(user_id, other));
+        known.learn(Arc::clone(&entry));
+        further.push(entry);
+        expire(user_id, other, known, (time, now), further);
+    }
+    // Points that have come back may have expired meanwhile.
+    expire(&delta.user_id, account, known, (time, now), further);
     Some(Outcome { entry, replayed: false, first })
 }
 
-/// The expired points of the delta's user leave the balance, lot by lot.
+/// The other user whose balance a delta may change.
+pub(super) fn counterparty(known: &Known, delta: &Delta) -> Option<UserId> {
+    match &delta.change {
+        Change::Add { .. }
+        | Change::Subtract { .. }
+        | Change::Hold { .. }
+        | Change::Capture { .. }
+        | Change::Release { .. }
+        | Change::Expire => None,
+        Change::Transfer { to, .. } => Some(to.clone()),
+        Change::Reverse { request, .. } => {
+            let original = known.entry(&delta.user_id, *request)?;
+            original.counterparty.clone().filter(|_| original.is_reversible())
+        }
+    }
+}
+
+/// The account of a user, and that of another one, if there is one.
+fn named<'a>(
+    accounts: &'a mut Accounts,
+    user_id: &UserId,
+    other: Option<&'a UserId>,
+) -> (&'a mut Account, Option<(&'a UserId, &'a mut Account)>) {
+    let Some(other) = other else { return (accounts.entry(user_id.clone()).or_default(), None) };
+    for user_id in [user_id, other] {
+        accounts.entry(user_id.clone()).or_default();
+    }
+    let [account, others] = accounts.get_disjoint_mut([user_id, other]);
+    (account.expect("inserted"), others.map(|account| (other, account)))
+}
+
+/// What is due of a user at a time happens in the order of time: holds end, and expired points leave the balance, lot by
+/// lot.
 fn expire(
+    user_id: &UserId,
     account: &mut Account,
     known: &mut Known,
-    delta: &Delta,
-    now: Timestamp,
+    (time, now): (Timestamp, Timestamp),
     expired: &mut Vec<Arc<Entry>>,
 ) {
-    while let Some(lot) = account.lots.pop_due(account.time(now)) {
-        account.point -= lot.point;
-        account.seq += 1;
-        account.updated_at = account.updated_at.max(lot.at);
-        let entry = Arc::new(Entry::of_expiry(delta, lot, account, now));
+    loop {
+        let by = account.lots.first().map_or(time, |lot| lot.min(time));
+        let entry = if let Some(hold) = account.holds.pop_due(by) {
+            account.moves(&Moved::release(&hold));
+            account.next(hold.at);
+            Entry::of_end(user_id, &hold, account, now)
+        } else if let Some(lot) = account.lots.pop_due(time) {
+            account.point -= lot.point;
+            account.next(lot.at);
+            Entry::of_expiry(user_id, lot, account, now)
+        } else {
+            break;
+        };
+        let entry = Arc::new(entry);
         known.learn(Arc::clone(&entry));
         expired.push(entry);
     }
@@ -111,60 +170,15 @@ mod tests {
 
     use super::*;
     use crate::domain::{
-        change::Change,
         delta::{POINTS_MAX, Points},
         lots::{LOTS_MAX, Lots},
     };
     use naive::Naive;
+    use random::{any_batches, decide_all, second, user};
 
+    mod holds;
     mod naive;
-
-    fn second(second: i64) -> Timestamp {
-        Timestamp::from_second(second).expect("in range")
-    }
-
-    fn user(id: i64) -> UserId {
-        UserId::new("user_id", &id.to_string()).expect("valid")
-    }
-
-    /// A delta of a few users and request ids, so that the same id comes again with the same change and with another,
-    /// and is reversed, with points near both limits, which expire sooner or later or not at all.
-    fn any_delta() -> impl Strategy<Value = Delta> {
-        let point = prop_oneof![1..3i64, 1..100i64, POINTS_MAX - 50..=POINTS_MAX];
-        let point = point.prop_map(|point| Points::new(point).expect("in range"));
-        let id = || (0..40u128).prop_map(|id| RequestId::from(Uuid::from_u128(id)));
-        let expired = (1..4i64, 1..20i64).prop_map(|(id, seq)| RequestId::of_expiry(&user(id), seq));
-        let request = prop_oneof![9 => id(), 1 => expired];
-        let expires_at = prop::option::of((0..60i64).prop_map(second));
-        let change = prop_oneof![
-            4 => (point.clone(), expires_at).prop_map(|(point, expires_at)| Change::Add { point, expires_at }),
-            4 => (point, any::<bool>()).prop_map(|(point, partial)| Change::Subtract { point, partial }),
-            4 => (request, any::<bool>()).prop_map(|(request, partial)| Change::Reverse { request, partial }),
-            1 => Just(Change::Expire),
-        ];
-        (1..4i64, id(), change).prop_map(|(user, request_id, change)| match change {
-            Change::Expire => Delta::expiry(self::user(user)),
-            _ => Delta { request_id, ..Delta::of(&user.to_string(), change) },
-        })
-    }
-
-    /// Batches, each with the time of its decision: the clock goes on, or jumps back.
-    fn any_batches() -> impl Strategy<Value = Vec<(Timestamp, Vec<Delta>)>> {
-        prop::collection::vec(((0..60i64).prop_map(second), prop::collection::vec(any_delta(), 0..40)), 0..8)
-    }
-
-    /// Decides all batches, and returns the new entries.
-    fn decide_all(batches: &[(Timestamp, Vec<Delta>)], accounts: &mut Accounts) -> Vec<Arc<Entry>> {
-        let mut known = Known::default();
-        let mut entries = Vec::new();
-        for (now, batch) in batches {
-            let decided = decide(accounts, &mut known, batch, *now);
-            entries.extend(decided.outcomes.into_iter().flatten().filter(|o| !o.replayed).map(|o| o.entry));
-            entries.extend(decided.expired);
-        }
-        entries.sort_by_key(|entry| (entry.user_id.clone(), entry.seq));
-        entries
-    }
+    mod random;
 
     proptest! {
         #[test]
@@ -174,13 +188,17 @@ mod tests {
                 let (mut known, before) = (naive.looked_up(batch), naive.log.len());
                 let expected: Vec<_> = batch.iter().map(|delta| naive.decide(delta, *now)).collect();
                 let decided = decide(&mut accounts, &mut known, batch, *now);
+                let told: Vec<Arc<Entry>> =
+                    expected.iter().flatten().map(|outcome| Arc::clone(&outcome.entry)).collect();
                 prop_assert_eq!(decided.outcomes, expected);
-                let new = naive.log[before..].iter().filter(|(change, _)| *change == Change::Expire);
-                prop_assert_eq!(decided.expired, new.map(|(_, entry)| Arc::clone(entry)).collect::<Vec<_>>());
+                let mut new: Vec<_> = naive.log[before..].iter().map(|(_, entry)| Arc::clone(entry)).collect();
+                new.retain(|entry| !told.contains(entry));
+                prop_assert_eq!(decided.further, new);
             }
             for (user, account) in accounts {
                 prop_assert_eq!(account.point, naive.balance(&user));
                 prop_assert_eq!(account.lots, naive.lots(&user));
+                prop_assert_eq!(account.holds, naive.holds(&user));
             }
         }
 
@@ -203,21 +221,25 @@ mod tests {
             for (user, account) in accounts {
                 prop_assert_eq!(account.point, sums.remove(&user).unwrap_or_default());
                 prop_assert!(account.lots.due(Timestamp::MAX) <= account.point);
-                prop_assert!(account.lots.first().is_none_or(|first| first > account.updated_at));
+                prop_assert!(account.due().is_none_or(|first| first > account.updated_at));
             }
         }
 
         #[test]
         fn a_change_is_reversed_at_most_once_and_by_no_more_than_it_was(batches in any_batches()) {
+            let is_about_holds = |entry: &Entry| ["capture", "release"].contains(&&*entry.action);
             let entries = decide_all(&batches, &mut HashMap::new());
             let mut changes = HashMap::new();
             for entry in entries.into_iter().filter(|entry| entry.rejection.is_none()) {
-                match entry.reversed() {
-                    None => drop(changes.insert((entry.user_id.clone(), entry.request_id), entry.change)),
+                // A capture has taken what was held before.
+                let change = if entry.action == "capture" { -entry.point } else { entry.change };
+                match entry.ended().filter(|_| !is_about_holds(&entry)) {
+                    None => drop(changes.insert((entry.user_id.clone(), entry.request_id), change)),
                     Some(request) => {
                         let change = changes.remove(&(entry.user_id.clone(), request)).expect("a change");
                         prop_assert!(entry.change * change.signum() < 0 && entry.change.abs() <= change.abs());
-                        prop_assert!(entry.change == -change || entry.partial && entry.balance == 0);
+                        let is_all = entry.balance == 0 || entry.counterparty.is_some();
+                        prop_assert!(entry.change == -change || entry.partial && is_all);
                     }
                 }
             }
@@ -255,7 +277,7 @@ mod tests {
         // What has expired meanwhile needs no place: the lot of 20, and what comes back to the lot of 10.
         let decided = decide(&mut accounts, &mut known, &[add(905), add(15), undo(&one)], second(20));
         assert_eq!(rejections(&decided), [None, Some(Rejection::Expired), None]);
-        assert_eq!(decided.expired.len(), 2);
+        assert_eq!(decided.further.len(), 2);
         let lots: &Lots = &accounts[&user(1)].lots;
         assert_eq!(lots.as_slice().len(), LOTS_MAX);
     }

@@ -142,8 +142,8 @@ impl Delta {
         self.fingerprint() == entry.fingerprint
     }
 
-    /// Returns the fingerprint of this change: XXH3 of the action, the user, the points or the request, when the points
-    /// expire, and whether a part is enough. The reason and the metadata do not count, so a retry may change them.
+    /// Returns the fingerprint of this change: XXH3 of the action, the user, the points, the other user, the other request, when the
+    /// points expire or return, and whether a part is enough. The reason and the metadata do not count, so a retry may change them.
     /// Defaults do not count either: a member that is new leaves the fingerprints of all changes without it as they are.
     #[must_use]
     pub fn fingerprint(&self) -> Fingerprint {
@@ -154,10 +154,20 @@ impl Delta {
             bytes.extend_from_slice(text.as_bytes());
         }
         match &self.change {
-            Change::Add { point, .. } | Change::Subtract { point, .. } => {
+            Change::Add { point, .. } | Change::Subtract { point, .. } | Change::Hold { point, .. } => {
                 bytes.extend_from_slice(&point.get().to_be_bytes());
             }
             Change::Reverse { request, .. } => bytes.extend_from_slice(request.get().as_bytes()),
+            Change::Transfer { to, point } => {
+                bytes.push(u8::try_from(to.as_str().len()).expect("short"));
+                bytes.extend_from_slice(to.as_str().as_bytes());
+                bytes.extend_from_slice(&point.get().to_be_bytes());
+            }
+            Change::Capture { hold, point } => {
+                bytes.extend_from_slice(hold.get().as_bytes());
+                bytes.extend(point.iter().flat_map(|point| point.get().to_be_bytes()));
+            }
+            Change::Release { hold } => bytes.extend_from_slice(hold.get().as_bytes()),
             Change::Expire => {}
         }
         if let Some(time) = self.change.expires_at() {
@@ -194,6 +204,18 @@ mod tests {
             let expires_at = Timestamp::from_second(second).ok();
             Delta::of("1", Change::Add { point: point(256), expires_at })
         };
+        let transfer = |to| {
+            let to = UserId::new("to", to).expect("valid");
+            Delta::of("1", Change::Transfer { to, point: point(256) })
+        };
+        let hold = |second: Option<i64>| {
+            let expires_at = second.and_then(|second| Timestamp::from_second(second).ok());
+            Delta::of("1", Change::Hold { point: point(256), expires_at })
+        };
+        let id = |id| RequestId::from(Uuid::from_u128(id));
+        let capture = |hold, some: Option<i64>| {
+            Delta::of("1", Change::Capture { hold: id(hold), point: some.map(point) })
+        };
         let different = [
             first,
             Delta::of("2", lasting(point(256))),
@@ -206,6 +228,15 @@ mod tests {
             reverse(1, false),
             reverse(1, true),
             reverse(2, false),
+            transfer("2"),
+            transfer("3"),
+            hold(None),
+            hold(Some(1)),
+            capture(1, None),
+            capture(2, None),
+            capture(1, Some(256)),
+            capture(1, Some(1)),
+            Delta::of("1", Change::Release { hold: id(1) }),
         ];
         let fingerprints = different.each_ref().map(|delta| delta.fingerprint().get());
         assert_eq!(HashSet::from(fingerprints).len(), different.len(), "{fingerprints:?}");

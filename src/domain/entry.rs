@@ -1,4 +1,4 @@
-//! What the ledger holds: accounts, log entries, and what became of a delta. Must not contain a decision.
+//! What the ledger has: log entries, balances, and what became of a delta. Must not contain a decision.
 
 use std::{borrow::Cow, sync::Arc};
 
@@ -6,42 +6,16 @@ use jiff::Timestamp;
 use strum::{EnumIter, EnumString, IntoStaticStr};
 
 use super::{
+    account::{Account, Held, Moved},
     actor::Actor,
-    change::Action,
+    change::{Action, Change},
     delta::{Delta, Fingerprint, Reason},
+    holds::{Hold, Holds},
     lots::{Lot, Lots},
     metadata::Metadata,
     request_id::RequestId,
     user_id::UserId,
 };
-
-/// The state of a user while deltas are decided.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Account {
-    /// The balance, from 0 to [`POINTS_MAX`](super::POINTS_MAX).
-    pub point: i64,
-    /// The number of entries in the log, which is the `seq` of the last one.
-    pub seq: i64,
-    /// When the last entry was written.
-    pub updated_at: Timestamp,
-    /// The points that expire, as of the last entry.
-    pub lots: Lots,
-}
-
-impl Account {
-    /// The time of a decision: a user's times never go back, even if the clock does.
-    pub(super) fn time(&self, now: Timestamp) -> Timestamp {
-        self.updated_at.max(now)
-    }
-
-    /// Gives or takes points.
-    pub(super) fn moves(&mut self, Moved { change, lots }: &Moved) {
-        self.point += change;
-        for lot in lots.as_slice() {
-            if *change > 0 { self.lots.add(*lot) } else { self.lots.remove(*lot) }
-        }
-    }
-}
 
 /// The result of a delta. The names are those of the log and the API.
 #[derive(Clone, Copy, Debug, EnumIter, EnumString, IntoStaticStr, PartialEq, Eq)]
@@ -81,6 +55,14 @@ pub enum Rejection {
     Expired,
     /// The user would have more than [`LOTS_MAX`](super::LOTS_MAX) lots.
     LotLimit,
+    /// The user would have more than [`HOLDS_MAX`](super::HOLDS_MAX) open holds.
+    HoldLimit,
+    /// The user has no entry of the hold.
+    UnknownHold,
+    /// The hold was captured or released before.
+    HoldOver,
+    /// The hold has fewer points than are to be captured.
+    HoldTooSmall,
     /// A reason that this version does not know: a newer version wrote the entry.
     #[strum(disabled)]
     Unknown(String),
@@ -104,7 +86,11 @@ impl Rejection {
             | Self::NotReversible
             | Self::AlreadyReversed
             | Self::Expired
-            | Self::LotLimit => self.into(),
+            | Self::LotLimit
+            | Self::HoldLimit
+            | Self::UnknownHold
+            | Self::HoldOver
+            | Self::HoldTooSmall => self.into(),
         }
     }
 }
@@ -112,28 +98,13 @@ impl Rejection {
 /// The result of deciding a delta.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Verdict {
-    /// The points asked for. For a reversal, those that the reversed change added or subtracted.
+    /// The points asked for. For a reversal, those that the reversed change added, subtracted or captured. For the end of
+    /// a hold, those of the hold unless it names fewer.
     pub point: i64,
     /// The other request that it refers to, if any.
     pub reference: Option<RequestId>,
     /// How the balance moves, or why it does not.
     pub change: Result<Moved, Rejection>,
-}
-
-/// What a change takes from a balance, or gives to it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Moved {
-    /// By how many points the balance changes.
-    pub change: i64,
-    /// The points that expire.
-    pub lots: Lots,
-}
-
-impl Moved {
-    /// Points that do not expire.
-    pub(crate) fn lasting(change: i64) -> Self {
-        Self { change, lots: Lots::default() }
-    }
 }
 
 /// One row of the log: what was requested, and the final result.
@@ -147,23 +118,28 @@ pub struct Entry {
     pub seq: i64,
     /// The name of an [`Action`], or of an action that a newer version knows.
     pub action: Cow<'static, str>,
+    /// The other user, to whom the points go or from whom they come, if there is one.
+    pub counterparty: Option<UserId>,
     /// How many points were asked for, from 1 to [`POINTS_MAX`](super::POINTS_MAX). Of a reversal, how many the reversed
-    /// change added or subtracted; 0 if there is no such change.
+    /// change added, subtracted or captured. Of a capture, how many it captures, and of a release, how many were held. 0
+    /// if there is no such change or hold.
     pub point: i64,
     /// Whether fewer points were acceptable.
     pub partial: bool,
     /// By how many points the balance changed. 0 if the request was rejected.
     pub change: i64,
-    /// For an add, when its points expire, if they do. For expired points, when they expired.
+    /// For an add, when its points expire, if they do. For expired points, when they expired. For a hold, when it ends.
     pub expires_at: Option<Timestamp>,
-    /// What a subtract or a reversal took from the user's lots or gave back to them.
+    /// What a subtract, a transfer, a hold, a reversal or a release took from the user's lots or gave to them. For a capture,
+    /// the lots of the captured points.
     pub lots: Lots,
     /// The user's balance after this entry.
     pub balance: i64,
     /// Who asked. Anonymous callers have no name.
     pub actor: Option<Actor>,
     /// The other request that this entry refers to, if any: for [`Rejection::KeyReused`] the first with the
-    /// same id, for [`Rejection::AlreadyReversed`] the first reversal, and for other reversals the reversed request.
+    /// same id, for [`Rejection::AlreadyReversed`] the first reversal, and for other reversals the reversed request; for
+    /// [`Rejection::HoldOver`] what ended the hold, and for other captures and releases the hold.
     pub reference: Option<RequestId>,
     /// Tells the requested change from another.
     pub fingerprint: Fingerprint,
@@ -193,17 +169,22 @@ impl Entry {
             Ok(moved) => (moved, None),
             Err(why) => (Moved::default(), Some(why)),
         };
-        let expires_at = delta.change.expires_at();
+        let expires_at = match &moved.held {
+            Held::Opens(hold) => Some(hold.at),
+            Held::Nothing | Held::Ends { .. } => delta.change.expires_at(),
+        };
+        // The lot of an add is its change and its time.
+        let is_add = delta.change.action() == Action::Add;
         Self {
             request_id: delta.request_id,
             user_id: delta.user_id.clone(),
             seq,
             action: delta.change.action().as_str().into(),
+            counterparty: delta.change.to().cloned(),
             point,
             partial: delta.change.is_partial(),
             change: moved.change,
-            // The lot of an add is its change and its time.
-            lots: if expires_at.is_none() { moved.lots } else { Lots::default() },
+            lots: if is_add { Lots::default() } else { moved.lots },
             expires_at,
             balance,
             actor: delta.actor.clone(),
@@ -218,15 +199,46 @@ impl Entry {
     }
 
     /// The entry of a user's expired points. It is written at the time `now`, and says when they expired.
-    pub(super) fn of_expiry(delta: &Delta, lot: Lot, account: &Account, now: Timestamp) -> Self {
+    pub(super) fn of_expiry(user_id: &UserId, lot: Lot, account: &Account, now: Timestamp) -> Self {
         let verdict = Verdict { point: lot.point, reference: None, change: Ok(Moved::lasting(-lot.point)) };
-        let delta = Delta {
-            request_id: RequestId::of_expiry(&delta.user_id, account.seq),
-            requested_at: now,
-            ..Delta::expiry(delta.user_id.clone())
-        };
-        let entry = Self::of(&delta, verdict, (account.seq, account.point), account.updated_at);
+        let entry = Self::by_time(user_id, Change::Expire, verdict, account, now);
         Self { expires_at: Some(lot.at), ..entry }
+    }
+
+    /// The entry of a hold whose time has come. It is written at the time `now`.
+    pub(super) fn of_end(user_id: &UserId, hold: &Hold, account: &Account, now: Timestamp) -> Self {
+        let change = Ok(Moved::release(hold));
+        let verdict = Verdict { point: hold.point, reference: Some(hold.request), change };
+        Self::by_time(user_id, Change::Release { hold: hold.request }, verdict, account, now)
+    }
+
+    /// The entry of what nobody asked for.
+    fn by_time(
+        user_id: &UserId,
+        change: Change,
+        verdict: Verdict,
+        account: &Account,
+        now: Timestamp,
+    ) -> Self {
+        let delta = Delta {
+            request_id: RequestId::of_expiry(user_id, account.seq),
+            requested_at: now,
+            change,
+            ..Delta::expiry(user_id.clone())
+        };
+        Self::of(&delta, verdict, (account.seq, account.point), account.updated_at)
+    }
+
+    /// The entry of the other user of a transfer or of its reversal.
+    pub(super) fn mirrored(&self, user_id: &UserId, account: &Account) -> Self {
+        Self {
+            user_id: user_id.clone(),
+            counterparty: Some(self.user_id.clone()),
+            seq: account.seq,
+            change: -self.change,
+            balance: account.point,
+            ..self.clone()
+        }
     }
 
     /// What became of the request.
@@ -240,10 +252,16 @@ impl Entry {
         self.action.parse().ok()
     }
 
-    /// The request that this entry has reversed.
-    pub(super) fn reversed(&self) -> Option<RequestId> {
+    /// Whether the user of this entry can undo it. A transfer is undone by the user who sent the points.
+    pub(super) fn is_reversible(&self) -> bool {
+        let is_received = self.counterparty.is_some() && self.change > 0;
+        self.rejection.is_none() && !is_received && self.known_action().is_some_and(Action::is_reversible)
+    }
+
+    /// The request that this entry has reversed, or whose hold it has ended.
+    pub(super) fn ended(&self) -> Option<RequestId> {
         let request = self.reference.filter(|_| self.rejection.is_none())?;
-        (self.known_action() == Some(Action::Reverse)).then_some(request)
+        self.known_action().is_some_and(Action::is_ending).then_some(request)
     }
 }
 
@@ -272,4 +290,6 @@ pub struct Balance {
     pub updated_at: Timestamp,
     /// The points that expire. Empty for a past balance.
     pub expires: Lots,
+    /// The open holds. `None` for a past balance.
+    pub holds: Option<Holds>,
 }

@@ -5,19 +5,19 @@ use std::{collections::HashMap, sync::Arc};
 use super::{entry::Entry, request_id::RequestId, user_id::UserId};
 
 /// The entries of the request ids of the deltas, of [`reuse`](super::decide::reuse) of those that came with another
-/// change, and of the requests that the deltas refer to, with the reversals of these requests.
+/// change, and of the requests that the deltas refer to, with what has ended these requests.
 #[derive(Debug, Default)]
 pub(super) struct Known {
     entries: HashMap<(UserId, RequestId), Arc<Entry>>,
-    /// The applied reversals, by the reversed request.
-    reversals: HashMap<(UserId, RequestId), Arc<Entry>>,
+    /// The applied reversals, captures and releases, by the request that they are about.
+    endings: HashMap<(UserId, RequestId), Arc<Entry>>,
 }
 
 impl Known {
     /// Adds an entry.
     pub(super) fn learn(&mut self, entry: Arc<Entry>) {
-        if let Some(request) = entry.reversed() {
-            self.reversals.insert((entry.user_id.clone(), request), Arc::clone(&entry));
+        if let Some(request) = entry.ended() {
+            self.endings.insert((entry.user_id.clone(), request), Arc::clone(&entry));
         }
         self.entries.insert((entry.user_id.clone(), entry.request_id), entry);
     }
@@ -27,8 +27,8 @@ impl Known {
         self.entries.get(&(user_id.clone(), request_id))
     }
 
-    /// The entry that has reversed a user's request.
-    pub(super) fn reversal(&self, user_id: &UserId, request: RequestId) -> Option<&Arc<Entry>> {
-        self.reversals.get(&(user_id.clone(), request))
+    /// The entry that has reversed a user's request, or ended its hold.
+    pub(super) fn ending(&self, user_id: &UserId, request: RequestId) -> Option<&Arc<Entry>> {
+        self.endings.get(&(user_id.clone(), request))
     }
 }

@@ -66,27 +66,31 @@ impl Lots {
         }
     }
 
-    /// What `point` points take from these lots: from the one that expires at `first`, if there is one, and then from
-    /// those that expire first.
-    pub(super) fn taken(&self, mut point: i64, first: Option<Timestamp>) -> Self {
+    /// What `point` points take from these lots: the points of `first`, as far as they are there, and then those that
+    /// expire first.
+    pub(super) fn taken(&self, point: i64, first: &Self) -> Self {
         let mut taken = Self::default();
-        let is_first = |lot: &&Lot| Some(lot.at) == first;
-        let others = self.0.iter().filter(|lot| !is_first(lot));
-        for lot in self.0.iter().filter(is_first).chain(others) {
-            if point == 0 {
-                break;
+        for Lot { at, point: wanted } in first.0.iter().chain(&self.0) {
+            let left = self.point_at(*at) - taken.point_at(*at);
+            let some = left.min(*wanted).min(point - taken.due(Timestamp::MAX));
+            if some > 0 {
+                taken.add(Lot { at: *at, point: some });
             }
-            let some = lot.point.min(point);
-            taken.add(Lot { at: lot.at, point: some });
-            point -= some;
         }
         taken
     }
 
-    /// How many lots there are with those of `given` that have not expired by a time.
-    pub(super) fn count_with(&self, given: &Self, by: Timestamp) -> usize {
-        let is_new = |lot: &&Lot| lot.at > by && self.0.binary_search_by_key(&lot.at, |own| own.at).is_err();
-        self.0.len() + given.0.iter().filter(is_new).count()
+    /// How many points expire at a time.
+    fn point_at(&self, at: Timestamp) -> i64 {
+        self.0.binary_search_by_key(&at, |lot| lot.at).map_or(0, |place| self.0[place].point)
+    }
+
+    /// These lots without those of `part`, which they contain.
+    pub(super) fn without(mut self, part: &Self) -> Self {
+        for lot in &part.0 {
+            self.remove(*lot);
+        }
+        self
     }
 
     /// The lots as numbers: of each, when it expires, in microseconds since 1970, and its points.
@@ -135,12 +139,12 @@ mod tests {
     }
 
     #[test]
-    fn what_expires_first_is_taken_first_after_the_lot_that_is_named() {
+    fn what_expires_first_is_taken_first_after_the_points_that_are_named() {
         let of = lots(&[(1, 5), (2, 5), (3, 5)]);
-        let named = |second| Some(Timestamp::from_second(second).expect("in range"));
-        assert_eq!(of.taken(7, None), lots(&[(1, 5), (2, 2)]));
-        assert_eq!(of.taken(7, named(3)), lots(&[(1, 2), (3, 5)]));
-        assert_eq!(of.taken(7, named(4)), lots(&[(1, 5), (2, 2)]));
-        assert_eq!(of.taken(100, named(2)), of);
+        assert_eq!(of.taken(7, &Lots::default()), lots(&[(1, 5), (2, 2)]));
+        assert_eq!(of.taken(7, &lots(&[(3, 5)])), lots(&[(1, 2), (3, 5)]));
+        assert_eq!(of.taken(7, &lots(&[(3, 9), (4, 1)])), lots(&[(1, 2), (3, 5)]));
+        assert_eq!(of.taken(7, &lots(&[(2, 1), (3, 3)])), lots(&[(1, 3), (2, 1), (3, 3)]));
+        assert_eq!(of.taken(100, &lots(&[(2, 2)])), of);
     }
 }

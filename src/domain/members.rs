@@ -22,11 +22,11 @@ use super::{
 };
 
 /// The most members that an object may name.
-const MEMBERS_MAX: usize = 12;
+const MEMBERS_MAX: usize = 16;
 
 /// A kind of JSON object.
 pub trait Object {
-    /// The names of its members, at most 12.
+    /// The names of its members, at most 16.
     const MEMBERS: &'static [&'static str];
 }
 

@@ -11,9 +11,11 @@ use uuid::Uuid;
 
 use super::{
     Obstacle,
+    account::Account,
     actor::Actor,
     delta::{POINTS_MAX, Reason},
-    entry::{Account, Entry, Rejection},
+    entry::{Entry, Rejection},
+    holds::Holds,
     lots::Lots,
     metadata::Metadata,
     request_id::RequestId,
@@ -142,7 +144,7 @@ impl Store {
 macro_rules! entry_columns {
     () => {
         "user_id, seq, request_id, action, point, change, balance, actor, ref, fingerprint, reject_reason, reason, \
-         metadata, requested_at, created_at, partial, expires_at, lots"
+         metadata, requested_at, created_at, partial, expires_at, lots, counterparty"
     };
 }
 use entry_columns;
@@ -165,24 +167,34 @@ const LOGGED: &str = logged!();
 /// Skips locked rows; waits only if the whole table is locked.
 const LOCK_NOBODY: &str = "select from user_point where user_id = '' for update skip locked";
 
-/// The highest `format` of a row of `user_point` that this version understands. A row has format 1 if it has lots.
-const FORMAT_MAX: i16 = 1;
+/// The highest `format` of a row of `user_point` that this version understands. A row has format 1 if it has lots,
+/// and format 2 if it has holds.
+const FORMAT_MAX: i16 = 2;
 
 fn user_id(row: &Row) -> Result<UserId, StoreError> {
     UserId::new("user_id", get(row, "user_id")?).map_err(corrupt)
 }
 
-fn account(row: &Row, format: i16) -> Result<Account, StoreError> {
+/// Reads a row of `user_point`. Most have neither lots nor holds.
+fn account(row: &Row) -> Result<Account, StoreError> {
     let (point, seq, updated_at) = (get(row, "point")?, get(row, "seq")?, get(row, "updated_at")?);
     if !(0..=POINTS_MAX).contains(&point) || seq < 0 {
         return Err(corrupt("point or seq is out of range"));
     }
-    let lots = if format > 0 { lots_within(row, point)? } else { Lots::default() };
-    Ok(Account { point, seq, updated_at, lots })
+    let (lots, holds) = (lots_within(row, point)?, holds(row)?);
+    if point + holds.point() > POINTS_MAX {
+        return Err(corrupt("the balance and the holds have too many points"));
+    }
+    Ok(Account { point, seq, updated_at, lots, holds })
 }
 
-/// Reads lots that together have at most `point_max` points: those of the balance, or those that an entry moved. Most
-/// rows have none.
+/// Reads open holds.
+fn holds(row: &Row) -> Result<Holds, StoreError> {
+    let Some(text) = get::<Option<&str>>(row, "holds")? else { return Ok(Holds::default()) };
+    Holds::from_text(text).ok_or_else(|| corrupt("holds can't be read"))
+}
+
+/// Reads lots that together have at most `point_max` points: those of the balance, or those that an entry is about.
 fn lots_within(row: &Row, point_max: i64) -> Result<Lots, StoreError> {
     let Some(numbers) = get::<Option<Vec<i64>>>(row, "lots")? else { return Ok(Lots::default()) };
     let lots = Lots::from_numbers(&numbers).ok_or_else(|| corrupt("lots are out of order or empty"))?;
@@ -194,13 +206,13 @@ fn lots_within(row: &Row, point_max: i64) -> Result<Lots, StoreError> {
 
 /// The name of an action or a reason may be one that only a newer version knows.
 fn entry(row: &Row) -> Result<Entry, StoreError> {
-    let change: i64 = get(row, "change")?;
+    let (point, change): (i64, i64) = (get(row, "point")?, get(row, "change")?);
     let entry = Entry {
         request_id: RequestId::from(get::<Uuid>(row, "request_id")?),
         user_id: user_id(row)?,
         seq: get(row, "seq")?,
         action: get::<String>(row, "action")?.into(),
-        point: get(row, "point")?,
+        point,
         partial: get::<Option<bool>>(row, "partial")?.unwrap_or_default(),
         change,
         balance: get(row, "balance")?,
@@ -213,7 +225,11 @@ fn entry(row: &Row) -> Result<Entry, StoreError> {
         requested_at: get(row, "requested_at")?,
         created_at: get(row, "created_at")?,
         expires_at: get(row, "expires_at")?,
-        lots: lots_within(row, change.saturating_abs())?,
+        lots: lots_within(row, point)?,
+        counterparty: get::<Option<&str>>(row, "counterparty")?
+            .map(|id| UserId::new("counterparty", id))
+            .transpose()
+            .map_err(corrupt)?,
     };
     Ok(entry)
 }

@@ -48,8 +48,19 @@ impl ToSchema for BatchRequest {
 pub(super) struct OperationRequest;
 
 impl Object for OperationRequest {
-    const MEMBERS: &'static [&'static str] =
-        &["action", "user_id", "point", "expires_at", "request", "partial", "reason", "metadata", "key"];
+    const MEMBERS: &'static [&'static str] = &[
+        "action",
+        "user_id",
+        "to",
+        "point",
+        "expires_at",
+        "request",
+        "hold",
+        "partial",
+        "reason",
+        "metadata",
+        "key",
+    ];
 }
 
 /// What happened to the operations of a batch, in the order of the body.

@@ -12,7 +12,9 @@ use utoipa::{
 use uuid::Uuid;
 
 use super::schema;
-use crate::domain::{Action, Actor, Balance, Entry, Lot, Metadata, Object, Reason, Rejection, RequestId};
+use crate::domain::{
+    Action, Actor, Balance, Entry, Holds, Lot, Metadata, Object, Reason, Rejection, RequestId, UserId,
+};
 
 /// The most moments at which a balance says what expires.
 const EXPIRES_MAX: usize = 10;
@@ -22,7 +24,7 @@ pub(super) struct ChangeRequest;
 
 impl Object for ChangeRequest {
     const MEMBERS: &'static [&'static str] =
-        &["user_id", "point", "expires_at", "request", "partial", "reason", "metadata"];
+        &["user_id", "to", "point", "expires_at", "request", "hold", "partial", "reason", "metadata"];
 }
 
 /// Describes the changes of each kind: the members that they take.
@@ -48,6 +50,10 @@ changes! {
     AddRequest      Add      "Add"
     SubtractRequest Subtract "Subtract"
     ReverseRequest  Reverse  "Reverse"
+    TransferRequest Transfer "Transfer"
+    HoldRequest     Hold     "Hold"
+    CaptureRequest  Capture  "Capture"
+    ReleaseRequest  Release  "Release"
 }
 
 /// A change that is in the queue.
@@ -77,8 +83,9 @@ pub(super) struct EntryResponse<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(schema_with = schema::reject_reason)]
     pub(super) reject_reason: Option<&'a str>,
-    /// The request that the entry is about. Of a reversal, it is the reversed request. For `key_reused`, it is the request
-    /// that had the key before. For `already_reversed`, it is the first reversal.
+    /// The request that the entry is about. Of a reversal, it is the reversed request; of a capture or a release, the
+    /// hold. For `key_reused`, it is the request that had the key before. For `already_reversed`, it is the first reversal,
+    /// and for `hold_over`, what ended the hold.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub(super) r#ref: Option<Uuid>,
@@ -86,6 +93,10 @@ pub(super) struct EntryResponse<'a> {
     pub(super) user_id: &'a str,
     #[schema(schema_with = schema::known_action)]
     pub(super) action: &'a str,
+    /// The other user of a transfer: to whom the points go, or from whom they come.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub(super) counterparty: Option<&'a str>,
     #[schema(schema_with = schema::asked)]
     pub(super) point: i64,
     /// Present if a part of the points was enough.
@@ -94,11 +105,12 @@ pub(super) struct EntryResponse<'a> {
     pub(super) partial: Option<bool>,
     #[schema(schema_with = schema::done)]
     pub(super) change: i64,
-    /// For an add, when its points expire, if they do. For `expire`, when they expired.
+    /// For an add, when its points expire, if they do. For `expire`, when they expired. For a hold, when it ends.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub(super) expires_at: Option<Timestamp>,
-    /// For a subtract or a reversal, which of the points in `change` expire, if any do.
+    /// Which of the points that the change took or gave back expire, if any do. For a capture, which of the captured
+    /// points do.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schema(required = false)]
     pub(super) lots: Vec<LotResponse>,
@@ -116,8 +128,8 @@ pub(super) struct EntryResponse<'a> {
     /// The user's points after this entry.
     #[schema(schema_with = schema::balance)]
     pub(super) balance: i64,
-    /// When the request was accepted, by the clock of the node that accepted it. For `expire`, when the entry
-    /// was written.
+    /// When the request was accepted, by the clock of the node that accepted it. For `expire` and
+    /// what ends by time, when the entry was written.
     pub(super) requested_at: Timestamp,
     /// When the change was decided, by the clock of the database. For `expire`, when the points left the balance.
     pub(super) created_at: Timestamp,
@@ -132,6 +144,7 @@ impl<'a> From<&'a Entry> for EntryResponse<'a> {
             r#ref: entry.reference.map(RequestId::get),
             user_id: entry.user_id.as_str(),
             action: &entry.action,
+            counterparty: entry.counterparty.as_ref().map(UserId::as_str),
             point: entry.point,
             partial: entry.partial.then_some(true),
             change: entry.change,
@@ -180,11 +193,16 @@ pub(super) struct BalanceResponse<'a> {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schema(required = false, max_items = 10)]
     pub(super) expires: Vec<LotResponse>,
+    /// How many more points are held. Absent with `at`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(schema_with = schema::held)]
+    pub(super) held: Option<i64>,
 }
 
 impl<'a> From<&'a Balance> for BalanceResponse<'a> {
-    fn from(Balance { user_id, point, seq, updated_at, expires }: &'a Balance) -> Self {
+    fn from(Balance { user_id, point, seq, updated_at, expires, holds }: &'a Balance) -> Self {
         let expires = expires.as_slice().iter().take(EXPIRES_MAX).map(LotResponse::from).collect();
-        Self { user_id: user_id.as_str(), point: *point, seq: *seq, updated_at: *updated_at, expires }
+        let held = holds.as_ref().map(Holds::point);
+        Self { user_id: user_id.as_str(), point: *point, seq: *seq, updated_at: *updated_at, expires, held }
     }
 }

@@ -94,14 +94,16 @@ catalogue! {
         "Use a new key for each new change. To repeat a request, send it unchanged with the same key."
     }
     InsufficientPoints(CONFLICT, "insufficient-points", "Insufficient points") {
-        "The user has fewer points than the request would subtract. The user's log has the rejection. The balance is \
-         unchanged; the member balance states it."
-        "Subtract at most the balance, send \"partial\": true to accept a smaller amount, or add points first. Use a new \
+        "The user has fewer points than the request would subtract, transfer or hold. To reverse a transfer, the points come from \
+         the user who received them. The log of the user who asked has the rejection. The balance is unchanged; the \
+         member balance states it."
+        "Take at most the balance, send \"partial\": true to accept a smaller amount, or add points first. Use a new \
          Idempotency-Key: a rejected key stays rejected."
     }
     BalanceLimit(CONFLICT, "balance-limit", "Balance limit") {
         "The balance would exceed 9007199254740991 (2^53 − 1), the largest whole number that every JSON client reads \
-         exactly. The user's log has the rejection. The balance is unchanged."
+         exactly. For a transfer, that is the balance of the user who receives the points. The log of the user who asked \
+         has the rejection. The balance is unchanged."
         "Add fewer points, with a new Idempotency-Key: a rejected key stays rejected."
     }
     UnknownRequest(CONFLICT, "unknown-request", "Unknown request") {
@@ -112,8 +114,9 @@ catalogue! {
     }
     NotReversible(CONFLICT, "not-reversible", "Not reversible") {
         "The request to reverse, which the member ref names, changed nothing because it was rejected, or it is \
-         itself a reversal. The user's log has the rejection."
-        "Reverse the request of an applied add or subtract. To undo a reversal, add or subtract the points again."
+         itself a reversal, a hold or a release, or a transfer that this user received. The user's log has the rejection."
+        "Reverse the request of an applied add, subtract or capture, or of a transfer as the user who sent the points. \
+         Release a hold instead. To undo a reversal, make the change again."
     }
     AlreadyReversed(CONFLICT, "already-reversed", "Already reversed") {
         "The request was reversed before, and a change is reversed only once. The member ref names the first reversal. The \
@@ -122,9 +125,9 @@ catalogue! {
          lost, send it with the same Idempotency-Key: you then get the original response."
     }
     Expired(CONFLICT, "expired", "Expired") {
-        "The points to add had expired when the change was decided: it was in the queue for too long. The user's log has the \
+        "The points to add had expired, or the hold was over, when the change was decided: it was in the queue for too long. The user's log has the \
          rejection, and the balance is unchanged."
-        "Add the points with a later expires_at, and with a new Idempotency-Key: a rejected key stays rejected. With Prefer: \
+        "Add or hold the points with a later expires_at, and with a new Idempotency-Key: a rejected key stays rejected. With Prefer: \
          wait a change does not wait in the queue."
     }
     LotLimit(CONFLICT, "lot-limit", "Lot limit") {
@@ -132,6 +135,28 @@ catalogue! {
          once. The user's log has the rejection, and the balance is unchanged."
         "Let points expire together, for example at the end of the month, and send the change with a new Idempotency-Key. The \
          balance says what expires next."
+    }
+    HoldLimit(CONFLICT, "hold-limit", "Hold limit") {
+        "The user has 100 open holds, and can't have more. The user's log has the rejection, and the balance is unchanged."
+        "Capture or release holds that are no longer needed, or let them end sooner. GET /v1/point/holds lists them. Use a \
+         new Idempotency-Key: a rejected key stays rejected."
+    }
+    UnknownHold(CONFLICT, "unknown-hold", "Unknown hold") {
+        "The user has no applied hold with this request id, which the member ref names. The user's log has the rejection."
+        "Check the user and the request id of the hold. A hold that is still in the queue is decided before a capture that is \
+         queued after it, but not before one with Prefer: wait. Use a new Idempotency-Key: a rejected key stays rejected."
+    }
+    HoldOver(CONFLICT, "hold-over", "Hold over") {
+        "The hold was captured or released before, or its time had come. The detail says which, and the member ref names the \
+         request that ended it. The user's log has the rejection, and the balance is unchanged."
+        "Read the first capture or release. If you send a capture again because its response was lost, send it with the same \
+         Idempotency-Key: you then get the original response. If the hold's time had come, subtract the points instead."
+    }
+    HoldTooSmall(CONFLICT, "hold-too-small", "Hold too small") {
+        "The hold has fewer points than are to be captured. The member ref names the hold, which stays open. The user's log has \
+         the rejection."
+        "Capture at most the points of the hold, with a new Idempotency-Key: a rejected key stays rejected. Subtract what \
+         is missing."
     }
     Rejected(CONFLICT, "rejected", "Rejected") {
         "A newer version of the service rejected the change, for a reason that this version does not know."

@@ -12,7 +12,9 @@ use utoipa::{
     openapi::path::{Operation, PathItem},
 };
 
-use super::{about, admission, balances, batch, error::ApiError, outcome, pages, points, probes, user_log};
+use super::{
+    about, admission, balances, batch, error::ApiError, holds, outcome, pages, points, probes, user_log,
+};
 use crate::access::Scope;
 
 /// One row of the table.
@@ -70,8 +72,13 @@ endpoints! {
         Post "/v1/point/add"                  WRITE points::add;
         Post "/v1/point/subtract"             WRITE points::subtract;
         Post "/v1/point/reverse"              WRITE points::reverse;
+        Post "/v1/point/transfer"             WRITE points::transfer;
+        Post "/v1/point/hold"                 WRITE holds::hold;
+        Post "/v1/point/capture"              WRITE holds::capture;
+        Post "/v1/point/release"              WRITE holds::release;
         Post "/v1/point/batch"                WRITE batch::batch;
         Get  "/v1/point"                      READ  points::balance;
+        Get  "/v1/point/holds"                READ  holds::holds;
         Get  "/v1/points"                     READ  balances::balances;
         Get  "/v1/point/log"                  READ  user_log::log;
         Get  "/v1/point/request/{request_id}" READ  outcome::outcome;

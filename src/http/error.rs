@@ -8,7 +8,7 @@ use super::{
     probes::NodeResponse,
     sent::Sent,
 };
-use crate::domain::{Entry, Invalid, LOTS_MAX, Obstacle, Rejection, ServiceError};
+use crate::domain::{Entry, HOLDS_MAX, Invalid, LOTS_MAX, Obstacle, Rejection, ServiceError};
 
 /// The default pause before a client tries again.
 const RETRY_AFTER: Duration = Duration::from_secs(2);
@@ -53,6 +53,8 @@ pub enum ApiError {
     KeysReused(Vec<Fault>),
     #[error("{}", detail_of(.0, .1))]
     Rejected(Arc<Entry>, Rejection),
+    #[error("{}", over(.1.as_deref()))]
+    HoldOver(Arc<Entry>, Option<Arc<Entry>>),
     #[error(
         "the queue did not confirm the change, which may be queued; ask for its outcome at the Location, or send it \
          again with the same Idempotency-Key"
@@ -93,13 +95,34 @@ fn unreachable_database(sent: Option<&Sent>) -> &'static str {
     }
 }
 
+fn kind_of(rejection: &Rejection) -> Kind {
+    match rejection {
+        Rejection::InsufficientPoints => Kind::InsufficientPoints,
+        Rejection::BalanceLimit => Kind::BalanceLimit,
+        Rejection::KeyReused => Kind::KeyReused,
+        Rejection::UnknownRequest => Kind::UnknownRequest,
+        Rejection::NotReversible => Kind::NotReversible,
+        Rejection::AlreadyReversed => Kind::AlreadyReversed,
+        Rejection::Expired => Kind::Expired,
+        Rejection::LotLimit => Kind::LotLimit,
+        Rejection::HoldLimit => Kind::HoldLimit,
+        Rejection::UnknownHold => Kind::UnknownHold,
+        Rejection::HoldOver => Kind::HoldOver,
+        Rejection::HoldTooSmall => Kind::HoldTooSmall,
+        Rejection::Unknown(_) => Kind::Rejected,
+    }
+}
+
 fn detail_of(entry: &Entry, rejection: &Rejection) -> Cow<'static, str> {
     match rejection {
         Rejection::InsufficientPoints => "the balance is smaller than the points to subtract".into(),
         Rejection::BalanceLimit => "the balance would exceed 9007199254740991".into(),
         Rejection::KeyReused => "the Idempotency-Key was already used for another change of this user".into(),
         Rejection::UnknownRequest => "the user has no log entry of the request to reverse".into(),
-        Rejection::NotReversible => "the request to reverse was rejected, or is itself a reversal".into(),
+        Rejection::NotReversible => {
+            "the request to reverse was rejected, is itself a reversal, or is a transfer of another user"
+                .into()
+        }
         Rejection::AlreadyReversed => match entry.reference {
             Some(reversal) => format!("the request was already reversed, by the request {reversal}").into(),
             None => "the request was already reversed".into(),
@@ -108,8 +131,20 @@ fn detail_of(entry: &Entry, rejection: &Rejection) -> Cow<'static, str> {
         Rejection::LotLimit => {
             format!("the user would have points that expire at more than {LOTS_MAX} different times").into()
         }
+        Rejection::HoldLimit => format!("the user has {HOLDS_MAX} open holds").into(),
+        Rejection::UnknownHold => "the user has no log entry of the hold".into(),
+        Rejection::HoldOver => over(None).into(),
+        Rejection::HoldTooSmall => "the hold has fewer points than are to be captured".into(),
         Rejection::Unknown(name) => format!("the change was rejected: {name}").into(),
     }
+}
+
+/// What ended a hold, if the log could be read.
+fn over(ending: Option<&Entry>) -> String {
+    let Some(Entry { action, point, request_id, created_at, .. }) = ending else {
+        return "the hold was already captured or released".to_owned();
+    };
+    format!("the hold is over: {action} of {point} points at {created_at}, by the request {request_id}")
 }
 
 impl From<Invalid> for ApiError {
@@ -196,20 +231,8 @@ impl ApiError {
             Self::KeysReused(faults) => {
                 (Kind::KeyReused, Facts { faults: Some(faults), ..field("operations") })
             }
-            Self::Rejected(entry, rejection) => {
-                let kind = match rejection {
-                    Rejection::InsufficientPoints => Kind::InsufficientPoints,
-                    Rejection::BalanceLimit => Kind::BalanceLimit,
-                    Rejection::KeyReused => Kind::KeyReused,
-                    Rejection::UnknownRequest => Kind::UnknownRequest,
-                    Rejection::NotReversible => Kind::NotReversible,
-                    Rejection::AlreadyReversed => Kind::AlreadyReversed,
-                    Rejection::Expired => Kind::Expired,
-                    Rejection::LotLimit => Kind::LotLimit,
-                    Rejection::Unknown(_) => Kind::Rejected,
-                };
-                (kind, Facts { rejected: Some(entry), ..none })
-            }
+            Self::Rejected(entry, rejection) => (kind_of(rejection), Facts { rejected: Some(entry), ..none }),
+            Self::HoldOver(entry, _) => (Kind::HoldOver, Facts { rejected: Some(entry), ..none }),
             Self::QueueUnavailable(sent) => {
                 (Kind::QueueUnavailable, Facts { sent: Some(sent), ..again(RETRY_AFTER) })
             }

@@ -53,6 +53,45 @@ pub(super) fn reversal() -> Value {
     })
 }
 
+/// The bodies of what ends the hold in the examples.
+pub(super) fn capture() -> Value {
+    json!({"user_id": "1", "hold": REQUEST_ID, "point": 250, "reason": "order 7"})
+}
+
+pub(super) fn release() -> Value {
+    json!({"user_id": "1", "hold": REQUEST_ID, "reason": "order 7 was cancelled"})
+}
+
+/// The entry of a hold, of its capture, and of its release.
+pub(super) fn held() -> Value {
+    json!({
+        "request_id": REQUEST_ID, "status": "applied", "user_id": "1", "action": "hold", "point": 300, "change": -300,
+        "expires_at": "2026-11-23T02:17:48.693239Z", "actor": "shop", "reason": "order 7", "seq": 2, "balance": 700,
+        "requested_at": MOMENT, "created_at": MOMENT,
+    })
+}
+
+pub(super) fn captured() -> Value {
+    json!({
+        "request_id": REVERSAL_ID, "status": "applied", "ref": REQUEST_ID, "user_id": "1", "action": "capture",
+        "point": 250, "change": 50, "actor": "shop", "reason": "order 7", "seq": 3, "balance": 750,
+        "requested_at": MOMENT, "created_at": MOMENT,
+    })
+}
+
+pub(super) fn released() -> Value {
+    json!({
+        "request_id": REVERSAL_ID, "status": "applied", "ref": REQUEST_ID, "user_id": "1", "action": "release",
+        "point": 300, "change": 300, "actor": "shop", "reason": "order 7 was cancelled", "seq": 3, "balance": 1000,
+        "requested_at": MOMENT, "created_at": MOMENT,
+    })
+}
+
+pub(super) fn holds() -> Value {
+    let hold = json!({"hold": REQUEST_ID, "point": 300, "expires_at": "2026-11-23T02:17:48.693239Z"});
+    json!({"user_id": "1", "held": 300, "holds": [hold]})
+}
+
 pub(super) fn page() -> Value {
     json!({"entries": [entry()]})
 }
@@ -70,7 +109,7 @@ pub(super) fn pending_batch() -> Value {
 
 pub(super) fn balance() -> Value {
     json!({"user_id": "1", "point": 700, "seq": 2, "updated_at": MOMENT,
-        "expires": [{"at": "2027-12-31T15:00:00Z", "point": 200}]})
+        "expires": [{"at": "2027-12-31T15:00:00Z", "point": 200}], "held": 300})
 }
 
 pub(super) fn balances() -> Value {
@@ -78,8 +117,7 @@ pub(super) fn balances() -> Value {
 }
 
 pub(super) fn balances_page() -> Value {
-    let of =
-        |user: &str, point: i64| json!({"user_id": user, "point": point, "seq": 1, "updated_at": MOMENT});
+    let of = |user: &str, point: i64| json!({"user_id": user, "point": point, "seq": 1, "updated_at": MOMENT, "held": 0});
     json!({"points": [of("alice/coins", 1200), of("alice/gems", 3)], "unknown": []})
 }
 
@@ -107,6 +145,18 @@ impl Kind {
             Self::AlreadyReversed => not_reversed(AGAIN_ID, 300, REVERSAL_ID, Rejection::AlreadyReversed),
             Self::Expired => rejected(add, 700, Rejection::Expired),
             Self::LotLimit => rejected(add, 700, Rejection::LotLimit),
+            Self::HoldLimit => rejected(held_points, 700, Rejection::HoldLimit),
+            Self::UnknownHold => not_ended(0, REQUEST_ID, Rejection::UnknownHold),
+            Self::HoldTooSmall => not_ended(900, REQUEST_ID, Rejection::HoldTooSmall),
+            Self::HoldOver => {
+                let ApiError::Rejected(entry, _) = not_ended(300, REVERSAL_ID, Rejection::HoldOver) else {
+                    unreachable!("a rejection")
+                };
+                let capture = Change::Capture { hold: REQUEST_ID.into(), point: Points::new(300).ok() };
+                let done = Ok(Moved::lasting(0));
+                let verdict = Verdict { point: 300, reference: Some(REQUEST_ID.into()), change: done };
+                ApiError::HoldOver(entry, Some(Arc::new(entry_of(REVERSAL_ID, capture, verdict, 700))))
+            }
             Self::Rejected => rejected(subtract, 700, Rejection::Unknown("account_frozen".to_owned())),
             Self::QueueUnavailable => ApiError::QueueUnavailable(sent()),
             Self::DatabaseUnavailable => ApiError::DatabaseUnavailable(Some(sent())),
@@ -164,6 +214,17 @@ fn subtract(point: Points) -> Change {
 fn entry_of_900(change: fn(Points) -> Change, balance: i64, done: Result<Moved, Rejection>) -> Entry {
     let change = change(Points::new(900).expect("valid"));
     entry_of(REQUEST_ID, change, Verdict { point: 900, reference: None, change: done }, balance)
+}
+
+fn held_points(point: Points) -> Change {
+    Change::Hold { point, expires_at: None }
+}
+
+/// The rejection of a capture of the hold in every example.
+fn not_ended(point: i64, reference: Uuid, why: Rejection) -> ApiError {
+    let change = Change::Capture { hold: REQUEST_ID.into(), point: Points::new(point).ok() };
+    let verdict = Verdict { point, reference: Some(reference.into()), change: Err(why.clone()) };
+    ApiError::Rejected(Arc::new(entry_of(AGAIN_ID, change, verdict, 700)), why)
 }
 
 /// The rejection of a reversal of the request in every example.

@@ -13,6 +13,7 @@ mod traffic;
 mod endpoints;
 mod admission;
 mod loopback;
+mod holds;
 pub mod points;
 mod balances;
 mod bodies;

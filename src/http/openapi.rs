@@ -24,7 +24,10 @@ use super::{
 
 mod answers;
 
-pub(super) use answers::{ChangeAnswers, OutcomeAnswers, ReadinessAnswers, ReversalAnswers};
+pub(super) use answers::{
+    CaptureAnswers, ChangeAnswers, HoldAnswers, OutcomeAnswers, ReadinessAnswers, ReleaseAnswers,
+    ReversalAnswers,
+};
 
 /// The parts of the description that are not endpoints. The schemas are those that no annotation of a handler names.
 #[derive(OpenApi)]

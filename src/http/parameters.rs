@@ -53,6 +53,12 @@ parameters! {
 }
 
 parameters! {
+    /// The query of a user's holds.
+    HoldsQuery:
+    ("id", QUERY, schema::user_id(), "The user.", "1")
+}
+
+parameters! {
     /// The query of many balances. Only `id` has an example: the other parameters must not be sent with it.
     BalancesQuery:
     ("id", OPTION, schema::user_ids(), "The users: `id=1&id=2`, at most 100, each once. Required, unless there is a \

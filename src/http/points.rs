@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use actix_web::{HttpRequest, HttpResponse, ResponseError, http::header, web};
+use futures_util::future::OptionFuture;
 use jiff::{Timestamp, Unit};
 use tokio::time::timeout;
 
@@ -10,7 +11,7 @@ use super::{
     Api, admission,
     bodies::{
         AddRequest, BalanceResponse, ChangeRequest, EntryResponse, PendingResponse, ReverseRequest,
-        SubtractRequest,
+        SubtractRequest, TransferRequest,
     },
     error::ApiError,
     examples, openapi,
@@ -21,7 +22,7 @@ use super::{
     traffic,
 };
 use crate::domain::{
-    Action, Balance, Change, Delta, Entry, IdempotencyKey, Invalid, Members, RequestId, UserId,
+    Action, Balance, Change, Delta, Entry, IdempotencyKey, Invalid, Members, Rejection, RequestId, UserId,
 };
 
 /// The longest body.
@@ -66,7 +67,7 @@ pub(super) async fn subtract(
     change(Action::Subtract, &request, body, &api).await
 }
 
-/// Undoes an earlier add or subtract of the same user, once.
+/// Undoes an earlier add, subtract, transfer or capture of the same user, once.
 #[utoipa::path(
     post,
     path = "/v1/point/reverse",
@@ -81,6 +82,23 @@ pub(super) async fn reverse(
     api: web::Data<Api>,
 ) -> Result<HttpResponse, ApiError> {
     change(Action::Reverse, &request, body, &api).await
+}
+
+/// Moves points from a user who has enough to another user.
+#[utoipa::path(
+    post,
+    path = "/v1/point/transfer",
+    tag = "Points",
+    params(parameters::ChangeHeaders),
+    request_body(content = TransferRequest, example = json!({"user_id": "1", "to": "2", "point": 300, "reason": "gift"})),
+    responses(openapi::ChangeAnswers),
+)]
+pub(super) async fn transfer(
+    request: HttpRequest,
+    body: web::Payload,
+    api: web::Data<Api>,
+) -> Result<HttpResponse, ApiError> {
+    change(Action::Transfer, &request, body, &api).await
 }
 
 /// Returns a user's balance.
@@ -120,7 +138,7 @@ pub fn found_balance(balance: &Balance) -> HttpResponse {
 
 /// Queues the change, or applies it immediately if the client waits for it (RFC 7240 §4.3). A change whose key is known
 /// is answered with its first outcome.
-async fn change(
+pub(super) async fn change(
     action: Action,
     request: &HttpRequest,
     body: web::Payload,
@@ -133,7 +151,7 @@ async fn change(
         && let Some(entry) = api.service.recall(&[&delta]).await.remove(0)
     {
         return if delta.is_of(&entry) {
-            Ok(decided(entry, true, waits))
+            Ok(decided(entry, true, waits, api).await)
         } else {
             Err(ApiError::KeyReused(entry))
         };
@@ -143,7 +161,7 @@ async fn change(
         let outcome = api.service.apply_delta(delta).await.map_err(|error| sent.not_applied(error))?;
         return match outcome.first {
             Some(first) => Err(ApiError::KeyReused(first)),
-            None => Ok(decided(outcome.entry, outcome.replayed, waits)),
+            None => Ok(decided(outcome.entry, outcome.replayed, waits, api).await),
         };
     }
     api.publisher.publish(delta).await.map_err(|error| sent.clone().not_queued(&error))?;
@@ -213,8 +231,13 @@ pub(super) fn now() -> Timestamp {
 }
 
 /// The answer to a change that is decided: now, or when its key was first used.
-fn decided(entry: Arc<Entry>, replayed: bool, waits: bool) -> HttpResponse {
+async fn decided(entry: Arc<Entry>, replayed: bool, waits: bool, api: &Api) -> HttpResponse {
     let mut response = match entry.rejection.clone() {
+        Some(Rejection::HoldOver) => {
+            let ending = entry.reference.map(|id| api.service.outcome(entry.user_id.clone(), id));
+            let ending = OptionFuture::from(ending).await.and_then(|found| found.ok().flatten());
+            ApiError::HoldOver(entry, ending).error_response()
+        }
         Some(why) => ApiError::Rejected(entry, why).error_response(),
         None => HttpResponse::Ok().json(EntryResponse::from(entry.as_ref())),
     };

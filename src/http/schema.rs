@@ -14,8 +14,8 @@ use super::{
 };
 use crate::{
     domain::{
-        self, ACTOR_MAX_BYTES, Action, IdempotencyKey, KEY_MAX_BYTES, METADATA_MAX_BYTES, PAGE_MAX,
-        POINTS_MAX, REASON_MAX_CHARS, Rejection, Status,
+        self, ACTOR_MAX_BYTES, Action, HOLD_DEFAULT_MINUTES, HOLD_MAX_DAYS, IdempotencyKey, KEY_MAX_BYTES,
+        METADATA_MAX_BYTES, PAGE_MAX, POINTS_MAX, REASON_MAX_CHARS, Rejection, Status,
     },
     ops::health::Duty,
 };
@@ -35,6 +35,8 @@ pub(super) fn object<O: domain::Object>(required: &[&str]) -> Object {
 pub(super) fn change<O: domain::Object>(action: Action, required: &[&str]) -> Object {
     let members = O::MEMBERS.iter().filter(|name| action.allows(name)).map(|name| match *name {
         "action" => (*name, constant(action.as_str()).into()),
+        "expires_at" if action == Action::Hold => (*name, optional(expires_at(hold_ends())).into()),
+        "point" if action == Action::Capture => (*name, optional(captured()).into()),
         name => (name, member(name)),
     });
     object_of(members, &[required, action.members().0].concat())
@@ -49,10 +51,15 @@ fn object_of(members: impl Iterator<Item = (&'static str, Schema)>, required: &[
 /// A member of a request.
 fn member(name: &str) -> Schema {
     match name {
-        "user_id" => requested_user_id().into(),
+        "user_id" => requested_user_id("The user").into(),
+        "to" => requested_user_id("The other user, to whom the points go").into(),
         "point" => point().into(),
-        "expires_at" => optional(expires_at()).into(),
+        "expires_at" => {
+            let words = "When the points expire, a time in the future. Without it, they never expire.";
+            optional(expires_at(words.to_owned())).into()
+        }
         "request" => request_id().into(),
+        "hold" => hold().into(),
         "partial" => optional(partial()).into(),
         "reason" => optional(reason()).into(),
         "metadata" => optional(metadata()).into(),
@@ -91,11 +98,31 @@ pub(super) fn metadata() -> Object {
 }
 
 /// Without an example: it would be in the past some day.
-fn expires_at() -> Object {
+fn expires_at(description: String) -> Object {
     let mut schema = time();
-    schema.description =
-        Some("When the points expire, a time in the future. Without it, they never expire.".to_owned());
+    schema.description = Some(description);
     schema
+}
+
+fn hold() -> Object {
+    let mut schema = request_id();
+    schema.description = Some("The request of the hold.".to_owned());
+    schema
+}
+
+pub(super) fn held() -> Object {
+    whole_number("How many more points are held.", 0, POINTS_MAX, 300)
+}
+
+fn hold_ends() -> String {
+    format!(
+        "When the points return to the balance, a time in the future, at most {HOLD_MAX_DAYS} days ahead. Without it, \
+         they return {HOLD_DEFAULT_MINUTES} minutes after the decision."
+    )
+}
+
+fn captured() -> Object {
+    whole_number("How many points to capture. Without it, all that are held.", 1, POINTS_MAX, 300)
 }
 
 pub(super) fn point() -> Object {
@@ -104,7 +131,8 @@ pub(super) fn point() -> Object {
 
 pub(super) fn asked() -> Object {
     whole_number(
-        "How many points were asked for. For a reversal: how many the reversed change added or subtracted, or 0 if there is none.",
+        "How many points were asked for. For a reversal: how many the reversed change added, took or captured. For a \
+         release: how many were held. 0 if there is no such change or hold.",
         0,
         POINTS_MAX,
         1000,

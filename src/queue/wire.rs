@@ -59,6 +59,8 @@ impl Object for Received {
         "point",
         "expires_at",
         "request",
+        "hold",
+        "to",
         "partial",
         "actor",
         "reason",
@@ -154,10 +156,20 @@ mod tests {
             .prop_map(|time| Timestamp::from_microsecond(time).expect("in range"));
         let request = any::<u128>().prop_map(|id| RequestId::from(Uuid::from_u128(id)));
         prop_oneof![
-            (point.clone(), prop::option::of(time))
+            (point.clone(), prop::option::of(time.clone()))
                 .prop_map(|(point, expires_at)| Change::Add { point, expires_at }),
-            (point, any::<bool>()).prop_map(|(point, partial)| Change::Subtract { point, partial }),
-            (request, any::<bool>()).prop_map(|(request, partial)| Change::Reverse { request, partial }),
+            (point.clone(), any::<bool>()).prop_map(|(point, partial)| Change::Subtract { point, partial }),
+            (request.clone(), any::<bool>())
+                .prop_map(|(request, partial)| Change::Reverse { request, partial }),
+            (point.clone(), prop::option::of(time))
+                .prop_map(|(point, expires_at)| Change::Hold { point, expires_at }),
+            (request.clone(), prop::option::of(point))
+                .prop_map(|(hold, point)| Change::Capture { hold, point }),
+            request.prop_map(|hold| Change::Release { hold }),
+            ("[!-~]{1,62}_", 1..1i64 << 53).prop_map(|(to, point)| Change::Transfer {
+                to: UserId::new("to", &to).expect("visible ASCII"),
+                point: Points::new(point).expect("in range"),
+            }),
         ]
     }
 
@@ -170,7 +182,7 @@ mod tests {
             prop::option::of("[A-Za-z][A-Za-z0-9._-]{0,62}"),
             prop::option::of(r#"\{"[^\pC"\\]{0,200}": ?1\}"#),
         );
-        (r"[!-~]{1,64}", any_change(), texts, second, trace).prop_map(
+        (r"[!-~]{1,63}[!-^]", any_change(), texts, second, trace).prop_map(
             |(user, change, (reason, actor, metadata), second, trace)| Delta {
                 request_id: RequestId::random(),
                 user_id: UserId::new("user_id", &user).expect("visible ASCII"),
@@ -257,7 +269,7 @@ mod tests {
                 r#""subtract","point":1,"expires_at":"""#,
                 "member expires_at of subtract",
             ),
-            (r#""add","point":1"#, r#""release""#, "action release"),
+            (r#""add","point":1"#, r#""grant""#, "action grant"),
         ] {
             let refused = read(&message.replacen(from, to, 1));
             assert_eq!(refused.expect_err(to), Unread::NotUnderstood(format!("unknown {what}")));

@@ -86,13 +86,15 @@ async fn a_key_lets_in_to_what_its_scope_says_and_no_further() {
     let upper = client.get("/v1/point?id=1").header("Authorization", format!("bEARER  {}", keys[0]));
     assert_eq!(status(upper).await, 404, "the scheme in any case");
     let request_path = format!("/v1/point/request/{}?id=1", Uuid::nil());
-    let paths = ["/v1/point?id=1", "/v1/points?id=1", "/v1/point/log?id=1", &request_path];
-    let changes = ["/v1/point/add", "/v1/point/subtract", "/v1/point/reverse", "/v1/point/batch"];
-    for change in changes {
+    let holds = "/v1/point/holds?id=1";
+    let paths = ["/v1/point?id=1", "/v1/points?id=1", "/v1/point/log?id=1", holds, &request_path];
+    let changes = ["add", "subtract", "reverse", "transfer", "hold", "capture", "release", "batch"];
+    let changes = changes.map(|name| format!("/v1/point/{name}"));
+    for change in &changes {
         assert_eq!(status(client.post(change).bearer_auth(&keys[0])).await, 403, "{change}");
     }
     let reads = paths.map(|path| client.get(path));
-    for request in reads.into_iter().chain(changes.map(|path| client.post(path))) {
+    for request in reads.into_iter().chain(changes.map(|path| client.post(&path))) {
         for request in [request.try_clone().expect("no stream"), request.basic_auth("user", Some("word"))] {
             let response = sent(request).await;
             assert_eq!(response.status(), 401);

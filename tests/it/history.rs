@@ -20,8 +20,8 @@ use crate::{
 /// of more than fits. The audit at the end of the test proves that the apply path could have written them.
 async fn fill(system: &System, user: i64, entries: i64) {
     let sql = format!(
-        "insert into user_point (user_id, point, seq, created_at, updated_at) \
-             values ('{user}', {entries} - {entries} / 100, {entries}, '2026-01-01Z', \
+        "insert into user_point (user_id, point, seq, updated_at) \
+             values ('{user}', {entries} - {entries} / 100, {entries}, \
              timestamptz '2026-01-01Z' + ({entries} - 1) * interval '1 s'); \
          insert into log (user_id, seq, request_id, action, point, change, reject_reason, balance, fingerprint, \
              requested_at, created_at) \

@@ -129,7 +129,7 @@ async fn a_message_that_is_not_understood_is_not_applied_in_part_and_blocks_its_
     let system = System::new().await;
     let queues = declared(&system).await;
     let users = [0, 1].map(|wanted| (1..100).find(|user| partition(*user) == wanted).expect("a user"));
-    publish(&queues, users[0], &around(users[0], "\"add\"", "\"hold\"")).await;
+    publish(&queues, users[0], &around(users[0], "\"add\"", "\"grant\"")).await;
     publish(&queues, users[1], &around(users[1], "\"point\":", "\"until\":1,\"point\":")).await;
     let worker = worker(&system, "2");
     keeps(&worker, &[0, 1]).await;
@@ -139,7 +139,7 @@ async fn a_message_that_is_not_understood_is_not_applied_in_part_and_blocks_its_
     assert_eq!(system.ledger().await, ledger(vec![0]));
     assert_eq!(queues.dead().await, 0);
 
-    for (partition, what) in [("0", "unknown action hold"), ("1", "unknown member until")] {
+    for (partition, what) in [("0", "unknown action grant"), ("1", "unknown member until")] {
         let (status, printed) = dead_letters(&system, &["set-aside", partition]).await;
         let expected = format!("set aside from partition {partition}: of a newer version: {what}; ");
         assert!(status.success() && printed.contains(&expected), "{printed}");
@@ -158,7 +158,7 @@ async fn a_message_that_is_not_understood_is_not_applied_in_part_and_blocks_its_
     assert_eq!(
         reasons,
         [
-            json!(["of a newer version: unknown action hold", false]),
+            json!(["of a newer version: unknown action grant", false]),
             json!(["of a newer version: unknown member until", false])
         ]
     );
@@ -177,9 +177,9 @@ async fn a_user_whose_row_a_newer_version_wrote_waits_for_a_worker_that_understa
     let client = system.serve();
     let queues = declared(&system).await;
     let mut promises = vec![client.queue("add", 7, 1).await];
-    system.execute("insert into user_point (user_id, format) values ('7', 2)").await;
+    system.execute("insert into user_point (user_id, format) values ('7', 3)").await;
     let worker = worker(&system, "2");
-    worker.says("waits for a newer worker: the user's row has format 2").await;
+    worker.says("waits for a newer worker: the user's row has format 3").await;
     keeps(&worker, &[partition(7)]).await;
     let waited = client.change("add", 7, 5).header("Prefer", "wait");
     refused(waited, 503, "newer-version", None).await;
@@ -262,9 +262,9 @@ async fn a_user_who_waits_before_a_user_whose_row_is_newer_goes_on_at_once() {
     let queues = declared(&system).await;
     let (worker, session, mut promises) = waiting_user(&system, &client).await;
     let newer = neighbour();
-    system.execute(&format!("insert into user_point (user_id, format) values ('{newer}', 2)")).await;
+    system.execute(&format!("insert into user_point (user_id, format) values ('{newer}', 3)")).await;
     let behind = vec![client.queue("add", newer, 1).await];
-    worker.says("needs a newer worker: the user's row has format 2").await;
+    worker.says("needs a newer worker: the user's row has format 3").await;
     promises.push(client.queue("add", 7, 3).await);
     assert!(waits(&worker).await, "the user is not named");
     session.batch_execute("rollback").await.expect("unlocked");

@@ -162,7 +162,10 @@ fn keys_needed(mut description: Value) -> Value {
 /// its strings leave out. Other tests try metadata.
 fn without_metadata(mut description: Value) -> Value {
     let schemas = &mut description["components"]["schemas"];
-    let (single, operations) = (["Add", "Subtract", "Reverse"], "/Batch/properties/operations/items/oneOf");
+    let (single, operations) = (
+        ["Add", "Subtract", "Reverse", "Transfer", "Hold", "Capture", "Release"],
+        "/Batch/properties/operations/items/oneOf",
+    );
     let kinds = schemas.pointer(operations).and_then(Value::as_array).map_or(0, Vec::len);
     assert_eq!(kinds, single.len(), "each kind of change is alone or an operation");
     let operations = (0..kinds).map(|kind| format!("{operations}/{kind}"));

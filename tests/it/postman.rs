@@ -32,6 +32,6 @@ async fn the_postman_collection_passes() {
         let report = String::from_utf8_lossy(&output.stdout);
         assert!(output.status.success(), "{report}");
     }
-    system.drain(16).await;
+    system.drain(22).await;
     system.finish().await;
 }

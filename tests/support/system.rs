@@ -24,6 +24,11 @@ use crate::support::{
     servers::{Database, OwnServers, database, servers},
 };
 
+/// The condition for the entries that their users have requested: nobody requests that points expire or that a hold ends
+/// by time, and a user who receives points has not sent them.
+pub const REQUESTED: &str = "actor is distinct from 'system:expiry' and (counterparty is null or reject_reason is not null \
+     or (action = 'transfer') = (change < 0))";
+
 /// The longest that a condition may take to become true.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -215,12 +220,12 @@ impl System {
         eventually(&what, async || self.count("select count(*) from log").await >= expected).await;
     }
 
-    /// Each user's request ids, in the order of the log. Nobody requests that points expire.
+    /// Each user's request ids, in the order of the log.
     pub async fn ledger(&self) -> Promises {
         let client = self.client().await;
         let rows = client
             .query(
-                "select user_id::bigint, request_id::text from log where action <> 'expire' order by user_id, seq",
+                &format!("select user_id::bigint, request_id::text from log where {REQUESTED} order by user_id, seq"),
                 &[],
             )
             .await;

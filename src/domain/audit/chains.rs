@@ -31,7 +31,7 @@ pub(super) struct BalanceRow {
     pub seq: Option<i64>,
     pub point: Option<i64>,
     pub updated_at: Option<i64>,
-    /// The sum of its lots. `None` if its columns contradict each other.
+    /// The sum of its lots and holds. `None` if its columns contradict each other.
     pub lots: Option<LotSum>,
 }
 
@@ -54,7 +54,7 @@ struct Chain {
     seq: i64,
     balance: i64,
     time: i64,
-    /// What all entries so far have given to the user's lots, and taken from them.
+    /// What all entries so far have done to the user's lots and holds.
     lots: LotSum,
     /// How many of the user's entries wait for their predecessors.
     early: u32,
@@ -155,12 +155,19 @@ impl Chains {
         }
     }
 
-    /// Adds what an entry, which is added already, has given to its user's lots, or taken from them.
-    pub(super) fn lots(&mut self, user: i64, moves: &[(i64, i64)]) {
+    /// Adds what an entry, which is added already, has done to its user's lots and holds.
+    pub(super) fn lots(&mut self, user: i64, sum: LotSum) {
         if let Some(chain) = self.of_users.get_mut(&user) {
-            for lot in moves {
-                chain.lots.add(*lot);
-            }
+            chain.lots.join(sum);
+        }
+    }
+
+    /// Leaves a user, whose entry is added already, to be read one by one.
+    pub(super) fn doubt(&mut self, user: i64) {
+        if let Some(chain) = self.of_users.get_mut(&user)
+            && chain.standing == Standing::Sound
+        {
+            chain.standing = Standing::Unread;
         }
     }
 
@@ -177,11 +184,7 @@ impl Chains {
     /// Drops the entries that wait. Their users are read one by one instead.
     fn forget_early(&mut self) {
         for (user, _) in mem::take(&mut self.early).into_keys() {
-            if let Some(chain) = self.of_users.get_mut(&user)
-                && chain.standing == Standing::Sound
-            {
-                chain.standing = Standing::Unread;
-            }
+            self.doubt(user);
         }
     }
 
@@ -231,16 +234,8 @@ mod tests {
     }
 
     fn row(user: i64, seq: i64) -> BalanceRow {
-        let (user_id, seq) = (Some(user.to_string()), Some(seq));
-        BalanceRow {
-            user,
-            user_id,
-            format: Some(0),
-            seq,
-            point: seq,
-            updated_at: seq,
-            lots: Some(LotSum::NONE),
-        }
+        let (user_id, format, seq, lots) = (Some(user.to_string()), Some(0), Some(seq), Some(LotSum::NONE));
+        BalanceRow { user, user_id, format, seq, point: seq, updated_at: seq, lots }
     }
 
     /// The final standing of each user, after all passes.

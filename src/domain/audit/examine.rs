@@ -1,15 +1,15 @@
 //! Examines one user's entries in order, and names what is wrong with each. Must not contain a read of other users.
 
-use std::{collections::BTreeMap, pin::pin};
+use std::pin::pin;
 
 use deadpool_postgres::Client;
 use futures_util::TryStreamExt;
-use jiff::Timestamp;
 use tokio_postgres::{Row, types::ToSql};
 
 use super::{
     AuditError, Finding,
     asked::Asked,
+    holdings::Holdings,
     lots::{Expiring, parsed},
     moment::Moment,
     references,
@@ -17,7 +17,9 @@ use super::{
 use crate::domain::{
     Rejection,
     actor::ACTOR_MAX_BYTES,
+    change::Action,
     delta::{POINTS_MAX, REASON_MAX_CHARS},
+    holds::Holds,
     metadata::METADATA_MAX_BYTES,
     user_id::UserId,
 };
@@ -28,11 +30,11 @@ const QUOTE_MAX_CHARS: usize = 40;
 const USER_RULE: &str = "1 to 64 visible ASCII characters";
 
 const ENTRIES: &str = "select coalesce(seq, 0) as seq, action, point, partial, change, balance, actor, \
-         ref is not null as has_ref, fingerprint, reject_reason, reason, octet_length(metadata) as metadata_bytes, \
-         requested_at, created_at, expires_at, lots::text as lots \
+         request_id, ref, fingerprint, reject_reason, reason, octet_length(metadata) as metadata_bytes, \
+         requested_at, created_at, counterparty is not null as has_counterparty, expires_at, lots::text as lots \
      from log where user_id = $1 order by seq, ctid";
 
-const BALANCES: &str = "select point, seq, format, updated_at, expires_at, lots::text as lots \
+const BALANCES: &str = "select point, seq, format, updated_at, due_at, lots::text as lots, holds \
      from user_point where user_id = $1 order by ctid";
 
 /// Reports everything that is wrong with a user, and returns the number of findings.
@@ -47,7 +49,7 @@ pub(super) async fn user(
         find(finding);
     };
     let mut ledger =
-        Ledger { user_id, seq: 0, balance: 0, time: None, lots: BTreeMap::new(), find: &mut count };
+        Ledger { user_id, seq: 0, balance: 0, time: None, holdings: Holdings::default(), find: &mut count };
     let parameters: [&(dyn ToSql + Sync); 1] = [&user_id];
     let mut entries = pin!(client.query_raw(ENTRIES, parameters).await?);
     while let Some(entry) = entries.try_next().await? {
@@ -56,21 +58,21 @@ pub(super) async fn user(
     let balances = client.query(BALANCES, &parameters).await?;
     if balances.is_empty() {
         ledger.end(None, None, None);
-        ledger.end_of_lots(None, None);
+        ledger.end_of_holdings(None, None, None);
     }
     for row in balances {
         let format: Option<i16> = row.try_get("format")?;
-        let least = i16::from(!ledger.left_lots().is_empty());
-        let rule = if least > 0 { "1 or more" } else { "a number" };
+        let least = ledger.holdings.format_min();
+        let rule = if least > 0 { format!("{least} or more") } else { "a number".to_owned() };
         ledger.rule(
             None,
             "format",
             format.is_some_and(|format| format >= least || least == 0),
-            rule,
+            &rule,
             &shown(format),
         );
         ledger.end(row.try_get("point")?, row.try_get("seq")?, row.try_get("updated_at")?);
-        ledger.end_of_lots(row.try_get("expires_at")?, row.try_get("lots")?);
+        ledger.end_of_holdings(row.try_get("due_at")?, row.try_get("lots")?, row.try_get("holds")?);
     }
     references::user(client, user_id, &mut count).await?;
     Ok(findings)
@@ -82,8 +84,7 @@ struct Ledger<'a, F> {
     seq: i64,
     balance: i64,
     time: Option<Moment>,
-    /// How many points expire at each time, in microseconds since 1970.
-    lots: BTreeMap<i64, i128>,
+    holdings: Holdings,
     find: &'a mut F,
 }
 
@@ -117,10 +118,25 @@ impl<F: FnMut(Finding)> Ledger<'_, F> {
             partial: row.try_get("partial")?,
             expires_at: row.try_get("expires_at")?,
             created_at: row.try_get("created_at")?,
+            has_counterparty: row.try_get("has_counterparty")?,
+            held: self.holdings.held(),
         };
-        self.asked(seq, asked, action, reject_reason.is_some());
+        let (reference, is_rejected) = (row.try_get("ref")?, reject_reason.is_some());
+        let ends = matches!(asked.action, Some(Action::Capture | Action::Release)) && !is_rejected;
+        let expiring = Expiring {
+            action: asked.action,
+            request: row.try_get("request_id")?,
+            point: asked.point,
+            change: row.try_get("change")?,
+            is_rejected,
+            created_at: asked.created_at,
+            expires_at: asked.expires_at,
+            lots: row.try_get("lots")?,
+            ended: self.holdings.hold(reference).filter(|_| ends),
+        };
+        self.asked(seq, asked, action, &expiring);
         let (change, balance): (Option<i64>, Option<i64>) = (row.try_get("change")?, row.try_get("balance")?);
-        self.decision(seq, asked, reject_reason, change, row.try_get("has_ref")?);
+        self.decision(seq, asked, reject_reason, change, reference.is_some());
         let expected = change.map(|change| i128::from(self.balance) + i128::from(change));
         if let Some(expected) = expected {
             self.check(seq, "balance", &expected.to_string(), &shown(balance));
@@ -144,17 +160,7 @@ impl<F: FnMut(Finding)> Ledger<'_, F> {
                 &format!("{bytes} bytes"),
             );
         }
-        self.expiring(
-            number,
-            &Expiring {
-                action: asked.action,
-                change,
-                is_rejected: reject_reason.is_some(),
-                created_at: asked.created_at,
-                expires_at: asked.expires_at,
-                lots: row.try_get("lots")?,
-            },
-        );
+        self.expiring(number, &expiring);
         self.reason(number, row.try_get("reason")?);
         self.times(number, row.try_get("requested_at")?, row.try_get("created_at")?);
         self.seq = number;
@@ -162,10 +168,20 @@ impl<F: FnMut(Finding)> Ledger<'_, F> {
         Ok(())
     }
 
-    fn asked(&mut self, seq: Option<i64>, asked: Asked, action: Option<&str>, is_rejected: bool) {
-        self.rule(seq, "action", asked.action.is_some(), "add, subtract, reverse or expire", &quoted(action));
-        let rule = format!("{} to {POINTS_MAX}", asked.point_min(is_rejected));
-        self.rule(seq, "point", asked.has_valid_point(is_rejected), &rule, &shown(asked.point));
+    fn asked(&mut self, seq: Option<i64>, asked: Asked, action: Option<&str>, expiring: &Expiring) {
+        if let Some(rule) = asked.wrong_counterparty() {
+            let found = if asked.has_counterparty { "a user" } else { "none" };
+            self.rule(seq, "counterparty", false, rule, found);
+        }
+        let is_rejected = expiring.is_rejected;
+        self.rule(seq, "action", asked.action.is_some(), "a known action", &quoted(action));
+        let of_hold = expiring.wrong_point();
+        let rule = of_hold.map_or_else(
+            || format!("{} to {POINTS_MAX}", asked.point_min(is_rejected)),
+            |point| point.to_string(),
+        );
+        let holds = asked.has_valid_point(is_rejected) && of_hold.is_none();
+        self.rule(seq, "point", holds, &rule, &shown(asked.point));
         let takes_partial = asked.takes_partial();
         let holds = asked.partial.is_none_or(|partial| partial && takes_partial);
         let rule = if takes_partial { "true or none" } else { "none" };
@@ -183,9 +199,16 @@ impl<F: FnMut(Finding)> Ledger<'_, F> {
         has_ref: bool,
     ) {
         let changes = if reason.is_none() { asked.changes(self.balance) } else { vec![0] };
-        let holds = change.is_some_and(|change| changes.is_empty() || changes.contains(&change.into()));
+        let is_return = asked.action == Some(Action::Capture) && reason.is_none();
+        let may_be = |change: i64| changes.is_empty() && !(is_return && change < 0);
+        let may_be = |change| may_be(change) || reason.is_none() && asked.may_give_part(change);
+        let holds = change.is_some_and(|change| may_be(change) || changes.contains(&change.into()));
         let expected: Vec<String> = changes.iter().map(ToString::to_string).collect();
-        let rule = if changes.is_empty() { "a number".to_owned() } else { expected.join(" or ") };
+        let rule = match (expected.is_empty(), is_return) {
+            (true, true) => "0 or more".to_owned(),
+            (true, false) => "a number".to_owned(),
+            (false, _) => expected.join(" or "),
+        };
         self.rule(seq, "change", holds, &rule, &shown(change));
         let rejection = reason.map(str::parse::<Rejection>);
         let known = rejection.as_ref().and_then(|rejection| rejection.as_ref().ok());
@@ -203,11 +226,10 @@ impl<F: FnMut(Finding)> Ledger<'_, F> {
             self.rule(Some(seq), "expires_at", false, rule, &found);
         }
         if let Some(rule) = entry.wrong_lots() {
-            self.rule(Some(seq), "lots", false, rule, &quoted(entry.lots));
+            let found = entry.lots.map_or("none".to_owned(), |lots| quoted(Some(lots)));
+            self.rule(Some(seq), "lots", false, rule, &found);
         }
-        for (time, point) in entry.moves() {
-            *self.lots.entry(time).or_default() += i128::from(point);
-        }
+        self.holdings.follow(entry);
     }
 
     fn reason(&mut self, seq: i64, reason: Option<&str>) {
@@ -247,28 +269,19 @@ impl<F: FnMut(Finding)> Ledger<'_, F> {
         }
     }
 
-    /// The points that expire after the last entry, by their times.
-    fn left_lots(&self) -> Vec<(i64, i128)> {
-        self.lots.iter().filter(|(_, point)| **point != 0).map(|(time, point)| (*time, *point)).collect()
-    }
-
-    fn end_of_lots(&mut self, expires_at: Option<Moment>, lots: Option<&str>) {
-        let left = self.left_lots();
-        let numbers: Vec<String> =
-            left.iter().flat_map(|(time, point)| [time.to_string(), point.to_string()]).collect();
-        let expected = if left.is_empty() { "none".to_owned() } else { format!("{{{}}}", numbers.join(",")) };
+    fn end_of_holdings(&mut self, due_at: Option<Moment>, lots: Option<&str>, holds: Option<&str>) {
+        let none = || "none".to_owned();
+        let expected = self.holdings.lots_text().unwrap_or_else(none);
         let is_sound = lots.is_none_or(|lots| parsed(lots).is_some());
-        let holds = is_sound && expected == lots.unwrap_or("none");
-        let found = lots.map_or("none".to_owned(), |lots| quoted(Some(lots)));
-        self.rule(None, "lots", holds, &expected, &found);
-        let first = left.first().and_then(|(time, _)| Timestamp::from_microsecond(*time).ok());
-        let time = |time: Option<String>| time.unwrap_or_else(|| "none".to_owned());
-        self.check(
-            None,
-            "expires_at",
-            &time(first.map(|first| first.to_string())),
-            &time(expires_at.map(|at| at.to_string())),
-        );
+        let fits = is_sound && expected == lots.unwrap_or("none");
+        self.rule(None, "lots", fits, &expected, &lots.map_or_else(none, |lots| quoted(Some(lots))));
+        let open = self.holdings.open();
+        let read = holds.map_or_else(|| Some(Holds::default()), Holds::from_text);
+        let found = holds.map_or_else(none, |holds| quoted(Some(holds)));
+        let fits = read.as_ref() == Some(&open);
+        self.rule(None, "holds", fits, &open.to_text().unwrap_or_else(none), &found);
+        let due = self.holdings.due().map_or_else(none, |due| due.to_string());
+        self.check(None, "due_at", &due, &due_at.map_or_else(none, |at| at.to_string()));
     }
 }
 

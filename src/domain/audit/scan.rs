@@ -8,10 +8,14 @@ use tokio_postgres::{Row, types::ToSql};
 use super::{
     AuditError,
     chains::{BalanceRow, Chains, Step},
-    lots::{Expiring, LotSum},
+    lots::{Expiring, LotSum, hold},
     moment::Moment,
-    references::broken_reference,
+    references::{broken_reference, is_unmatched},
 };
+
+mod change;
+
+use change::change;
 
 /// The number of blocks that one query reads, between two reports of progress: 4 MiB in blocks of 8 KiB.
 const STEP_BLOCKS: i64 = 512;
@@ -41,50 +45,6 @@ macro_rules! user {
     };
 }
 
-/// The change of an entry, or null if the entry breaks a rule by itself, whatever comes before it. The client searches
-/// the reasons for control characters, all reasons of a part at once: a pattern match per entry costs as much as all
-/// the other rules. A reason longer than 200 characters of four bytes is broken anyway.
-macro_rules! change {
-    () => {
-        "case when (point between 1 and 9007199254740991 \
-                 or point = 0 and action = 'reverse' and reject_reason is not null) \
-             and balance between 0 and 9007199254740991 \
-             and requested_at > '-infinity' and requested_at < '9999-12-30T22:00:01Z' \
-             and created_at > '-infinity' and created_at < '9999-12-30T22:00:01Z' \
-             and (reason is null or octet_length(reason) between 1 and 200 \
-                 or char_length(reason) between 1 and 200) \
-             and (actor is null or octet_length(actor) between 1 and 63) \
-             and (metadata is null or octet_length(metadata) between 2 and 1024) \
-             and fingerprint is not null \
-         then case when case \
-             when reject_reason is null then case action \
-                 when 'add' then ref is null and partial is null and change = point \
-                 when 'expire' then ref is null and partial is null and change = -point and expires_at is not null \
-                 when 'subtract' then ref is null and case when partial is null then change = -point \
-                     else partial and (change = -point or balance = 0 and change between -point and -1) end \
-                 when 'reverse' then ref is not null and case when partial is null then change in (point, -point) \
-                     else partial and (change in (point, -point) \
-                         or balance = 0 and change between -point and -1) end end \
-             when change <> 0 or not partial then false \
-             when reject_reason = 'key_reused' then ref is not null and case action \
-                 when 'add' then partial is null when 'subtract' then true when 'reverse' then point = 0 end \
-             when action = 'add' then ref is null and partial is null and case reject_reason \
-                 when 'balance_limit' then balance + point > 9007199254740991 \
-                 when 'expired' then expires_at <= created_at \
-                 when 'lot_limit' then expires_at is not null end \
-             when action = 'subtract' then ref is null \
-                 and reject_reason = 'insufficient_points' and balance < point and (partial is null or balance = 0) \
-             when action = 'reverse' then ref is not null and case reject_reason \
-                 when 'insufficient_points' then balance < point and (partial is null or balance = 0) \
-                 when 'balance_limit' then balance + point > 9007199254740991 \
-                 when 'lot_limit' then true \
-                 when 'unknown_request' then point = 0 \
-                 when 'not_reversible' then true \
-                 when 'already_reversed' then true end \
-         end then change end end"
-    };
-}
-
 /// The entries of a range of users in the part of the log between two blocks.
 macro_rules! part {
     () => {
@@ -103,18 +63,36 @@ const LOG: &str = concat!(
     " as balances, ",
     packed!(change!()),
     " as changes, string_agg(coalesce(timestamptz_send(created_at), '\\x8000000000000000'), '') as times, \
-     string_agg(reason, '') filter (where octet_length(reason) <= 800) as reasons, count(ref) as refs, \
-         count(expires_at) + count(lots) as lots",
+     string_agg(reason, '') filter (where octet_length(reason) <= 800) as reasons, count(ref) + count(counterparty) as refs, \
+         count(expires_at) + count(lots) as lots, \
+         count(*) filter (where reject_reason = 'balance_limit' and counterparty is null) as limits",
     part!()
 );
 
-/// The entries with columns about points that expire.
+/// The entries about points that expire or are held, with the hold that an entry has ended.
 const LOTS: &str = concat!(
     "select ",
     user!(),
-    " as user, action, change, reject_reason is not null as is_rejected, created_at, expires_at, lots::text as lots",
+    " as user, action, request_id, point, change, reject_reason is not null as is_rejected, created_at, expires_at, \
+         lots::text as lots, ended.* \
+     from (select *",
     part!(),
-    " and (expires_at is not null or lots is not null)"
+    " and (expires_at is not null or lots is not null or action in ('capture', 'release'))) as log \
+     left join lateral (select request_id as ended, point as ended_point, expires_at as ended_at, \
+             lots::text as ended_lots \
+         from log as o where log.action in ('capture', 'release') and log.reject_reason is null \
+             and o.user_id = log.user_id and o.request_id = log.ref and o.action = 'hold' \
+             and o.reject_reason is null and o.seq < log.seq order by o.seq desc limit 1) as ended on true"
+);
+
+/// The entries that were rejected because of the limit, though the balance alone would not have exceeded it. How much was
+/// held is known where a user's entries are read in order.
+const DOUBTFUL: &str = concat!(
+    "select ",
+    user!(),
+    " as user",
+    part!(),
+    " and reject_reason = 'balance_limit' and counterparty is null and balance::numeric + point <= 9007199254740991"
 );
 
 /// The entries that are about another entry and contradict it.
@@ -123,9 +101,11 @@ const BROKEN_REFERENCES: &str = concat!(
     user!(),
     " as user",
     part!(),
-    " and ref is not null and ",
+    " and (ref is not null or counterparty is not null) and (",
     broken_reference!(),
-    " is not null"
+    " is not null or ",
+    is_unmatched!(),
+    ")"
 );
 
 /// The entries whose reasons have a control character.
@@ -171,13 +151,19 @@ pub(super) async fn read_log(
                 chains.entry(row.try_get("user")?, 0, None);
             }
         }
-        if row.try_get::<_, i64>("refs")? > 0 {
+        let refs: i64 = row.try_get("refs")?;
+        if refs > 0 {
             for row in client.query(BROKEN_REFERENCES, &part).await? {
                 chains.entry(row.try_get("user")?, 0, None);
             }
         }
-        if row.try_get::<_, i64>("lots")? > 0 {
+        if refs > 0 || row.try_get::<_, i64>("lots")? > 0 {
             read_lots(client, chains, &part).await?;
+        }
+        if row.try_get::<_, i64>("limits")? > 0 {
+            for row in client.query(DOUBTFUL, &part).await? {
+                row.try_get::<_, Option<i64>>("user")?.into_iter().for_each(|user| chains.doubt(user));
+            }
         }
         progress(passes * blocks + next.min(blocks), (passes + 1) * blocks);
         first = next;
@@ -185,28 +171,35 @@ pub(super) async fn read_log(
     Ok(())
 }
 
-/// Adds the points that expire according to the entries of a part.
+/// Adds the points that expire or are held according to the entries of a part.
 async fn read_lots(
     client: &Client,
     chains: &mut Chains,
     part: &[&(dyn ToSql + Sync)],
 ) -> Result<(), AuditError> {
     for row in client.query(LOTS, part).await? {
-        let user: Option<i64> = row.try_get("user")?;
+        let user = row.try_get::<_, Option<i64>>("user")?.unwrap_or(NULL);
         let action: Option<&str> = row.try_get("action")?;
         let entry = Expiring {
             action: action.and_then(|action| action.parse().ok()),
+            request: row.try_get("request_id")?,
+            point: row.try_get("point")?,
             change: row.try_get("change")?,
             is_rejected: row.try_get("is_rejected")?,
             created_at: row.try_get("created_at")?,
             expires_at: row.try_get("expires_at")?,
             lots: row.try_get("lots")?,
+            ended: hold(
+                row.try_get("ended")?,
+                row.try_get("ended_point")?,
+                row.try_get("ended_at")?,
+                row.try_get("ended_lots")?,
+            ),
         };
-        let user = user.unwrap_or(NULL);
-        if entry.wrong_time().is_some() || entry.wrong_lots().is_some() {
+        if entry.wrong_point().is_some() || entry.wrong_time().is_some() || entry.wrong_lots().is_some() {
             chains.entry(user, 0, None);
         }
-        chains.lots(user, &entry.moves());
+        chains.lots(user, entry.sum());
     }
     Ok(())
 }
@@ -235,7 +228,7 @@ impl<'a> Balances<'a> {
         let user = user!();
         let cursor = format!(
             "declare balances no scroll cursor for \
-                 select {user} as user, user_id, seq, point, format, updated_at, expires_at, lots::text as lots \
+                 select {user} as user, user_id, seq, point, format, updated_at, due_at, lots::text as lots, holds \
                  from user_point \
                  where ({user} between {from} and {to}) is not false"
         );
@@ -250,14 +243,14 @@ impl<'a> Balances<'a> {
             .map(|row| {
                 let updated_at: Option<Moment> = row.try_get("updated_at")?;
                 let hash: Option<i64> = row.try_get("user")?;
-                let (format, expires_at) = (row.try_get("format")?, row.try_get("expires_at")?);
+                let (format, due_at) = (row.try_get("format")?, row.try_get("due_at")?);
                 Ok(BalanceRow {
                     user: hash.unwrap_or(NULL),
                     user_id: row.try_get("user_id")?,
                     seq: row.try_get("seq")?,
                     point: row.try_get("point")?,
                     format,
-                    lots: LotSum::of_row(format, expires_at, row.try_get("lots")?),
+                    lots: LotSum::of_row(format, due_at, row.try_get("lots")?, row.try_get("holds")?),
                     updated_at: updated_at.map(|Moment(time)| time),
                 })
             })

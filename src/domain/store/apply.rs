@@ -15,13 +15,14 @@ use uuid::Uuid;
 
 use super::{
     FORMAT_MAX, LOGGED, Store, StoreError, account, entry, get,
-    hold::Hold,
+    hold::{Hold, counterparties},
     rows::{Rows, WRITE},
     user_id,
 };
 use crate::domain::{
-    Change, Obstacle,
-    decide::{Accounts, Decided, decide, reuse},
+    Obstacle,
+    change::{Action, Change},
+    decide::{Accounts, Decided, counterparty, decide, reuse},
     delta::Delta,
     entry::{Entry, Outcome},
     known::Known,
@@ -43,6 +44,9 @@ pub(in crate::domain) struct Applied {
     /// The number of entries of expired points.
     pub(in crate::domain) expired: usize,
 }
+
+/// Removes the rows of users who have no entry.
+const FORGET: &str = "delete from user_point where user_id = any($1) and seq = 0";
 
 impl Store {
     /// Decides and writes a batch in one transaction: all of it or nothing. The deltas of users whose rows are locked
@@ -66,12 +70,21 @@ impl Store {
 /// request id is known with another change, it takes one more.
 async fn apply(client: &Client, deltas: &[Delta]) -> Result<Applied, StoreError> {
     let write = client.prepare_cached(WRITE).await?;
-    let (users, asked) = users_and_requests(deltas);
+    let (mut users, asked) = users_and_requests(deltas);
     let comes_twice = asked.windows(2).any(|pair| pair[0] == pair[1]);
     let (asked_users, asked_requests): (Vec<&str>, Vec<Uuid>) = asked.into_iter().unzip();
-    let referred = deltas.iter().filter_map(|delta| Some((&delta.user_id, delta.change.request()?)));
+    let referred = deltas.iter().filter_map(|delta| Some((&delta.user_id, delta.change.about()?)));
     let (referred_users, referred_requests): (Vec<&str>, Vec<Uuid>) =
         referred.map(|(user_id, request)| (user_id.as_str(), request.get())).unzip();
+    let counterparties = counterparties(client, &referred_users, &referred_requests).await?;
+    let others = deltas.iter().filter_map(|delta| delta.change.to()).chain(&counterparties);
+    let others: Vec<&str> = others.map(UserId::as_str).collect();
+    let waits = !others.is_empty();
+    if waits {
+        users.extend(others);
+        users.sort_unstable();
+        users.dedup();
+    }
 
     let asked = Hold {
         users: &users,
@@ -79,9 +92,10 @@ async fn apply(client: &Client, deltas: &[Delta]) -> Result<Applied, StoreError>
         asked_requests: &asked_requests,
         referred_users: &referred_users,
         referred_requests: &referred_requests,
+        waits,
     };
     let held = asked.take(client).await?;
-    let mut state = State::of(deltas, users.len(), &held.locked)?;
+    let mut state = State::of(&held.locked)?;
     state.learn(&held.logged)?;
     state.learn_referred(&held.referred)?;
     let may_be_reused = comes_twice || !held.logged.is_empty();
@@ -91,15 +105,19 @@ async fn apply(client: &Client, deltas: &[Delta]) -> Result<Applied, StoreError>
         let logged = client.prepare_cached(LOGGED).await?;
         state.learn(&client.query(&logged, &[&users, &requests]).await?)?;
     }
-    let (decisions, expired) = state.decide(deltas, held.now);
+    let is_complete = held.locked.len() == users.len() && referred_users.is_empty();
+    let (decisions, further) = state.decide(deltas, is_complete, held.now);
     let outcomes = decisions.iter().flatten().flatten();
     let mut entries: Vec<&Entry> = outcomes.filter(|o| !o.replayed).map(|o| o.entry.as_ref()).collect();
-    entries.extend(expired.iter().map(AsRef::as_ref));
+    entries.extend(further.iter().map(AsRef::as_ref));
     entries.sort_unstable_by_key(|entry| (&entry.user_id, entry.seq));
     let rows = Rows::of(&state.accounts, &entries);
     let parameters = rows.parameters();
-    try_join!(biased; client.execute(&write, &parameters), client.batch_execute("commit"))?;
-    Ok(Applied { decisions, expired: expired.len() })
+    let unused: Vec<&str> = if waits { state.unused().map(UserId::as_str).collect() } else { Vec::new() };
+    let forget = async { if unused.is_empty() { Ok(0) } else { client.execute(FORGET, &[&unused]).await } };
+    try_join!(biased; client.execute(&write, &parameters), forget, client.batch_execute("commit"))?;
+    let is_expired = |entry: &&Arc<Entry>| entry.known_action() == Some(Action::Expire);
+    Ok(Applied { decisions, expired: further.iter().filter(is_expired).count() })
 }
 
 /// The users of a batch, and the request ids that the log may have. Reads and writes follow the order of the indexes, so
@@ -120,7 +138,7 @@ fn users_and_requests(deltas: &[Delta]) -> (Vec<&str>, Vec<(&str, Uuid)>) {
     (users, asked)
 }
 
-/// The accounts and entries that the transaction has read, and the users it can't decide for.
+/// The accounts and entries that the transaction has read, and what is wrong with other users' rows.
 struct State {
     accounts: Accounts,
     known: Known,
@@ -128,26 +146,18 @@ struct State {
 }
 
 impl State {
-    /// By now each of the `users` of `deltas` has a row. A row that was not locked is locked by another session.
-    fn of(deltas: &[Delta], users: usize, locked: &[Row]) -> Result<Self, StoreError> {
+    fn of(locked: &[Row]) -> Result<Self, StoreError> {
         let mut state = Self { accounts: HashMap::new(), known: Known::default(), obstacles: HashMap::new() };
         for row in locked {
             let user = user_id(row)?;
             let format: i16 = get(row, "format")?;
-            match account(row, format) {
+            match account(row) {
                 _ if format > FORMAT_MAX => {
                     let what = format!("the user's row has format {format}");
                     state.obstacles.insert(user, Obstacle::Newer(what));
                 }
                 Ok(account) => drop(state.accounts.insert(user, account)),
                 Err(why) => state.mark_unreadable(user, &why),
-            }
-        }
-        if locked.len() < users {
-            for user in deltas.iter().map(|delta| &delta.user_id) {
-                if !state.accounts.contains_key(user) {
-                    state.obstacles.entry(user.clone()).or_insert(Obstacle::Locked);
-                }
             }
         }
         Ok(state)
@@ -201,21 +211,52 @@ impl State {
         self.obstacles.insert(user, Obstacle::Unreadable(why.to_string()));
     }
 
-    /// Decides the deltas of the users without an obstacle. Returns the entries of expired points as well.
-    fn decide(&mut self, deltas: &[Delta], now: Timestamp) -> (Vec<Decision>, Vec<Arc<Entry>>) {
-        let Decided { outcomes, expired } = if self.obstacles.is_empty() {
+    /// Decides the deltas of the users without an obstacle. Returns the further entries as well. `is_complete` if the rows
+    /// of all users whom the deltas name are locked.
+    fn decide(
+        &mut self,
+        deltas: &[Delta],
+        is_complete: bool,
+        now: Timestamp,
+    ) -> (Vec<Decision>, Vec<Arc<Entry>>) {
+        let left_out =
+            if is_complete && self.obstacles.is_empty() { HashMap::new() } else { self.left_out(deltas) };
+        let Decided { outcomes, further } = if left_out.is_empty() {
             decide(&mut self.accounts, &mut self.known, deltas, now)
         } else {
-            let free = deltas.iter().filter(|delta| !self.obstacles.contains_key(&delta.user_id));
+            let free = deltas.iter().filter(|delta| !left_out.contains_key(&delta.user_id));
             let free: Vec<Delta> = free.cloned().collect();
             decide(&mut self.accounts, &mut self.known, &free, now)
         };
         let mut outcomes = outcomes.into_iter();
-        let decisions = deltas.iter().map(|delta| match self.obstacles.get(&delta.user_id) {
+        let decisions = deltas.iter().map(|delta| match left_out.get(&delta.user_id) {
             Some(obstacle) => Err(obstacle.clone()),
             None => Ok(outcomes.next().expect("an outcome for each")),
         });
-        (decisions.collect(), expired)
+        (decisions.collect(), further)
+    }
+
+    /// The users whose deltas can't be decided, each with the obstacle: its own, or that of another user whom one of the
+    /// deltas names. By now each user has a row. A row that was not locked is locked by another session.
+    fn left_out(&self, deltas: &[Delta]) -> HashMap<UserId, Obstacle> {
+        let mut left_out = HashMap::new();
+        for delta in deltas {
+            let other = counterparty(&self.known, delta);
+            let missing = [Some(&delta.user_id), other.as_ref()]
+                .into_iter()
+                .flatten()
+                .find(|user| !self.accounts.contains_key(*user));
+            if let Some(user) = missing {
+                let obstacle = self.obstacles.get(user).unwrap_or(&Obstacle::Locked);
+                left_out.entry(delta.user_id.clone()).or_insert_with(|| obstacle.clone());
+            }
+        }
+        left_out
+    }
+
+    /// The users whose rows were created for transfers that were then rejected.
+    fn unused(&self) -> impl Iterator<Item = &UserId> {
+        self.accounts.iter().filter(|(_, account)| account.seq == 0).map(|(user, _)| user)
     }
 }
 

@@ -49,11 +49,17 @@ const BEGIN: &str = "reset all; begin isolation level repeatable read, read only
      set local statement_timeout = 0; set local idle_in_transaction_session_timeout = 0";
 
 /// What users may have that rows of balances can't say: a query for the number of such users and the first of them, and
-/// what to tell about them. A row with a `format` above 1 is of a newer version (`FORMAT_MAX`).
-const UNSAYABLE: [(&str, &str); 1] = [(
-    "select count(*) as users, min(user_id) as first from user_point where format > 1",
-    "has a row that a newer version wrote: use the `point-system` of that version",
-)];
+/// what to tell about them. A row with a `format` above 2 is of a newer version (`FORMAT_MAX`).
+const UNSAYABLE: [(&str, &str); 2] = [
+    (
+        "select count(*) as users, min(user_id) as first from user_point where format > 2",
+        "has a row that a newer version wrote: use the `point-system` of that version",
+    ),
+    (
+        "select count(*) as users, min(user_id) as first from user_point where holds is not null",
+        "has open holds: release or capture them first",
+    ),
+];
 
 /// A time in RFC 3339, in UTC.
 macro_rules! utc {
@@ -87,7 +93,7 @@ const BALANCES: &str = concat!(
 
 const LOG: &str = concat!(
     "copy (select user_id, seq, request_id, case when reject_reason is null then 'applied' else 'rejected' end as status, \
-         reject_reason, ref, action, point, partial, change, ",
+         reject_reason, ref, action, counterparty, point, partial, change, ",
     utc!("expires_at at time zone 'UTC'"),
     " as expires_at, (select json_agg(json_build_object('at', ",
     utc!(lot_time!()),

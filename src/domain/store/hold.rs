@@ -13,7 +13,8 @@ use tokio::try_join;
 use tokio_postgres::{Row, Statement, error::SqlState, types::ToSql};
 use uuid::Uuid;
 
-use super::{LOGGED, StoreError, entry_columns, logged};
+use super::{LOGGED, StoreError, entry_columns, get, logged};
+use crate::domain::user_id::UserId;
 
 /// The longest time for creating users one by one. The remaining users count as locked and are tried again later.
 const CREATE_TIME_MAX_MS: u64 = 300;
@@ -31,20 +32,39 @@ const WAIT_BRIEFLY: &str = "set local lock_timeout = '50ms'";
 /// As above, for each of the users once it is known that one is stuck.
 const WAIT_BARELY: &str = "set local lock_timeout = '5ms'";
 
-/// Skips rows that another session has locked, so that a user locked for long does not delay other users.
-const LOCK: &str = "select user_id, point, seq, updated_at, format, lots from user_point where user_id = any($1) \
-     order by user_id for update skip locked";
+/// Locks rows, or waits for them.
+macro_rules! lock {
+    () => {
+        "select user_id, point, seq, updated_at, format, lots, holds from user_point where user_id = any($1) \
+         order by user_id for update"
+    };
+}
 
-/// The entries of requests, and the applied reversals of these. The `limit` makes the planner look up each request in the
-/// index of reversals. As long as it takes that for empty, it would otherwise read all of it.
+/// Skips rows that another session has locked, so that a user locked for long does not delay other users.
+const LOCK: &str = concat!(lock!(), " skip locked");
+
+/// Waits for rows that another session has locked: a user to whom many others transfer points is locked most of the
+/// time, but each time only for one transaction.
+const LOCK_ALL: &str = lock!();
+
+/// Limits the wait for each row. If a user is locked for longer, the transaction begins again and skips locked rows.
+const BEGIN_AND_WAIT: &str = "begin; set local lock_timeout = '100ms'";
+
+/// The entries of requests, and what has ended these. The `limit` makes the planner look up each request in the index of
+/// endings. As long as it takes that for empty, it would otherwise read all of it.
 const REFERRED: &str = concat!(
     logged!(),
     " union all select entry.* from (select unnest($1::text[]) as user_id, unnest($2::uuid[]) as request_id) as asked, \
      lateral (select ",
     entry_columns!(),
     " from log where log.user_id = asked.user_id and log.ref = asked.request_id \
-         and action = 'reverse' and reject_reason is null limit 1) as entry"
+         and action in ('reverse', 'capture', 'release') and reject_reason is null limit 1) as entry"
 );
+
+/// The other users of the transfers among requests.
+const COUNTERPARTIES: &str = "select counterparty \
+     from (select unnest($1::text[]) as user_id, unnest($2::uuid[]) as request_id) as asked \
+     join log using (user_id, request_id) where counterparty is not null";
 
 const NOW: &str = "select clock_timestamp() as now";
 
@@ -56,6 +76,8 @@ pub(super) struct Hold<'a> {
     /// The requests that the deltas are about, each with its user.
     pub(super) referred_users: &'a [&'a str],
     pub(super) referred_requests: &'a [Uuid],
+    /// Whether to wait for users whom another transaction has locked.
+    pub(super) waits: bool,
 }
 
 /// The rows that the transaction has locked and read.
@@ -64,7 +86,7 @@ pub(super) struct Held {
     pub(super) locked: Vec<Row>,
     /// The entries of the known requests.
     pub(super) logged: Vec<Row>,
-    /// The entries of the requests that the deltas are about, and the reversals of these.
+    /// The entries of the requests that the deltas are about, and what has ended these.
     pub(super) referred: Vec<Row>,
     /// The database's clock.
     pub(super) now: Timestamp,
@@ -73,21 +95,23 @@ pub(super) struct Held {
 impl Hold<'_> {
     /// Begins a transaction. If users are new, or locked by another session, it takes one more round trip.
     pub(super) async fn take(&self, client: &Client) -> Result<Held, StoreError> {
-        let [create, lock, logged, now] = prepared(client, [CREATE, LOCK, LOGGED, NOW]).await?;
+        let [create, free, logged, now] = prepared(client, [CREATE, LOCK, LOGGED, NOW]).await?;
         let referred =
             if self.referred_users.is_empty() { None } else { Some(client.prepare_cached(REFERRED).await?) };
-        // There are no deadlocks: rows that others have locked are skipped, and all transactions create users in the
-        // order of the ids. In READ COMMITTED, a statement sees what was committed before it began, so the log is read
+        let lock_all = if self.waits { Some(client.prepare_cached(LOCK_ALL).await?) } else { None };
+        // There are no deadlocks: rows that others have locked are skipped, or locked in the order of the ids like those of
+        // all transactions that wait, and all transactions create users in that order. Where a transaction waits for a row
+        // while it has created users, the limit of the wait ends what could be one. In READ COMMITTED, a statement sees what was committed before it began, so the log is read
         // after the locks are taken. `biased` polls in the order of the lines, which is then the order on the wire.
         let of_users: [&(dyn ToSql + Sync); 1] = [&self.users];
         let of_requests: [&(dyn ToSql + Sync); 2] = [&self.asked_users, &self.asked_requests];
         let of_referred: [&(dyn ToSql + Sync); 2] = [&self.referred_users, &self.referred_requests];
-        let lock = async |begin: &str, new_users: bool| {
+        let lock = async |begin: &str, lock: &Statement, new_users: bool| {
             let ((), _, locked, logged, referred, now) = try_join!(
                 biased;
                 client.batch_execute(begin),
                 async { if new_users { client.execute(&create, &of_users).await } else { Ok(0) } },
-                client.query(&lock, &of_users),
+                client.query(lock, &of_users),
                 client.query(&logged, &of_requests),
                 async {
                     match &referred {
@@ -99,13 +123,19 @@ impl Hold<'_> {
             )?;
             Ok((locked, logged, referred, now))
         };
-        let mut held = lock("begin", false).await?;
+        let mut held = match &lock_all {
+            None => lock("begin", &free, false).await?,
+            Some(all) => match lock(BEGIN_AND_WAIT, all, false).await {
+                Err(error) if is_locked(&error) => lock("rollback; begin", &free, false).await?,
+                held => held?,
+            },
+        };
         if held.0.len() < self.users.len() {
-            held = match lock(WAIT_BRIEFLY, true).await {
+            held = match lock(WAIT_BRIEFLY, &free, true).await {
                 Err(error) if is_locked(&error) => {
                     client.batch_execute(&format!("rollback; begin; {WAIT_BARELY}")).await?;
                     self.create_each(client, &create, &held.0).await?;
-                    lock(WAIT_BRIEFLY, false).await?
+                    lock(WAIT_BRIEFLY, &free, false).await?
                 }
                 held => held?,
             };
@@ -145,6 +175,23 @@ impl Hold<'_> {
         }
         Ok(())
     }
+}
+
+/// The other users of the transfers among these requests. A transfer that is not committed yet is not found.
+pub(super) async fn counterparties(
+    client: &Client,
+    users: &[&str],
+    requests: &[Uuid],
+) -> Result<Vec<UserId>, StoreError> {
+    if users.is_empty() {
+        return Ok(Vec::new());
+    }
+    let statement = client.prepare_cached(COUNTERPARTIES).await?;
+    let rows = client.query(&statement, &[&users, &requests]).await?;
+    // An id that is damaged makes its entry unreadable, once that is read.
+    let ids = rows.iter().map(|row| get::<String>(row, "counterparty"));
+    let ids: Vec<String> = ids.collect::<Result<_, _>>()?;
+    Ok(ids.iter().filter_map(|id| UserId::new("counterparty", id).ok()).collect())
 }
 
 fn is_locked(error: &tokio_postgres::Error) -> bool {

@@ -9,9 +9,10 @@ use tokio::try_join;
 use tokio_postgres::{Row, Statement};
 use uuid::Uuid;
 
-use super::{LOGGED, Store, StoreError, entry, entry_columns, get, lots_within, user_id};
+use super::{LOGGED, Store, StoreError, account, entry, entry_columns, get, user_id};
 use crate::domain::{
     Balance, Entry, Status,
+    account::Account,
     balances::{BalancesPage, BalancesQuery},
     lots::Lots,
     read::{HistoryQuery, Page},
@@ -89,11 +90,9 @@ impl Store {
         self.with_client(READ_TIMEOUT_MS, async |client| {
             let each = asked.iter().map(|(user_id, at)| async {
                 let Some(row) = last_until(client, user_id, *at).await? else { return Ok(None) };
-                let (seq, balance, updated_at) =
-                    (get(&row, "seq")?, get(&row, "balance")?, get(&row, "created_at")?);
-                let point = left(balance, &lots_within(&row, balance)?, *at);
+                let Account { point, seq, updated_at, .. } = account(&row)?.at(*at);
                 let expires = Lots::default();
-                Ok(Some(Balance { user_id: user_id.clone(), point, seq, updated_at, expires }))
+                Ok(Some(Balance { user_id: user_id.clone(), point, seq, updated_at, expires, holds: None }))
             });
             try_join_all(each).await
         })
@@ -109,10 +108,10 @@ impl Store {
     }
 }
 
-/// Selects balances. `now` is the time of the query, or null if none of the user's points expire.
+/// Selects balances. `now` is the time of the query, or null if nothing of the user's is ever due.
 macro_rules! select_balances {
     () => {
-        "select user_id, point, seq, updated_at, lots, case when expires_at is not null then now() end as now \
+        "select user_id, point, seq, updated_at, lots, holds, case when due_at is not null then now() end as now \
          from user_point "
     };
 }
@@ -148,13 +147,12 @@ async fn balance_page(
 fn balance(row: &Row) -> Result<Balance, StoreError> {
     let user_id = user_id(row)?;
     let read = || {
-        let (mut point, seq, updated_at) = (get(row, "point")?, get(row, "seq")?, get(row, "updated_at")?);
-        let mut expires = Lots::default();
+        let mut account = account(row)?;
         if let Some(now) = get(row, "now")? {
-            let lots = lots_within(row, point)?;
-            (point, expires) = (left(point, &lots, now), lots.after(now));
+            account = account.at(now);
         }
-        Ok(Balance { user_id: user_id.clone(), point, seq, updated_at, expires })
+        let Account { point, seq, updated_at, lots: expires, holds } = account;
+        Ok(Balance { user_id: user_id.clone(), point, seq, updated_at, expires, holds: Some(holds) })
     };
     read().map_err(|error| match error {
         StoreError::Unreadable(why) => StoreError::Unreadable(format!("user {user_id}: {why}")),
@@ -162,14 +160,9 @@ fn balance(row: &Row) -> Result<Balance, StoreError> {
     })
 }
 
-/// The balance without the points that have expired at a time, whether or not the log has an entry for them yet.
-fn left(point: i64, lots: &Lots, at: Timestamp) -> i64 {
-    point - lots.due(at)
-}
-
 /// A binary search for the last entry that is not after a time. It works because a user's times never go back and `seq`
 /// has no gaps. It takes one look-up in the primary key per binary digit of the number of entries. The `limit` clauses
-/// keep the planner from reading all of the user's entries instead. The user's last entry comes with the lots.
+/// keep the planner from reading all of the user's entries instead. The user's last entry comes with the lots and the holds.
 const LAST_UNTIL: &str = "with recursive search (low, high) as ( \
          select 0::bigint, seq + 1 from user_point where user_id = $1 \
          union all \
@@ -178,8 +171,8 @@ const LAST_UNTIL: &str = "with recursive search (low, high) as ( \
          from search, lateral ( \
              select seq as middle, created_at from log where user_id = $1 and seq = (low + high) / 2 limit 1 \
          ) entry where high - low > 1) \
-     select entry.*, lots from search, lateral ( \
-         select seq, balance, created_at from log where user_id = $1 and seq = low limit 1 \
+     select entry.*, lots, holds from search, lateral ( \
+         select seq, balance as point, created_at as updated_at from log where user_id = $1 and seq = low limit 1 \
      ) entry left join user_point on user_id = $1 and user_point.seq = entry.seq where high - low = 1";
 
 async fn last_until(client: &Client, user: &UserId, time: Timestamp) -> Result<Option<Row>, StoreError> {

@@ -13,17 +13,18 @@ use crate::domain::{
     lots::Lots,
     metadata::Metadata,
     request_id::RequestId,
+    user_id::UserId,
 };
 
 /// `unnest` in a select list is faster than in `from`, where PostgreSQL stores the values of each array as a table first.
 pub(super) const WRITE: &str = concat!(
     "with moved as ( \
          update user_point set point = new.point, seq = new.seq, updated_at = new.updated_at, \
-             format = case when new.expires_at is null then 0 else 1 end, expires_at = new.expires_at, \
-             lots = new.lots::bigint[] \
+             format = case when new.holds is not null then 2 when new.lots is not null then 1 else 0 end, \
+             due_at = new.due_at, lots = new.lots::bigint[], holds = new.holds \
          from (select unnest($1::text[]) as user_id, unnest($2::bigint[]) as point, unnest($3::bigint[]) as seq, \
-             unnest($4::timestamptz[]) as updated_at, unnest($5::timestamptz[]) as expires_at, \
-             unnest($6::text[]) as lots) as new \
+             unnest($4::timestamptz[]) as updated_at, unnest($5::timestamptz[]) as due_at, \
+             unnest($6::text[]) as lots, unnest($25::text[]) as holds) as new \
          where user_point.user_id = new.user_id) \
      insert into log (",
     entry_columns!(),
@@ -32,7 +33,8 @@ pub(super) const WRITE: &str = concat!(
          unnest($12::bigint[]), unnest($13::bigint[]), unnest($14::text[]), unnest($15::uuid[]), \
          unnest($16::bigint[]), unnest($17::text[]), unnest($18::text[]), unnest($19::text[]), \
          unnest($20::timestamptz[]), unnest($21::timestamptz[]), unnest($22::boolean[]), \
-         unnest($23::timestamptz[]), unnest($24::text[])::bigint[]"
+         unnest($23::timestamptz[]), unnest($24::text[])::bigint[], \
+         unnest($26::text[])"
 );
 
 /// The columns of a [`WRITE`]: the accounts after the batch, and the new entries. A column of `Option`s ends with the last
@@ -44,8 +46,9 @@ pub(super) struct Rows<'a> {
     points: Vec<i64>,
     seqs: Vec<i64>,
     updated_ats: Vec<Timestamp>,
-    next_expiries: Vec<Option<Timestamp>>,
+    due_ats: Vec<Option<Timestamp>>,
     lots: Vec<Option<String>>,
+    holds: Vec<Option<String>>,
     user_ids: Vec<&'a str>,
     entry_seqs: Vec<i64>,
     request_ids: Vec<Uuid>,
@@ -64,6 +67,7 @@ pub(super) struct Rows<'a> {
     partials: Vec<Option<bool>>,
     expires_ats: Vec<Option<Timestamp>>,
     entry_lots: Vec<Option<String>>,
+    counterparties: Vec<Option<&'a str>>,
 }
 
 impl<'a> Rows<'a> {
@@ -74,8 +78,9 @@ impl<'a> Rows<'a> {
             rows.points.push(account.point);
             rows.seqs.push(account.seq);
             rows.updated_ats.push(account.updated_at);
-            put(&mut rows.next_expiries, index, account.lots.first());
+            put(&mut rows.due_ats, index, account.due());
             put(&mut rows.lots, index, array(&account.lots));
+            put(&mut rows.holds, index, account.holds.to_text());
         }
         for (index, entry) in entries.iter().enumerate() {
             rows.user_ids.push(entry.user_id.as_str());
@@ -96,17 +101,18 @@ impl<'a> Rows<'a> {
             put(&mut rows.partials, index, entry.partial.then_some(true));
             put(&mut rows.expires_ats, index, entry.expires_at);
             put(&mut rows.entry_lots, index, array(&entry.lots));
+            put(&mut rows.counterparties, index, entry.counterparty.as_ref().map(UserId::as_str));
         }
         rows
     }
 
-    pub(super) fn parameters(&self) -> [&(dyn ToSql + Sync); 24] {
+    pub(super) fn parameters(&self) -> [&(dyn ToSql + Sync); 26] {
         [
             &self.users,
             &self.points,
             &self.seqs,
             &self.updated_ats,
-            &self.next_expiries,
+            &self.due_ats,
             &self.lots,
             &self.user_ids,
             &self.entry_seqs,
@@ -126,6 +132,8 @@ impl<'a> Rows<'a> {
             &self.partials,
             &self.expires_ats,
             &self.entry_lots,
+            &self.holds,
+            &self.counterparties,
         ]
     }
 }

@@ -153,6 +153,8 @@ fn badly_formed(members: &Members<OperationRequest>) -> Vec<Invalid> {
     let faults = [
         members.optional::<Points>("point").err(),
         members.optional::<RequestId>("request").err(),
+        members.optional::<UserId>("to").err(),
+        members.optional::<RequestId>("hold").err(),
         members.optional::<Timestamp>("expires_at").err(),
         members.flag("partial").err(),
     ];

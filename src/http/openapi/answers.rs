@@ -45,6 +45,13 @@ const CHANGE: &[Kind] = &[
 /// The additional problems of a reversal.
 const REVERSAL: &[Kind] = &[Kind::UnknownRequest, Kind::NotReversible, Kind::AlreadyReversed];
 
+/// The additional problem of a hold.
+const HOLD: &[Kind] = &[Kind::HoldLimit];
+
+/// The additional problems of what ends a hold, and of a capture.
+const ENDING: &[Kind] = &[Kind::UnknownHold, Kind::HoldOver];
+const CAPTURE: &[Kind] = &[Kind::HoldTooSmall];
+
 /// Every answer to an add or a subtract.
 pub(in crate::http) struct ChangeAnswers;
 
@@ -60,6 +67,33 @@ pub(in crate::http) struct ReversalAnswers;
 impl IntoResponses for ReversalAnswers {
     fn responses() -> BTreeMap<String, RefOr<Response>> {
         changed(&[CHANGE, REVERSAL].concat(), examples::reversal())
+    }
+}
+
+/// Every answer to a hold.
+pub(in crate::http) struct HoldAnswers;
+
+impl IntoResponses for HoldAnswers {
+    fn responses() -> BTreeMap<String, RefOr<Response>> {
+        changed(&[CHANGE, HOLD].concat(), examples::held())
+    }
+}
+
+/// Every answer to a capture.
+pub(in crate::http) struct CaptureAnswers;
+
+impl IntoResponses for CaptureAnswers {
+    fn responses() -> BTreeMap<String, RefOr<Response>> {
+        changed(&[CHANGE, ENDING, CAPTURE].concat(), examples::captured())
+    }
+}
+
+/// Every answer to a release.
+pub(in crate::http) struct ReleaseAnswers;
+
+impl IntoResponses for ReleaseAnswers {
+    fn responses() -> BTreeMap<String, RefOr<Response>> {
+        changed(&[CHANGE, ENDING].concat(), examples::released())
     }
 }
 

@@ -62,7 +62,7 @@ pub struct StoreMetrics {
     pub duplicate: IntCounter,
     /// Deltas whose request id belongs to another change in the log.
     pub conflict: IntCounter,
-    /// Entries of expired points.
+    /// Entries of expired points and of holds whose time has come.
     pub expired: IntCounter,
     /// Retries in smaller parts because a transaction took too long.
     pub retries_slow: IntCounter,

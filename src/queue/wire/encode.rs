@@ -6,7 +6,7 @@ use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use super::{DeltasMessage, MESSAGE_VERSION};
-use crate::domain::{Actor, Delta, Metadata, Points, Reason, RequestId, TraceParent};
+use crate::domain::{Actor, Delta, Metadata, Points, Reason, RequestId, TraceParent, UserId};
 
 /// A delta in a message that we write.
 #[derive(Serialize)]
@@ -20,6 +20,10 @@ struct DeltaMessage<'a> {
     expires_at: Option<Timestamp>,
     #[serde(skip_serializing_if = "Option::is_none")]
     request: Option<Uuid>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hold: Option<Uuid>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    to: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     partial: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -42,6 +46,8 @@ pub(in crate::queue) fn encode(deltas: &[Delta]) -> Vec<u8> {
         point: delta.change.point().map(Points::get),
         expires_at: delta.change.expires_at(),
         request: delta.change.request().map(RequestId::get),
+        hold: delta.change.hold().map(RequestId::get),
+        to: delta.change.to().map(UserId::as_str),
         partial: delta.change.is_partial().then_some(true),
         actor: delta.actor.as_ref().map(Actor::as_str),
         reason: delta.reason.as_ref().map(Reason::as_str),

@@ -6,10 +6,10 @@ use fastrand::Rng;
 const USERS: i64 = 12;
 
 /// The most entries of a user.
-const ENTRIES: i64 = 32;
+const ENTRIES: i64 = 55;
 
 /// Drops the constraints with their indexes, the unique index, and the not-null rules of all columns except the ids.
-pub const DROP_CONSTRAINTS: &str = "drop index log_reversed; do $$
+pub const DROP_CONSTRAINTS: &str = "drop index log_ended; do $$
     declare found record;
     begin
         for found in select conrelid::regclass as owner, conname from pg_constraint
@@ -62,14 +62,47 @@ fn moved(rng: &mut Rng, column: &str) -> String {
     }
 }
 
+const ACTIONS: [&str; 12] = [
+    "'add'",
+    "'subtract'",
+    "'reverse'",
+    "'transfer'",
+    "'expire'",
+    "'hold'",
+    "'capture'",
+    "'release'",
+    "'Add'",
+    "''",
+    "'grant'",
+    "null",
+];
+
+const REASONS: [&str; 15] = [
+    "'insufficient_points'",
+    "'balance_limit'",
+    "'key_reused'",
+    "'unknown_request'",
+    "'not_reversible'",
+    "'already_reversed'",
+    "'expired'",
+    "'lot_limit'",
+    "'hold_limit'",
+    "'unknown_hold'",
+    "'hold_over'",
+    "'hold_too_small'",
+    "'because'",
+    "''",
+    "null",
+];
+
 /// A new value for a column of the log.
 fn value(rng: &mut Rng, column: &str) -> String {
     match column {
-        "action" => {
-            pick(rng, &["'add'", "'subtract'", "'reverse'", "'expire'", "'Add'", "''", "'hold'", "null"])
+        "action" => pick(rng, &ACTIONS).to_owned(),
+        "actor" => {
+            pick(rng, &["'shop'", "'system:expiry'", "''", "repeat('é', 32)", "repeat('a', 63)", "null"])
                 .to_owned()
         }
-        "actor" => pick(rng, &["'shop'", "''", "repeat('é', 32)", "repeat('a', 63)", "null"]).to_owned(),
         "metadata" => pick(rng, &["'{}'", "''", "repeat('é', 512)", "repeat('é', 513)", "null"]).to_owned(),
         "partial" => pick(rng, &["true", "false", "null"]).to_owned(),
         "ref" => match rng.u8(..3) {
@@ -80,29 +113,16 @@ fn value(rng: &mut Rng, column: &str) -> String {
             ),
         },
         "fingerprint" => pick(rng, &["fingerprint", "1", "null"]).to_owned(),
-        "reject_reason" => pick(
-            rng,
-            &[
-                "'insufficient_points'",
-                "'balance_limit'",
-                "'key_reused'",
-                "'unknown_request'",
-                "'not_reversible'",
-                "'already_reversed'",
-                "'expired'",
-                "'lot_limit'",
-                "'because'",
-                "''",
-                "null",
-            ],
-        )
-        .to_owned(),
+        "reject_reason" => pick(rng, &REASONS).to_owned(),
         "reason" => pick(rng, &["''", "repeat('é', 201)", "E'a\\u0085b'", "E'a\\tb'", "'é'"]).to_owned(),
         "requested_at" | "created_at" => moved(rng, column),
         "expires_at" => match rng.u8(..3) {
             0 => pick(rng, &["null", "created_at", "now()", "'infinity'"]).to_owned(),
             _ => moved(rng, column),
         },
+        "counterparty" => {
+            pick(rng, &["null", "user_id", "'1'", "'2'", "'99'", "''", "(user_id::int + 1)::text"]).to_owned()
+        }
         "lots" => lots(rng),
         "user_id" => {
             pick(rng, &["''", "'é'", "'a b'", "'99'", "'1'", "'2'", "repeat('a', 65)", "E'1\\n'"]).to_owned()
@@ -143,7 +163,27 @@ fn lots(rng: &mut Rng) -> String {
     }
 }
 
-const COLUMNS: [&str; 17] = [
+/// A new value for the holds of a row: often with another number somewhere.
+fn holds(rng: &mut Rng) -> String {
+    let values = [
+        "null",
+        "'[]'",
+        "'{'",
+        "replace(holds, '\"point\":6', '\"point\":5')",
+        "replace(holds, '\"expires_at\":40709', '\"expires_at\":40708')",
+        "regexp_replace(holds, ',\"lots\":[^]]*]', '')",
+        "regexp_replace(holds, '\"lots\":.([0-9]+),2', '\"lots\":[\\1,1')",
+        "replace(holds, 'request\":\"', 'request\":\"0')",
+        "substr(holds, 2)",
+        "replace(holds, '}]', '},' || substr(holds, 2))",
+    ];
+    match rng.u8(..4) {
+        0 => format!("(select holds from user_point where user_id = '{}' limit 1)", rng.i64(1..=USERS)),
+        _ => pick(rng, &values).to_owned(),
+    }
+}
+
+const COLUMNS: [&str; 18] = [
     "user_id",
     "seq",
     "request_id",
@@ -161,6 +201,7 @@ const COLUMNS: [&str; 17] = [
     "created_at",
     "expires_at",
     "lots",
+    "counterparty",
 ];
 
 fn entry(rng: &mut Rng) -> String {
@@ -198,11 +239,12 @@ pub fn statement(rng: &mut Rng) -> String {
             format!("update log set {column} = {} where {later}", value(rng, column))
         }
         4 => {
-            let column = pick(rng, &["point", "seq", "format", "lots", "expires_at"]);
+            let column = pick(rng, &["point", "seq", "format", "lots", "due_at", "holds"]);
             let new = match column {
-                "format" => pick(rng, &["null", "0", "2"]).to_owned(),
+                "format" => pick(rng, &["null", "0", "1", "3"]).to_owned(),
                 "lots" => lots(rng),
-                "expires_at" => moved(rng, column),
+                "due_at" => moved(rng, column),
+                "holds" => holds(rng),
                 column => number(rng, column),
             };
             format!("update user_point set {column} = {new} where user_id = '{user}'")

@@ -13,9 +13,11 @@ use crate::{
 };
 
 mod damage;
+mod holds;
 mod kinds;
 mod lots;
 mod oracle;
+mod transfers;
 
 /// How often the database is damaged at random.
 const ROUNDS: usize = 40;
@@ -132,7 +134,7 @@ async fn what_no_sum_can_see_is_found_and_named() {
             "user é: user_point: user_id is é, expected 1 to 64 visible ASCII characters",
             "user 1: log entry 2: created_at is 2026-10-31T00:00:00Z, expected 2026-11-01T00:00:00Z or later",
             "user 2: user_point: updated_at is 2026-11-02T00:00:00Z, expected 2026-11-01T00:00:00Z",
-            "user 3: log entry 1: action is gift, expected add, subtract, reverse or expire",
+            "user 3: log entry 1: action is gift, expected a known action",
             r"user 4: log entry 4: reject_reason is \u{1b}pending, expected a reason that holds",
             "user 5: log entry 4: reject_reason is balance_limit, expected a reason that holds",
             "user 6: log entry 4: reject_reason is insufficient_points, expected a reason that holds",
@@ -160,7 +162,7 @@ async fn a_number_of_two_to_the_32_is_not_taken_for_one() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn whatever_is_damaged_is_found_and_nothing_else() {
-    let system = lots::filled().await;
+    let system = transfers::filled().await;
     system.execute(damage::DROP_CONSTRAINTS).await;
     system
         .execute(

@@ -8,7 +8,9 @@ use crate::support::system::System;
 use rows::{Account, Entry, accounts, entries};
 
 mod lots;
+mod references;
 mod rows;
+mod transfers;
 
 /// The user, the entry, and the column at fault.
 pub type Fault = (String, Option<i64>, String);
@@ -23,6 +25,7 @@ pub async fn faults(system: &System) -> Vec<Fault> {
     for log in users.values() {
         for (index, entry) in log.iter().enumerate() {
             let columns = alone(entry).into_iter().chain(after(&log[..index], entry));
+            let columns = columns.chain(transfers::unmatched(entry, &users));
             faults.extend(columns.map(|column| (entry.user.clone(), Some(entry.seq), column.to_owned())));
         }
         faults.extend(repeated(log));
@@ -39,8 +42,9 @@ pub async fn faults(system: &System) -> Vec<Fault> {
             seq: None,
             format: Some(i16::MAX),
             updated_at: None,
-            expires_at: None,
+            due_at: None,
             lots: None,
+            holds: None,
         };
         faults.extend(account_faults(&none, log));
     }
@@ -52,6 +56,8 @@ pub async fn faults(system: &System) -> Vec<Fault> {
     faults.sort();
     faults
 }
+
+const ACTIONS: [&str; 8] = ["add", "subtract", "reverse", "transfer", "expire", "hold", "capture", "release"];
 
 /// The faults of an entry by itself.
 fn alone(entry: &Entry) -> Vec<&'static str> {
@@ -67,12 +73,12 @@ fn alone(entry: &Entry) -> Vec<&'static str> {
         }
     };
     must("user_id", is_user(&entry.user));
-    let is_reversal = entry.action.as_deref() == Some("reverse");
-    must("action", is_one_of(&entry.action, &["add", "subtract", "reverse", "expire"]));
-    let may_be_none = is_reversal && entry.reject_reason.is_some();
+    let refers = is_one_of(&entry.action, &["reverse", "capture", "release"]);
+    must("action", is_one_of(&entry.action, &ACTIONS));
+    let may_be_none = refers && entry.reject_reason.is_some();
     let is_some = |point: i128| point >= 1 && point <= maximum;
     must("point", entry.point.is_some_and(|point| is_some(point) || point == 0 && may_be_none));
-    let must_not_be = is_one_of(&entry.action, &["add", "expire"]);
+    let must_not_be = is_one_of(&entry.action, &["add", "expire", "transfer", "hold", "capture", "release"]);
     must("partial", entry.partial.is_none() || entry.partial == Some(true) && !must_not_be);
     must("balance", entry.balance.is_none_or(|balance| balance >= 0 && balance <= maximum));
     must("requested_at", is_time(entry.requested_at));
@@ -81,13 +87,8 @@ fn alone(entry: &Entry) -> Vec<&'static str> {
     must("actor", entry.actor.as_ref().is_none_or(|actor| !actor.is_empty() && actor.len() < 64));
     must("metadata", entry.metadata.as_ref().is_none_or(|json| json.len() > 1 && json.len() < 1025));
     let is_reuse = entry.reject_reason.as_deref() == Some("key_reused");
-    must("ref", (is_reuse || is_reversal) == entry.reference.is_some());
-    columns.extend(lots::of_entry(entry));
-    let mut must = |column, holds: bool| {
-        if !holds {
-            columns.push(column);
-        }
-    };
+    must("ref", (is_reuse || refers) == entry.reference.is_some());
+    must("counterparty", transfers::has_whom_it_needs(entry));
     if let Some(reason) = &entry.reason {
         let length = reason.chars().count();
         must("reason", length > 0 && length < 201);
@@ -106,7 +107,9 @@ fn is_one_of(entry: &Entry, actions: &[&str]) -> bool {
 
 /// The faults of an entry after the entries before it.
 fn after(before: &[Entry], entry: &Entry) -> Vec<&'static str> {
-    let mut columns = Vec::new();
+    let ended = lots::ended(before, entry);
+    let mut columns = lots::of_entry(entry, ended.as_ref());
+    let held: i128 = lots::open(before).iter().map(|hold| hold.point).sum();
     let balance = before.iter().rev().find_map(|entry| entry.balance).unwrap_or(0);
     let last_seq = before.last().map_or(0, |entry| i128::from(entry.seq));
     if i128::from(entry.seq) - last_seq != 1 {
@@ -121,85 +124,84 @@ fn after(before: &[Entry], entry: &Entry) -> Vec<&'static str> {
         .point
         .map(|point| if entry.partial == Some(true) && balance > 0 { -point.min(balance) } else { -point });
     let (given, taken) = match entry.action.as_deref() {
-        Some("add") => (entry.point, None),
+        Some("add" | "release") => (entry.point, None),
         Some("subtract") => (None, taken),
         Some("reverse") => (entry.point, taken),
-        Some("expire") => (None, entry.point.map(|point| -point)),
+        Some("transfer") => (entry.point, entry.point.map(|point| -point)),
+        Some("expire" | "hold") => (None, entry.point.map(|point| -point)),
         _ => (None, None),
     };
-    let is_unclear = given.is_none() && taken.is_none();
+    let is_capture = is_one_of(entry, &["capture"]);
+    let is_unclear = entry.point.is_none() || !is_one_of(entry, &ACTIONS);
     let did = |change| match &entry.reject_reason {
         Some(_) => change == 0,
-        None => is_unclear || given == Some(change) || taken == Some(change),
+        None if is_capture => change >= 0,
+        None => {
+            let is_part = || transfers::may_give_part(entry, change);
+            is_unclear || given == Some(change) || taken == Some(change) || is_part()
+        }
     };
+    if let Some(ended) = ended {
+        let returned = if is_capture { entry.change } else { Some(0) };
+        let is_size = |point| (1..=i128::from(POINTS_MAX)).contains(point);
+        let is_wrong = returned.is_some_and(|returned| entry.point != Some(ended.point - returned));
+        if is_wrong && entry.point.as_ref().is_some_and(is_size) {
+            columns.push("point");
+        }
+    }
     if !entry.change.is_some_and(did) {
         columns.push("change");
     }
     if entry.change.is_some_and(|change| entry.balance != Some(balance + change)) {
         columns.push("balance");
     }
-    let is_reversal = entry.action.as_deref().is_none_or(|action| {
-        // Of an unknown action nothing more is said.
-        action == "reverse" || !["add", "subtract", "expire"].contains(&action)
-    });
-    let is_add =
-        entry.action.as_deref().is_none_or(|action| !["subtract", "reverse", "expire"].contains(&action));
-    let is_known = is_one_of(entry, &["add", "subtract", "reverse", "expire"]);
-    let holds = match entry.reject_reason.as_deref() {
-        None => true,
-        Some(_) if is_one_of(entry, &["expire"]) => false,
-        Some("key_reused") => entry.action.as_deref() != Some("reverse") || entry.point.unwrap_or(0) == 0,
-        Some("insufficient_points") => is_unclear || taken.is_some_and(|taken| balance + taken < 0),
-        Some("balance_limit") => {
-            is_unclear || given.is_some_and(|given| balance + given > i128::from(POINTS_MAX))
-        }
-        Some("unknown_request") => is_reversal && entry.point.unwrap_or(0) == 0,
-        Some("not_reversible" | "already_reversed") => is_reversal,
-        Some("expired") => {
-            let is_late = entry.expires_at.zip(entry.created_at).is_some_and(|(end, now)| end <= now);
-            is_add && (is_late || !is_known)
-        }
-        Some("lot_limit") => is_reversal || is_add && entry.expires_at.is_some(),
-        Some(_) => false,
-    };
-    if !holds {
+    if !may_be_rejected(entry, (balance, held), (given, taken)) {
         columns.push("reject_reason");
     }
-    columns.extend((!refers_well(before, entry)).then_some("ref"));
+    columns.extend((!references::refers_well(before, entry)).then_some("ref"));
     columns
 }
 
-/// Whether a reversal is about an earlier entry as its outcome says.
-fn refers_well(before: &[Entry], entry: &Entry) -> bool {
-    let (Some("reverse"), Some(reference)) = (entry.action.as_deref(), &entry.reference) else { return true };
-    let earlier = || before.iter().filter(|other| other.seq < entry.seq);
-    let mut named = earlier().filter(|other| other.request == *reference);
-    let is_change = |other: &Entry| {
-        other.reject_reason.is_none() && ["add", "subtract"].contains(&other.action.as_deref().unwrap_or(""))
-    };
-    let has_size = |other: &Entry| entry.point.is_some() && other.change.map(i128::abs) == entry.point;
-    let is_reversal =
-        |other: &Entry| other.reject_reason.is_none() && other.action.as_deref() == Some("reverse");
-    let was_reversed =
-        earlier().any(|other| is_reversal(other) && other.reference.as_ref() == Some(reference));
-    let undoes = |other: &Entry| match (entry.reject_reason.as_deref(), other.change) {
-        (_, None) => false,
-        (Some("insufficient_points"), Some(change)) => change > 0,
-        (Some(_), Some(change)) => change < 0,
-        (None, Some(change)) => entry.change.is_some_and(|undone| (undone > 0) == (change < 0)),
-    };
+/// Whether the reason for which it was rejected, if it was, may hold with what the user had.
+fn may_be_rejected(
+    entry: &Entry,
+    (balance, held): (i128, i128),
+    (given, taken): (Option<i128>, Option<i128>),
+) -> bool {
+    let is_unclear = entry.point.is_none() || !is_one_of(entry, &ACTIONS);
+    // Of an unknown action nothing more is said.
+    let is_known = is_one_of(entry, &ACTIONS);
+    let may_be = |actions: &[&str]| !is_known || is_one_of(entry, actions);
+    let is_reversal = may_be(&["reverse"]);
+    let is_about_nothing = entry.point.unwrap_or(0) == 0;
     match entry.reject_reason.as_deref() {
-        None | Some("insufficient_points" | "balance_limit") => {
-            named.any(|other| is_change(other) && has_size(other) && undoes(other)) && !was_reversed
+        None => true,
+        Some(_) if is_one_of(entry, &["expire"]) => false,
+        Some("key_reused") => !is_one_of(entry, &["reverse", "release"]) || is_about_nothing,
+        Some("insufficient_points") => {
+            is_unclear || transfers::is_undone(entry) || taken.is_some_and(|taken| balance + taken < 0)
         }
-        Some("unknown_request") => named.next().is_none(),
-        Some("not_reversible") => named.any(|other| {
-            (other.reject_reason.is_some() || other.action.is_some() && !is_change(other)) && has_size(other)
-        }),
-        Some("already_reversed") => {
-            named.any(|other| is_reversal(other) && entry.point.is_some() && other.point == entry.point)
+        Some("balance_limit") => {
+            let exceeds = |given| balance + held + given > i128::from(POINTS_MAX);
+            let is_transfer = is_one_of(entry, &["transfer"]);
+            is_unclear || is_transfer || is_one_of(entry, &["add", "reverse"]) && given.is_some_and(exceeds)
         }
-        Some(_) => true,
+        Some("unknown_request") => is_reversal && is_about_nothing,
+        Some("not_reversible" | "already_reversed") => is_reversal,
+        Some("expired") => {
+            let is_late = entry.expires_at.zip(entry.created_at).is_some_and(|(end, now)| end <= now);
+            !is_known || is_one_of(entry, &["add", "hold"]) && is_late
+        }
+        Some("lot_limit") => {
+            is_reversal
+                || is_one_of(entry, &["transfer"])
+                || is_one_of(entry, &["add"]) && entry.expires_at.is_some()
+        }
+        Some("hold_limit") => may_be(&["hold"]),
+        Some("unknown_hold") => may_be(&["capture"]) || is_one_of(entry, &["release"]) && is_about_nothing,
+        Some("hold_over") => may_be(&["capture", "release"]),
+        Some("hold_too_small") => may_be(&["capture"]),
+        Some(_) => false,
     }
 }
 
@@ -217,15 +219,18 @@ fn account_faults(account: &Account, log: &[Entry]) -> Vec<Fault> {
     let balance = log.iter().rev().find_map(|entry| entry.balance).unwrap_or(0);
     let seq = log.last().map_or(0, |entry| i128::from(entry.seq));
     let time = log.iter().rev().find_map(|entry| entry.created_at);
-    let left = lots::after(log);
+    let (left, mut open) = (lots::after(log), lots::open(log));
+    open.sort();
+    let least = if open.is_empty() { i16::from(!left.is_empty()) } else { 2 };
     let faults = [
         ("user_id", is_user(&account.user)),
-        ("format", account.format.is_some_and(|format| left.is_empty() || format > 0)),
+        ("format", account.format.is_some_and(|format| least == 0 || format >= least)),
         ("point", account.point == Some(balance)),
         ("seq", account.seq == Some(seq)),
         ("updated_at", time.is_none() || account.updated_at == time),
         ("lots", lots::of_text(account.lots.as_deref()).as_ref() == Some(&left)),
-        ("expires_at", account.expires_at == left.first().map(|(end, _)| *end)),
+        ("holds", lots::holds_of_text(account.holds.as_deref()).as_ref() == Some(&open)),
+        ("due_at", account.due_at == lots::due(log)),
     ];
     let wrong = faults.into_iter().filter(|(_, holds)| !holds);
     wrong.map(|(column, _)| (account.user.clone(), None, column.to_owned())).collect()

@@ -126,7 +126,7 @@ async fn a_clock_that_jumps_expires_nothing_twice_and_brings_nothing_back() {
 
 /// Lets everything expire that is due, beside the job.
 async fn nothing_is_due(system: &System, service: &PointService) {
-    let due = "select count(*) from user_point where expires_at <= now() + (select shift from clock)";
+    let due = "select count(*) from user_point where due_at <= now() + (select shift from clock)";
     eventually("nothing is due", async || {
         service.expire_all().await.expect("an answer");
         system.count(due).await == 0

@@ -25,11 +25,23 @@ pub async fn pass(system: &System, seconds: i64) {
         )
     };
     let earlier = |column: &str| format!("{column} = {column} - interval '{seconds} s'");
+    let held = |table: &str| {
+        format!(
+            "(select json_agg(json_build_object('request', hold->'request', 'point', hold->'point',
+                     'expires_at', (hold->>'expires_at')::bigint - {seconds} * 1000000::bigint,
+                     'lots', (select json_agg(case when place % 2 = 1 then number::bigint - {seconds} * 1000000::bigint
+                             else number::bigint end order by place)
+                         from json_array_elements_text(hold->'lots') with ordinality as numbers (number, place)))
+                     order by at)::text
+                 from json_array_elements({table}.holds::json) with ordinality as holds (hold, at))"
+        )
+    };
     let statement = format!(
-        "update user_point set {}, {}, lots = {}; update log set {}, {}, {}, lots = {}",
+        "update user_point set {}, {}, lots = {}, holds = {}; update log set {}, {}, {}, lots = {}",
         earlier("updated_at"),
-        earlier("expires_at"),
+        earlier("due_at"),
         lots("user_point"),
+        held("user_point"),
         earlier("requested_at"),
         earlier("created_at"),
         earlier("expires_at"),
@@ -43,21 +55,21 @@ pub fn in_hours(hours: i64) -> Timestamp {
     now + hours.hours()
 }
 
-fn user(id: i64) -> UserId {
+pub fn user(id: i64) -> UserId {
     UserId::new("user_id", &id.to_string()).expect("positive")
 }
 
-async fn balance(service: &PointService, id: i64) -> Balance {
+pub async fn balance(service: &PointService, id: i64) -> Balance {
     service.balance(user(id)).await.expect("an answer").expect("a user")
 }
 
 /// The points of lots, in their order.
-fn points(lots: &Lots) -> Vec<i64> {
+pub fn points(lots: &Lots) -> Vec<i64> {
     lots.as_slice().iter().map(|lot| lot.point).collect()
 }
 
 /// The user's log, oldest first.
-async fn log(service: &PointService, id: i64) -> Vec<Entry> {
+pub async fn log(service: &PointService, id: i64) -> Vec<Entry> {
     let query =
         HistoryQuery { user_id: user(id), limit: 1_000, before: None, from: None, to: None, status: None };
     let mut entries = service.history(query).await.expect("a page").entries;
@@ -65,7 +77,7 @@ async fn log(service: &PointService, id: i64) -> Vec<Entry> {
     entries
 }
 
-fn told(entries: &[Entry]) -> Vec<(&str, i64, i64)> {
+pub fn told(entries: &[Entry]) -> Vec<(&str, i64, i64)> {
     entries.iter().map(|entry| (&*entry.action, entry.change, entry.balance)).collect()
 }
 
@@ -206,7 +218,7 @@ async fn many_services_let_everything_expire_once() {
     service.expire_all().await.expect("an answer");
     assert_eq!(system.count(expired).await, 2_500);
     assert_eq!(system.count("select sum(point)::bigint from user_point").await, 2_500 + 3);
-    assert_eq!(system.count("select count(expires_at) from user_point").await, 1);
+    assert_eq!(system.count("select count(due_at) from user_point").await, 1);
     system.finish_without_queues().await;
 }
 

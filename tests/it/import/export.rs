@@ -44,7 +44,7 @@ async fn an_export_gives_the_same_balances_and_lots_in_an_empty_installation() {
     }
     service.apply_deltas(deltas).await.expect("results");
     pass(&old, 2 * 3_600).await;
-    let due = "select count(*) from user_point where expires_at <= now()";
+    let due = "select count(*) from user_point where due_at <= now()";
     assert!(old.count(due).await > 100, "some lots are due");
     let rows = Rows::new("");
     let lines = exported(&old, "balances", &rows).await;
@@ -82,17 +82,17 @@ async fn the_log_has_a_column_for_everything_that_the_api_shows() {
     assert_eq!(columns, members.keys().map(String::as_str).collect::<BTreeSet<_>>());
     let at = soon.strftime("%Y-%m-%dT%H:%M:%S.000000Z").to_string();
     let expected = [
-        format!("7,1,{},applied,,,add,5,,5,{at},,,\"a, \"\"b\"\"\",,5,", gift.request_id),
+        format!("7,1,{},applied,,,add,,5,,5,{at},,,\"a, \"\"b\"\"\",,5,", gift.request_id),
         format!(
-            "7,2,{},applied,,,subtract,4,,-4,,\"[{{\"\"at\"\" : \"\"{at}\"\", \"\"point\"\" : 4}}]\",,,,1,",
+            "7,2,{},applied,,,subtract,,4,,-4,,\"[{{\"\"at\"\" : \"\"{at}\"\", \"\"point\"\" : 4}}]\",,,,1,",
             order.request_id
         ),
-        format!("7,3,{},applied,,{},reverse,4,,4,,\"[", undone.request_id, order.request_id),
+        format!("7,3,{},applied,,{},reverse,,4,,4,,\"[", undone.request_id, order.request_id),
     ];
     for (line, expected) in lines[1..].iter().zip(&expected) {
         assert!(line.starts_with(expected), "{line}, expected {expected}");
     }
-    assert!(lines[4].contains(",rejected,insufficient_points,,subtract,9,,0,"), "{}", lines[4]);
+    assert!(lines[4].contains(",rejected,insufficient_points,,subtract,,9,,0,"), "{}", lines[4]);
     system.finish_without_queues().await;
 }
 
@@ -103,7 +103,7 @@ async fn an_export_that_fails_leaves_the_file_as_it_was() {
     for id in 1..=3 {
         apply(&service, &add(id, 5)).await;
     }
-    system.execute("update user_point set format = 2 where user_id <> '1'").await;
+    system.execute("update user_point set format = 3 where user_id <> '1'").await;
     let rows = Rows::new("as it was");
     let path = rows.path().display().to_string();
     let (code, printed) = run("export", &["balances", "--output", &path], &system.database.url).await;
@@ -123,10 +123,9 @@ async fn an_export_that_fails_leaves_the_file_as_it_was() {
 #[tokio::test(flavor = "multi_thread")]
 async fn no_limit_of_a_session_ends_an_export_and_a_reader_that_leaves_does() {
     let system = System::new().await;
-    let fill = "insert into user_point (user_id, point, seq) select i::text, 5, 1 from generate_series(1, 100000) i; \
+    let fill = "insert into user_point (user_id, point, seq, updated_at) select i::text, 5, 1, now() from generate_series(1, 100000) i; \
                 insert into log (user_id, seq, request_id, action, point, change, balance, fingerprint, requested_at, created_at) \
-                    select i::text, 1, gen_random_uuid(), 'add', 5, 5, 5, 0, now(), now() from generate_series(1, 100000) i; \
-                update user_point set updated_at = created_at";
+                    select i::text, 1, gen_random_uuid(), 'add', 5, 5, 5, 0, now(), now() from generate_series(1, 100000) i";
     system.execute(fill).await;
     system.execute(&format!("alter database {} set statement_timeout = '30ms'", system.database.name)).await;
     let rows = Rows::new("");

@@ -164,7 +164,7 @@ async fn the_database_refuses_a_second_reversal() {
          select user_id, 4, gen_random_uuid(), action, point, change, balance, ref, fingerprint, requested_at,
              created_at from log where action = 'reverse'";
     let refused = client.batch_execute(second).await.expect_err("a second reversal");
-    assert!(format!("{refused:?}").contains("log_reversed"), "{refused:?}");
+    assert!(format!("{refused:?}").contains("log_ended"), "{refused:?}");
     drop(client);
     system.finish_without_queues().await;
 }
@@ -177,10 +177,10 @@ async fn a_change_that_only_a_newer_version_can_undo_is_left_to_it() {
     apply(&service, &gift).await;
     let become_action = |action: &str| format!("update log set action = '{action}' where user_id = '7'");
     system.execute("alter table log drop constraint log_action_check").await;
-    system.execute(&become_action("capture")).await;
+    system.execute(&become_action("grant")).await;
     let (undo, other) = (reverse(7, gift.request_id), add(8, 1));
     let results = service.apply_deltas(vec![undo.clone(), add(7, 1), other]).await.expect("results");
-    let why = "the user's log entry 1 has the action capture";
+    let why = "the user's log entry 1 has the action grant";
     assert!(
         matches!(&results[0], Err(ServiceError::NotUnderstood(text)) if text.starts_with(why)),
         "{results:?}"

@@ -49,7 +49,15 @@ const BELONGINGS: [(&[&str], &[&str]); 16] = [
     (&["prometheus"], &["infra/metrics"]),
     (
         &["serde", "serde_json"],
-        &["http", "queue/wire", "domain/members.rs", "domain/metadata.rs", "cli", "infra/logging.rs"],
+        &[
+            "http",
+            "queue/wire",
+            "domain/members.rs",
+            "domain/metadata.rs",
+            "domain/holds.rs",
+            "cli",
+            "infra/logging.rs",
+        ],
     ),
     (&["anyhow"], &["cli", "local", "infra/migrate.rs", "infra/postgres"]),
     (&["process::Command"], &["local"]),

@@ -25,6 +25,7 @@ pub struct Entry {
     pub created_at: Option<i128>,
     pub expires_at: Option<i128>,
     pub lots: Option<String>,
+    pub counterparty: Option<String>,
 }
 
 pub struct Account {
@@ -33,8 +34,9 @@ pub struct Account {
     pub seq: Option<i128>,
     pub format: Option<i16>,
     pub updated_at: Option<i128>,
-    pub expires_at: Option<i128>,
+    pub due_at: Option<i128>,
     pub lots: Option<String>,
+    pub holds: Option<String>,
 }
 
 /// Converts a time in seconds, as SQL returns it, to microseconds.
@@ -60,7 +62,7 @@ pub async fn entries(system: &System) -> BTreeMap<String, Vec<Entry>> {
              reject_reason, reason, metadata,
              extract(epoch from requested_at)::text as requested_at,
              extract(epoch from created_at)::text as created_at,
-             extract(epoch from expires_at)::text as expires_at, lots::text as lots
+             extract(epoch from expires_at)::text as expires_at, lots::text as lots, counterparty
          from log order by ctid",
     );
     let mut users: BTreeMap<String, Vec<Entry>> = BTreeMap::new();
@@ -84,6 +86,7 @@ pub async fn entries(system: &System) -> BTreeMap<String, Vec<Entry>> {
             created_at: time(&row, "created_at"),
             expires_at: time(&row, "expires_at"),
             lots: row.get("lots"),
+            counterparty: row.get("counterparty"),
         };
         users.entry(entry.user.clone()).or_default().push(entry);
     }
@@ -95,7 +98,7 @@ pub async fn entries(system: &System) -> BTreeMap<String, Vec<Entry>> {
 
 pub async fn accounts(system: &System) -> Vec<Account> {
     let sql = "select user_id, point, seq, format, extract(epoch from updated_at)::text as updated_at,
-             extract(epoch from expires_at)::text as expires_at, lots::text as lots
+             extract(epoch from due_at)::text as due_at, lots::text as lots, holds
          from user_point";
     let account = |row: &Row| Account {
         user: row.get("user_id"),
@@ -103,8 +106,9 @@ pub async fn accounts(system: &System) -> Vec<Account> {
         seq: number(row, "seq"),
         format: row.get("format"),
         updated_at: time(row, "updated_at"),
-        expires_at: time(row, "expires_at"),
+        due_at: time(row, "due_at"),
         lots: row.get("lots"),
+        holds: row.get("holds"),
     };
     system.rows(sql).await.iter().map(account).collect()
 }
