@@ -50,17 +50,16 @@ create index user_point_due on user_point (due_at, user_id) where due_at is not 
 -- Every change, applied or rejected, once and for good. `point` is what was asked for, `change` is what it did, and
 -- `balance` is the user's balance after it. With `partial`, `change` may be smaller than `point`. `actor` is the name
 -- of the API key that asked. `ref` is the other request that the entry refers to: for a reversal, the reversed one,
--- whose points are the reversal's `point`, and for a capture or a release, the hold. A capture's `change` is what returns.
--- `counterparty` is the other user of a transfer, whose log has an entry with the same request id and the opposite change,
--- unless the transfer was rejected.
--- `expires_at` is when the points of an add expire, when expired points did, or when a hold ends.
--- `lots` are those of the other points that expire: what the change took from the lots of `user_point`, or gave back to
--- them, in the same form, and for a capture, those of the captured points. `fingerprint` tells one requested change from another (src/domain/delta.rs). `metadata` is
--- JSON, kept as it was sent. An entry is rejected if it has a `reject_reason`.
--- The columns of fixed length come first: that saves the bytes that would align them.
--- Every index begins with user_id, so the pages in use belong to the active users, however long the log is.
--- The log has no foreign key to user_point. The transaction that writes an entry holds the lock on the user's row, so
--- the extra lookup for each entry would never fail. If somebody removes a balance by hand, the audit finds it.
+-- whose points are the reversal's `point`, and for a capture or a release, the hold. A capture's `change` is what
+-- returns. `counterparty` is the other user of a transfer, whose log has an entry with the same request id and the
+-- opposite change, unless the transfer was rejected. `expires_at` is when the points of an add expire, when expired
+-- points did, or when a hold ends. `lots` are those of the other points that expire: what the change took from the lots
+-- of `user_point`, or gave back to them, in the same form, and for a capture, those of the captured points.
+-- `fingerprint` tells one requested change from another (src/domain/delta.rs). `metadata` is JSON, kept as it was sent.
+-- An entry is rejected if it has a `reject_reason`. The columns of fixed length come first: that saves the bytes that
+-- would align them. Every index begins with user_id, so the pages in use belong to the active users, however long the
+-- log is. The log has no foreign key to user_point. The transaction that writes an entry holds the lock on the user's
+-- row, so the extra lookup for each entry would never fail. If somebody removes a balance by hand, the audit finds it.
 create table log (
     seq bigint not null check (seq > 0),
     point bigint not null check (point between 0 and 9007199254740991),

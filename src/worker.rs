@@ -218,8 +218,8 @@ impl Partition {
         self.not_understood.get_or_insert(why);
     }
 
-    /// Leaves the partition to a worker that understands the next message. `why` says what this worker does not know. This
-    /// worker looks again later.
+    /// Leaves the partition to a worker that understands the next message. `why` says what this worker does not know.
+    /// This worker looks again later.
     async fn keep(&mut self, why: &str) {
         self.forget();
         let (pause_s, partition) = (self.consumer.keep().await.as_secs(), self.consumer.partition());

@@ -70,8 +70,8 @@ pub enum Change {
         /// The request of the hold.
         hold: RequestId,
     },
-    /// Expired points leave the balance, and holds whose time has come end. That also happens before each change of the user. This variant is for users who
-    /// have no changes; no request can ask for it.
+    /// Expired points leave the balance, and holds whose time has come end. That also happens before each change of the
+    /// user. This variant is for users who have no changes; no request can ask for it.
     Expire,
 }
 

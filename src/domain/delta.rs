@@ -142,9 +142,10 @@ impl Delta {
         self.fingerprint() == entry.fingerprint
     }
 
-    /// Returns the fingerprint of this change: XXH3 of the action, the user, the points, the other user, the other request, when the
-    /// points expire or return, and whether a part is enough. The reason and the metadata do not count, so a retry may change them.
-    /// Defaults do not count either: a member that is new leaves the fingerprints of all changes without it as they are.
+    /// Returns the fingerprint of this change: XXH3 of the action, the user, the points, the other user, the other
+    /// request, when the points expire or return, and whether a part is enough. The reason and the metadata do not
+    /// count, so a retry may change them. Defaults do not count either: a member that is new leaves the fingerprints of
+    /// all changes without it as they are.
     #[must_use]
     pub fn fingerprint(&self) -> Fingerprint {
         let (action, user_id) = (self.change.action().as_str(), self.user_id.as_str());

@@ -130,8 +130,8 @@ pub struct Entry {
     pub change: i64,
     /// For an add, when its points expire, if they do. For expired points, when they expired. For a hold, when it ends.
     pub expires_at: Option<Timestamp>,
-    /// What a subtract, a transfer, a hold, a reversal or a release took from the user's lots or gave to them. For a capture,
-    /// the lots of the captured points.
+    /// What a subtract, a transfer, a hold, a reversal or a release took from the user's lots or gave to them. For a
+    /// capture, the lots of the captured points.
     pub lots: Lots,
     /// The user's balance after this entry.
     pub balance: i64,

@@ -1,5 +1,5 @@
-//! Expires the points and ends the holds of users who have no changes: finds these users, and hands them to the lanes that apply changes.
-//! Must not contain SQL or a rule.
+//! Expires the points and ends the holds of users who have no changes: finds these users, and hands them to the lanes
+//! that apply changes. Must not contain SQL or a rule.
 
 use super::{PointService, ServiceError, store::Due};
 use crate::infra::metrics;
@@ -8,9 +8,9 @@ use crate::infra::metrics;
 const DUE_MAX: usize = 1_000;
 
 impl PointService {
-    /// Removes all points that have expired by now from the balances, and ends the holds whose time has come. A user with an obstacle keeps them until a later
-    /// call, and the log names the first such user. Several services may do this at the same time: a user's row is locked
-    /// while it is decided what has expired.
+    /// Removes all points that have expired by now from the balances, and ends the holds whose time has come. A user
+    /// with an obstacle keeps them until a later call, and the log names the first such user. Several services may do
+    /// this at the same time: a user's row is locked while it is decided what has expired.
     ///
     /// # Errors
     /// [`ServiceError`] if PostgreSQL does not answer. Some points may have been removed.

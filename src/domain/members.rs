@@ -218,8 +218,8 @@ pub fn parse<'a, T: Deserialize<'a>>(json: &'a [u8]) -> Result<T, serde_json::Er
     std::str::from_utf8(json).map_or_else(|_| serde_json::from_slice(json), serde_json::from_str)
 }
 
-/// Parses a time, and rounds it down to a whole microsecond, as the log keeps it. Years have four digits, so every time is
-/// within PostgreSQL's range.
+/// Parses a time, and rounds it down to a whole microsecond, as the log keeps it. Years have four digits, so every time
+/// is within PostgreSQL's range.
 ///
 /// # Errors
 /// The rule that it breaks, readable after the name of the time.

@@ -70,8 +70,8 @@ impl From<tokio_postgres::Error> for StoreError {
             &SqlState::T_R_SERIALIZATION_FAILURE | &SqlState::T_R_DEADLOCK_DETECTED => Self::Conflict(text),
             &SqlState::QUERY_CANCELED => Self::TooSlow { obstacle: Obstacle::Slow, why: text },
             &SqlState::LOCK_NOT_AVAILABLE => Self::TooSlow { obstacle: Obstacle::Locked, why: text },
-            // With the user's row locked, the next `seq` and the new request ids are free, unless somebody has changed the
-            // tables by hand. The change is good, so it is not refused.
+            // With the user's row locked, the next `seq` and the new request ids are free, unless somebody has changed
+            // the tables by hand. The change is good, so it is not refused.
             &SqlState::UNIQUE_VIOLATION => {
                 Self::Unreadable(format!("the user's balance and log contradict each other: {text}"))
             }

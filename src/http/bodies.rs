@@ -84,8 +84,8 @@ pub(super) struct EntryResponse<'a> {
     #[schema(schema_with = schema::reject_reason)]
     pub(super) reject_reason: Option<&'a str>,
     /// The request that the entry is about. Of a reversal, it is the reversed request; of a capture or a release, the
-    /// hold. For `key_reused`, it is the request that had the key before. For `already_reversed`, it is the first reversal,
-    /// and for `hold_over`, what ended the hold.
+    /// hold. For `key_reused`, it is the request that had the key before. For `already_reversed`, it is the first
+    /// reversal, and for `hold_over`, what ended the hold.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub(super) r#ref: Option<Uuid>,

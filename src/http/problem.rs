@@ -42,8 +42,8 @@ pub(super) struct ProblemResponse<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false, format = "uuid")]
     request_id: Option<String>,
-    /// The request that a rejected change is about: the one to reverse or to end or, if that was already done, the first that did
-    /// it.
+    /// The request that a rejected change is about: the one to reverse or to end or, if that was already done, the
+    /// first that did it.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false, format = "uuid")]
     r#ref: Option<String>,

@@ -55,8 +55,8 @@ impl ConfirmChannel {
 
     /// Returns once the broker has the message on disk or refuses it. `id` has at most 255 bytes.
     ///
-    /// For a channel's first message to a queue, the broker looks up the queue's leader. It also refuses the message if the
-    /// leader does not answer in time, as during an election (RabbitMQ's `rabbit_fifo_client`). So a refused first
+    /// For a channel's first message to a queue, the broker looks up the queue's leader. It also refuses the message if
+    /// the leader does not answer in time, as during an election (RabbitMQ's `rabbit_fifo_client`). So a refused first
     /// message is sent a few more times. A queue that is full refuses each of them.
     pub(super) async fn publish(
         &mut self,

@@ -84,8 +84,8 @@ pub struct DeadLetters {
     session: Session,
     channel: OpenChannel,
     names: QueueNames,
-    /// A channel for each queue. The broker may refuse the first message to a queue while it looks for the leader, and only
-    /// the first message of a channel is sent again.
+    /// A channel for each queue. The broker may refuse the first message to a queue while it looks for the leader, and
+    /// only the first message of a channel is sent again.
     publishers: HashMap<String, ConfirmChannel>,
     /// How many messages there were at first. Later ones are not read. A redriven message may be among them.
     count: Option<u32>,

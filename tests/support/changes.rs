@@ -6,9 +6,9 @@ use serde_json::{Value, json};
 const POPULAR: i64 = 5;
 
 /// The action of a user's change with this number, from 1, and its other members. `sent` are the user's request ids so
-/// far. It asks for as many points as its number, some of which expire in the distant future, takes all that the user has,
-/// holds some and ends the hold, gives some to one of a few users, or undoes an earlier one: an add, all that was taken, a capture, a reversal, or what was
-/// undone before.
+/// far. It asks for as many points as its number, some of which expire in the distant future, takes all that the user
+/// has, holds some and ends the hold, gives some to one of a few users, or undoes an earlier one: an add, all that was
+/// taken, a capture, a reversal, or what was undone before.
 pub fn change(user: i64, number: i64, sent: Option<&Vec<String>>) -> (&'static str, Value) {
     let about = sent.and_then(|sent| match number % 32 {
         10 | 26 => sent.last(),

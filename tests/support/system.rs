@@ -256,8 +256,8 @@ impl System {
         self.discard().await;
     }
 
-    /// As `finish`, but first lets workers empty the queues, including duplicates. The broker does not count messages that
-    /// a worker holds. They are back in the queue once it has stopped, and the next worker takes them.
+    /// As `finish`, but first lets workers empty the queues, including duplicates. The broker does not count messages
+    /// that a worker holds. They are back in the queue once it has stopped, and the next worker takes them.
     pub async fn finish_drained(mut self) {
         let queues = self.queues().await;
         for _ in 0..DRAINS_MAX {

@@ -1,5 +1,5 @@
-//! Ids: what an `Idempotency-Key` costs, and user ids that are UUIDs, compared with adds without a key for users whose ids
-//! are numbers.
+//! Ids: what an `Idempotency-Key` costs, and user ids that are UUIDs, compared with adds without a key for users whose
+//! ids are numbers.
 
 use super::{LANES, MANY, Size, uniform};
 use crate::{bed::Bed, report::Line, traffic::Kind};

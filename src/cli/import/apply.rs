@@ -1,5 +1,5 @@
-//! Applies the rows of a file, a user's rows in the order of the file. Must not contain how a file says a row, or a rule of
-//! the ledger.
+//! Applies the rows of a file, a user's rows in the order of the file. Must not contain how a file says a row, or a
+//! rule of the ledger.
 
 use std::{
     fs::File,
@@ -205,8 +205,8 @@ impl Wait {
     }
 }
 
-/// Puts a row into the batch of its user's lane, and sends the batch once it is full. It waits while the lane is busy, and
-/// breaks if the lane has ended.
+/// Puts a row into the batch of its user's lane, and sends the batch once it is full. It waits while the lane is busy,
+/// and breaks if the lane has ended.
 fn hand_over(row: (u64, Delta), senders: &mut [(Batch, Sender<Batch>)]) -> ControlFlow<()> {
     let lane = usize::from(row.1.user_id.partition(Partitions::MAX)) % senders.len();
     let (batch, sender) = &mut senders[lane];

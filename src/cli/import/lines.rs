@@ -1,7 +1,8 @@
 //! Reads CSV line by line. Must not contain what the columns mean.
 //!
-//! A library for CSV accepts more than this: a quote that is never closed takes the rest of the file as one value. No value
-//! of a row may contain the end of a line, so here a row is a line, its number is right, and its length has a limit.
+//! A library for CSV accepts more than this: a quote that is never closed takes the rest of the file as one value. No
+//! value of a row may contain the end of a line, so here a row is a line, its number is right, and its length has a
+//! limit.
 
 use std::{
     borrow::Cow,

@@ -42,8 +42,8 @@ impl Column {
 /// A row, or each fault in its line.
 pub(super) type Read<'a> = Result<Row<'a>, Vec<String>>;
 
-/// Reads a file from its beginning to its end, or until `each` breaks. It calls `each` with the number and the row of each
-/// line. If the columns are wrong, that is all that it reads.
+/// Reads a file from its beginning to its end, or until `each` breaks. It calls `each` with the number and the row of
+/// each line. If the columns are wrong, that is all that it reads.
 pub(super) fn read(
     mut file: &File,
     mut each: impl FnMut(u64, Read<'_>) -> ControlFlow<()>,

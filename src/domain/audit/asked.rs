@@ -71,13 +71,14 @@ impl Asked {
     }
 
     /// By how much it may have changed the balance, which was `before`. Empty if that can't be told. Whether a reversal
-    /// gives or takes depends on the entry that it reverses; a transfer takes from one of its users and gives to the other.
+    /// gives or takes depends on the entry that it reverses; a transfer takes from one of its users and gives to the
+    /// other.
     pub(super) fn changes(self, before: i64) -> Vec<i128> {
         self.gives().into_iter().chain(self.takes(before)).collect()
     }
 
-    /// Whether it may have given this many points as a part: a partial reversal of a transfer gives the sender what the other
-    /// user has.
+    /// Whether it may have given this many points as a part: a partial reversal of a transfer gives the sender what the
+    /// other user has.
     pub(super) fn may_give_part(self, change: i64) -> bool {
         self.action == Some(Action::Reverse)
             && self.partial == Some(true)

@@ -1,4 +1,5 @@
-//! What a user's entries, read in order, come to: the points that expire, and the open holds. Must not contain I/O or SQL.
+//! What a user's entries, read in order, come to: the points that expire, and the open holds. Must not contain I/O or
+//! SQL.
 
 use std::collections::BTreeMap;
 

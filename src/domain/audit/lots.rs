@@ -1,5 +1,5 @@
-//! The points that expire or are held according to the entries, and a sum that shows whether a user's row agrees. Must not contain
-//! I/O or SQL.
+//! The points that expire or are held according to the entries, and a sum that shows whether a user's row agrees. Must
+//! not contain I/O or SQL.
 
 use uuid::Uuid;
 use xxhash_rust::xxh3::xxh3_64;
@@ -159,8 +159,9 @@ pub(super) fn parsed(text: &str) -> Option<Lots> {
 }
 
 /// A sum over points that expire, in any order. Two sums are equal if as many points expire at each time. If that is so
-/// but for one time, the sums differ: a weight is odd, and the difference is smaller than 2^64. If it is so but for several
-/// times, they are equal by chance alone, once in some 10^19 cases. So it is with holds: the sum has a number for each.
+/// but for one time, the sums differ: a weight is odd, and the difference is smaller than 2^64. If it is so but for
+/// several times, they are equal by chance alone, once in some 10^19 cases. So it is with holds: the sum has a number
+/// for each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct LotSum(u64);
 

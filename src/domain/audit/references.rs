@@ -1,5 +1,5 @@
-//! Checks that each reversal, capture and release is about an earlier entry of its user, as its outcome says. It looks that
-//! entry up, and so it reads only these. Must not contain what an entry says by itself.
+//! Checks that each reversal, capture and release is about an earlier entry of its user, as its outcome says. It looks
+//! that entry up, and so it reads only these. Must not contain what an entry says by itself.
 
 use std::pin::pin;
 

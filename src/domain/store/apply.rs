@@ -211,8 +211,8 @@ impl State {
         self.obstacles.insert(user, Obstacle::Unreadable(why.to_string()));
     }
 
-    /// Decides the deltas of the users without an obstacle. Returns the further entries as well. `is_complete` if the rows
-    /// of all users whom the deltas name are locked.
+    /// Decides the deltas of the users without an obstacle. Returns the further entries as well. `is_complete` if the
+    /// rows of all users whom the deltas name are locked.
     fn decide(
         &mut self,
         deltas: &[Delta],

@@ -1,4 +1,5 @@
-//! The statement that finds the users whose points have expired, or whose holds have ended. Must not contain a lock or a write.
+//! The statement that finds the users whose points have expired, or whose holds have ended. Must not contain a lock or
+//! a write.
 
 use jiff::Timestamp;
 

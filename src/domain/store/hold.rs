@@ -99,10 +99,11 @@ impl Hold<'_> {
         let referred =
             if self.referred_users.is_empty() { None } else { Some(client.prepare_cached(REFERRED).await?) };
         let lock_all = if self.waits { Some(client.prepare_cached(LOCK_ALL).await?) } else { None };
-        // There are no deadlocks: rows that others have locked are skipped, or locked in the order of the ids like those of
-        // all transactions that wait, and all transactions create users in that order. Where a transaction waits for a row
-        // while it has created users, the limit of the wait ends what could be one. In READ COMMITTED, a statement sees what was committed before it began, so the log is read
-        // after the locks are taken. `biased` polls in the order of the lines, which is then the order on the wire.
+        // There are no deadlocks: rows that others have locked are skipped, or locked in the order of the ids like
+        // those of all transactions that wait, and all transactions create users in that order. Where a transaction
+        // waits for a row while it has created users, the limit of the wait ends what could be one. In READ COMMITTED,
+        // a statement sees what was committed before it began, so the log is read after the locks are taken. `biased`
+        // polls in the order of the lines, which is then the order on the wire.
         let of_users: [&(dyn ToSql + Sync); 1] = [&self.users];
         let of_requests: [&(dyn ToSql + Sync); 2] = [&self.asked_users, &self.asked_requests];
         let of_referred: [&(dyn ToSql + Sync); 2] = [&self.referred_users, &self.referred_requests];

@@ -162,7 +162,8 @@ fn balance(row: &Row) -> Result<Balance, StoreError> {
 
 /// A binary search for the last entry that is not after a time. It works because a user's times never go back and `seq`
 /// has no gaps. It takes one look-up in the primary key per binary digit of the number of entries. The `limit` clauses
-/// keep the planner from reading all of the user's entries instead. The user's last entry comes with the lots and the holds.
+/// keep the planner from reading all of the user's entries instead. The user's last entry comes with the lots and the
+/// holds.
 const LAST_UNTIL: &str = "with recursive search (low, high) as ( \
          select 0::bigint, seq + 1 from user_point where user_id = $1 \
          union all \

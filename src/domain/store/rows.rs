@@ -37,9 +37,9 @@ pub(super) const WRITE: &str = concat!(
          unnest($26::text[])"
 );
 
-/// The columns of a [`WRITE`]: the accounts after the batch, and the new entries. A column of `Option`s ends with the last
-/// row that has a value: `unnest` fills the shorter arrays up with nulls. Lots are sent as texts, since an array of arrays
-/// would need arrays of one length.
+/// The columns of a [`WRITE`]: the accounts after the batch, and the new entries. A column of `Option`s ends with the
+/// last row that has a value: `unnest` fills the shorter arrays up with nulls. Lots are sent as texts, since an array
+/// of arrays would need arrays of one length.
 #[derive(Default)]
 pub(super) struct Rows<'a> {
     users: Vec<&'a str>,

@@ -1,5 +1,5 @@
-//! The tables of docs/operations.md say what the code says: roles, flags, metrics. Must not contain a row: the code is the
-//! source.
+//! The tables of docs/operations.md say what the code says: roles, flags, metrics. Must not contain a row: the code is
+//! the source.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -248,7 +248,8 @@ impl Sender {
         operations.iter().map(|operation| text(&operation["request_id"])).collect()
     }
 
-    /// Sends a request until it is answered. Returns the body of the answer, or `None` if it came too late for its points.
+    /// Sends a request until it is answered. Returns the body of the answer, or `None` if it came too late for its
+    /// points.
     async fn answered(&self, request: impl Fn() -> RequestBuilder) -> Option<Value> {
         let mut tries = interval(RETRY_PAUSE);
         tries.set_missed_tick_behavior(MissedTickBehavior::Delay);

@@ -1,5 +1,5 @@
-//! Faults that concern only some users: a queue, a row, a permission; and those of a database that goes on: it is slow, or
-//! its clock jumps.
+//! Faults that concern only some users: a queue, a row, a permission; and those of a database that goes on: it is slow,
+//! or its clock jumps.
 
 use std::{
     future::pending,

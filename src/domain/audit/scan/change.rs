@@ -2,8 +2,8 @@
 
 /// The change of an entry, or null if the entry breaks a rule by itself, whatever comes before it. The client searches
 /// the reasons for control characters, all reasons of a part at once: a pattern match per entry costs as much as all
-/// the other rules. Whether a balance and its holds would exceed the limit is another question: see [`DOUBTFUL`](super). A reason longer than 200 characters of four bytes is broken
-/// anyway.
+/// the other rules. Whether a balance and its holds would exceed the limit is another question: see
+/// [`DOUBTFUL`](super). A reason longer than 200 characters of four bytes is broken anyway.
 macro_rules! change {
     () => {
         "case when (point between 1 and 9007199254740991 \
