@@ -51,8 +51,8 @@ fn object_of(members: impl Iterator<Item = (&'static str, Schema)>, required: &[
 /// A member of a request.
 fn member(name: &str) -> Schema {
     match name {
-        "user_id" => requested_user_id("The user").into(),
-        "to" => requested_user_id("The other user, to whom the points go").into(),
+        "user_id" => requested_user_id("The user", "1").into(),
+        "to" => requested_user_id("The other user, to whom the points go", "2").into(),
         "point" => point().into(),
         "expires_at" => {
             let words = "When the points expire, a time in the future. Without it, they never expire.";

@@ -40,12 +40,13 @@ pub(in crate::http) fn user_id_prefix() -> Object {
 }
 
 /// A user id in a request may also be a number that every JSON client reads exactly.
-pub(super) fn requested_user_id(who: &str) -> Object {
+pub(super) fn requested_user_id(who: &str, example: &str) -> Object {
     let mut schema = user_id();
     schema.schema_type = [Type::String, Type::Integer].into_iter().collect();
     schema.description = Some(format!(
         "{who}: your own id, in visible ASCII characters. A whole number up to 2^53 − 1 means its digits."
     ));
+    schema.examples = vec![example.into()];
     schema.minimum = Some(limit_of(0).into());
     schema.maximum = Some(limit_of(POINTS_MAX).into());
     schema
