@@ -21,7 +21,7 @@ pub(super) type Accounts = HashMap<UserId, Account>;
 /// The result of deciding deltas.
 #[derive(Debug, Default)]
 pub(super) struct Decided {
-    /// The outcome of each delta. [`Change::Expire`](super::Change::Expire) has none.
+    /// The outcome of each delta. [`Change::Expire`] has none.
     pub outcomes: Vec<Option<Outcome>>,
     /// The new entries that are in no outcome: those of expired points, of holds whose time has come, and of
     /// the other users of transfers.

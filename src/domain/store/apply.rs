@@ -34,7 +34,7 @@ use crate::domain::{
 const APPLY_TIMEOUT_MS: u64 = 6_000;
 
 /// What became of a delta in a committed transaction: its outcome, or the obstacle for which it was left out.
-/// [`Change::Expire`](crate::domain::Change::Expire) has no outcome.
+/// [`Change::Expire`] has no outcome.
 pub(in crate::domain) type Decision = Result<Option<Outcome>, Obstacle>;
 
 /// A committed transaction.
