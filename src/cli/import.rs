@@ -33,7 +33,7 @@ mod apply;
 #[derive(Args, Debug)]
 pub struct ImportArgs {
     /// CSV file. Its first line names the columns, in any order: `user_id`, `point`, and if needed `expires_at`,
-    /// `reason` and `key`. The values are those of an `add` in the API; an empty one is as good as none.
+    /// `reason` and `key`. The values are those of an `add` in the API; an empty value counts as absent.
     #[arg(value_name = "FILE")]
     pub file: PathBuf,
     /// The name of the import.
@@ -43,7 +43,7 @@ pub struct ImportArgs {
         name_rule!()
     ))]
     pub name: ImportName,
-    /// Only check the file, and say what is in it.
+    /// Check the file and print a summary, without importing anything.
     #[arg(long)]
     pub check: bool,
     /// Maximum number of concurrent transactions (1 to 16), each on its own PostgreSQL connection.
@@ -58,7 +58,7 @@ pub struct ImportArgs {
 /// Checks the whole file, and then adds the points of each row, once. Prints a summary.
 ///
 /// # Errors
-/// The file has faults, and nothing was written. Or some rows did not give their points.
+/// The file has faults, and nothing was written. Or some rows were not applied.
 pub(super) async fn run(args: &ImportArgs, stop: CancellationToken) -> anyhow::Result<()> {
     let name = args.file.display();
     let file = File::open(&args.file).with_context(|| name.to_string())?;
@@ -99,13 +99,13 @@ pub(super) async fn run(args: &ImportArgs, stop: CancellationToken) -> anyhow::R
     println!("{total} in {seconds:.1} s");
     applied?;
     if total.rows < rows && stop.is_cancelled() {
-        bail!("stopped after {} of {rows} rows; run the same command again for the others", total.rows);
+        bail!("stopped after {} of {rows} rows; run the same command again to import the rest", total.rows);
     }
     if (total.rows, total.points) != (rows, points) {
         bail!("{name} has changed during the import");
     }
     if tally.lines.count() > 0 {
-        bail!("{} rows did not give their points", tally.lines.count());
+        bail!("{} rows were not applied", tally.lines.count());
     }
     Ok(())
 }

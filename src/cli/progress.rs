@@ -1,4 +1,4 @@
-//! How far a command is: a bar on a terminal, or else a line in the log every few seconds. Must not contain what is done.
+//! The progress of a command: a bar on a terminal, or a line in the log every few seconds. Must not contain the work.
 
 use std::{
     io::IsTerminal,

@@ -29,7 +29,7 @@ impl Account {
         self.updated_at.max(now)
     }
 
-    /// Goes on to the next entry, which is of this time unless the last one is of a later time.
+    /// Counts the next entry. Its time is `time` or, if that is later, the time of the last entry.
     pub(super) fn next(&mut self, time: Timestamp) {
         self.seq += 1;
         self.updated_at = self.time(time);

@@ -77,17 +77,18 @@ fn decide_one(
         Some(first) => refuse(Rejection::KeyReused, asked(&delta.change), first.request_id),
         None => judge(account, other.as_ref().map(|(_, other)| &**other), known, delta, time)?,
     };
-    let moved = verdict.change.clone().ok();
-    if let Some(moved) = &moved {
+    let mut mirrored = None;
+    if let Ok(moved) = &verdict.change {
         account.moves(moved);
+        mirrored = other.as_ref().map(|_| moved.mirrored());
     }
     account.next(time);
     let entry = Entry::of(delta, verdict, (account.seq, account.point), time);
     let named = counterparty.clone().or(entry.counterparty);
     let entry = Arc::new(Entry { request_id, counterparty: named, ..entry });
     known.learn(Arc::clone(&entry));
-    if let Some(((user_id, other), moved)) = other.as_mut().zip(moved) {
-        other.moves(&moved.mirrored());
+    if let Some(((user_id, other), moved)) = other.as_mut().zip(mirrored) {
+        other.moves(&moved);
         other.next(time);
         let entry = Arc::new(entry.mirrored(user_id, other));
         known.learn(Arc::clone(&entry));
@@ -130,8 +131,7 @@ fn named<'a>(
     (account.expect("inserted"), others.map(|account| (other, account)))
 }
 
-/// What is due of a user at a time happens in the order of time: holds end, and expired points leave the balance, lot by
-/// lot.
+/// Applies what is due by a time, in the order of time: a hold ends, or a lot leaves the balance.
 fn expire(
     user_id: &UserId,
     account: &mut Account,

@@ -212,7 +212,7 @@ impl Entry {
         Self::by_time(user_id, Change::Release { hold: hold.request }, verdict, account, now)
     }
 
-    /// The entry of what nobody asked for.
+    /// An entry that no request asked for.
     fn by_time(
         user_id: &UserId,
         change: Change,

@@ -49,7 +49,7 @@ impl From<Obstacle> for ServiceError {
 #[strum(serialize_all = "snake_case")]
 pub enum Obstacle {
     /// Another session holds a lock on the user's row.
-    #[error("the user's row is locked by another session")]
+    #[error("the row of the user, or of the other user of a transfer, is locked by another session")]
     Locked,
     /// A row of the user breaks the rules of its table, and which rule.
     #[error("{0}")]

@@ -79,7 +79,7 @@ fn reversible<'a>(known: &'a Known, user_id: &UserId, request: RequestId) -> Res
     }
 }
 
-/// How many points the reversal of an entry is about. A capture took what was held before.
+/// How many points the reversal of an entry is about. A capture took points that were already held.
 fn undone_point(original: &Entry) -> i64 {
     if is_capture(original) { original.point } else { original.change.abs() }
 }
@@ -130,7 +130,7 @@ fn hold(
     Ok(Moved { change, lots, held })
 }
 
-/// Ends a hold. `how` says how many points it is about, and what it does to them.
+/// Ends a hold. `how` returns the number of points and the effect.
 fn end(
     account: &Account,
     known: &Known,
@@ -193,7 +193,7 @@ fn take(account: &Account, point: i64, partial: bool, first: &Lots) -> Result<Mo
     Ok(Moved { change: -taken, lots: account.lots.taken(taken, first), held: Held::Nothing })
 }
 
-/// What is taken from one account, if the other account can have it.
+/// The points taken from one account, if they fit into the other.
 fn passed_on(taken: Moved, receiver: Option<&Account>, time: Timestamp) -> Result<Moved, Rejection> {
     let receiver = receiver.expect("a transfer has two accounts");
     give(receiver, -taken.change, taken.lots.clone(), time)?;

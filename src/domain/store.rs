@@ -13,6 +13,7 @@ use super::{
     Obstacle,
     account::Account,
     actor::Actor,
+    change::Action,
     delta::{POINTS_MAX, Reason},
     entry::{Entry, Rejection},
     holds::Holds,
@@ -23,7 +24,7 @@ use super::{
 };
 
 mod apply;
-mod hold;
+mod lock;
 mod rows;
 mod read;
 mod due;
@@ -206,12 +207,16 @@ fn lots_within(row: &Row, point_max: i64) -> Result<Lots, StoreError> {
 
 /// The name of an action or a reason may be one that only a newer version knows.
 fn entry(row: &Row) -> Result<Entry, StoreError> {
-    let (point, change): (i64, i64) = (get(row, "point")?, get(row, "change")?);
+    let (action, point, change): (String, i64, i64) =
+        (get(row, "action")?, get(row, "point")?, get(row, "change")?);
+    // A capture's lots are those of the captured points; its change is what returns.
+    let is_capture = action.parse() == Ok(Action::Capture);
+    let moved = if is_capture { point } else { change.saturating_abs() };
     let entry = Entry {
         request_id: RequestId::from(get::<Uuid>(row, "request_id")?),
         user_id: user_id(row)?,
         seq: get(row, "seq")?,
-        action: get::<String>(row, "action")?.into(),
+        action: action.into(),
         point,
         partial: get::<Option<bool>>(row, "partial")?.unwrap_or_default(),
         change,
@@ -225,7 +230,7 @@ fn entry(row: &Row) -> Result<Entry, StoreError> {
         requested_at: get(row, "requested_at")?,
         created_at: get(row, "created_at")?,
         expires_at: get(row, "expires_at")?,
-        lots: lots_within(row, point)?,
+        lots: lots_within(row, moved)?,
         counterparty: get::<Option<&str>>(row, "counterparty")?
             .map(|id| UserId::new("counterparty", id))
             .transpose()

@@ -115,21 +115,30 @@ fn kind_of(rejection: &Rejection) -> Kind {
 
 fn detail_of(entry: &Entry, rejection: &Rejection) -> Cow<'static, str> {
     match rejection {
-        Rejection::InsufficientPoints => "the balance is smaller than the points to subtract".into(),
-        Rejection::BalanceLimit => "the balance would exceed 9007199254740991".into(),
+        Rejection::InsufficientPoints => match entry.action.as_ref() {
+            "hold" => "the balance is smaller than the points to hold".into(),
+            "transfer" => "the balance is smaller than the points to transfer".into(),
+            "reverse" if entry.counterparty.is_some() => {
+                "the other user has fewer points than the transfer gave".into()
+            }
+            _ => "the balance is smaller than the points to subtract".into(),
+        },
+        Rejection::BalanceLimit => {
+            format!("the balance of {} would exceed 9007199254740991", receiver(entry)).into()
+        }
         Rejection::KeyReused => "the Idempotency-Key was already used for another change of this user".into(),
         Rejection::UnknownRequest => "the user has no log entry of the request to reverse".into(),
         Rejection::NotReversible => {
-            "the request to reverse was rejected, is itself a reversal, or is a transfer of another user"
-                .into()
+            "the request to reverse was rejected, or can't be undone by this user".into()
         }
         Rejection::AlreadyReversed => match entry.reference {
             Some(reversal) => format!("the request was already reversed, by the request {reversal}").into(),
             None => "the request was already reversed".into(),
         },
-        Rejection::Expired => "the points had expired when the change was decided".into(),
+        Rejection::Expired => "expires_at had passed when the change was decided".into(),
         Rejection::LotLimit => {
-            format!("the user would have points that expire at more than {LOTS_MAX} different times").into()
+            let who = receiver(entry);
+            format!("{who} would have points that expire at more than {LOTS_MAX} different times").into()
         }
         Rejection::HoldLimit => format!("the user has {HOLDS_MAX} open holds").into(),
         Rejection::UnknownHold => "the user has no log entry of the hold".into(),
@@ -137,6 +146,11 @@ fn detail_of(entry: &Entry, rejection: &Rejection) -> Cow<'static, str> {
         Rejection::HoldTooSmall => "the hold has fewer points than are to be captured".into(),
         Rejection::Unknown(name) => format!("the change was rejected: {name}").into(),
     }
+}
+
+/// Who gets the points of a change that was rejected.
+fn receiver(entry: &Entry) -> &'static str {
+    if entry.action == "transfer" { "the other user" } else { "the user" }
 }
 
 /// What ended a hold, if the log could be read.

@@ -24,8 +24,8 @@ use crate::support::{
     servers::{Database, OwnServers, database, servers},
 };
 
-/// The condition for the entries that their users have requested: nobody requests that points expire or that a hold ends
-/// by time, and a user who receives points has not sent them.
+/// The condition for entries that their users requested. It excludes expiry, holds that end by time, and points that
+/// come from another user.
 pub const REQUESTED: &str = "actor is distinct from 'system:expiry' and (counterparty is null or reject_reason is not null \
      or (action = 'transfer') = (change < 0))";
 

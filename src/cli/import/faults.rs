@@ -1,4 +1,4 @@
-//! What is wrong with which line: the first of it, and how much there is. Must not contain the rules.
+//! The faults of a file, each with its line: the first ones, and how many there are. Must not contain the rules.
 
 use std::fmt;
 

@@ -95,7 +95,7 @@ impl Header {
         if faults.is_empty() { Ok(Self(columns)) } else { Err(faults) }
     }
 
-    /// The row of these values, or each fault in them. An empty value is as good as none.
+    /// The row of these values, or each fault in them. An empty value counts as absent.
     fn row<'a>(&self, values: &'a [Cow<'_, str>]) -> Read<'a> {
         let Self(columns) = self;
         if values.len() != columns.len() {

@@ -37,7 +37,7 @@ pub(super) struct Tally {
     changed: Count,
     /// Nothing was decided.
     failed: Count,
-    /// The rows that did not give their points.
+    /// The rows that were not applied.
     pub(super) lines: Faults,
 }
 
@@ -101,7 +101,7 @@ impl Tally {
 }
 
 impl fmt::Display for Tally {
-    /// The rows that did not give their points, then the counts.
+    /// The rows that were not applied, then the counts.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.lines)?;
         for (name, count) in self.lines().filter(|(name, count)| name == "applied" || count.rows > 0) {

@@ -1,4 +1,4 @@
-//! What a user's entries, read in order, come to: the points that expire, and the open holds. Must not contain I/O or
+//! The points that expire and the open holds of a user, from the entries in their order. Must not contain I/O or
 //! SQL.
 
 use std::collections::BTreeMap;
@@ -30,7 +30,7 @@ impl Holdings {
         self.holds.iter().map(|hold| i128::from(hold.point)).sum()
     }
 
-    /// Goes on to the next entry.
+    /// Adds the next entry.
     pub(super) fn follow(&mut self, entry: &Expiring) {
         for (time, point) in entry.moves() {
             *self.lots.entry(time).or_default() += i128::from(point);

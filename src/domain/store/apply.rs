@@ -15,7 +15,7 @@ use uuid::Uuid;
 
 use super::{
     FORMAT_MAX, LOGGED, Store, StoreError, account, entry, get,
-    hold::{Hold, counterparties},
+    lock::{Lock, counterparties},
     rows::{Rows, WRITE},
     user_id,
 };
@@ -76,7 +76,7 @@ async fn apply(client: &Client, deltas: &[Delta]) -> Result<Applied, StoreError>
     let referred = deltas.iter().filter_map(|delta| Some((&delta.user_id, delta.change.about()?)));
     let (referred_users, referred_requests): (Vec<&str>, Vec<Uuid>) =
         referred.map(|(user_id, request)| (user_id.as_str(), request.get())).unzip();
-    let counterparties = counterparties(client, &referred_users, &referred_requests).await?;
+    let counterparties = counterparties(client, deltas).await?;
     let others = deltas.iter().filter_map(|delta| delta.change.to()).chain(&counterparties);
     let others: Vec<&str> = others.map(UserId::as_str).collect();
     let waits = !others.is_empty();
@@ -86,7 +86,7 @@ async fn apply(client: &Client, deltas: &[Delta]) -> Result<Applied, StoreError>
         users.dedup();
     }
 
-    let asked = Hold {
+    let lock = Lock {
         users: &users,
         asked_users: &asked_users,
         asked_requests: &asked_requests,
@@ -94,8 +94,8 @@ async fn apply(client: &Client, deltas: &[Delta]) -> Result<Applied, StoreError>
         referred_requests: &referred_requests,
         waits,
     };
-    let held = asked.take(client).await?;
-    let mut state = State::of(&held.locked)?;
+    let held = lock.take(client).await?;
+    let mut state = State::of(&held.rows)?;
     state.learn(&held.logged)?;
     state.learn_referred(&held.referred)?;
     let may_be_reused = comes_twice || !held.logged.is_empty();
@@ -105,7 +105,7 @@ async fn apply(client: &Client, deltas: &[Delta]) -> Result<Applied, StoreError>
         let logged = client.prepare_cached(LOGGED).await?;
         state.learn(&client.query(&logged, &[&users, &requests]).await?)?;
     }
-    let is_complete = held.locked.len() == users.len() && referred_users.is_empty();
+    let is_complete = held.rows.len() == users.len() && referred_users.is_empty();
     let (decisions, further) = state.decide(deltas, is_complete, held.now);
     let outcomes = decisions.iter().flatten().flatten();
     let mut entries: Vec<&Entry> = outcomes.filter(|o| !o.replayed).map(|o| o.entry.as_ref()).collect();
@@ -123,7 +123,7 @@ async fn apply(client: &Client, deltas: &[Delta]) -> Result<Applied, StoreError>
 /// The users of a batch, and the request ids that the log may have. Reads and writes follow the order of the indexes, so
 /// that rows on one page are used while the page is in the cache.
 fn users_and_requests(deltas: &[Delta]) -> (Vec<&str>, Vec<(&str, Uuid)>) {
-    // Nobody requests that points expire, so the log never has the id of such a delta.
+    // No request asks for expiry, so the log never has the id of such a delta.
     let is_requested = |delta: &&Delta| delta.change != Change::Expire;
     let requested = deltas.iter().filter(is_requested);
     let mut asked: Vec<(&str, Uuid)> =

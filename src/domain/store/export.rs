@@ -44,7 +44,7 @@ fn others(users: i64) -> String {
 }
 
 /// The session's limits and its preference for indexes are for the service. An export reads whole tables, at the pace
-/// of whoever takes the rows.
+/// of its reader.
 const BEGIN: &str = "reset all; begin isolation level repeatable read, read only; \
      set local statement_timeout = 0; set local idle_in_transaction_session_timeout = 0";
 

@@ -22,12 +22,12 @@ static EXPIRED: LazyLock<IntCounterVec> = LazyLock::new(|| {
 
 static OVERDUE: LazyLock<GaugeVec> = LazyLock::new(|| {
     let name = "point_system_expired_lots_overdue_seconds";
-    let help = "How long ago the oldest points expired that the job has not removed from their balance; 0 if there are \
-                none";
+    let help = "How long the oldest expired points, or the hold that ended first, have been waiting for the job; 0 if \
+                there are none";
     registered(GaugeVec::new(Opts::new(name, help), NO_LABELS))
 });
 
-/// How long the oldest expired points had been in a balance when the last search found them, and when that was.
+/// How long the first user for whom something is due had been waiting when the last search ran, and when that was.
 static OLDEST_EXPIRED: Mutex<Option<(f64, Instant)>> = Mutex::new(None);
 
 static RETRIES: LazyLock<IntCounterVec> = LazyLock::new(|| {
@@ -36,7 +36,7 @@ static RETRIES: LazyLock<IntCounterVec> = LazyLock::new(|| {
     counters("point_system_database_retries_total", help, &["reason"])
 });
 
-/// Sets for how many seconds the oldest expired points have been in a balance, or that a search has found none. The time
+/// Sets for how many seconds expired points or an ended hold have been waiting, or that a search has found none. The time
 /// grows until the next call.
 pub fn expired_lots_are_overdue(seconds: Option<f64>) {
     let mut oldest = OLDEST_EXPIRED.lock().unwrap_or_else(PoisonError::into_inner);
@@ -62,7 +62,7 @@ pub struct StoreMetrics {
     pub duplicate: IntCounter,
     /// Deltas whose request id belongs to another change in the log.
     pub conflict: IntCounter,
-    /// Entries of expired points and of holds whose time has come.
+    /// Entries of expired points.
     pub expired: IntCounter,
     /// Retries in smaller parts because a transaction took too long.
     pub retries_slow: IntCounter,

@@ -3,7 +3,7 @@
 use jiff::{Timestamp, ToSpan};
 use point_system::domain::RequestId;
 
-use super::{damage, findings, lots};
+use super::{damage, findings, lots, places};
 use crate::{
     apply::{add, apply, capture, hold, reverse},
     expiry::pass,
@@ -76,11 +76,7 @@ async fn a_hold_or_an_end_that_is_not_what_it_says_is_found_and_named() {
     for statement in damages {
         system.execute(statement).await;
     }
-    let found: Vec<String> = findings(&system)
-        .await
-        .iter()
-        .map(|finding| format!("{} {} {}", finding.user_id, finding.seq.unwrap_or_default(), finding.column))
-        .collect();
+    let found = places(&system).await;
     let expected = [
         "1 0 holds",
         "2 0 holds",

@@ -48,6 +48,14 @@ async fn findings(system: &System) -> Vec<Finding> {
     findings
 }
 
+/// The user, the entry and the column of each finding. The user's row counts as entry 0.
+async fn places(system: &System) -> Vec<String> {
+    let place = |finding: &Finding| {
+        format!("{} {} {}", finding.user_id, finding.seq.unwrap_or_default(), finding.column)
+    };
+    findings(system).await.iter().map(place).collect()
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn every_kind_of_damage_is_found_and_named() {
     let system = filled().await;

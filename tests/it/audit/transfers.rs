@@ -1,6 +1,6 @@
 //! Damage to transfers: to one of their two entries. It is found and named for both users.
 
-use super::{damage, findings, holds};
+use super::{damage, findings, holds, places};
 use crate::{
     apply::{add, apply, reverse, reverse_some, subtract_some, transfer},
     support::system::System,
@@ -50,11 +50,7 @@ async fn a_transfer_without_its_other_half_is_found_and_named() {
     ] {
         system.execute(statement).await;
     }
-    let found: Vec<String> = findings(&system)
-        .await
-        .iter()
-        .map(|finding| format!("{} {} {}", finding.user_id, finding.seq.unwrap_or_default(), finding.column))
-        .collect();
+    let found = places(&system).await;
     let expected = [
         "1 49 counterparty",
         "1 51 ref",

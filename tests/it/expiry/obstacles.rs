@@ -4,7 +4,7 @@ use point_system::domain::{Obstacle, ServiceError};
 
 use super::{balance, in_hours, pass, points};
 use crate::{
-    apply::{add_until, apply, reverse, subtract},
+    apply::{add_until, apply, reverse, subtract, subtract_some},
     support::system::{System, eventually},
 };
 
@@ -49,19 +49,26 @@ async fn a_user_who_keeps_expired_points_is_named() {
 async fn an_entry_with_lots_of_more_points_than_it_moved_gives_none_back() {
     let system = System::new().await;
     let service = system.service(2);
-    let taken = subtract(7, 20);
-    for delta in [add_until(7, 50, in_hours(1)), taken.clone()] {
-        apply(&service, &delta).await;
+    // The second one asks for more than it takes: what it took is the limit.
+    for (user, taken, points_taken) in [(7, subtract(7, 20), 20), (8, subtract_some(8, 100), 50)] {
+        for delta in [add_until(user, 50, in_hours(1)), taken.clone()] {
+            apply(&service, &delta).await;
+        }
+        let damage = async |by: &str| {
+            let sql = format!("update log set lots[2] = lots[2] {by} where user_id = '{user}' and seq = 2");
+            system.execute(&sql).await;
+        };
+        damage("+ 1").await;
+        let undo = reverse(user, taken.request_id);
+        let results = service.apply_deltas(vec![undo.clone()]).await.expect("results");
+        let limit = format!("more than {points_taken} points");
+        let is_named = |result: &Result<_, _>| match result {
+            Err(ServiceError::Blocked(Obstacle::Unreadable(why))) => why.contains(&limit),
+            _ => false,
+        };
+        assert!(results.iter().all(is_named), "{results:?}");
+        damage("- 1").await;
+        assert_eq!(points(&apply(&service, &undo).await.entry.lots), [points_taken]);
     }
-    system.execute("update log set lots[2] = lots[2] + 1 where action = 'subtract'").await;
-    let undo = reverse(7, taken.request_id);
-    let results = service.apply_deltas(vec![undo.clone()]).await.expect("results");
-    let is_named = |result: &Result<_, _>| match result {
-        Err(ServiceError::Blocked(Obstacle::Unreadable(why))) => why.contains("more than 20 points"),
-        _ => false,
-    };
-    assert!(results.iter().all(is_named), "{results:?}");
-    system.execute("update log set lots[2] = lots[2] - 1 where action = 'subtract'").await;
-    assert_eq!(points(&apply(&service, &undo).await.entry.lots), [20]);
     system.finish_without_queues().await;
 }

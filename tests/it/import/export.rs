@@ -11,7 +11,7 @@ use tokio::{
 
 use super::{Rows, balances};
 use crate::{
-    apply::{add, add_until, apply, reverse, subtract},
+    apply::{add, add_until, apply, capture, hold, reverse, subtract},
     expiry::{in_hours, pass},
     support::{client::answer, process::run, system::System},
 };
@@ -115,6 +115,13 @@ async fn an_export_that_fails_leaves_the_file_as_it_was() {
     let (code, printed) = run("export", &["balances", "--output", "/dev/null"], &system.database.url).await;
     assert!(code == Some(1) && printed.contains("/dev/null is not a regular file"), "{printed}");
     system.execute("update user_point set format = 0").await;
+    // What a hold has taken is in no row of balances.
+    let order = hold(3, 1, None);
+    apply(&service, &order).await;
+    let (code, printed) = run("export", &["balances"], &system.database.url).await;
+    let told = "user 3 has open holds: release or capture them first";
+    assert!(code == Some(1) && printed.contains(told), "{printed}");
+    apply(&service, &capture(3, order.request_id, None)).await;
     let (code, printed) = run("export", &["balances"], &system.database.url).await;
     assert!(code == Some(0) && printed.contains("user_id,point,expires_at\n"), "{printed}");
     system.finish_without_queues().await;

@@ -145,7 +145,7 @@ async fn rows_that_give_no_points_are_named_and_counted() {
     let counts = "applied: 3 rows, 9007199254741004 points\nrejected, balance_limit: 2 rows, 6 points\n\
                   5 rows, 9007199254741010 points in ";
     assert!(printed.contains(&format!("{rejected}{counts}")), "{printed}");
-    assert!(printed.contains("2 rows did not give their points"), "{printed}");
+    assert!(printed.contains("2 rows were not applied"), "{printed}");
     // A rerun says the same of them.
     let (code, printed) = rows.import(&system, &[]).await;
     assert_eq!(code, Some(1), "{printed}");

@@ -42,7 +42,7 @@ pub(super) fn any_delta() -> impl Strategy<Value = Delta> {
         match change {
             Change::Expire => Delta::expiry(self::user(user)),
             Change::Hold { .. } => of(few, change),
-            // Nobody's points go to their owner: they are then added.
+            // A transfer to its own sender becomes an add.
             Change::Transfer { to, point } if to == self::user(user) => {
                 of(number, Change::Add { point, expires_at: None })
             }

@@ -51,7 +51,7 @@ impl Naive {
         Verdict { point, reference: None, change }
     }
 
-    /// A capture takes all, or as many as it names. A release takes none.
+    /// A capture takes all points of the hold, or the number that it names. A release takes none.
     pub(super) fn end(
         &mut self,
         user: &UserId,

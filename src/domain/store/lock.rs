@@ -14,7 +14,7 @@ use tokio_postgres::{Row, Statement, error::SqlState, types::ToSql};
 use uuid::Uuid;
 
 use super::{LOGGED, StoreError, entry_columns, get, logged};
-use crate::domain::user_id::UserId;
+use crate::domain::{delta::Delta, user_id::UserId};
 
 /// The longest time for creating users one by one. The remaining users count as locked and are tried again later.
 const CREATE_TIME_MAX_MS: u64 = 300;
@@ -69,7 +69,7 @@ const COUNTERPARTIES: &str = "select counterparty \
 const NOW: &str = "select clock_timestamp() as now";
 
 /// The users and requests of a transaction: each user once, and each request with its user, in the order of the index.
-pub(super) struct Hold<'a> {
+pub(super) struct Lock<'a> {
     pub(super) users: &'a [&'a str],
     pub(super) asked_users: &'a [&'a str],
     pub(super) asked_requests: &'a [Uuid],
@@ -81,9 +81,9 @@ pub(super) struct Hold<'a> {
 }
 
 /// The rows that the transaction has locked and read.
-pub(super) struct Held {
+pub(super) struct Locked {
     /// The rows of the users, except those that another session has locked.
-    pub(super) locked: Vec<Row>,
+    pub(super) rows: Vec<Row>,
     /// The entries of the known requests.
     pub(super) logged: Vec<Row>,
     /// The entries of the requests that the deltas are about, and what has ended these.
@@ -92,9 +92,9 @@ pub(super) struct Held {
     pub(super) now: Timestamp,
 }
 
-impl Hold<'_> {
+impl Lock<'_> {
     /// Begins a transaction. If users are new, or locked by another session, it takes one more round trip.
-    pub(super) async fn take(&self, client: &Client) -> Result<Held, StoreError> {
+    pub(super) async fn take(&self, client: &Client) -> Result<Locked, StoreError> {
         let [create, free, logged, now] = prepared(client, [CREATE, LOCK, LOGGED, NOW]).await?;
         let referred =
             if self.referred_users.is_empty() { None } else { Some(client.prepare_cached(REFERRED).await?) };
@@ -141,8 +141,8 @@ impl Hold<'_> {
                 held => held?,
             };
         }
-        let (locked, logged, referred, now) = held;
-        Ok(Held { locked, logged, referred, now: now.try_get("now")? })
+        let (rows, logged, referred, now) = held;
+        Ok(Locked { rows, logged, referred, now: now.try_get("now")? })
     }
 
     /// Creates the users that are not `there`, one by one, except users that another session is creating.
@@ -178,12 +178,11 @@ impl Hold<'_> {
     }
 }
 
-/// The other users of the transfers among these requests. A transfer that is not committed yet is not found.
-pub(super) async fn counterparties(
-    client: &Client,
-    users: &[&str],
-    requests: &[Uuid],
-) -> Result<Vec<UserId>, StoreError> {
+/// The other users of the transfers that `deltas` reverse. A transfer that is not committed yet is not found.
+pub(super) async fn counterparties(client: &Client, deltas: &[Delta]) -> Result<Vec<UserId>, StoreError> {
+    let reversed = deltas.iter().filter_map(|delta| Some((&delta.user_id, delta.change.request()?)));
+    let (users, requests): (Vec<&str>, Vec<Uuid>) =
+        reversed.map(|(user_id, request)| (user_id.as_str(), request.get())).unzip();
     if users.is_empty() {
         return Ok(Vec::new());
     }
