@@ -166,7 +166,7 @@ mod tests {
             (request.clone(), prop::option::of(point))
                 .prop_map(|(hold, point)| Change::Capture { hold, point }),
             request.prop_map(|hold| Change::Release { hold }),
-            ("[!-~]{1,62}_", 1..1i64 << 53).prop_map(|(to, point)| Change::Transfer {
+            (r#"([!-~]{1,62}|["\\]{63})_"#, 1..1i64 << 53).prop_map(|(to, point)| Change::Transfer {
                 to: UserId::new("to", &to).expect("visible ASCII"),
                 point: Points::new(point).expect("in range"),
             }),
@@ -182,7 +182,7 @@ mod tests {
             prop::option::of("[A-Za-z][A-Za-z0-9._-]{0,62}"),
             prop::option::of(r#"\{"[^\pC"\\]{0,200}": ?1\}"#),
         );
-        (r"[!-~]{1,63}[!-^]", any_change(), texts, second, trace).prop_map(
+        (r#"([!-~]{0,63}|["\\]{63})[!-^]"#, any_change(), texts, second, trace).prop_map(
             |(user, change, (reason, actor, metadata), second, trace)| Delta {
                 request_id: RequestId::random(),
                 user_id: UserId::new("user_id", &user).expect("visible ASCII"),
