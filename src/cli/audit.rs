@@ -1,13 +1,12 @@
 //! The command `audit`: prints what the audit finds. Must not contain the rules that the audit checks.
 
-use std::{io::IsTerminal, time::Instant};
+use std::time::Instant;
 
 use anyhow::bail;
 use clap::Args;
-use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
-use super::DatabaseArgs;
+use super::{DatabaseArgs, progress::bar};
 use crate::{
     domain::{Finding, audit},
     infra::postgres,
@@ -50,8 +49,7 @@ struct ReportResponse {
 pub(super) async fn run(args: &AuditArgs) -> anyhow::Result<()> {
     postgres::check(&args.database.url).await?;
     let pool = postgres::reading_pool(&args.database.url, 1)?;
-    let bar = if std::io::stderr().is_terminal() { ProgressBar::no_length() } else { ProgressBar::hidden() };
-    bar.set_style(ProgressStyle::with_template("{wide_bar} {percent}% of the log, {eta} to go")?);
+    let bar = bar("{wide_bar} {percent}% of the log, {eta} to go");
     let started = Instant::now();
     let progress = |done: i64, all: i64| {
         bar.set_length(all.unsigned_abs());

@@ -11,10 +11,16 @@ use indicatif::{ProgressBar, ProgressStyle};
 /// The time between two lines in the log.
 const TELL_EVERY_S: u64 = 5;
 
+/// A bar on a terminal, and a hidden one elsewhere.
+pub(super) fn bar(template: &str) -> ProgressBar {
+    let bar = if std::io::stderr().is_terminal() { ProgressBar::no_length() } else { ProgressBar::hidden() };
+    bar.set_style(ProgressStyle::with_template(template).expect("a template"));
+    bar
+}
+
 /// How far a command is with its rows.
 pub(super) struct Progress {
     bar: ProgressBar,
-    is_terminal: bool,
     started: Instant,
     told: Mutex<Instant>,
 }
@@ -26,20 +32,18 @@ impl Progress {
             Some(_) => "{wide_bar} {human_pos} of {human_len} rows, {per_sec}, {eta} to go",
             None => "{spinner} {human_pos} rows, {per_sec}",
         };
-        let is_terminal = std::io::stderr().is_terminal();
-        let bar = if is_terminal { ProgressBar::no_length() } else { ProgressBar::hidden() };
-        bar.set_style(ProgressStyle::with_template(template).expect("a template"));
+        let bar = bar(template);
         if let Some(length) = length {
             bar.set_length(length);
         }
         let now = Instant::now();
-        Self { bar, is_terminal, started: now, told: Mutex::new(now) }
+        Self { bar, started: now, told: Mutex::new(now) }
     }
 
     /// Notes that this many more rows are done.
     pub(super) fn advance(&self, rows: u64) {
         self.bar.inc(rows);
-        if self.is_terminal {
+        if !self.bar.is_hidden() {
             return;
         }
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
