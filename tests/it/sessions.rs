@@ -1,9 +1,11 @@
 //! The settings of a session, and sessions that can't write.
 
-use deadpool_postgres::Pool;
 use point_system::{
     domain::Installation,
-    infra::{migrate, postgres},
+    infra::{
+        migrate,
+        postgres::{self, Pool},
+    },
     local::LocalPostgres,
 };
 
