@@ -7,7 +7,7 @@ use tokio::net::{TcpSocket, TcpStream};
 use crate::support::{
     client::{Client, answer},
     frames::Loss,
-    proxy::{Proxy, Weather, through},
+    proxy::{Weather, through},
     system::{System, eventually},
 };
 
