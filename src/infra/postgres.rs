@@ -92,10 +92,16 @@ pub async fn ask(pool: &Pool) -> Answer {
     };
     let answer = match timeout(limit, client.simple_query("show transaction_read_only")).await {
         Ok(Ok(answers)) if is_writable(&answers) => return Answer::Writable,
-        Ok(Ok(_)) => Answer::ReadOnly,
-        Ok(Err(_)) | Err(_) => Answer::Nothing,
+        Ok(Ok(_)) => {
+            client.give_up();
+            Answer::ReadOnly
+        }
+        Ok(Err(_)) => Answer::Nothing,
+        Err(_) => {
+            client.give_up();
+            Answer::Nothing
+        }
     };
-    client.give_up();
     // Close a connection that can't do its work, and those that are idle.
     drop(Client::take(client));
     pool.retain(|_, _| false);
