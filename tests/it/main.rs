@@ -12,6 +12,7 @@ mod connections;
 mod loopback;
 mod keys;
 mod access;
+mod roles;
 mod rate_limit;
 mod balances;
 mod history;
