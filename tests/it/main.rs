@@ -49,6 +49,7 @@ mod ops;
 mod dashboard;
 mod logs;
 mod manual;
+mod deploy;
 mod docs;
 mod postman;
 mod openapi;
