@@ -197,11 +197,15 @@ async fn the_service_runs_as_a_role_that_cannot_rewrite_the_log() {
 /// The permissions that the documents give each RabbitMQ user, for this installation: the user, then configure, write
 /// and read.
 fn permissions(system: &System) -> Vec<[String; 4]> {
-    let text = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/install.md")).expect("the document");
-    let lines = text.lines().filter_map(|line| line.strip_prefix("rabbitmqctl set_permissions point_system_"));
+    let text =
+        fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/install.md")).expect("the document");
+    let lines =
+        text.lines().filter_map(|line| line.strip_prefix("rabbitmqctl set_permissions point_system_"));
     let parse = |line: &str| {
         let mut parts = line.split('\'').map(|part| {
-            part.trim().replace("point-system", &system.prefix).replace("ID", &system.installation.id.to_string())
+            part.trim()
+                .replace("point-system", &system.prefix)
+                .replace("ID", &system.installation.id.to_string())
         });
         let user = format!("{}_{}", system.prefix, parts.next().expect("a user"));
         let patterns: Vec<String> = parts.filter(|part| !part.is_empty()).collect();
@@ -266,9 +270,9 @@ async fn each_role_runs_with_permissions_for_its_own_queues_alone() {
     assert!(!status.success() && printed.contains("ACCESS_REFUSED"), "{printed}");
     system.prefix = prefix;
     system.finish().await;
-    let gone = permissions.iter().map(|[user, ..]| {
-        format!("rabbit_auth_backend_internal:delete_user({}, <<\"test\">>)", text(user))
-    });
+    let gone = permissions
+        .iter()
+        .map(|[user, ..]| format!("rabbit_auth_backend_internal:delete_user({}, <<\"test\">>)", text(user)));
     let gone: Vec<String> = gone.collect();
     broker.control(&["eval", &format!("{}.", gone.join(", "))]).await.expect("no users");
 }

@@ -25,7 +25,8 @@ fn starters() -> Vec<(String, String)> {
 
 /// The arguments of the program wherever something starts it.
 fn commands(text: &str) -> Vec<Vec<String>> {
-    let start = r#"(?m)(?:^ExecStart=/usr/bin/point-system |(?:^CMD |^ *args: |test: |^ +command: )\[)([^\]\n]*)"#;
+    let start =
+        r#"(?m)(?:^ExecStart=/usr/bin/point-system |(?:^CMD |^ *args: |test: |^ +command: )\[)([^\]\n]*)"#;
     let start = Regex::new(start).expect("a pattern");
     let words = |found: regex::Captures| {
         let words = found[1].split([' ', ',']).filter(|word| !word.is_empty());
@@ -61,13 +62,20 @@ fn what_starts_the_program_uses_commands_and_variables_that_it_has() {
                 "migrate" => &urls[..2],
                 _ => &urls,
             };
-            let line = ["point-system"].into_iter().chain(command.iter().map(String::as_str)).chain(needed.iter().copied());
+            let line = ["point-system"]
+                .into_iter()
+                .chain(command.iter().map(String::as_str))
+                .chain(needed.iter().copied());
             let parsed = Cli::try_parse_from(line);
             assert!(parsed.is_ok(), "{path}: {command:?}: {}", parsed.expect_err("an error"));
             started.insert(command[0].clone());
         }
     }
-    assert_eq!(started, ["health", "migrate", "serve", "work"].map(str::to_owned).into(), "the commands are found");
+    assert_eq!(
+        started,
+        ["health", "migrate", "serve", "work"].map(str::to_owned).into(),
+        "the commands are found"
+    );
 }
 
 /// The documents of YAML files, by Python.
@@ -115,6 +123,7 @@ async fn no_container_in_kubernetes_has_more_than_it_needs() {
     let version = concat!("point-system:", env!("CARGO_PKG_VERSION"));
     let migrate = documents.iter().find(|document| document["kind"] == "Job").expect("a Job");
     assert_eq!(migrate["spec"]["template"]["spec"]["containers"][0]["image"], version);
-    let kustomization = fs::read_to_string(root().join("deploy/kubernetes/kustomization.yaml")).expect("a text");
+    let kustomization =
+        fs::read_to_string(root().join("deploy/kubernetes/kustomization.yaml")).expect("a text");
     assert!(kustomization.contains(concat!("newTag: ", env!("CARGO_PKG_VERSION"), "\n")), "{kustomization}");
 }

@@ -98,7 +98,8 @@ async fn haproxy_accepts_the_configuration_of_the_balancer() {
 fn units(folder: &Path) -> Vec<PathBuf> {
     let copy = |from: &Path, to: &Path| {
         let text = fs::read_to_string(from).expect("a unit");
-        fs::write(to, text.replace("/usr/bin/point-system", env!("CARGO_BIN_EXE_point-system"))).expect("written");
+        fs::write(to, text.replace("/usr/bin/point-system", env!("CARGO_BIN_EXE_point-system")))
+            .expect("written");
     };
     let shared = folder.join("point-system-.service.d");
     fs::create_dir(&shared).expect("a folder");
@@ -131,7 +132,9 @@ async fn systemd_accepts_the_units_and_finds_them_little_exposed() {
         // It exits with 0 even if it does not know a setting.
         assert_eq!(accepts(analyze("verify", "--man=no")).await, "", "{}", unit.display());
         let printed = accepts(analyze("security", "--offline=true")).await;
-        let level = printed.lines().find_map(|line| line.split_once("Overall exposure level for ")?.1.split(' ').nth(1));
+        let level = printed
+            .lines()
+            .find_map(|line| line.split_once("Overall exposure level for ")?.1.split(' ').nth(1));
         let level: f64 = level.and_then(|level| level.parse().ok()).unwrap_or_else(|| panic!("{printed}"));
         assert!(level <= EXPOSURE_MAX, "{}: {level}", unit.display());
     }

@@ -27,7 +27,8 @@ fn every_alert_has_a_section_that_says_what_to_do() {
     let text = read("docs/alerts.md");
     let sections = text.split("\n## ").skip(1).map(|section| {
         let (name, rest) = section.split_once('\n').expect("a heading");
-        let severity = rest.trim().split_once("*").expect("a severity").1.split_once('*').expect("a severity").0;
+        let severity =
+            rest.trim().split_once("*").expect("a severity").1.split_once('*').expect("a severity").0;
         assert!(rest.contains("\n1. ") && rest.contains("\n2. "), "{name} does not say what to do");
         (name.to_owned(), severity.to_owned())
     });
