@@ -1,8 +1,10 @@
 //! The foundation of the service: lanes, PostgreSQL connections, migrations, metrics, logging. Must not contain points.
 
 pub mod build;
+pub mod hosts;
 pub mod lane;
 pub mod logging;
 pub mod metrics;
 pub mod migrate;
 pub mod postgres;
+pub mod server_url;

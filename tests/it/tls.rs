@@ -2,8 +2,10 @@
 
 use std::{fs, os::unix::fs::PermissionsExt, path::Path, process::Command};
 
-use deadpool_postgres::Client;
-use point_system::{infra::postgres, local::LocalPostgres};
+use point_system::{
+    infra::postgres::{self, Client},
+    local::LocalPostgres,
+};
 
 use crate::support::{servers::open_folder, system::eventually};
 

@@ -1,0 +1,250 @@
+//! Opens sessions for a pool, host after host, and sets them up. Must not contain the URL's syntax.
+
+use std::{
+    error::Error,
+    ops::{Deref, DerefMut},
+    sync::Arc,
+    time::Duration,
+};
+
+use deadpool::managed::{self, Metrics, RecycleError, RecycleResult};
+use deadpool_postgres::ClientWrapper;
+use tokio::{task::JoinHandle, time::timeout};
+use tokio_postgres::{Config, NoTls, Socket, tls::MakeTlsConnect};
+use tokio_postgres_rustls::MakeRustlsConnect;
+
+use super::{DatabaseUrl, is_writable, url::Tls};
+use crate::infra::hosts::{Host, Hosts, Place, reasons};
+
+/// The longest that one host may take to accept a TCP connection, if the URL has no `connect_timeout`.
+const REACH_TIMEOUT_MS: u64 = 1_000;
+
+/// The longest that one host may take to give a session that is ready for use, if the URL has no `connect_timeout`.
+const OPEN_TIMEOUT_MS: u64 = 3_000;
+
+/// The settings of every session.
+///
+/// The third timeout is a second longer than the store's limit for a transaction. A client that leaves a transaction
+/// open for longer has abandoned it or is gone, and its users are locked meanwhile.
+///
+/// Each of our statements looks up an index, whatever its parameters. So a plan is made once and kept. The planner
+/// settings keep it on the index: a plan that was made while a table was small would go on reading the whole table.
+///
+/// The last settings override what a role or a database may set and we rely on: READ COMMITTED, and commits that
+/// survive a crash and, if the server has synchronous standbys, a failover. `remote_write` and `remote_apply` survive
+/// as much, so they stay. The last answer says whether the session can write.
+const SESSION: &str = "set statement_timeout = '5s'; set lock_timeout = '500ms'; \
+     set idle_in_transaction_session_timeout = '7s'; \
+     set plan_cache_mode = force_generic_plan; \
+     set enable_seqscan = off; set enable_hashjoin = off; set enable_mergejoin = off; \
+     set default_transaction_isolation = 'read committed'; \
+     select set_config('synchronous_commit', 'on', false) \
+         where current_setting('synchronous_commit') in ('off', 'local'); \
+     show transaction_read_only";
+
+/// Why there is no session.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// The driver's error.
+    #[error(transparent)]
+    Driver(#[from] tokio_postgres::Error),
+    /// The server is read-only, and the session must write.
+    #[error("the server is read-only: is it a standby?")]
+    ReadOnly,
+    /// The server is not read-only, and the session must be.
+    #[error("the server accepts writes, and target_session_attrs is read-only")]
+    Writable,
+    /// The host did not answer in time.
+    #[error("no answer within {} ms", .0.as_millis())]
+    Silent(Duration),
+    /// The name of the only host has no address.
+    #[error("{0}")]
+    Unresolved(String),
+    /// Every host has failed.
+    #[error("{why}")]
+    Each {
+        /// The hosts, each with its reason.
+        why: String,
+        /// Whether one of them is read-only.
+        read_only: bool,
+    },
+}
+
+impl ConnectError {
+    /// Returns whether a server answered, but accepts only reads.
+    #[must_use]
+    pub fn is_read_only(&self) -> bool {
+        matches!(self, Self::ReadOnly | Self::Each { read_only: true, .. })
+    }
+
+    /// One error for all hosts. The error of a single host stays as it is.
+    fn of_all(mut refusals: Vec<(String, Self)>) -> Self {
+        if refusals.len() == 1
+            && let Some((_, only)) = refusals.pop()
+        {
+            return only;
+        }
+        let read_only = refusals.iter().any(|(_, error)| error.is_read_only());
+        let refusals: Vec<(String, String)> =
+            refusals.into_iter().map(|(place, error)| (place, with_causes(&error))).collect();
+        Self::Each { why: reasons(&refusals), read_only }
+    }
+}
+
+/// The message of an error, and of what caused it.
+fn with_causes(error: &dyn Error) -> String {
+    let (mut text, mut cause) = (error.to_string(), error.source());
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}
+
+/// What a session is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Need {
+    /// It must write.
+    Write,
+    /// It only reads.
+    Read,
+    /// It keeps the settings of the server.
+    Bare,
+}
+
+/// Opens and checks the sessions of a pool.
+pub struct Manager {
+    url: DatabaseUrl,
+    need: Need,
+    tls: Option<MakeRustlsConnect>,
+}
+
+impl Manager {
+    pub(super) fn new(url: DatabaseUrl, need: Need) -> anyhow::Result<Self> {
+        let tls = match &url.tls {
+            Tls::Off => None,
+            Tls::Verified { root_certificates } => {
+                Some(MakeRustlsConnect::new(super::url::tls_config(root_certificates.as_ref())?))
+            }
+        };
+        Ok(Self { url, need, tls })
+    }
+
+    async fn open(&self, place: &Place) -> Result<Session, ConnectError> {
+        let mut config = self.url.config.clone();
+        config.host(&place.host.name).port(place.host.port);
+        if let Some(address) = place.address {
+            config.hostaddr(address);
+        }
+        let limit = config.get_connect_timeout().copied();
+        config.connect_timeout(limit.unwrap_or(Duration::from_millis(REACH_TIMEOUT_MS)));
+        let limit = limit.unwrap_or(Duration::from_millis(OPEN_TIMEOUT_MS));
+        let opening = async {
+            let client = match self.tls.clone() {
+                Some(tls) => connect(&config, tls, place).await?,
+                None => connect(&config, NoTls, place).await?,
+            };
+            if self.need != Need::Bare {
+                let writable = is_writable(&client.simple_query(SESSION).await?);
+                if !writable && (self.need == Need::Write || self.url.is_read_write()) {
+                    return Err(ConnectError::ReadOnly);
+                }
+                if writable && self.url.is_read_only() {
+                    return Err(ConnectError::Writable);
+                }
+            }
+            Ok(Session { client, place: place.clone(), hosts: Arc::clone(&self.url.hosts) })
+        };
+        timeout(limit, opening).await.unwrap_or(Err(ConnectError::Silent(limit)))
+    }
+}
+
+async fn connect<T>(config: &Config, tls: T, place: &Place) -> Result<ClientWrapper, ConnectError>
+where
+    T: MakeTlsConnect<Socket>,
+    T::Stream: Send + 'static,
+{
+    let (client, connection) = config.connect(tls).await?;
+    let place = place.clone();
+    let carrying: JoinHandle<()> = tokio::spawn(async move {
+        if let Err(error) = connection.await {
+            log::debug!("lost a connection to PostgreSQL at {place}: {error}");
+        }
+    });
+    Ok(ClientWrapper::new(client, carrying))
+}
+
+impl managed::Manager for Manager {
+    type Type = Session;
+    type Error = ConnectError;
+
+    /// Tries the hosts one after the other. The host that failed last is tried last.
+    async fn create(&self) -> Result<Session, ConnectError> {
+        let hosts = &self.url.hosts;
+        let (places, unknown) = hosts.places().await;
+        let unresolved = |(host, why): (Host, String)| (host.to_string(), ConnectError::Unresolved(why));
+        let mut refusals: Vec<(String, ConnectError)> = unknown.into_iter().map(unresolved).collect();
+        for place in places {
+            match self.open(&place).await {
+                Ok(session) => {
+                    for (place, error) in refusals {
+                        log::info!("PostgreSQL at {place}: {}; using {}", with_causes(&error), session.place);
+                    }
+                    return Ok(session);
+                }
+                // Sessions from the time before it was a standby are of no use.
+                Err(ConnectError::ReadOnly) => {
+                    hosts.give_up(&place);
+                    refusals.push((place.to_string(), ConnectError::ReadOnly));
+                }
+                Err(error) => {
+                    hosts.failed(&place);
+                    refusals.push((place.to_string(), error));
+                }
+            }
+        }
+        Err(ConnectError::of_all(refusals))
+    }
+
+    async fn recycle(&self, session: &mut Session, metrics: &Metrics) -> RecycleResult<ConnectError> {
+        if session.is_closed() {
+            return Err(RecycleError::message("the connection is closed"));
+        }
+        if session.hosts.gave_up_since(&session.place, metrics.created) {
+            return Err(RecycleError::message("its host was given up"));
+        }
+        Ok(())
+    }
+}
+
+/// A session, and where it is.
+pub struct Session {
+    client: ClientWrapper,
+    place: Place,
+    hosts: Arc<Hosts>,
+}
+
+impl Session {
+    /// Gives up the host, because it accepts connections but does not do its work: it is tried last from now on, and no
+    /// session that it has given is used again. Does nothing if there is no other host.
+    pub fn give_up(&self) {
+        if self.hosts.are_several() {
+            log::warn!("PostgreSQL at {} does not do its work; trying another host", self.place);
+            self.hosts.give_up(&self.place);
+        }
+    }
+}
+
+impl Deref for Session {
+    type Target = ClientWrapper;
+
+    fn deref(&self) -> &ClientWrapper {
+        &self.client
+    }
+}
+
+impl DerefMut for Session {
+    fn deref_mut(&mut self) -> &mut ClientWrapper {
+        &mut self.client
+    }
+}
