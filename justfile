@@ -28,6 +28,10 @@ chaos *args:
 up:
     POINT_SYSTEM_COMMIT=$(git rev-parse --short=12 HEAD || true) docker compose up --build --detach --wait
 
+# Build the Debian package
+deb:
+    deploy/debian/build
+
 # Follow the logs of the workers
 worker-logs:
     docker compose logs --follow work

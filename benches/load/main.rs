@@ -13,7 +13,7 @@ use point_system::domain::Partitions;
 
 use report::{Line, Report};
 use scenes::Size;
-use support::system::System;
+use support::{sizing, system::System};
 
 mod backlog;
 mod bed;
@@ -158,6 +158,7 @@ async fn main() {
         charts::batch(&folder, &report.lines, &scenes::workers::BATCHES);
         charts::growth(&folder, &report.lines, &size.log_rows);
         report.write_into(&folder.with_extension("md"));
+        sizing::write(Path::new(env!("CARGO_MANIFEST_DIR")));
     }
 }
 

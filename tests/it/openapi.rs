@@ -1,11 +1,10 @@
 //! The API's description: it is complete, it is true (schemathesis asks), and it has pages and a row in the documents.
 
-use std::{collections::BTreeSet, fs, path::Path};
+use std::{collections::BTreeSet, fs};
 
 use point_system::{cli::AccessArgs, http::ENDPOINTS};
 use reqwest::header::{CONTENT_SECURITY_POLICY, CONTENT_TYPE};
 use serde_json::{Value, json};
-use tokio::process::Command;
 
 use crate::{
     endpoints::documented,
@@ -13,6 +12,7 @@ use crate::{
     support::{
         client::{Client, answer, text},
         system::{System, eventually},
+        tools,
     },
 };
 
@@ -128,22 +128,6 @@ async fn page(client: &Client, path: &str) -> String {
     response.text().await.expect("a text")
 }
 
-/// schemathesis, installed once, or nothing where that can't be done.
-async fn schemathesis() -> Option<Command> {
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(SCHEMATHESIS);
-    let executable = folder.join("bin/schemathesis");
-    if !executable.exists() {
-        let succeeds =
-            async |command: &mut Command| command.output().await.is_ok_and(|output| output.status.success());
-        let made = succeeds(Command::new("python3").args(["-m", "venv"]).arg(&folder)).await;
-        let pip = ["install", "--quiet", "--disable-pip-version-check", SCHEMATHESIS];
-        if !made || !succeeds(Command::new(folder.join("bin/pip")).args(pip)).await {
-            return None;
-        }
-    }
-    Some(Command::new(executable))
-}
-
 /// The description without its leave to call without a key, so that schemathesis tries that and wants a 401.
 fn keys_needed(mut description: Value) -> Value {
     let paths = description["paths"].as_object_mut().expect("paths").values_mut();
@@ -178,7 +162,7 @@ fn without_metadata(mut description: Value) -> Value {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn schemathesis_finds_nothing() {
-    let Some(mut schemathesis) = schemathesis().await else {
+    let Some(mut schemathesis) = tools::python("schemathesis", &[SCHEMATHESIS]).await else {
         eprintln!("skipped: python3 can't install {SCHEMATHESIS} here");
         return;
     };

@@ -15,3 +15,5 @@ pub mod load;
 pub mod frames;
 pub mod proxy;
 pub mod chaos;
+pub mod tools;
+pub mod sizing;

@@ -25,7 +25,14 @@ use crate::support::system::PATIENCE;
 pub struct Servers {
     database_url: String,
     pub amqp_url: String,
-    _own: Option<OwnServers>,
+    own: Option<OwnServers>,
+}
+
+impl Servers {
+    /// The broker, if this test run has started it.
+    pub fn broker(&self) -> Option<&LocalRabbitMq> {
+        self.own.as_ref().map(|own| &own.broker)
+    }
 }
 
 /// Private servers, and the lock that shows other runs that their folder is in use.
@@ -88,10 +95,10 @@ pub async fn servers() -> &'static Servers {
     let start = async || {
         let named = ["POINT_SYSTEM_TEST_DATABASE_URL", "POINT_SYSTEM_TEST_AMQP_URL"].map(env::var);
         let servers = if let [Ok(database_url), Ok(amqp_url)] = named {
-            Servers { database_url, amqp_url, _own: None }
+            Servers { database_url, amqp_url, own: None }
         } else {
             let own = OwnServers::start().await;
-            Servers { database_url: own.postgres.url(), amqp_url: own.broker.url(), _own: Some(own) }
+            Servers { database_url: own.postgres.url(), amqp_url: own.broker.url(), own: Some(own) }
         };
         let template = database(&servers.database_url, TEMPLATE, "template0").await;
         migrate::run(&template.pool(1), PATIENCE).await.expect("migrations");

@@ -13,6 +13,7 @@ use uuid::Uuid;
 
 use crate::{support::system::System, tidy::sources};
 
+mod runbooks;
 mod tables;
 
 /// The address in the commands.
@@ -91,7 +92,7 @@ fn shape(text: &str) -> String {
 fn documents() -> Vec<PathBuf> {
     let entries = fs::read_dir(root().join("docs")).expect("a folder").flatten().map(|entry| entry.path());
     let docs = entries.filter(|path| path.extension().is_some_and(|extension| extension == "md"));
-    docs.chain(["README.md", "CONTRIBUTING.md"].map(|name| root().join(name))).collect()
+    docs.chain(["README.md", "CONTRIBUTING.md", "SECURITY.md"].map(|name| root().join(name))).collect()
 }
 
 #[test]
@@ -136,8 +137,8 @@ fn anchors(text: &str) -> BTreeSet<String> {
 }
 
 #[test]
-fn every_test_that_the_guarantees_cite_exists() {
-    let text = read("docs/guarantees.md");
+fn every_test_that_the_guarantees_and_the_threat_model_cite_exists() {
+    let text = read("docs/guarantees.md") + &read("SECURITY.md");
     let cited: Vec<&str> = text.split('`').skip(1).step_by(2).filter(|code| is_test(code)).collect();
     assert!(cited.len() > 30, "{cited:?}");
     let file = |path: &str| {
