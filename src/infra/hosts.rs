@@ -119,7 +119,7 @@ impl Hosts {
         for (host, addresses) in self.list.iter().zip(resolved) {
             match addresses {
                 Ok(addresses) => {
-                    places.extend(addresses.into_iter().map(|address| Place { host: host.clone(), address }))
+                    places.extend(addresses.into_iter().map(|address| Place { host: host.clone(), address }));
                 }
                 Err(why) => unknown.push((host.clone(), why)),
             }

@@ -77,23 +77,19 @@ pub fn read_hosts(list: &str, default_port: u16) -> Result<Vec<Host>, String> {
 
 fn read_host(text: &str, default_port: u16) -> Result<Host, String> {
     let wrong = || "has a host that is neither a name nor an IP address (IPv6 in brackets)".to_owned();
-    let (name, port) = match text.strip_prefix('[') {
-        Some(rest) => {
-            let (address, port) = rest.split_once(']').ok_or_else(wrong)?;
-            address.parse::<std::net::Ipv6Addr>().map_err(|_| wrong())?;
-            let port = if port.is_empty() { None } else { Some(port.strip_prefix(':').ok_or_else(wrong)?) };
-            (address.to_owned(), port)
+    let (name, port) = if let Some(rest) = text.strip_prefix('[') {
+        let (address, port) = rest.split_once(']').ok_or_else(wrong)?;
+        address.parse::<std::net::Ipv6Addr>().map_err(|_| wrong())?;
+        let port = if port.is_empty() { None } else { Some(port.strip_prefix(':').ok_or_else(wrong)?) };
+        (address.to_owned(), port)
+    } else {
+        let (name, port) = text.split_once(':').map_or((text, None), |(name, port)| (name, Some(port)));
+        let name = decoded(name)?;
+        let is_of_name = |letter: char| letter.is_ascii_alphanumeric() || ['-', '_', '.'].contains(&letter);
+        if name.is_empty() || !(name.starts_with('/') || name.chars().all(is_of_name)) {
+            return Err(wrong());
         }
-        None => {
-            let (name, port) = text.split_once(':').map_or((text, None), |(name, port)| (name, Some(port)));
-            let name = decoded(name)?;
-            let is_of_name =
-                |letter: char| letter.is_ascii_alphanumeric() || ['-', '_', '.'].contains(&letter);
-            if name.is_empty() || !(name.starts_with('/') || name.chars().all(is_of_name)) {
-                return Err(wrong());
-            }
-            (name, port)
-        }
+        (name, port)
     };
     let port = port.map_or(Ok(default_port), |port| {
         let number = port.parse().ok().filter(|number| *number > 0);

@@ -90,7 +90,7 @@ async fn open(url: &BrokerUrl, name: &str, place: &Place, limit_ms: u64) -> Resu
     }
     match in_own_task(limit_ms, async move { Connection::open(&arguments).await }).await {
         Ok(connection) => Session::new(connection, place.clone()).await,
-        Err(error) => Err(diagnosed(&format!("{host}:{port}"), error).await),
+        Err(error) => Err(diagnosed(&format!("{host}:{port}"), url.tls.is_some(), error).await),
     }
 }
 
@@ -112,13 +112,17 @@ async fn reach(address: &str) -> Result<(), String> {
 
 /// Explains why there is no connection. RabbitMQ drops a connection without a reply if the user, the password or the
 /// virtual host is wrong. So if the server is reachable, these are what to check.
-async fn diagnosed(address: &str, error: String) -> String {
+async fn diagnosed(address: &str, is_tls: bool, error: String) -> String {
     match reach(address).await {
         // The error says what is wrong with the broker's certificate.
         Ok(()) if error.contains("certificate") => error,
         Ok(()) if error.contains("fatal alert") => {
             format!("{error}: the broker refuses us; check certfile and keyfile, and its TLS versions")
         }
+        Ok(()) if is_tls => format!(
+            "{error}: the server is reachable; check certfile and keyfile, the user, the password and the \
+             virtual host"
+        ),
         Ok(()) => {
             format!("{error}: the server is reachable; check the user, the password and the virtual host")
         }

@@ -182,7 +182,8 @@ impl managed::Manager for Manager {
             unknown.into_iter().map(|(host, why): (Host, _)| (host.to_string(), why)).collect();
         let mut read_only = false;
         for place in places {
-            match self.open(&place).await {
+            // The driver keeps much while it connects, and a caller should not carry that around.
+            match Box::pin(self.open(&place)).await {
                 Ok(session) => {
                     for (place, why) in refusals {
                         log::info!("PostgreSQL at {place}: {why}; using {}", session.place);
