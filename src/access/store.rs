@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     domain::Actor,
-    infra::postgres::{Client, ConnectError, Pool, PoolError},
+    infra::postgres::{Client, Pool, PoolError},
 };
 
 /// The longest that one visit to the table may take. A connection that takes longer is closed.
@@ -34,7 +34,7 @@ impl From<tokio_postgres::Error> for AccessError {
 impl From<PoolError> for AccessError {
     fn from(error: PoolError) -> Self {
         match error {
-            PoolError::Backend(ConnectError::Driver(error)) => error.into(),
+            PoolError::Backend(error) => Self::Unavailable(error.to_string()),
             other => Self::Unavailable(other.to_string()),
         }
     }

@@ -21,7 +21,7 @@ use super::{
     request_id::RequestId,
     user_id::UserId,
 };
-use crate::infra::postgres::{Client, ConnectError, Pool, PoolError};
+use crate::infra::postgres::{Client, Pool, PoolError};
 
 mod apply;
 mod lock;
@@ -86,12 +86,7 @@ impl From<tokio_postgres::Error> for StoreError {
 impl From<PoolError> for StoreError {
     fn from(error: PoolError) -> Self {
         match error {
-            PoolError::Backend(ConnectError::Driver(error)) => match Self::from(error) {
-                Self::TooSlow { why, .. } => Self::Unavailable(why),
-                Self::Unavailable(why) | Self::Conflict(why) | Self::Refused(why) | Self::Unreadable(why) => {
-                    Self::Unavailable(why)
-                }
-            },
+            PoolError::Backend(error) => Self::Unavailable(error.to_string()),
             other => Self::Unavailable(other.to_string()),
         }
     }

@@ -1,4 +1,4 @@
-//! The foundation of the service: lanes, PostgreSQL connections, migrations, metrics, logging. Must not contain points.
+//! The foundation of the service: lanes, hosts, TLS, PostgreSQL connections, migrations, metrics, logging. Must not contain points.
 
 pub mod build;
 pub mod hosts;
@@ -8,3 +8,4 @@ pub mod metrics;
 pub mod migrate;
 pub mod postgres;
 pub mod server_url;
+pub mod tls;

@@ -84,17 +84,24 @@ pub enum Answer {
 /// Asks PostgreSQL whether it accepts writes. A host that has a session but no answer, or only reads, is given up.
 pub async fn ask(pool: &Pool) -> Answer {
     let limit = Duration::from_millis(ANSWER_TIMEOUT_MS);
-    let client = match timeout(limit, pool.get()).await {
-        Ok(Ok(client)) => client,
-        Ok(Err(PoolError::Backend(error))) if error.is_read_only() => return Answer::ReadOnly,
-        Ok(Err(_)) | Err(_) => return Answer::Nothing,
+    // Nothing cuts this short: each host must have its time, or the first would be tried for ever.
+    let client = match pool.get().await {
+        Ok(client) => client,
+        Err(PoolError::Backend(error)) if error.is_read_only() => return Answer::ReadOnly,
+        Err(_) => return Answer::Nothing,
     };
     let answer = match timeout(limit, client.simple_query("show transaction_read_only")).await {
         Ok(Ok(answers)) if is_writable(&answers) => return Answer::Writable,
-        Ok(Ok(_)) => Answer::ReadOnly,
-        Ok(Err(_)) | Err(_) => Answer::Nothing,
+        Ok(Ok(_)) => {
+            client.give_up();
+            Answer::ReadOnly
+        }
+        Ok(Err(_)) => Answer::Nothing,
+        Err(_) => {
+            client.give_up();
+            Answer::Nothing
+        }
     };
-    client.give_up();
     // Close a connection that can't do its work, and those that are idle.
     drop(Client::take(client));
     pool.retain(|_, _| false);

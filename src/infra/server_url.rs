@@ -56,6 +56,12 @@ impl ServerUrl {
             parameters: parameters(query)?,
         })
     }
+
+    /// Returns the value of a parameter.
+    #[must_use]
+    pub fn parameter(&self, name: &str) -> Option<&str> {
+        self.parameters.iter().find(|(other, _)| other == name).map(|(_, value)| value.as_str())
+    }
 }
 
 /// Reads `host:port,host:port`. An IPv6 address is in brackets. The port may be missing.

@@ -6,7 +6,10 @@ use std::{
     time::Duration,
 };
 
-use amqprs::connection::{Connection, OpenConnectionArguments};
+use amqprs::{
+    connection::{Connection, OpenConnectionArguments},
+    tls::TlsAdaptor,
+};
 use tokio::{
     net::TcpStream,
     time::{sleep, timeout},
@@ -17,9 +20,6 @@ use super::{
     session::{Session, in_own_task},
 };
 use crate::infra::hosts::{Host, Place, reasons};
-
-/// The heartbeat that we ask the broker for. If the peer sends nothing for twice this time, the connection is closed.
-const HEARTBEAT_S: u16 = 5;
 
 /// The longest that the only host may take to open a connection.
 const OPEN_TIMEOUT_MS: u64 = 20_000;
@@ -43,6 +43,7 @@ pub(super) async fn connect(url: &BrokerUrl, name: &str) -> Result<Session, Stri
     let mut refusals: Vec<(String, String)> =
         unknown.into_iter().map(|(host, why): (Host, _)| (host.to_string(), why)).collect();
     let limit_ms = if places.len() > 1 { OPEN_ONE_TIMEOUT_MS } else { OPEN_TIMEOUT_MS };
+    let limit_ms = url.connection_timeout_ms.unwrap_or(limit_ms);
     for place in &places {
         let opened = match place.address {
             Some(address) if places.len() > 1 => {
@@ -78,9 +79,15 @@ async fn open(url: &BrokerUrl, name: &str, place: &Place, limit_ms: u64) -> Resu
     };
     let mut arguments = OpenConnectionArguments::new(&host, port, &url.user, &url.password)
         .virtual_host(&url.virtual_host)
-        .heartbeat(HEARTBEAT_S)
+        .heartbeat(url.heartbeat_s)
         .finish();
     arguments.connection_name(&format!("point-system {name} {}", std::process::id()));
+    if let Some(tls) = &url.tls {
+        let connector = tls.connector().map_err(|error| error.to_string())?;
+        // The address is not in the certificate, but the name in the URL is.
+        let name = url.server_name.as_ref().unwrap_or(&place.host.name);
+        arguments.tls_adaptor(TlsAdaptor::new(connector, name.clone()));
+    }
     match in_own_task(limit_ms, async move { Connection::open(&arguments).await }).await {
         Ok(connection) => Session::new(connection, place.clone()).await,
         Err(error) => Err(diagnosed(&format!("{host}:{port}"), error).await),
@@ -107,6 +114,11 @@ async fn reach(address: &str) -> Result<(), String> {
 /// virtual host is wrong. So if the server is reachable, these are what to check.
 async fn diagnosed(address: &str, error: String) -> String {
     match reach(address).await {
+        // The error says what is wrong with the broker's certificate.
+        Ok(()) if error.contains("certificate") => error,
+        Ok(()) if error.contains("fatal alert") => {
+            format!("{error}: the broker refuses us; check certfile and keyfile, and its TLS versions")
+        }
         Ok(()) => {
             format!("{error}: the server is reachable; check the user, the password and the virtual host")
         }

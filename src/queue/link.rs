@@ -228,7 +228,7 @@ async fn open(
     if !was_up && let Err(why) = topology::declare(&declaring, &link.names, &link.unusable).await {
         url.hosts.failed(&session.place);
         tokio::spawn(session.close());
-        return Err(why);
+        return Err(if url.hosts.are_several() { format!("{}: {why}", session.place) } else { why });
     }
     tokio::spawn(async move {
         if was_up && let Err(why) = topology::declare(&declaring, &link.names, &link.unusable).await {

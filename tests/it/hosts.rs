@@ -7,7 +7,7 @@ use tokio::net::{TcpSocket, TcpStream};
 use crate::support::{
     client::{Client, answer},
     frames::Loss,
-    proxy::{Proxy, Weather, through},
+    proxy::{Weather, through},
     system::{System, eventually},
 };
 
@@ -92,10 +92,11 @@ async fn a_broker_that_confirms_nothing_is_left_for_another() {
     let client = system.serve();
     let change = || client.change("add", 7, 1).header("Idempotency-Key", "once");
     eventually("it serves", async || answer(client.get("/readyz")).await.0 == 200).await;
-    assert_eq!((mute.accepted(), other.accepted()), (1, 0), "in the order of the list");
+    assert!(mute.accepted() > 0 && other.accepted() == 0, "in the order of the list");
+    let tried = mute.accepted();
     assert_eq!(answer(change()).await.0, 503, "no confirm, no 202");
     eventually("a 202", async || answer(change()).await.0 == 202).await;
-    assert_eq!((mute.accepted(), other.accepted()), (1, 1));
+    assert!(mute.accepted() == tried && other.accepted() > 0);
     system.work();
     system.drain(1).await;
     // Both messages may be in the queue; the request counts once.

@@ -3,8 +3,10 @@
 
 use std::fs;
 
-use deadpool_postgres::{Client, Pool};
-use point_system::cli::AccessArgs;
+use point_system::{
+    cli::AccessArgs,
+    infra::postgres::{self, Client, Pool},
+};
 use serde_json::json;
 use tokio_postgres::error::SqlState;
 use url::Url;
@@ -185,7 +187,7 @@ async fn the_service_runs_as_a_role_that_cannot_rewrite_the_log() {
     }
     for (role, refused) in [("service", &REFUSED_TO_SERVICE[..]), ("reader", &REFUSED_TO_READER)] {
         let url = url_of(&system.database, role).parse().expect("a valid URL");
-        let pool = point_system::infra::postgres::pool(&url, 1).expect("a pool");
+        let pool = postgres::pool(&url, 1).expect("a pool");
         refuses(&pool.get().await.expect("a connection"), refused).await;
     }
     assert_eq!(keys::list(&system).await.len(), 1);

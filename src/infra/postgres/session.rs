@@ -13,8 +13,11 @@ use tokio::{task::JoinHandle, time::timeout};
 use tokio_postgres::{Config, NoTls, Socket, tls::MakeTlsConnect};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-use super::{DatabaseUrl, is_writable, url::Tls};
-use crate::infra::hosts::{Host, Hosts, Place, reasons};
+use super::{DatabaseUrl, is_writable};
+use crate::infra::{
+    hosts::{Host, Hosts, Place, reasons},
+    tls::{Tls, TlsError},
+};
 
 /// The longest that one host may take to accept a TCP connection, if the URL has no `connect_timeout`.
 const REACH_TIMEOUT_MS: u64 = 1_000;
@@ -42,52 +45,39 @@ const SESSION: &str = "set statement_timeout = '5s'; set lock_timeout = '500ms';
          where current_setting('synchronous_commit') in ('off', 'local'); \
      show transaction_read_only";
 
-/// Why there is no session.
+/// Why there is no session, without secrets.
 #[derive(Debug, thiserror::Error)]
-pub enum ConnectError {
-    /// The driver's error.
-    #[error(transparent)]
-    Driver(#[from] tokio_postgres::Error),
-    /// The server is read-only, and the session must write.
-    #[error("the server is read-only: is it a standby?")]
-    ReadOnly,
-    /// The server is not read-only, and the session must be.
-    #[error("the server accepts writes, and target_session_attrs is read-only")]
-    Writable,
-    /// The host did not answer in time.
-    #[error("no answer within {} ms", .0.as_millis())]
-    Silent(Duration),
-    /// The name of the only host has no address.
-    #[error("{0}")]
-    Unresolved(String),
-    /// Every host has failed.
-    #[error("{why}")]
-    Each {
-        /// The hosts, each with its reason.
-        why: String,
-        /// Whether one of them is read-only.
-        read_only: bool,
-    },
+#[error("{why}")]
+pub struct ConnectError {
+    why: String,
+    read_only: bool,
 }
 
 impl ConnectError {
+    fn new(why: impl Into<String>) -> Self {
+        Self { why: why.into(), read_only: false }
+    }
+
     /// Returns whether a server answered, but accepts only reads.
     #[must_use]
     pub fn is_read_only(&self) -> bool {
-        matches!(self, Self::ReadOnly | Self::Each { read_only: true, .. })
+        self.read_only
     }
+}
 
-    /// One error for all hosts. The error of a single host stays as it is.
-    fn of_all(mut refusals: Vec<(String, Self)>) -> Self {
-        if refusals.len() == 1
-            && let Some((_, only)) = refusals.pop()
-        {
-            return only;
-        }
-        let read_only = refusals.iter().any(|(_, error)| error.is_read_only());
-        let refusals: Vec<(String, String)> =
-            refusals.into_iter().map(|(place, error)| (place, with_causes(&error))).collect();
-        Self::Each { why: reasons(&refusals), read_only }
+impl From<tokio_postgres::Error> for ConnectError {
+    fn from(error: tokio_postgres::Error) -> Self {
+        // The message alone: a DETAIL may quote a customer's row.
+        Self::new(match error.as_db_error() {
+            Some(refusal) => format!("{} ({})", refusal.message(), refusal.code().code()),
+            None => with_causes(&error),
+        })
+    }
+}
+
+impl From<TlsError> for ConnectError {
+    fn from(error: TlsError) -> Self {
+        Self::new(error.to_string())
     }
 }
 
@@ -101,6 +91,9 @@ fn with_causes(error: &dyn Error) -> String {
     text
 }
 
+/// The error of a session that must write and can't.
+const READ_ONLY: &str = "the server is read-only: is it a standby?";
+
 /// What a session is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Need {
@@ -113,21 +106,18 @@ pub(super) enum Need {
 }
 
 /// Opens and checks the sessions of a pool.
+#[derive(Debug)]
 pub struct Manager {
     url: DatabaseUrl,
     need: Need,
-    tls: Option<MakeRustlsConnect>,
 }
 
 impl Manager {
-    pub(super) fn new(url: DatabaseUrl, need: Need) -> anyhow::Result<Self> {
-        let tls = match &url.tls {
-            Tls::Off => None,
-            Tls::Verified { root_certificates } => {
-                Some(MakeRustlsConnect::new(super::url::tls_config(root_certificates.as_ref())?))
-            }
-        };
-        Ok(Self { url, need, tls })
+    /// Makes a manager. The files of certificates are read now, so that mistakes are found early, and again for each
+    /// session.
+    pub(super) fn new(url: DatabaseUrl, need: Need) -> Result<Self, TlsError> {
+        url.tls.as_ref().map(Tls::config).transpose()?;
+        Ok(Self { url, need })
     }
 
     async fn open(&self, place: &Place) -> Result<Session, ConnectError> {
@@ -140,22 +130,28 @@ impl Manager {
         config.connect_timeout(limit.unwrap_or(Duration::from_millis(REACH_TIMEOUT_MS)));
         let limit = limit.unwrap_or(Duration::from_millis(OPEN_TIMEOUT_MS));
         let opening = async {
-            let client = match self.tls.clone() {
-                Some(tls) => connect(&config, tls, place).await?,
+            let client = match &self.url.tls {
+                Some(tls) => {
+                    let tls = MakeRustlsConnect::new(tls.config_for_postgresql()?);
+                    connect(&config, tls, place).await?
+                }
                 None => connect(&config, NoTls, place).await?,
             };
             if self.need != Need::Bare {
                 let writable = is_writable(&client.simple_query(SESSION).await?);
                 if !writable && (self.need == Need::Write || self.url.is_read_write()) {
-                    return Err(ConnectError::ReadOnly);
+                    return Err(ConnectError { why: READ_ONLY.to_owned(), read_only: true });
                 }
                 if writable && self.url.is_read_only() {
-                    return Err(ConnectError::Writable);
+                    return Err(ConnectError::new(
+                        "the server accepts writes, and target_session_attrs is read-only",
+                    ));
                 }
             }
             Ok(Session { client, place: place.clone(), hosts: Arc::clone(&self.url.hosts) })
         };
-        timeout(limit, opening).await.unwrap_or(Err(ConnectError::Silent(limit)))
+        let late = |_| Err(ConnectError::new(format!("no answer within {} ms", limit.as_millis())));
+        timeout(limit, opening).await.unwrap_or_else(late)
     }
 }
 
@@ -182,28 +178,30 @@ impl managed::Manager for Manager {
     async fn create(&self) -> Result<Session, ConnectError> {
         let hosts = &self.url.hosts;
         let (places, unknown) = hosts.places().await;
-        let unresolved = |(host, why): (Host, String)| (host.to_string(), ConnectError::Unresolved(why));
-        let mut refusals: Vec<(String, ConnectError)> = unknown.into_iter().map(unresolved).collect();
+        let mut refusals: Vec<(String, String)> =
+            unknown.into_iter().map(|(host, why): (Host, _)| (host.to_string(), why)).collect();
+        let mut read_only = false;
         for place in places {
             match self.open(&place).await {
                 Ok(session) => {
-                    for (place, error) in refusals {
-                        log::info!("PostgreSQL at {place}: {}; using {}", with_causes(&error), session.place);
+                    for (place, why) in refusals {
+                        log::info!("PostgreSQL at {place}: {why}; using {}", session.place);
                     }
                     return Ok(session);
                 }
-                // Sessions from the time before it was a standby are of no use.
-                Err(ConnectError::ReadOnly) => {
-                    hosts.give_up(&place);
-                    refusals.push((place.to_string(), ConnectError::ReadOnly));
-                }
                 Err(error) => {
-                    hosts.failed(&place);
-                    refusals.push((place.to_string(), error));
+                    if error.read_only {
+                        // Sessions from the time before it was a standby are of no use.
+                        hosts.give_up(&place);
+                        read_only = true;
+                    } else {
+                        hosts.failed(&place);
+                    }
+                    refusals.push((place.to_string(), error.why));
                 }
             }
         }
-        Err(ConnectError::of_all(refusals))
+        Err(ConnectError { why: reasons(&refusals), read_only })
     }
 
     async fn recycle(&self, session: &mut Session, metrics: &Metrics) -> RecycleResult<ConnectError> {
@@ -218,6 +216,7 @@ impl managed::Manager for Manager {
 }
 
 /// A session, and where it is.
+#[derive(Debug)]
 pub struct Session {
     client: ClientWrapper,
     place: Place,

@@ -1,17 +1,16 @@
 //! The URL of PostgreSQL, as libpq spells it. Must not contain a connection.
 
-use std::{fmt, path::PathBuf, str::FromStr, sync::Arc, time::Duration};
+use std::{fmt, str::FromStr, sync::Arc, time::Duration};
 
-use anyhow::Context;
-use rustls::{ClientConfig, RootCertStore, pki_types::CertificateDer, pki_types::pem::PemObject};
 use tokio_postgres::{
     Config,
     config::{SslMode, TargetSessionAttrs},
 };
 
 use crate::infra::{
-    hosts::Hosts,
+    hosts::{Host, Hosts},
     server_url::{ServerUrl, read_hosts},
+    tls::{Check, Roots, Tls},
 };
 
 /// How long sent data may stay unacknowledged before the kernel closes the connection.
@@ -45,48 +44,30 @@ pub struct DatabaseUrl {
     /// All but the hosts.
     pub(super) config: Config,
     pub(super) hosts: Arc<Hosts>,
-    pub(super) tls: Tls,
-}
-
-#[derive(Clone)]
-pub(super) enum Tls {
-    Off,
-    Verified { root_certificates: Option<PathBuf> },
+    pub(super) tls: Option<Tls>,
 }
 
 impl FromStr for DatabaseUrl {
     type Err = String;
 
-    /// Parses `postgres://user:password@host:port,host:port/database?…`. `sslmode` is `disable` (the default), `require`,
-    /// `verify-ca` or `verify-full`. The last three all verify the server's certificate and name, against
-    /// `sslrootcert` or the system's root certificates. Errors never quote the URL.
+    /// Parses `postgres://user:password@host:port,host:port/database?…`. Errors never quote the URL.
     fn from_str(text: &str) -> Result<Self, String> {
         let schemes = [("postgres", DEFAULT_PORT), ("postgresql", DEFAULT_PORT)];
         let url = ServerUrl::parse(text, &schemes)?;
-        let (mut mode, mut root_certificates) = ("disable", None);
         let (mut hosts, mut ports) = (None, None);
         let mut pairs = vec![("application_name", "point-system"), ("keepalives_idle", KEEPALIVE_IDLE_S)];
         let of_url = [("user", &url.user), ("password", &url.password), ("dbname", &url.path)];
         pairs.extend(of_url.iter().filter_map(|(name, value)| Some((*name, value.as_deref()?))));
         for (name, value) in &url.parameters {
             match name.as_str() {
-                "sslmode" => mode = value,
-                "sslrootcert" => root_certificates = Some(PathBuf::from(value)),
+                "sslmode" | "sslrootcert" | "sslcert" | "sslkey" => {}
                 "host" => hosts = Some(value.as_str()),
                 "port" => ports = Some(value.as_str()),
                 name if OF_DRIVER.contains(&name) => pairs.push((name, value)),
                 name => return Err(format!("has the parameter {name}, which is not supported")),
             }
         }
-        let (tls, ssl_mode) = match mode {
-            "disable" => (Tls::Off, SslMode::Disable),
-            "require" | "verify-ca" | "verify-full" => {
-                (Tls::Verified { root_certificates }, SslMode::Require)
-            }
-            _ => {
-                return Err("must have an sslmode of disable, require, verify-ca or verify-full".to_owned());
-            }
-        };
+        let (ssl_mode, tls) = encryption(&url)?;
         let hosts = match (hosts, ports) {
             (None, None) => url.hosts,
             (hosts, ports) if url.hosts.is_empty() => hosts_of_parameters(hosts.unwrap_or(""), ports)?,
@@ -101,8 +82,47 @@ impl FromStr for DatabaseUrl {
     }
 }
 
+/// Reads `sslmode` and the files that belong to it. Weaker modes than libpq's are never used; `require` is stronger: it
+/// verifies all that `verify-full` does.
+fn encryption(url: &ServerUrl) -> Result<(SslMode, Option<Tls>), String> {
+    let file = |name| url.parameter(name).filter(|file| !file.is_empty());
+    let identity = match (file("sslcert"), file("sslkey")) {
+        (Some(certificate), Some(key)) => Some((certificate.into(), key.into())),
+        (None, None) => None,
+        _ => return Err("must have both sslcert and sslkey, or neither".to_owned()),
+    };
+    let roots = match file("sslrootcert") {
+        Some("system") | None => Roots::System,
+        Some(file) => Roots::File(file.into()),
+    };
+    let (mode, check) = match url.parameter("sslmode").unwrap_or("disable") {
+        "disable" => {
+            let unused = ["sslrootcert", "sslcert", "sslkey"].into_iter().find(|name| file(name).is_some());
+            let needs = |name| format!("has {name}, which needs an sslmode: add sslmode=verify-full");
+            return unused.map_or(Ok((SslMode::Disable, None)), |name| Err(needs(name)));
+        }
+        "allow" => return Err("has sslmode=allow, which is not supported: use prefer".to_owned()),
+        "prefer" if file("sslrootcert").is_some() => {
+            return Err("has sslrootcert, but sslmode=prefer verifies nothing: use verify-full".to_owned());
+        }
+        "prefer" => (SslMode::Prefer, Check::Nothing),
+        "verify-ca" if roots == Roots::System => {
+            return Err("has sslmode=verify-ca, which needs the file of an authority in sslrootcert: the \
+                        system's authorities sign for everybody"
+                .to_owned());
+        }
+        "verify-ca" => (SslMode::Require, Check::Authority),
+        "require" | "verify-full" => (SslMode::Require, Check::AuthorityAndName),
+        _ => {
+            let modes = "disable, prefer, require, verify-ca or verify-full";
+            return Err(format!("must have an sslmode of {modes}"));
+        }
+    };
+    Ok((mode, Some(Tls { check, roots, identity })))
+}
+
 /// Hosts as `host=a,b&port=1,2`: one port is for all hosts.
-fn hosts_of_parameters(hosts: &str, ports: Option<&str>) -> Result<Vec<crate::infra::hosts::Host>, String> {
+fn hosts_of_parameters(hosts: &str, ports: Option<&str>) -> Result<Vec<Host>, String> {
     let names: Vec<&str> = hosts.split(',').collect();
     let ports: Vec<&str> = ports.into_iter().flat_map(|ports| ports.split(',')).collect();
     if ports.len() > 1 && ports.len() != names.len() {
@@ -152,25 +172,6 @@ impl fmt::Debug for DatabaseUrl {
     }
 }
 
-pub(super) fn tls_config(root_certificates: Option<&PathBuf>) -> anyhow::Result<ClientConfig> {
-    let mut roots = RootCertStore::empty();
-    match root_certificates {
-        Some(file) => {
-            for certificate in CertificateDer::pem_file_iter(file)
-                .with_context(|| format!("reading sslrootcert {}", file.display()))?
-            {
-                roots.add(certificate?)?;
-            }
-        }
-        None => {
-            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-        }
-    }
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
-    Ok(config.with_root_certificates(roots).with_no_client_auth())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -209,11 +210,42 @@ mod tests {
     }
 
     #[test]
+    fn each_sslmode_checks_what_it_says_and_require_checks_all() {
+        let read = |parameters: &str| {
+            let url = parsed(&format!("postgres://a@h/d?{parameters}"));
+            (url.config.get_ssl_mode(), url.tls)
+        };
+        let tls = |check, roots| Some(Tls { check, roots, identity: None });
+        let file = || Roots::File("/ca.pem".into());
+        assert_eq!(read(""), (SslMode::Disable, None));
+        assert_eq!(read("sslmode=prefer"), (SslMode::Prefer, tls(Check::Nothing, Roots::System)));
+        let verified = Check::AuthorityAndName;
+        for mode in ["require", "verify-full"] {
+            assert_eq!(read(&format!("sslmode={mode}")), (SslMode::Require, tls(verified, Roots::System)));
+            let with_file = format!("sslmode={mode}&sslrootcert=/ca.pem");
+            assert_eq!(read(&with_file), (SslMode::Require, tls(verified, file())));
+            let with_system = format!("sslmode={mode}&sslrootcert=system");
+            assert_eq!(read(&with_system), (SslMode::Require, tls(verified, Roots::System)));
+        }
+        let by_authority = read("sslmode=verify-ca&sslrootcert=/ca.pem");
+        assert_eq!(by_authority, (SslMode::Require, tls(Check::Authority, file())));
+        let identity =
+            read("sslmode=verify-full&sslcert=/c.pem&sslkey=/k.pem").1.and_then(|tls| tls.identity);
+        assert_eq!(identity, Some(("/c.pem".into(), "/k.pem".into())));
+    }
+
+    #[test]
     fn a_wrong_url_is_refused_without_quoting_it() {
         for (wrong, why) in [
             ("hush", "postgres://"),
             ("mysql://app:hush@db/points", "postgres://"),
             ("postgres://app:hush@db/points?sslmode=hush", "sslmode"),
+            ("postgres://app:hush@db/points?sslmode=allow", "sslmode=allow"),
+            ("postgres://app:hush@db/points?sslmode=verify-ca", "needs the file"),
+            ("postgres://app:hush@db/points?sslmode=verify-ca&sslrootcert=system", "needs the file"),
+            ("postgres://app:hush@db/points?sslmode=prefer&sslrootcert=hush", "verifies nothing"),
+            ("postgres://app:hush@db/points?sslrootcert=hush", "needs an sslmode"),
+            ("postgres://app:hush@db/points?sslmode=require&sslcert=hush", "both sslcert and sslkey"),
             ("postgres://app:hush@db/points?sslcrl=hush", "sslcrl"),
             ("postgres://app:hush@db/points?connect_timeout=hush", "connect_timeout"),
             ("postgres://app:hush@db:port/points", "port"),

@@ -22,11 +22,11 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::Chaos;
+use super::{Chaos, after_the_backlog};
 use crate::support::{
     changes,
     client::{Client, Promises, body, text},
-    system::{PATIENCE, System},
+    system::System,
 };
 
 /// How long a client waits for an answer before it sends again.
@@ -34,9 +34,6 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// The least time between two attempts of a change.
 const RETRY_PAUSE: Duration = Duration::from_millis(50);
-
-/// The pause between two looks at what is applied.
-const LOOK_PAUSE: Duration = Duration::from_millis(20);
 
 /// The most operations of a batch.
 const BATCH_MAX: usize = 100;
@@ -114,22 +111,12 @@ impl Clients {
         for (user, id) in users.iter().zip(&ids) {
             self.promises.entry(*user).or_default().push(id.clone());
         }
-        // Behind the backlog of an outage they may wait for long, but then the backlog shrinks.
-        let (mut applied, mut moved_at) = (0, Instant::now());
-        let mut looks = interval(LOOK_PAUSE);
-        loop {
-            looks.tick().await;
-            let Some((of_probes, of_all)) = applied_so_far(system, &users, &ids).await else {
-                continue;
-            };
-            if of_probes == i64::from(system.partitions().count()) {
-                break;
-            }
-            if of_all > applied {
-                (applied, moved_at) = (of_all, Instant::now());
-            }
-            assert!(moved_at.elapsed() < PATIENCE, "neither the probes nor anything else is applied");
-        }
+        let probes = i64::from(system.partitions().count());
+        after_the_backlog("the probes are applied", async || {
+            let (of_probes, of_all) = applied_so_far(system, &users, &ids).await?;
+            Some((of_probes == probes, of_all))
+        })
+        .await;
         (accepted, started.elapsed())
     }
 

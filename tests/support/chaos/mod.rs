@@ -8,13 +8,14 @@ use std::{
 };
 
 use point_system::domain::Partitions;
+use tokio::time::interval;
 use tokio_util::sync::CancellationToken;
 
 use crate::support::{
     client::Promises,
     clock,
     servers::OwnServers,
-    system::{REQUESTED, System, eventually},
+    system::{PATIENCE, REQUESTED, System, eventually},
 };
 use clients::{Clients, Record};
 use faults::{Concern, Fault, Site};
@@ -27,6 +28,9 @@ mod progress;
 mod report;
 
 pub use report::Report;
+
+/// The pause between two looks at the log.
+const LOOK_PAUSE: Duration = Duration::from_millis(20);
 
 /// The size of a chaos run.
 #[derive(Clone, Copy, Debug)]
@@ -109,12 +113,35 @@ async fn settle(system: &System, record: &Record) {
         "select count(*) from log where {REQUESTED} and request_id <> all('{{{unpromised}}}'::uuid[])"
     );
     let promised = i64::try_from(record.promises.values().map(Vec::len).sum::<usize>()).expect("in range");
-    eventually("all promises are in the log", async || system.count(&logged).await >= promised).await;
+    after_the_backlog("all promises are in the log", async || {
+        let count = system.count(&logged).await;
+        Some((count >= promised, count))
+    })
+    .await;
     let queues = system.queues().await;
     eventually("nothing is left in the queues", async || queues.waiting().await == 0).await;
     // Other points expire in the distant future, and the last hold of a user may be open.
     let due = "select count(*) from user_point where due_at < '2090-01-01' and holds is null";
     eventually("the points have expired", async || system.count(due).await == 0).await;
+}
+
+/// Waits until `look` says that all is there. Behind the backlog of an outage that may take long, so it fails only once
+/// the number of entries, which `look` says too, no longer grows.
+async fn after_the_backlog(what: &str, mut look: impl AsyncFnMut() -> Option<(bool, i64)>) {
+    let (mut most, mut grew_at) = (0, Instant::now());
+    let mut looks = interval(LOOK_PAUSE);
+    loop {
+        looks.tick().await;
+        let Some((all, entries)) = look().await else { continue };
+        if all {
+            break;
+        }
+        if entries > most {
+            (most, grew_at) = (entries, Instant::now());
+        }
+        let stood = grew_at.elapsed();
+        assert!(stood < PATIENCE, "not yet: {what}; and no entry came in {} s", stood.as_secs());
+    }
 }
 
 /// The faults of a ledger, compared with the record of the acknowledged changes.
