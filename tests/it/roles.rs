@@ -22,7 +22,7 @@ use crate::{
     },
 };
 
-/// What the service needs never: to change or remove an entry, to change the tables, or to make or revive a key.
+/// What the service never needs: to change or remove an entry, to change the tables, or to make or revive a key.
 const REFUSED_TO_SERVICE: [&str; 30] = [
     "update log set point = 1",
     "update log set change = 0 where false",
@@ -56,7 +56,7 @@ const REFUSED_TO_SERVICE: [&str; 30] = [
     "delete from refinery_schema_history",
 ];
 
-/// What somebody who only reads needs never: to write, or to see a hash.
+/// What somebody who only reads never needs: to write, or to see a hash.
 const REFUSED_TO_READER: [&str; 5] = [
     "insert into log select * from log",
     "update user_point set point = 1",
