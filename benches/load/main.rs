@@ -152,9 +152,8 @@ async fn main() {
         report.write_json(file);
     }
     if options.docs {
-        let figures = folder.join("figures.json");
         let report = report.together_with(earlier);
-        report.write_json(&figures);
+        report.write_json(&folder.join("figures.json"));
         charts::batch(&folder, &report.lines, &scenes::workers::BATCHES);
         charts::growth(&folder, &report.lines, &size.log_rows);
         report.write_into(&folder.with_extension("md"));

@@ -43,12 +43,12 @@ pub fn table(root: &Path) -> String {
     let figures: Value = serde_json::from_str(&figures).expect("JSON");
     let [serve, work, postgres, broker] =
         ["serve", "work", "PostgreSQL", "RabbitMQ"].map(|process| cpu_us(&figures, process));
-    let mut table = format!(
+    let head = format!(
         "\nCPU time per delta: `serve` {serve:.1} µs, `work` {work:.1} µs, PostgreSQL {postgres:.1} µs, RabbitMQ \
          {broker:.1} µs.\n\n\
          | deltas/s | `serve` | `work` | PostgreSQL | RabbitMQ |\n|--:|---|---|---|---|\n"
     );
-    for load in LOADS {
+    let row = |load: u32| {
         let busy = |cost: f64| f64::from(load) * cost / 1e6;
         let nodes = |cost| {
             let nodes = (busy(cost) / BUSY_MAX / NODE_CORES).ceil().max(NODES_MIN);
@@ -58,10 +58,10 @@ pub fn table(root: &Path) -> String {
             let cores = (busy(cost) / BUSY_MAX).max(SERVER_CORES_MIN).log2().ceil().exp2();
             format!("{:.2} busy: {cores} cores", busy(cost))
         };
-        let row = [nodes(serve), nodes(work), server(postgres), server(broker)].join(" | ");
-        table += &format!("| {load} | {row} |\n");
-    }
-    table
+        let cells = [nodes(serve), nodes(work), server(postgres), server(broker)];
+        format!("| {load} | {} |\n", cells.join(" | "))
+    };
+    head + &LOADS.map(row).concat()
 }
 
 /// The CPU time of a process per delta in microseconds, which are the seconds per million: the median of the runs.

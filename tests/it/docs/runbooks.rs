@@ -1,7 +1,5 @@
 //! What operators read when something is to be done: sizes that are computed, and a section for every alert.
 
-use std::path::Path;
-
 use super::{read, root};
 use crate::support::sizing;
 
@@ -13,7 +11,7 @@ fn the_sizes_follow_from_the_figures_of_the_bench() {
 
 /// The alerts with their severities, as the rules have them.
 fn alerts() -> Vec<(String, String)> {
-    let rules = read(Path::new("docs/ops/alerts.yml"));
+    let rules = read("docs/ops/alerts.yml");
     let alerts = rules.split("- alert: ").skip(1).map(|rule| {
         let name = rule.lines().next().expect("a name").to_owned();
         let severity = rule.split_once("severity: ").expect("a severity").1;
@@ -28,7 +26,7 @@ fn every_alert_has_a_section_that_says_what_to_do() {
     let sections = text.split("\n## ").skip(1).map(|section| {
         let (name, rest) = section.split_once('\n').expect("a heading");
         let severity =
-            rest.trim().split_once("*").expect("a severity").1.split_once('*').expect("a severity").0;
+            rest.trim().split_once('*').expect("a severity").1.split_once('*').expect("a severity").0;
         assert!(rest.contains("\n1. ") && rest.contains("\n2. "), "{name} does not say what to do");
         (name.to_owned(), severity.to_owned())
     });
