@@ -49,6 +49,15 @@ impl LocalPostgres {
         self.url_of(NAME)
     }
 
+    /// A command that runs one of PostgreSQL's programs, such as `pg_basebackup`, as the user and in the folder of this
+    /// server.
+    ///
+    /// # Errors
+    /// PostgreSQL is not installed.
+    pub fn program(&self, name: &str) -> anyhow::Result<Command> {
+        Ok(self.owner.command(programs::postgres()?.join(name), &self.folder))
+    }
+
     fn url_of(&self, database: &str) -> String {
         format!("postgres://{NAME}@127.0.0.1:{}/{database}", self.port)
     }

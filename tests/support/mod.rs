@@ -15,3 +15,6 @@ pub mod load;
 pub mod frames;
 pub mod proxy;
 pub mod chaos;
+pub mod archive;
+pub mod balancer;
+pub mod rolling;
