@@ -22,6 +22,9 @@ struct Options {
     /// Clients that queue changes, and as many that wait for their outcomes.
     #[arg(long, default_value_t = 8)]
     clients: i64,
+    /// How long a `serve` keeps serving when it is told to stop. With "0s", requests fail.
+    #[arg(long, default_value = "1s")]
+    drain_delay: String,
     /// Given by `cargo bench`.
     #[arg(long, hide = true)]
     bench: bool,
@@ -29,8 +32,9 @@ struct Options {
 
 #[tokio::main]
 async fn main() {
-    let Options { old, seconds, clients, .. } = Options::parse();
-    let report = run(Rolling { old, pause: Duration::from_secs(seconds), clients }).await;
+    let Options { old, seconds, clients, drain_delay, .. } = Options::parse();
+    let pause = Duration::from_secs(seconds);
+    let report = run(Rolling { old, pause, clients, drain_delay }).await;
     println!("{report}");
     report.assert_unnoticed();
 }

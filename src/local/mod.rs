@@ -55,7 +55,9 @@ impl LocalPostgres {
     /// # Errors
     /// PostgreSQL is not installed.
     pub fn program(&self, name: &str) -> anyhow::Result<Command> {
-        Ok(self.owner.command(programs::postgres()?.join(name), &self.folder))
+        // The folder may have links to the server only; the other programs are beside the file itself.
+        let server = programs::postgres()?.join("postgres").canonicalize()?;
+        Ok(self.owner.command(server.with_file_name(name), &self.folder))
     }
 
     fn url_of(&self, database: &str) -> String {

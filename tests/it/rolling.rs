@@ -9,7 +9,8 @@ use crate::support::{
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rolling_deploy_and_the_way_back_fail_no_request_and_lose_nothing() {
-    let report = run(Rolling { old: EXECUTABLE.into(), pause: Duration::from_secs(1), clients: 3 }).await;
+    let (old, pause, drain_delay) = (EXECUTABLE.into(), Duration::from_secs(1), "1s".to_owned());
+    let report = run(Rolling { old, pause, clients: 3, drain_delay }).await;
     println!("{report}");
     report.assert_unnoticed();
 }

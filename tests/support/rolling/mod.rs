@@ -27,9 +27,6 @@ use gaps::Watch;
 mod clients;
 mod gaps;
 
-/// How long a `serve` that is told to stop keeps serving. The balancer needs a tenth of a second to notice.
-const DRAIN_DELAY: &str = "1s";
-
 /// The user of the change that only the new version understands, and the request id of that change.
 const NEWCOMER: i64 = 500_000;
 const NEW_CHANGE: &str = "01890a5d-ac96-774b-bcce-b302099a8057";
@@ -48,34 +45,38 @@ pub struct Rolling {
     pub pause: Duration,
     /// The clients that queue changes, and those that wait.
     pub clients: i64,
+    /// How long a `serve` that is told to stop keeps serving. The balancer needs a tenth of a second to notice.
+    pub drain_delay: String,
 }
 
 /// A version of the executable.
 struct Version {
     executable: PathBuf,
     work: Vec<String>,
+    drain_delay: String,
     /// Whether its `serve` fails its probe before it closes its port. If not, the balancer is told before the node.
     drains: bool,
 }
 
 impl Version {
-    async fn old(executable: &Path) -> Self {
+    async fn old(executable: &Path, drain_delay: &str) -> Self {
         let help =
             Command::new(executable).args(["serve", "--help"]).output().await.expect("the old executable");
         let drains = String::from_utf8_lossy(&help.stdout).contains("--drain-delay");
-        Self { executable: executable.to_owned(), work: Vec::new(), drains }
+        let drain_delay = drain_delay.to_owned();
+        Self { executable: executable.to_owned(), work: Vec::new(), drain_delay, drains }
     }
 
     /// This version, which also understands what the old one does not.
-    fn new() -> Self {
+    fn new(drain_delay: &str) -> Self {
         let work = vec!["--understands".to_owned(), (MESSAGE_VERSION + 1).to_string()];
-        Self { executable: EXECUTABLE.into(), work, drains: true }
+        Self { executable: EXECUTABLE.into(), work, drain_delay: drain_delay.to_owned(), drains: true }
     }
 
     fn start(&self, system: &System, role: &str, arguments: &[&str]) -> Process {
         Process::start_other(&self.executable, role, arguments, |command| {
             system.set_up(command, "info");
-            command.env("POINT_SYSTEM_DRAIN_DELAY", DRAIN_DELAY);
+            command.env("POINT_SYSTEM_DRAIN_DELAY", &self.drain_delay);
         })
     }
 
@@ -179,8 +180,8 @@ impl<'a> Site<'a> {
 }
 
 /// Rolls forward and back, and leaves nothing behind.
-pub async fn run(Rolling { old, pause, clients }: Rolling) -> Report {
-    let (old, new) = (Version::old(&old).await, Version::new());
+pub async fn run(Rolling { old, pause, clients, drain_delay }: Rolling) -> Report {
+    let (old, new) = (Version::old(&old, &drain_delay).await, Version::new(&drain_delay));
     let database = Database::empty().await;
     migrate(&old, &database).await;
     let system = System::on(database, servers().await.amqp_url.clone(), PARTITIONS).await;
@@ -263,11 +264,10 @@ impl fmt::Display for Report {
              {disordered}; audit clean"
         )?;
         for (partition, gap) in gaps.iter().enumerate() {
-            writeln!(
-                f,
-                "partition {partition}: longest without an applied change {:.2} s",
-                gap.as_secs_f64()
-            )?;
+            let waited = usize::from(self::partition(NEWCOMER)) == partition;
+            let which = if waited { ", where a change waited for the new version" } else { "" };
+            let gap = gap.as_secs_f64();
+            writeln!(f, "partition {partition}: longest without an applied change {gap:.2} s{which}")?;
         }
         for (step, took) in steps {
             writeln!(f, "{step}: ready again after {:.2} s", took.as_secs_f64())?;
