@@ -39,9 +39,9 @@ pub struct HealthArgs {
 
 /// The members of an answer that people need.
 #[derive(Deserialize)]
-struct Answer<'a> {
-    state: &'a str,
-    detail: &'a str,
+struct Answer {
+    state: String,
+    detail: String,
 }
 
 /// Asks the node, and prints its answer.
