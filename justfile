@@ -24,6 +24,11 @@ chaos *args:
     ./run setup
     cargo bench --bench chaos -- {{ args }}
 
+# Roll from the executable of an earlier version to this one and back under load, without a failed request
+rolling old *args:
+    ./run setup
+    cargo bench --bench rolling -- --old {{ old }} {{ args }}
+
 # Build the image and start everything in containers
 up:
     POINT_SYSTEM_COMMIT=$(git rev-parse --short=12 HEAD || true) docker compose up --build --detach --wait

@@ -92,8 +92,8 @@ pub struct PatienceArgs {
     #[arg(long, env = "POINT_SYSTEM_STARTUP_TIMEOUT", default_value = "60s", value_name = "TIME",
           value_parser = parse_time)]
     pub startup_timeout: Duration,
-    /// How long the process may take to finish work in hand after SIGTERM or Ctrl-C. A second signal ends it
-    /// immediately.
+    /// How long the process may take to end after SIGTERM or Ctrl-C: `serve` first keeps serving for --drain-delay, and
+    /// then each role finishes work in hand. A second signal ends it immediately.
     #[arg(long, env = "POINT_SYSTEM_SHUTDOWN_TIMEOUT", default_value = "30s", value_name = "TIME",
           value_parser = parse_time)]
     pub shutdown_timeout: Duration,

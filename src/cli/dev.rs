@@ -86,7 +86,9 @@ pub(super) async fn run(args: DevArgs, stop: CancellationToken) -> anyhow::Resul
         println!("{}", welcome(&listener.local_addr()?.to_string(), &database, &broker, &folder));
         // If one role fails, the other ends.
         let fail = |_: &anyhow::Error| stop.cancel();
-        let serving = async { serve(listener, &first, args.http, stop.clone()).await.inspect_err(fail) };
+        let serving = async {
+            serve(listener, &first, (args.http, Duration::ZERO), stop.clone()).await.inspect_err(fail)
+        };
         let working = async { work(&node, MESSAGE_VERSION, stop.clone()).await.inspect_err(fail) };
         let (served, worked) = tokio::join!(serving, working);
         served.and(worked)

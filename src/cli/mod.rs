@@ -21,6 +21,8 @@ mod export;
 mod keys;
 mod dead_letters;
 mod dev;
+mod health;
+mod supervisor;
 mod manual;
 
 pub use args::{BrokerArgs, DatabaseArgs, MetricsArgs, NodeArgs, PartitionsArgs, PatienceArgs};
@@ -28,6 +30,7 @@ pub use audit::AuditArgs;
 pub use dead_letters::DeadLettersRole;
 pub use dev::DevArgs;
 pub use export::ExportArgs;
+pub use health::HealthArgs;
 pub use http::{AccessArgs, HttpArgs};
 pub use import::ImportArgs;
 pub use keys::KeyRole;
@@ -89,6 +92,8 @@ pub enum Role {
         #[command(subcommand)]
         role: KeyRole,
     },
+    /// Ask the node on this machine whether it is ready, for the probes of containers.
+    Health(HealthArgs),
     /// Run everything on this machine, on a private PostgreSQL and RabbitMQ, until Ctrl-C.
     Dev(DevArgs),
     /// Print a completion script for a shell.
@@ -106,7 +111,8 @@ pub async fn run(role: Role) -> anyhow::Result<()> {
     tokio::spawn(start::stop_on_signal(stop.clone())?);
     match role {
         Role::Serve(args) => {
-            serve(start::listen("--listen", args.listen)?, &args.node, args.http, stop).await
+            let drained = (args.http, args.drain_delay);
+            serve(start::listen("--listen", args.listen)?, &args.node, drained, stop).await
         }
         Role::Work(args) => work(&args.node, args.understands, stop).await,
         Role::Migrate(args) => migrate::run(&args, stop).await,
@@ -120,6 +126,9 @@ pub async fn run(role: Role) -> anyhow::Result<()> {
         Role::DeadLetters { role } => dead_letters::run(role, stop).await,
         Role::Key { role } => {
             stop.run_until_cancelled(keys::run(role)).await.unwrap_or_else(|| bail!("interrupted"))
+        }
+        Role::Health(args) => {
+            stop.run_until_cancelled(health::run(&args)).await.unwrap_or_else(|| bail!("interrupted"))
         }
         Role::Dev(args) => Box::pin(dev::run(args, stop)).await,
         Role::Completions(args) => manual::completions(&args),

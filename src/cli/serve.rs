@@ -1,20 +1,25 @@
 //! The command `serve`: starts the HTTP API on the queue and the database. Must not contain a handler.
 
-use std::net::{SocketAddr, TcpListener};
+use std::{
+    net::{SocketAddr, TcpListener},
+    time::Duration,
+};
 
 use actix_web::web;
+use anyhow::ensure;
 use clap::Args;
 use tokio_util::sync::CancellationToken;
 
 use super::{
     HttpArgs, NodeArgs,
+    args::parse_time,
     start::{Deadline, connected, ending_within, installed, patiently},
     telemetry::Telemetry,
 };
 use crate::{
     access::Access,
     domain::{Patience, PointService},
-    http::{self, Api, HttpLimits},
+    http::{self, Api, Drain, HttpLimits},
     infra::postgres::{self, Pool},
     ops::health::Duty,
     queue::{Link, Publisher},
@@ -29,30 +34,44 @@ pub struct ServeArgs {
     /// How HTTP is served, and to whom.
     #[command(flatten)]
     pub http: HttpArgs,
+    /// How long to keep serving after SIGTERM or Ctrl-C while /readyz already fails, so that load balancers stop
+    /// sending requests before the port closes. Make it longer than a load balancer takes to notice. It is a part of
+    /// --shutdown-timeout and must be shorter. "0s" closes the port immediately.
+    #[arg(long, env = "POINT_SYSTEM_DRAIN_DELAY", default_value = "5s", value_name = "TIME",
+          value_parser = parse_time)]
+    pub drain_delay: Duration,
     /// The servers, the limits and the metrics listener.
     #[command(flatten)]
     pub node: NodeArgs,
 }
 
-/// Serves HTTP on `listener` until `stop` is cancelled. Then finishes work in hand, within the shutdown timeout.
+/// Serves HTTP on `listener` until `stop` is cancelled, and for `drain_delay` longer. Then finishes work in hand. All of
+/// that ends within the shutdown timeout.
 ///
 /// # Errors
-/// The database or the broker is not ready in time; other machines could call without a key and no flag allows that;
-/// or the listener fails.
+/// The delay is not shorter than the shutdown timeout; the database or the broker is not ready in time; other machines
+/// could call without a key and no flag allows that; or the listener fails.
 pub async fn serve(
     listener: TcpListener,
     node: &NodeArgs,
-    http: HttpArgs,
+    (http, drain_delay): (HttpArgs, Duration),
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
     let limit = node.patience.shutdown_timeout;
-    ending_within(limit, stop.clone(), Box::pin(serve_until(listener, node, http, stop))).await
+    ensure!(
+        drain_delay.is_zero() || drain_delay < limit,
+        "--drain-delay ({} ms) must be shorter than --shutdown-timeout ({} ms), which includes it",
+        drain_delay.as_millis(),
+        limit.as_millis()
+    );
+    let drain = Drain::new(stop.clone(), drain_delay, limit);
+    ending_within(limit, stop.clone(), Box::pin(serve_until(listener, node, (http, drain), stop))).await
 }
 
 async fn serve_until(
     listener: TcpListener,
     node: &NodeArgs,
-    http: HttpArgs,
+    (http, drain): (HttpArgs, Drain),
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
     let limits = HttpLimits::for_api(http.keep_alive)?;
@@ -67,7 +86,8 @@ async fn serve_until(
         let link = Link::start(node.broker.url.clone(), node.broker.names(&installation?), "serve");
         telemetry.watch(&link);
         let served =
-            serve_with(listener, (node, http, limits), (&pool, &link, &telemetry, deadline), &stop).await;
+            serve_with(listener, (node, http, limits), (&pool, &link, &telemetry, deadline), (&stop, drain))
+                .await;
         link.close().await;
         served
     };
@@ -81,7 +101,7 @@ async fn serve_with(
     listener: TcpListener,
     (node, http, limits): (&NodeArgs, HttpArgs, HttpLimits),
     (pool, link, telemetry, deadline): (&Pool, &Link, &Telemetry, Deadline),
-    stop: &CancellationToken,
+    (stop, drain): (&CancellationToken, Drain),
 ) -> anyhow::Result<()> {
     let listen = listener.local_addr()?;
     let starting = async {
@@ -101,9 +121,8 @@ async fn serve_with(
     let published = api.clone();
     let accepted_until = move || published.publisher.accepted_until();
     telemetry.beat(link.watch().partitions(), |pulse| pulse.accepting(accepted_until));
-    let (drain, stop) = (node.patience.shutdown_timeout, stop.clone());
     tokio::select! {
-        served = http::serve(listener, (api.clone(), telemetry.health.clone()), limits, (stop, drain)) => served?,
+        served = http::serve(listener, (api.clone(), telemetry.health.clone()), limits, drain) => served?,
         never = api.access.keep_up() => match never {},
     }
     // Writes the last uses of the keys. If the database is down, they are lost.

@@ -1,4 +1,4 @@
-//! The telemetry of a node: its health, its pulse, and its metrics listener. Must not contain work of the
+//! The telemetry of a node: its health, its pulse, its metrics listener, and its supervisor. Must not contain work of the
 //! role.
 
 use std::{convert::Infallible, net::TcpListener, sync::Arc, time::Duration};
@@ -9,7 +9,7 @@ use tokio::{
 };
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::{NodeArgs, start};
+use super::{NodeArgs, start, supervisor};
 use crate::{
     domain::Partitions,
     http,
@@ -62,6 +62,10 @@ impl Telemetry {
             let (health, probe, pool, ended) =
                 (Arc::clone(&health), probe.clone(), pool.clone(), ended.clone());
             tokio::spawn(async move { ended.run_until_cancelled(health.watch(probe, pool)).await });
+        }
+        if supervisor::is_there() {
+            let (health, stop, ended) = (Arc::clone(&health), stop.clone(), ended.clone());
+            tokio::spawn(async move { ended.run_until_cancelled(supervisor::tell(&health, stop)).await });
         }
         let listening =
             listener.map(|listener| tokio::spawn(listen(listener, Arc::clone(&health), ended.clone())));

@@ -1,13 +1,13 @@
 //! All of HTTP: the endpoints, who is admitted to them, and the listeners. Must not contain AMQP or SQL.
 
-use std::{io, net::TcpListener, sync::Arc, time::Duration};
+use std::{io, net::TcpListener, sync::Arc};
 
-use actix_web::{App, HttpResponse, web};
-use tokio_util::sync::CancellationToken;
+use actix_web::{App, HttpResponse, dev::Service, web};
 
 use crate::{access::Access, domain::PointService, ops::health::Health, queue::Publisher};
 
 mod server;
+mod drain;
 mod connection;
 mod traffic;
 mod endpoints;
@@ -34,9 +34,10 @@ mod parameters;
 mod schema;
 mod examples;
 
+pub use drain::Drain;
 pub use endpoints::{ENDPOINTS, Endpoint, Method};
 pub use error::ApiError;
-pub use probes::serve_metrics;
+pub use probes::{described, serve_metrics};
 pub use sent::Sent;
 pub use server::{HttpLimits, KEEP_ALIVE_S};
 
@@ -50,8 +51,7 @@ pub struct Api {
     pub publisher: Publisher,
 }
 
-/// Serves the API until `stop` is cancelled, then accepts no new connections and lets current requests finish within
-/// `drain`.
+/// Serves the API until `drain` closes it, then accepts no new connections and lets current requests finish.
 ///
 /// # Errors
 /// The listener can't be used.
@@ -59,13 +59,13 @@ pub async fn serve(
     listener: TcpListener,
     (api, health): (web::Data<Api>, Arc<Health>),
     limits: HttpLimits,
-    (stop, drain): (CancellationToken, Duration),
+    Drain { told, closing, limit }: Drain,
 ) -> io::Result<()> {
     let port = listener.local_addr()?.port();
     let health = web::Data::from(health);
-    let stopping = web::Data::new(stop.clone());
-    let server = server::start(listener, limits, drain, move || {
-        let routes = traffic::Routes::new();
+    let stopping = web::Data::new(closing.clone());
+    let server = server::start(listener, limits, limit, move || {
+        let (routes, told) = (traffic::Routes::new(), told.clone());
         App::new()
             .app_data(api.clone())
             .app_data(health.clone())
@@ -73,12 +73,13 @@ pub async fn serve(
             .configure(endpoints::api)
             .configure(endpoints::probes)
             .default_service(web::to(not_found))
-            // Outermost, because it also counts the requests that the others refuse.
+            // Outside of the routes, because it also counts the requests that they refuse.
             .wrap_fn(move |request, next| traffic::observe(&routes, request, next))
+            .wrap_fn(move |request, next| drain::see_off(&told, next.call(request)))
     })?;
     let handle = server.handle();
     tokio::spawn(async move {
-        stop.cancelled().await;
+        closing.cancelled().await;
         log::info!("server accepts no new requests");
         handle.stop(true).await;
     });

@@ -163,8 +163,14 @@ pub(super) fn not_ready(report: &Report) -> ApiError {
     ApiError::NotReady { detail, node: Box::new(node) }
 }
 
+/// What the state of a node means, for people.
+#[must_use]
+pub fn described(report: &Report) -> String {
+    state(report).1
+}
+
 fn node(report: &Report) -> (NodeResponse, String) {
-    let (state, detail) = described(report);
+    let (state, detail) = state(report);
     let node = NodeResponse {
         role: report.duty.as_str(),
         state,
@@ -177,7 +183,7 @@ fn node(report: &Report) -> (NodeResponse, String) {
     (node, detail)
 }
 
-fn described(report: &Report) -> (NodeState, String) {
+fn state(report: &Report) -> (NodeState, String) {
     let (state, detail) = match (report.condition, report.duty) {
         (Condition::Starting, _) => {
             (NodeState::Starting, "waiting for RabbitMQ, PostgreSQL and its migrations")
@@ -211,7 +217,13 @@ fn described(report: &Report) -> (NodeState, String) {
         (Condition::Unable, Duty::Work) => {
             (NodeState::Unable, "nothing is applied; the queue keeps new changes")
         }
-        (Condition::Stopping, _) => (NodeState::Stopping, "the node finishes its work and accepts no more"),
+        (Condition::Stopping, Duty::Serve) => (
+            NodeState::Stopping,
+            "draining: the node still answers, but will soon accept no more; send requests to other nodes",
+        ),
+        (Condition::Stopping, Duty::Work) => {
+            (NodeState::Stopping, "the node finishes its work and takes no more")
+        }
     };
     (state, detail.to_owned())
 }

@@ -49,6 +49,17 @@ impl LocalPostgres {
         self.url_of(NAME)
     }
 
+    /// A command that runs one of PostgreSQL's programs, such as `pg_basebackup`, as the user and in the folder of this
+    /// server.
+    ///
+    /// # Errors
+    /// PostgreSQL is not installed.
+    pub fn program(&self, name: &str) -> anyhow::Result<Command> {
+        // The folder may have links to the server only; the other programs are beside the file itself.
+        let server = programs::postgres()?.join("postgres").canonicalize()?;
+        Ok(self.owner.command(server.with_file_name(name), &self.folder))
+    }
+
     fn url_of(&self, database: &str) -> String {
         format!("postgres://{NAME}@127.0.0.1:{}/{database}", self.port)
     }

@@ -12,6 +12,7 @@ use tokio::{
     time::{Interval, MissedTickBehavior, interval, timeout},
     try_join,
 };
+use tokio_postgres::Row;
 
 use crate::{
     domain::Partitions,
@@ -19,7 +20,10 @@ use crate::{
         metrics,
         postgres::{Client, ConnectError, Pool, PoolError},
     },
-    ops::health::Health,
+    ops::{
+        health::Health,
+        setback::{Memory, Times},
+    },
     queue::{LinkWatch, Progress, Standing},
 };
 
@@ -49,6 +53,7 @@ pub struct Pulse {
     pool: Pool,
     health: Arc<Health>,
     partitions: Partitions,
+    memory: Memory,
 }
 
 /// The time up to which a node has accepted, or taken, the deltas of each partition. An unknown time changes nothing.
@@ -58,12 +63,12 @@ impl Pulse {
     /// Makes a pulse that uses one connection of `pool` at a time, and reports silence to `health`.
     #[must_use]
     pub fn new(pool: Pool, health: Arc<Health>, partitions: Partitions) -> Self {
-        Self { pool, health, partitions }
+        Self { pool, health, partitions, memory: Memory::new() }
     }
 
     /// Beats for a node that accepts changes. For each partition, `accepted_until` returns when the latest delta that
     /// is safe in its queue was accepted.
-    pub async fn accepting(self, accepted_until: impl Fn() -> Vec<Option<Timestamp>>) -> Infallible {
+    pub async fn accepting(mut self, accepted_until: impl Fn() -> Vec<Option<Timestamp>>) -> Infallible {
         let (mut beats, mut told) = (beats(), Vec::new());
         loop {
             beats.tick().await;
@@ -79,7 +84,7 @@ impl Pulse {
 
     /// Beats for a node that takes changes from the queue. If a partition that it is subscribed to is silent, it
     /// reconnects: the broker then returns to the queue what it believes this node holds.
-    pub async fn taking(self, partitions: Vec<Progress>, link: LinkWatch) -> Infallible {
+    pub async fn taking(mut self, partitions: Vec<Progress>, link: LinkWatch) -> Infallible {
         let (mut beats, mut told) = (beats(), Vec::new());
         let (mut renewed, mut renewals) = (None::<Instant>, 0);
         loop {
@@ -128,10 +133,10 @@ impl Pulse {
     }
 
     /// Writes the news. Returns the silent partitions, or `None` if PostgreSQL did not answer.
-    async fn beat(&self, tell: &'static str, news: &News) -> Option<Vec<u16>> {
+    async fn beat(&mut self, tell: &'static str, news: &News) -> Option<Vec<u16>> {
         let looking = async {
             let client = self.pool.get().await.ok()?;
-            let seen = told_and_seen(&client, tell, news, self.partitions).await;
+            let seen = told_and_seen(&client, (tell, news), self.partitions, &mut self.memory).await;
             // Close a connection that failed.
             seen.map_err(|error| (log::debug!("no pulse: {error}"), Client::take(client))).ok()
         };
@@ -213,27 +218,37 @@ const WAITING: &str = "select accepted_until from partition_pulse \
      where partition = $1 and accepted_until > taken_until";
 
 const SILENCE: &str = "select partition, case when accepted_until > taken_until \
-         then extract(epoch from clock_timestamp() - moved_at)::float8 else 0 end as seconds \
+         then extract(epoch from clock_timestamp() - moved_at)::float8 else 0 end as seconds, \
+         extract(epoch from accepted_until)::float8 as accepted, extract(epoch from taken_until)::float8 as taken \
      from partition_pulse where partition >= 0 and partition < $1";
 
 /// Writes the news. Returns for how many seconds no worker has taken a change from each partition; 0 if no change
 /// waits.
 async fn told_and_seen(
     client: &Client,
-    tell: &'static str,
-    (moved, untils): &News,
+    (tell, (moved, untils)): (&'static str, &News),
     partitions: Partitions,
+    memory: &mut Memory,
 ) -> Result<Vec<(u16, f64)>, tokio_postgres::Error> {
     let (tell, silence) = try_join!(client.prepare_cached(tell), client.prepare_cached(SILENCE))?;
+    let count = partitions.count().cast_signed();
+    // Before the news, which would hide that the database has gone back.
+    memory.compare(&times(&client.query(&silence, &[&count]).await?)?);
     if !moved.is_empty() {
         client.execute(&tell, &[moved, untils]).await?;
     }
-    let rows = client.query(&silence, &[&partitions.count().cast_signed()]).await?;
-    let read = |row: &tokio_postgres::Row| {
-        let partition: i16 = row.try_get("partition")?;
-        Ok((partition.unsigned_abs(), row.try_get("seconds")?))
-    };
-    rows.iter().map(read).collect()
+    let rows = client.query(&silence, &[&count]).await?;
+    memory.compare(&times(&rows)?);
+    rows.iter().map(|row| Ok((partition(row)?, row.try_get("seconds")?))).collect()
+}
+
+fn partition(row: &Row) -> Result<u16, tokio_postgres::Error> {
+    row.try_get("partition").map(i16::unsigned_abs)
+}
+
+fn times(rows: &[Row]) -> Result<Vec<(u16, Times)>, tokio_postgres::Error> {
+    let times = |row: &Row| Ok((partition(row)?, [row.try_get("accepted")?, row.try_get("taken")?]));
+    rows.iter().map(times).collect()
 }
 
 #[cfg(test)]

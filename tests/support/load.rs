@@ -46,23 +46,45 @@ impl Load {
 
     async fn connection(self, connection: i64, client: &Client, enough: &CancellationToken) -> Promises {
         let mut promises = Promises::new();
-        let mut tries = interval(RETRY_PAUSE);
         for change in (1..=self.changes_per_user).take_while(|_| !enough.is_cancelled()) {
             for user in (1..=self.users).filter(|user| user % self.connections == connection) {
-                let (action, members) = changes::change(user, change, promises.get(&user));
-                let key = format!("{user}-{change}");
-                let request = || client.send(action, &members).header("Idempotency-Key", &key);
-                let mut answered = answer(request()).await;
-                while answered.0 == StatusCode::SERVICE_UNAVAILABLE {
-                    tries.tick().await;
-                    answered = answer(request()).await;
-                }
-                // An earlier attempt that ended in a 503 may be decided by now.
-                let answers = [StatusCode::ACCEPTED, StatusCode::OK, StatusCode::CONFLICT];
-                assert!(answers.contains(&answered.0), "{}", answered.1);
-                promises.entry(user).or_default().push(text(&answered.1["request_id"]));
+                let id = promised(client, user, change, promises.get(&user)).await;
+                promises.entry(user).or_default().push(id);
             }
         }
         promises
     }
+}
+
+/// Sends the same changes again, each user's in order. Each must get the request id that it had.
+pub async fn send_again(client: &Client, promises: &Promises) {
+    let mut users = JoinSet::new();
+    for (user, ids) in promises.clone() {
+        let client = client.clone();
+        users.spawn(async move {
+            let mut sent: Option<Vec<String>> = None;
+            for (change, id) in (1..).zip(ids) {
+                assert_eq!(promised(&client, user, change, sent.as_ref()).await, id);
+                sent.get_or_insert_default().push(id);
+            }
+        });
+    }
+    users.join_all().await;
+}
+
+/// Sends a user's change until it is promised. Returns its request id.
+async fn promised(client: &Client, user: i64, change: i64, sent: Option<&Vec<String>>) -> String {
+    let (action, members) = changes::change(user, change, sent);
+    let key = format!("{user}-{change}");
+    let request = || client.send(action, &members).header("Idempotency-Key", &key);
+    let mut tries = interval(RETRY_PAUSE);
+    let mut answered = answer(request()).await;
+    while answered.0 == StatusCode::SERVICE_UNAVAILABLE {
+        tries.tick().await;
+        answered = answer(request()).await;
+    }
+    // An earlier attempt that ended in a 503 may be decided by now.
+    let answers = [StatusCode::ACCEPTED, StatusCode::OK, StatusCode::CONFLICT];
+    assert!(answers.contains(&answered.0), "{}", answered.1);
+    text(&answered.1["request_id"])
 }

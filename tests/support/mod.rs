@@ -17,3 +17,6 @@ pub mod proxy;
 pub mod chaos;
 pub mod tools;
 pub mod sizing;
+pub mod archive;
+pub mod balancer;
+pub mod rolling;

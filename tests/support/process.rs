@@ -1,6 +1,7 @@
 //! The executable as a child process, and its output.
 
 use std::{
+    path::Path,
     process::{ExitStatus, Stdio},
     sync::{Arc, Mutex, PoisonError},
 };
@@ -31,7 +32,7 @@ pub async fn run(role: &str, arguments: &[&str], database_url: &str) -> (Option<
 /// The lines of a process that a failing test prints.
 const LAST_LINES: usize = 40;
 
-const EXECUTABLE: &str = env!("CARGO_BIN_EXE_point-system");
+pub const EXECUTABLE: &str = env!("CARGO_BIN_EXE_point-system");
 
 /// A running `point-system`. It is killed when it is dropped.
 pub struct Process {
@@ -43,6 +44,16 @@ impl Process {
     /// Starts a role. `set_up` sets its environment.
     pub fn start(role: &str, arguments: &[&str], set_up: impl FnOnce(&mut Command)) -> Self {
         Self::spawn(Command::new(EXECUTABLE), role, arguments, set_up)
+    }
+
+    /// As `start`, with another executable, such as that of an earlier version.
+    pub fn start_other(
+        executable: &Path,
+        role: &str,
+        arguments: &[&str],
+        set_up: impl FnOnce(&mut Command),
+    ) -> Self {
+        Self::spawn(Command::new(executable), role, arguments, set_up)
     }
 
     /// As `start`, with a limit of open files.
@@ -63,7 +74,8 @@ impl Process {
         arguments: &[&str],
         set_up: impl FnOnce(&mut Command),
     ) -> Self {
-        command.arg(role).args(arguments).kill_on_drop(true);
+        // Nobody waits for a load balancer, unless a test says so.
+        command.arg(role).args(arguments).kill_on_drop(true).env("POINT_SYSTEM_DRAIN_DELAY", "0s");
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         set_up(&mut command);
         let mut child = command.spawn().expect("the executable");

@@ -85,7 +85,7 @@ impl System {
         Self::on(database, servers.broker.url(), partitions).await
     }
 
-    async fn on(database: Database, amqp_url: String, partitions: Partitions) -> Self {
+    pub async fn on(database: Database, amqp_url: String, partitions: Partitions) -> Self {
         leaks::watch();
         let pool = database.pool(4);
         let (installation, _) = Installation::make(&pool, partitions).await.expect("an installation");
@@ -139,7 +139,7 @@ impl System {
         let http = HttpArgs { access, ..HttpArgs::default() };
         let role = {
             let stop = stop.clone();
-            async move { cli::serve(listener, &node, http, stop).await }
+            async move { cli::serve(listener, &node, (http, Duration::ZERO), stop).await }
         };
         self.roles.push((stop, tokio::spawn(role)));
         client
@@ -171,7 +171,7 @@ impl System {
         Process::start_limited(descriptors, role, arguments, |command| self.set_up(command, "info"))
     }
 
-    fn set_up(&self, command: &mut Command, log: &str) {
+    pub fn set_up(&self, command: &mut Command, log: &str) {
         let (database_url, amqp_url) = self.node_urls();
         command
             .env("DATABASE_URL", database_url)

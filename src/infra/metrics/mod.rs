@@ -20,8 +20,8 @@ mod store;
 
 pub use connections::ConnectionMetrics;
 pub use node::{
-    LinkMetrics, NodeMetrics, dead_letters_have, partition_is_kept, partition_is_silent, queue_has,
-    silence_is_unknown,
+    LinkMetrics, NodeMetrics, database_went_back, dead_letters_have, partition_is_kept, partition_is_silent,
+    queue_has, silence_is_unknown,
 };
 pub use store::{StoreMetrics, expired_lots_are_overdue};
 

@@ -83,6 +83,12 @@ static KEPT: LazyLock<IntGaugeVec> = LazyLock::new(|| {
     gauges("point_system_kept_partitions", help, &["partition"])
 });
 
+static WENT_BACK: LazyLock<IntGaugeVec> = LazyLock::new(|| {
+    let help = "Whether PostgreSQL has lost committed changes while this process ran, as after a restore to an earlier \
+                time: 1 or 0";
+    gauges("point_system_database_went_back", help, &[])
+});
+
 static DEAD_LETTERS: LazyLock<IntGaugeVec> =
     LazyLock::new(|| gauges("point_system_dead_letter_messages", "Messages in the dead letters", &[]));
 
@@ -219,6 +225,13 @@ pub fn silence_is_unknown() {
 /// Sets whether this worker keeps a partition for a newer one.
 pub fn partition_is_kept(partition: u16, is_kept: bool) {
     KEPT.with_label_values(&[partition.to_string()]).set(is_kept.into());
+}
+
+/// Sets whether the database has gone back to an earlier state.
+pub fn database_went_back(it_has: bool) {
+    let gauge = WENT_BACK.with_label_values(NO_LABELS);
+    // The roles of one process share it, and the second one to start must not reset it.
+    gauge.set(gauge.get().max(it_has.into()));
 }
 
 /// Sets the number of dead letters, or removes it if the broker did not answer.

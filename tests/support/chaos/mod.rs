@@ -158,7 +158,7 @@ pub struct Verdict {
 }
 
 impl Verdict {
-    fn of(promises: &Promises, ledger: &Promises) -> Self {
+    pub fn of(promises: &Promises, ledger: &Promises) -> Self {
         let mut verdict = Self::default();
         for user in promises.keys().chain(ledger.keys()).collect::<HashSet<_>>() {
             let [sent, logged] = [promises, ledger].map(|of| of.get(user).map_or(&[][..], Vec::as_slice));

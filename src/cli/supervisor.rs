@@ -1,0 +1,55 @@
+//! What a supervisor such as systemd learns of a node, by its protocol `sd_notify`. Must not contain how a node finds
+//! out, or anything for a supervisor that did not ask.
+
+use std::{convert::Infallible, env, time::Duration};
+
+use sd_notify::NotifyState;
+use tokio::time::{MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    http,
+    ops::health::{Condition, Health},
+};
+
+/// The pause between two looks at the health of the node.
+const LOOK_PAUSE_MS: u64 = 100;
+
+/// Whether a supervisor wants to know.
+pub(super) fn is_there() -> bool {
+    env::var_os("NOTIFY_SOCKET").is_some()
+}
+
+/// Tells the supervisor once that the node is ready, once that it stops, and each time how it is.
+///
+/// There is no watchdog: a message from here would only prove that this task runs, not that requests are answered.
+pub(super) async fn tell(health: &Health, stop: CancellationToken) -> Infallible {
+    let mut looks = interval(Duration::from_millis(LOOK_PAUSE_MS));
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let (mut told, mut is_ready, mut is_stopping) = (None, false, false);
+    loop {
+        tokio::select! {
+            _ = looks.tick() => {}
+            // A node may end before the next look.
+            () = stop.cancelled(), if !is_stopping => {}
+        }
+        let report = health.report();
+        let status = http::described(&report);
+        is_stopping = report.condition == Condition::Stopping;
+        if told.as_ref() == Some(&status) {
+            continue;
+        }
+        let mut news = vec![NotifyState::Status(&status)];
+        if report.condition.is_ready() && !is_ready {
+            is_ready = true;
+            news.push(NotifyState::Ready);
+        }
+        if is_stopping {
+            news.push(NotifyState::Stopping);
+        }
+        if let Err(error) = sd_notify::notify(&news) {
+            log::warn!("the supervisor can't be told (NOTIFY_SOCKET): {error}");
+        }
+        told = Some(status);
+    }
+}
