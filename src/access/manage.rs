@@ -1,12 +1,11 @@
 //! What an operator does with API keys: create, rotate, list and revoke them. Must not contain SQL.
 
-use deadpool_postgres::Pool;
-
 use super::{
     AccessError,
     key::{ApiKey, KeyName, Scope, WhichKey},
     store::{self, KeyRecord},
 };
+use crate::infra::postgres::Pool;
 
 /// The generation of the first key of a name. Each rotation creates the next one.
 const FIRST_GENERATION: i32 = 1;

@@ -12,10 +12,9 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use deadpool_postgres::Pool;
 use tokio::time::{MissedTickBehavior, interval};
 
-use crate::domain::Actor;
+use crate::{domain::Actor, infra::postgres::Pool};
 use key::KeyHash;
 use limit::{Client, Limits};
 use store::{ActiveRow, Snapshot};

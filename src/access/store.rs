@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use deadpool_postgres::{Client, Object, Pool, PoolError};
 use jiff::Timestamp;
 use tokio::{time::timeout, try_join};
 use tokio_postgres::{Row, error::SqlState};
@@ -11,7 +10,10 @@ use super::{
     AccessError,
     key::{KeyHash, KeyName, Scope},
 };
-use crate::domain::Actor;
+use crate::{
+    domain::Actor,
+    infra::postgres::{Client, Pool, PoolError},
+};
 
 /// The longest that one visit to the table may take. A connection that takes longer is closed.
 const VISIT_TIMEOUT_MS: u64 = 2_000;
@@ -32,7 +34,7 @@ impl From<tokio_postgres::Error> for AccessError {
 impl From<PoolError> for AccessError {
     fn from(error: PoolError) -> Self {
         match error {
-            PoolError::Backend(error) => error.into(),
+            PoolError::Backend(error) => Self::Unavailable(error.to_string()),
             other => Self::Unavailable(other.to_string()),
         }
     }
@@ -163,7 +165,7 @@ async fn visit<T>(
     let done = timeout(Duration::from_millis(VISIT_TIMEOUT_MS), work(&client)).await;
     let result = done.unwrap_or_else(|_| Err(late()));
     if let Err(AccessError::Unavailable(_)) = result {
-        drop(Object::take(client));
+        drop(Client::take(client));
         pool.retain(|_, _| false);
     }
     result

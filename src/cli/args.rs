@@ -40,9 +40,10 @@ pub struct NodeArgs {
 /// The database.
 #[derive(Args, Clone, Debug)]
 pub struct DatabaseArgs {
-    /// PostgreSQL server, as postgres://USER:PASSWORD@HOST:PORT/DATABASE. For TLS, append ?sslmode=verify-full
-    /// and, if needed, &sslrootcert=FILE; without sslmode the connection is not encrypted. A pooler such as
-    /// PgBouncer must use session pooling.
+    /// PostgreSQL server, as postgres://USER:PASSWORD@HOST:PORT/DATABASE. HOST:PORT may be a list, as in h1:5432,h2:5432;
+    /// the host that accepts writes is used. For TLS, append ?sslmode=verify-full and, if needed, &sslrootcert=FILE,
+    /// &sslcert=FILE and &sslkey=FILE; without sslmode the connection is not encrypted. A pooler such as PgBouncer must
+    /// use session pooling.
     #[arg(id = "database-url", long, env = "DATABASE_URL", hide_env_values = true, value_name = "URL",
           value_parser = Discreet::<DatabaseUrl>(PhantomData))]
     pub url: DatabaseUrl,
@@ -51,7 +52,8 @@ pub struct DatabaseArgs {
 /// The broker, and the names of the queues.
 #[derive(Args, Clone, Debug)]
 pub struct BrokerArgs {
-    /// RabbitMQ server, as amqp://USER:PASSWORD@HOST:PORT/VHOST.
+    /// RabbitMQ server, as amqp://USER:PASSWORD@HOST:PORT/VHOST. HOST:PORT may be a list, as in h1:5672,h2:5672; the hosts
+    /// are tried in this order. amqps:// uses TLS; append ?cacertfile=FILE, &certfile=FILE and &keyfile=FILE as needed.
     #[arg(id = "amqp-url", long, env = "AMQP_URL", hide_env_values = true, value_name = "URL",
           value_parser = Discreet::<BrokerUrl>(PhantomData))]
     pub url: BrokerUrl,

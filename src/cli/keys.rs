@@ -4,7 +4,6 @@ use std::io::{self, Write};
 
 use anyhow::{Context, bail};
 use clap::Subcommand;
-use deadpool_postgres::Pool;
 use jiff::{RoundMode, Timestamp, TimestampRound, Unit};
 use serde::Serialize;
 
@@ -12,7 +11,7 @@ use super::{DatabaseArgs, start};
 use crate::{
     access::{self, ApiKey, KeyName, KeyRecord, Rotation, Scope, WhichKey},
     domain::name_rule,
-    infra::postgres::{self, DatabaseUrl},
+    infra::postgres::{self, DatabaseUrl, Pool},
 };
 
 /// What to do with API keys.

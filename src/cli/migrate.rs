@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::Args;
-use deadpool_postgres::Pool;
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -15,7 +14,10 @@ use super::{
 };
 use crate::{
     domain::{Installation, Partitions},
-    infra::{migrate, postgres},
+    infra::{
+        migrate,
+        postgres::{self, Pool},
+    },
 };
 
 /// Flags of `migrate`.

@@ -4,7 +4,6 @@ use std::net::{SocketAddr, TcpListener};
 
 use actix_web::web;
 use clap::Args;
-use deadpool_postgres::Pool;
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -16,7 +15,7 @@ use crate::{
     access::Access,
     domain::{Patience, PointService},
     http::{self, Api, HttpLimits},
-    infra::postgres,
+    infra::postgres::{self, Pool},
     ops::health::Duty,
     queue::{Link, Publisher},
 };

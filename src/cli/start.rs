@@ -9,7 +9,6 @@ use std::{
 
 use anyhow::{Context, bail};
 use backon::{ConstantBuilder, Retryable};
-use deadpool_postgres::Pool;
 use tokio::{
     signal::unix::{SignalKind, signal},
     time::sleep,
@@ -21,7 +20,7 @@ use crate::{
     domain::Installation,
     infra::{
         migrate,
-        postgres::{self, DatabaseUrl, Unfit},
+        postgres::{self, DatabaseUrl, Pool, Unfit},
     },
     queue::Link,
 };

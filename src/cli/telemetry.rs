@@ -3,7 +3,6 @@
 
 use std::{convert::Infallible, net::TcpListener, sync::Arc, time::Duration};
 
-use deadpool_postgres::Pool;
 use tokio::{
     task::JoinHandle,
     time::{MissedTickBehavior, interval},
@@ -14,7 +13,10 @@ use super::{NodeArgs, start};
 use crate::{
     domain::Partitions,
     http,
-    infra::{metrics, postgres},
+    infra::{
+        metrics,
+        postgres::{self, Pool},
+    },
     ops::{
         health::{Duty, Health},
         pulse::Pulse,

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use clap::Args;
-use deadpool_postgres::Pool;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -14,7 +13,7 @@ use super::{
 };
 use crate::{
     domain::{APART_MAX, Installation, Patience, PointService},
-    infra::postgres,
+    infra::postgres::{self, Pool},
     jobs,
     ops::health::Duty,
     queue::{Consumer, Link, MESSAGE_VERSION},

@@ -3,8 +3,7 @@
 
 use std::fmt;
 
-use deadpool_postgres::{Client, Pool};
-
+use crate::infra::postgres::{Client, Pool, PoolError};
 use chains::{BalanceRow, Chains, Standing};
 
 mod asked;
@@ -86,7 +85,7 @@ impl fmt::Display for Finding {
 pub enum AuditError {
     /// There is no connection.
     #[error(transparent)]
-    Pool(#[from] deadpool_postgres::PoolError),
+    Pool(#[from] PoolError),
     /// A query failed.
     #[error(transparent)]
     Query(#[from] tokio_postgres::Error),

@@ -2,10 +2,10 @@
 
 use std::fmt;
 
-use deadpool_postgres::{Client, Pool, PoolError};
 use tokio_postgres::{Row, error::SqlState};
 
 use super::{Invalid, Partitions};
+use crate::infra::postgres::{Client, Pool, PoolError};
 
 /// The longest id that this version reads. It makes shorter ones.
 const ID_MAX_CHARS: usize = 32;

@@ -2,7 +2,6 @@
 
 use std::time::{Duration, Instant};
 
-use deadpool_postgres::Pool;
 use tokio::{
     sync::{Semaphore, SemaphorePermit},
     time::sleep,
@@ -16,7 +15,7 @@ use super::{
     store::Store,
     user_id::UserId,
 };
-use crate::infra::{lane::Lane, metrics::StoreMetrics};
+use crate::infra::{lane::Lane, metrics::StoreMetrics, postgres::Pool};
 
 /// The most deltas in one transaction; the last group may exceed it. Larger batches were no faster.
 pub const APPLY_BATCH_MAX: usize = 4_000;

@@ -3,7 +3,6 @@
 
 use std::time::Duration;
 
-use deadpool_postgres::{Client, Object, Pool, PoolError};
 use jiff::Timestamp;
 use tokio::time::timeout;
 use tokio_postgres::{Row, error::SqlState, types::FromSql};
@@ -22,6 +21,7 @@ use super::{
     request_id::RequestId,
     user_id::UserId,
 };
+use crate::infra::postgres::{Client, Pool, PoolError};
 
 mod apply;
 mod lock;
@@ -86,12 +86,7 @@ impl From<tokio_postgres::Error> for StoreError {
 impl From<PoolError> for StoreError {
     fn from(error: PoolError) -> Self {
         match error {
-            PoolError::Backend(error) => match Self::from(error) {
-                Self::TooSlow { why, .. } => Self::Unavailable(why),
-                Self::Unavailable(why) | Self::Conflict(why) | Self::Refused(why) | Self::Unreadable(why) => {
-                    Self::Unavailable(why)
-                }
-            },
+            PoolError::Backend(error) => Self::Unavailable(error.to_string()),
             other => Self::Unavailable(other.to_string()),
         }
     }
@@ -116,7 +111,8 @@ impl Store {
     }
 
     /// Lends a connection for at most `limit_ms`. After a failure the connection is closed, which ends its transaction.
-    /// If the server is unavailable, the idle connections are closed too: they are likely to be dead as well.
+    /// If the server is unavailable, the idle connections are closed too: they are likely to be dead as well. A host that
+    /// does not answer in time is given up: it may be an old primary, whose commits never end.
     async fn with_client<T>(
         &self,
         limit_ms: u64,
@@ -126,9 +122,12 @@ impl Store {
             Ok(client) => {
                 let late = || StoreError::Unavailable(format!("no answer within {limit_ms} ms"));
                 let done = timeout(Duration::from_millis(limit_ms), work(&client)).await;
-                let result = done.unwrap_or_else(|_| Err(late()));
+                let result = done.unwrap_or_else(|_| {
+                    client.give_up();
+                    Err(late())
+                });
                 if result.is_err() {
-                    drop(Object::take(client));
+                    drop(Client::take(client));
                 }
                 result
             }

@@ -8,10 +8,11 @@ use std::{
 };
 
 use anyhow::bail;
-use deadpool_postgres::{ClientWrapper, Object, Pool};
 use refinery::{Migration, Report, Runner, error::Kind};
 use tokio::time::{MissedTickBehavior, interval, sleep};
-use tokio_postgres::{Client, error::SqlState};
+use tokio_postgres::error::SqlState;
+
+use super::postgres::{Client, Pool, Session};
 
 mod embedded {
     refinery::embed_migrations!("migrations");
@@ -47,7 +48,7 @@ pub async fn pending(pool: &Pool) -> anyhow::Result<Vec<String>> {
     let runner = runner(&migrations());
     // Before the first migration, refinery has no table.
     let applied = if client.query_opt(table, &[]).await?.is_some() {
-        runner.get_applied_migrations_async(&mut **client).await?
+        runner.get_applied_migrations_async(&mut ***client).await?
     } else {
         Vec::new()
     };
@@ -79,7 +80,7 @@ pub async fn run(pool: &Pool, patience: Duration) -> anyhow::Result<Vec<String>>
 /// nothing.
 pub async fn apply(pool: &Pool, migrations: &[Migration], patience: Duration) -> anyhow::Result<Vec<String>> {
     // The connection never returns to the pool. The lock ends with the connection in every case.
-    let mut client = Object::take(pool.get().await?);
+    let mut client = Client::take(pool.get().await?);
     client.batch_execute(SESSION).await?;
     let started = Instant::now();
     lock(&client, patience).await?;
@@ -104,7 +105,7 @@ fn runner(migrations: &[Migration]) -> Runner {
     Runner::new(migrations).set_abort_divergent(true).set_abort_missing(true)
 }
 
-async fn lock(client: &Client, patience: Duration) -> anyhow::Result<()> {
+async fn lock(client: &Session, patience: Duration) -> anyhow::Result<()> {
     let started = Instant::now();
     loop {
         let row = client.query_one("select pg_try_advisory_lock($1) as is_ours", &[&LOCK_KEY]).await?;
@@ -121,7 +122,7 @@ async fn lock(client: &Client, patience: Duration) -> anyhow::Result<()> {
 /// Retries while a table is locked. Each migration is a transaction, so one that waited too long has changed nothing.
 async fn applied_patiently(
     pool: &Pool,
-    client: &mut ClientWrapper,
+    client: &mut Session,
     runner: &Runner,
     (started, patience): (Instant, Duration),
 ) -> anyhow::Result<Vec<String>> {
@@ -133,7 +134,7 @@ async fn applied_patiently(
     loop {
         let blockers = Mutex::default();
         let attempt = tokio::select! {
-            attempt = runner.run_async(&mut **client) => attempt,
+            attempt = runner.run_async(&mut ***client) => attempt,
             never = watch_blockers(pool, session, &blockers) => match never {},
         };
         let error = match attempt {

@@ -5,7 +5,6 @@ use std::{
     time::Duration,
 };
 
-use deadpool_postgres::Pool;
 use jiff::{Timestamp, Unit};
 use strum::{EnumIter, IntoStaticStr};
 use tokio::time::{MissedTickBehavior, interval};
@@ -14,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     infra::{
         metrics::NodeMetrics,
-        postgres::{self, Answer},
+        postgres::{self, Answer, Pool},
     },
     queue::LinkWatch,
 };

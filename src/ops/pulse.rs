@@ -7,7 +7,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use deadpool_postgres::{Client, Object, Pool, PoolError};
 use jiff::Timestamp;
 use tokio::{
     time::{Interval, MissedTickBehavior, interval, timeout},
@@ -16,7 +15,10 @@ use tokio::{
 
 use crate::{
     domain::Partitions,
-    infra::metrics,
+    infra::{
+        metrics,
+        postgres::{Client, ConnectError, Pool, PoolError},
+    },
     ops::health::Health,
     queue::{LinkWatch, Progress, Standing},
 };
@@ -131,7 +133,7 @@ impl Pulse {
             let client = self.pool.get().await.ok()?;
             let seen = told_and_seen(&client, tell, news, self.partitions).await;
             // Close a connection that failed.
-            seen.map_err(|error| (log::debug!("no pulse: {error}"), Object::take(client))).ok()
+            seen.map_err(|error| (log::debug!("no pulse: {error}"), Client::take(client))).ok()
         };
         let seen = timeout(Duration::from_millis(BEAT_TIMEOUT_MS), looking).await.ok().flatten();
         let known = seen.is_some();
@@ -177,8 +179,9 @@ fn is_kept(standing: &Standing) -> bool {
 /// # Errors
 /// PostgreSQL does not answer.
 pub async fn waiting_until(pool: &Pool, partition: u16) -> Result<Option<Timestamp>, PoolError> {
-    let row = pool.get().await?.query_opt(WAITING, &[&partition.cast_signed()]).await?;
-    row.map(|row| Ok(row.try_get("accepted_until")?)).transpose()
+    let row = pool.get().await?.query_opt(WAITING, &[&partition.cast_signed()]).await;
+    let until = |row: tokio_postgres::Row| row.try_get("accepted_until");
+    Ok(row.and_then(|row| row.map(until).transpose()).map_err(ConnectError::from)?)
 }
 
 /// Tells, in place of the workers, until when the changes of a partition have been taken.
@@ -187,8 +190,8 @@ pub async fn waiting_until(pool: &Pool, partition: u16) -> Result<Option<Timesta
 /// PostgreSQL does not answer.
 pub async fn tell_taken(pool: &Pool, partition: u16, until: Timestamp) -> Result<(), PoolError> {
     let news: News = (vec![partition.cast_signed()], vec![Some(until)]);
-    pool.get().await?.execute(TAKEN, &[&news.0, &news.1]).await?;
-    Ok(())
+    let told = pool.get().await?.execute(TAKEN, &[&news.0, &news.1]).await;
+    Ok(told.map(drop).map_err(ConnectError::from)?)
 }
 
 /// Silence begins with the first change that is accepted while no other waits.

@@ -1,10 +1,11 @@
 //! A connection to RabbitMQ that reconnects by itself. Must not contain messages.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
-use amqprs::connection::{Connection, OpenConnectionArguments};
 use tokio::{
-    net::TcpStream,
     sync::watch,
     task::JoinHandle,
     time::{sleep, timeout},
@@ -13,21 +14,16 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::{
     BrokerUrl,
+    connect::connect,
     names::QueueNames,
     pauses::Pauses,
-    session::{OpenChannel, Session, in_own_task},
+    session::{OpenChannel, Session},
     topology::{self, Unusable},
 };
-use crate::{domain::Partitions, infra::metrics::LinkMetrics};
-
-/// The heartbeat that we ask the broker for. If the peer sends nothing for twice this time, the connection is closed.
-const HEARTBEAT_S: u16 = 5;
-
-/// The longest that opening a connection may take.
-const OPEN_TIMEOUT_MS: u64 = 20_000;
-
-/// The longest that a TCP connection may take, after an AMQP connection has failed.
-const REACH_TIMEOUT_MS: u64 = 5_000;
+use crate::{
+    domain::Partitions,
+    infra::{hosts::Hosts, metrics::LinkMetrics},
+};
 
 /// The longest pause between attempts to connect.
 const RECONNECT_PAUSE_MAX_MS: u64 = 1_000;
@@ -46,7 +42,8 @@ impl Link {
     pub fn start(url: BrokerUrl, names: QueueNames, name: &'static str) -> Self {
         let (state, watch) = watch::channel(State::Down(format!("RabbitMQ at {url}: not connected yet")));
         let stop = CancellationToken::new();
-        let watch = LinkWatch { state: watch, names, unusable: Unusable::default() };
+        let hosts = Arc::clone(&url.hosts);
+        let watch = LinkWatch { state: watch, names, hosts, unusable: Unusable::default() };
         let supervisor = tokio::spawn(supervise(url, watch.clone(), name, state, stop.clone()));
         Self { watch, stop: stop.drop_guard(), supervisor }
     }
@@ -77,6 +74,7 @@ enum State {
 pub struct LinkWatch {
     state: watch::Receiver<State>,
     pub(super) names: QueueNames,
+    hosts: Arc<Hosts>,
     unusable: Unusable,
 }
 
@@ -130,11 +128,29 @@ impl LinkWatch {
         }
     }
 
-    /// Replaces the connection with a new one.
+    /// Replaces the connection with a new one, to another host if there is one.
     pub fn renew(&self) {
         if let Ok(session) = self.current() {
+            self.hosts.give_up(&session.place);
             session.over.cancel();
         }
+    }
+
+    /// Notes that the broker has not confirmed a message that was published at `then`. If it has confirmed no other
+    /// message since, and there is another host, moves there: a node that is cut off from its cluster accepts
+    /// connections and messages, and never confirms.
+    pub(super) fn lacks_confirm(&self, session: &Session, then: Instant) {
+        if session.over.is_cancelled() {
+            return;
+        }
+        if session.has_answered_since(then) || !self.hosts.are_several() {
+            // The other partitions go on, unless the connection itself does not answer.
+            session.check();
+            return;
+        }
+        log::warn!("RabbitMQ at {} confirms nothing; trying another host", session.place);
+        self.hosts.give_up(&session.place);
+        session.over.cancel();
     }
 
     /// Waits until there is a connection and the queues are declared.
@@ -159,24 +175,28 @@ async fn supervise(
         let pause = match opened {
             Ok(session) => {
                 was_up = true;
-                log::info!("connected to RabbitMQ at {url}");
+                let place = session.place.clone();
+                log::info!("connected to RabbitMQ at {place}");
                 metrics.connections.inc();
                 let began = Instant::now();
                 state.send_replace(State::Up(session.clone()));
                 let lost = stop.run_until_cancelled(session.over.cancelled()).await.is_some();
-                state.send_replace(State::Down(format!("RabbitMQ at {url}: the connection was lost")));
+                state.send_replace(State::Down(format!("RabbitMQ at {place}: the connection was lost")));
                 let close = session.close();
                 if !lost {
                     if let Err(error) = close.await {
-                        log::warn!("closing the connection to RabbitMQ at {url}: {error}");
+                        log::warn!("closing the connection to RabbitMQ at {place}: {error}");
                     }
                     return;
                 }
                 // If the broker has gone away, no answer will come.
                 tokio::spawn(close);
                 let pause = pauses.after(began);
+                if !pause.is_zero() {
+                    url.hosts.failed(&place);
+                }
                 log::warn!(
-                    "lost the connection to RabbitMQ at {url}; reconnecting in {} ms",
+                    "lost the connection to RabbitMQ at {place}; reconnecting in {} ms",
                     pause.as_millis()
                 );
                 pause
@@ -203,21 +223,12 @@ async fn open(
     name: &'static str,
     was_up: bool,
 ) -> Result<Session, String> {
-    let mut arguments = OpenConnectionArguments::new(&url.host, url.port, &url.user, &url.password)
-        .virtual_host(&url.virtual_host)
-        .heartbeat(HEARTBEAT_S)
-        .finish();
-    arguments.connection_name(&format!("point-system {name} {}", std::process::id()));
-    let opened = in_own_task(OPEN_TIMEOUT_MS, async move { Connection::open(&arguments).await }).await;
-    let connection = match opened {
-        Ok(connection) => connection,
-        Err(error) => return Err(diagnosed(url, error).await),
-    };
-    let session = Session::new(connection).await?;
+    let session = connect(url, name).await?;
     let (declaring, link) = (session.clone(), link.clone());
     if !was_up && let Err(why) = topology::declare(&declaring, &link.names, &link.unusable).await {
+        url.hosts.failed(&session.place);
         tokio::spawn(session.close());
-        return Err(why);
+        return Err(if url.hosts.are_several() { format!("{}: {why}", session.place) } else { why });
     }
     tokio::spawn(async move {
         if was_up && let Err(why) = topology::declare(&declaring, &link.names, &link.unusable).await {
@@ -226,17 +237,4 @@ async fn open(
         topology::repair(&declaring, &link.names, &link.unusable).await;
     });
     Ok(session)
-}
-
-/// Explains why there is no connection. RabbitMQ drops a connection without a reply if the user, the password or the
-/// virtual host is wrong. So if the server is reachable, these are what to check.
-async fn diagnosed(url: &BrokerUrl, error: String) -> String {
-    let reach = TcpStream::connect((url.host.trim_matches(['[', ']']), url.port));
-    match timeout(Duration::from_millis(REACH_TIMEOUT_MS), reach).await {
-        Ok(Ok(_)) => {
-            format!("{error}: the server is reachable; check the user, the password and the virtual host")
-        }
-        Ok(Err(unreachable)) => unreachable.to_string(),
-        Err(_) => error,
-    }
 }

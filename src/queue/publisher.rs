@@ -178,11 +178,14 @@ impl Trip for PublishTrip {
 impl PublishTrip {
     async fn publish(&mut self, deltas: &[Delta]) -> Result<(), PublishError> {
         let session = self.link.current().map_err(PublishError::Unavailable)?;
-        let limit = Duration::from_millis(CONFIRM_TIMEOUT_MS);
+        let (began, limit) = (Instant::now(), Duration::from_millis(CONFIRM_TIMEOUT_MS));
         let confirmed = tokio::select! {
             confirmed = timeout(limit, self.confirmed(&session, deltas)) => confirmed,
             () = session.over.cancelled() => Ok(Err(lost("the connection was lost before the confirm"))),
         };
+        if let Ok(Ok(_)) = confirmed {
+            session.answered();
+        }
         let result = match confirmed {
             Ok(Ok(Confirm::Ack)) => {
                 self.pace.confirmed(deltas.len(), deltas.iter().map(|delta| delta.requested_at).max());
@@ -193,8 +196,7 @@ impl PublishTrip {
             }
             Ok(Err(error)) => Err(error),
             Err(_) => {
-                // The other partitions go on, unless the connection itself does not answer.
-                session.check();
+                self.link.lacks_confirm(&session, began);
                 Err(lost(&format!("no confirm within {CONFIRM_TIMEOUT_MS} ms")))
             }
         };
@@ -206,7 +208,10 @@ impl PublishTrip {
         counter.inc_by(deltas.len() as u64);
         if let Err(error) = &result {
             let (count, partition) = (deltas.len(), self.partition);
-            log::warn!("{count} deltas for partition {partition} are not confirmed: {error}");
+            log::warn!(
+                "{count} deltas for partition {partition} are not confirmed by {}: {error}",
+                session.place
+            );
         }
         if matches!(result, Err(PublishError::Unavailable(_))) {
             // The fate of the message is unknown. A new channel keeps its late confirm from being taken for another's.

@@ -1,8 +1,8 @@
 //! One connection and its channels, each of which fails alone. Must not contain messages.
 
 use std::{
-    sync::{Arc, atomic::AtomicU32},
-    time::Duration,
+    sync::{Arc, Mutex, PoisonError, atomic::AtomicU32},
+    time::{Duration, Instant},
 };
 
 use amqprs::{channel::Channel, connection::Connection, error::Error};
@@ -10,6 +10,7 @@ use tokio::{sync::mpsc, time::timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::callbacks::{ChannelEvent, ChannelWatch, ConnectionWatch};
+use crate::infra::hosts::Place;
 
 /// The longest that opening a channel may take.
 const CHANNEL_TIMEOUT_MS: u64 = 5_000;
@@ -27,6 +28,10 @@ const CLOSE_TIMEOUT_MS: u64 = 3_000;
 pub(super) struct Session {
     connection: Connection,
     pub(super) over: CancellationToken,
+    /// Where the broker is.
+    pub(super) place: Place,
+    /// When the broker last answered a publish.
+    answered: Arc<Mutex<Option<Instant>>>,
     /// How many more of its channels the broker may close. amqprs does not reuse their numbers, and panics when none is
     /// free.
     closes_left: Arc<AtomicU32>,
@@ -34,10 +39,11 @@ pub(super) struct Session {
 
 impl Session {
     /// A session of an open connection, which it watches from now on.
-    pub(super) async fn new(connection: Connection) -> Result<Self, String> {
+    pub(super) async fn new(connection: Connection, place: Place) -> Result<Self, String> {
         // The other half of the channels stays usable.
         let closes_left = Arc::new(AtomicU32::new(closes_max(connection.channel_max())));
-        let session = Self { connection, over: CancellationToken::new(), closes_left };
+        let (over, answered) = (CancellationToken::new(), Arc::default());
+        let session = Self { connection, over, place, answered, closes_left };
         let (listener, over) = (session.connection.clone(), session.over.clone());
         // Whether it returns true or false, the connection has ended.
         tokio::spawn(async move {
@@ -71,6 +77,16 @@ impl Session {
         });
         let channel = opening.await.inspect_err(|_| self.over.cancel())?;
         Ok(OpenChannel { channel, events: heard, over })
+    }
+
+    /// Notes that the broker has answered a publish.
+    pub(super) fn answered(&self) {
+        *self.answered.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+    }
+
+    /// Returns whether the broker has answered any publish after `then`.
+    pub(super) fn has_answered_since(&self, then: Instant) -> bool {
+        self.answered.lock().unwrap_or_else(PoisonError::into_inner).is_some_and(|at| at > then)
     }
 
     /// Checks the connection in the background, and ends the session if it no longer answers.

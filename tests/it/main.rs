@@ -40,6 +40,7 @@ mod stalls;
 mod chaos;
 mod migrate;
 mod sessions;
+mod hosts;
 mod pgbouncer;
 mod audit;
 mod local;

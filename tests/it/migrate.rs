@@ -1,8 +1,10 @@
 //! The role `migrate`, as a deployment runs it.
 
-use deadpool_postgres::{Object, Pool};
 use futures_util::future::join_all;
-use point_system::infra::migrate;
+use point_system::infra::{
+    migrate,
+    postgres::{Client, Pool},
+};
 use refinery::Migration;
 
 use crate::support::{
@@ -30,7 +32,7 @@ fn migrations_that_lock() -> Vec<Migration> {
 }
 
 /// A transaction that uses the tables and stays open.
-async fn in_use(database: &Database) -> Object {
+async fn in_use(database: &Database) -> Client {
     let open = database.pool(1).get().await.expect("a connection");
     open.batch_execute("set idle_in_transaction_session_timeout = 0").await.expect("set");
     open.batch_execute("begin; select from user_point; select from log").await.expect("begun");

@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use deadpool_postgres::Object;
+use point_system::infra::postgres::Client as Session;
 use serde_json::{Value, json};
 
 use crate::{
@@ -195,7 +195,7 @@ async fn a_user_whose_row_a_newer_version_wrote_waits_for_a_worker_that_understa
 
 /// A worker that has applied one change of user 7 and holds the next one, a session that locks the user's row until it is
 /// dropped, and the request ids of the two changes.
-async fn waiting_user(system: &System, client: &Client) -> (Process, Object, Vec<String>) {
+async fn waiting_user(system: &System, client: &Client) -> (Process, Session, Vec<String>) {
     let mut promises = vec![client.queue("add", 7, 1).await];
     let worker = worker(system, "2");
     system.drain(1).await;

@@ -1,9 +1,11 @@
 //! The settings of a session, and sessions that can't write.
 
-use deadpool_postgres::Pool;
 use point_system::{
     domain::Installation,
-    infra::{migrate, postgres},
+    infra::{
+        migrate,
+        postgres::{self, Pool},
+    },
     local::LocalPostgres,
 };
 
@@ -90,7 +92,8 @@ async fn a_standby_is_refused_by_what_writes_and_good_for_what_reads() {
 
     let mut primary = LocalPostgres::start(&folder.path().join("primary")).await.expect("a server");
     let port = |url: &str| url::Url::parse(url).expect("a valid URL").port().expect("a port");
-    let both = format!("{url}?host=127.0.0.1&port={}", port(&primary.url()));
+    let first = format!("127.0.0.1:{}", port(&url));
+    let both = url.replace(&first, &format!("{first},127.0.0.1:{}", port(&primary.url())));
     for (pool, expected) in [
         (postgres::pool(&both.parse().expect("a valid URL"), 1).expect("a pool"), port(&primary.url())),
         (reading(&both), port(&url)),

@@ -7,6 +7,8 @@ pub enum Loss {
     Deliveries,
     /// The answers to the close of channels that have had a delivery.
     Closes,
+    /// Confirms, positive and negative.
+    Confirms,
 }
 
 /// The frames of one connection, which arrive in pieces.
@@ -31,6 +33,8 @@ impl Frames {
         const CONTENT: [u8; 2] = [2, 3];
         const BASIC_DELIVER: [u8; 4] = [0, 60, 0, 60];
         const CHANNEL_CLOSE_OK: [u8; 4] = [0, 20, 0, 41];
+        const BASIC_ACK: [u8; 4] = [0, 60, 0, 80];
+        const BASIC_NACK: [u8; 4] = [0, 60, 0, 120];
         // A frame begins with its type, channel and size, and ends with one byte (§4.2.3).
         const OVERHEAD: usize = 8;
         self.rest.extend_from_slice(piece);
@@ -48,6 +52,9 @@ impl Frames {
                 self.delivered.extend(is_delivery.then_some(channel));
                 let is_lost = match self.loss {
                     Loss::Deliveries => is_delivery,
+                    Loss::Confirms => {
+                        frame[7..].starts_with(&BASIC_ACK) || frame[7..].starts_with(&BASIC_NACK)
+                    }
                     Loss::Closes => {
                         frame[7..].starts_with(&CHANNEL_CLOSE_OK) && self.delivered.contains(&channel)
                     }
@@ -74,14 +81,28 @@ fn only_what_is_to_be_lost_is_swallowed_wherever_the_pieces_break() {
     let (get_ok, its_content) = (frame(1, 2, &[0, 60, 0, 71]), frame(3, 2, b"kept"));
     let delivery = [frame(1, 1, &[0, 60, 0, 60, 9]), frame(2, 1, b"head"), frame(3, 1, b"body")].concat();
     let (closed, other_closed) = (frame(1, 1, &[0, 20, 0, 41]), frame(1, 2, &[0, 20, 0, 41]));
-    let sent =
-        [&consume_ok[..], &delivery, &heartbeat, &get_ok, &its_content, &closed, &other_closed, &delivery];
-    let without_deliveries = [&consume_ok[..], &heartbeat, &get_ok, &its_content, &closed, &other_closed];
-    let without_closes =
-        [&consume_ok[..], &delivery, &heartbeat, &get_ok, &its_content, &other_closed, &delivery];
-    for (loss, kept) in
-        [(Loss::Deliveries, without_deliveries.concat()), (Loss::Closes, without_closes.concat())]
-    {
+    let (ack, nack) = (frame(1, 2, &[0, 60, 0, 80, 1]), frame(1, 2, &[0, 60, 0, 120, 1]));
+    let sent = [
+        &consume_ok[..],
+        &delivery,
+        &heartbeat,
+        &get_ok,
+        &its_content,
+        &ack,
+        &nack,
+        &closed,
+        &other_closed,
+        &delivery,
+    ];
+    let without = |lost: &[&[u8]]| {
+        let kept: Vec<&[u8]> = sent.iter().copied().filter(|frame| !lost.contains(frame)).collect();
+        kept.concat()
+    };
+    for (loss, kept) in [
+        (Loss::Deliveries, without(&[&delivery])),
+        (Loss::Closes, without(&[&closed])),
+        (Loss::Confirms, without(&[&ack, &nack])),
+    ] {
         for piece in 1..sent.concat().len() {
             let mut frames = Frames::new(loss);
             let passed: Vec<u8> =

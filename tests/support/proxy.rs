@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use futures_util::future::join_all;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{
@@ -137,6 +138,16 @@ pub async fn detour(url: &str) -> (Proxy, url::Url) {
     url.set_host(Some("127.0.0.1")).expect("a host");
     url.set_port(Some(proxy.port())).expect("a port");
     (proxy, url)
+}
+
+/// Proxies in front of the server of `url`, and the URL that lists them as hosts, in their order.
+pub async fn through(url: &str, count: usize) -> (Vec<Proxy>, String) {
+    let parsed = url::Url::parse(url).expect("a valid URL");
+    let server = format!("127.0.0.1:{}", parsed.port().expect("a port"));
+    let proxies = join_all((0..count).map(|_| Proxy::start(server.clone()))).await;
+    let hosts: Vec<String> = proxies.iter().map(|proxy| format!("127.0.0.1:{}", proxy.port())).collect();
+    assert!(url.contains(&server), "the private servers listen there");
+    (proxies, url.replace(&server, &hosts.join(",")))
 }
 
 async fn accept(

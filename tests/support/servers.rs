@@ -9,9 +9,11 @@ use std::{
     sync::atomic::{AtomicU32, Ordering},
 };
 
-use deadpool_postgres::Pool;
 use point_system::{
-    infra::{migrate, postgres},
+    infra::{
+        migrate,
+        postgres::{self, Pool},
+    },
     local::{LocalPostgres, LocalRabbitMq},
 };
 use tempfile::TempDir;

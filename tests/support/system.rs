@@ -5,11 +5,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use deadpool_postgres::{Object, Pool};
 use point_system::{
     cli::{self, AccessArgs, BrokerArgs, DatabaseArgs, HttpArgs, MetricsArgs, NodeArgs, PatienceArgs},
     domain::{Installation, Partitions, Patience, PointService, audit},
-    infra::migrate,
+    infra::{
+        migrate,
+        postgres::{Client as Session, Pool},
+    },
     queue::{MESSAGE_VERSION, QueueNames},
 };
 use tokio::{process::Command, task::JoinHandle};
@@ -183,7 +185,7 @@ impl System {
     }
 
     /// A connection without the limits of the service: a test may read a whole table.
-    async fn client(&self) -> Object {
+    async fn client(&self) -> Session {
         let client = self.pool.get().await.expect("a connection");
         client.batch_execute("reset all").await.expect("reset");
         client

@@ -2,7 +2,6 @@
 
 use std::pin::pin;
 
-use deadpool_postgres::Client;
 use futures_util::TryStreamExt;
 use tokio_postgres::{Row, types::ToSql};
 
@@ -23,6 +22,7 @@ use crate::domain::{
     metadata::METADATA_MAX_BYTES,
     user_id::UserId,
 };
+use crate::infra::postgres::Client;
 
 /// The most characters of a text that a finding quotes.
 const QUOTE_MAX_CHARS: usize = 40;

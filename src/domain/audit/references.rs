@@ -3,11 +3,11 @@
 
 use std::pin::pin;
 
-use deadpool_postgres::Client;
 use futures_util::TryStreamExt;
 use tokio_postgres::types::ToSql;
 
 use super::{AuditError, Finding};
+use crate::infra::postgres::Client;
 
 /// The condition that the user has an entry before the one in `log`, which is `o` in the condition.
 macro_rules! earlier {

@@ -2,7 +2,6 @@
 
 use std::ops::RangeInclusive;
 
-use deadpool_postgres::Client;
 use tokio_postgres::{Row, types::ToSql};
 
 use super::{
@@ -12,6 +11,7 @@ use super::{
     moment::Moment,
     references::{broken_reference, is_unmatched},
 };
+use crate::infra::postgres::Client;
 
 mod change;
 

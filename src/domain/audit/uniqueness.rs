@@ -2,11 +2,11 @@
 
 use std::pin::pin;
 
-use deadpool_postgres::Client;
 use futures_util::TryStreamExt;
 use tokio_postgres::types::ToSql;
 
 use super::{AuditError, Finding};
+use crate::infra::postgres::Client;
 
 const NO_PARAMETERS: [&(dyn ToSql + Sync); 0] = [];
 

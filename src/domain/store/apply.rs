@@ -7,7 +7,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use deadpool_postgres::Client;
 use jiff::Timestamp;
 use tokio::try_join;
 use tokio_postgres::Row;
@@ -28,6 +27,7 @@ use crate::domain::{
     known::Known,
     user_id::UserId,
 };
+use crate::infra::postgres::Client;
 
 /// The longest that a transaction may take before its connection is closed. This is a second more than the session's
 /// limit for a statement, so that PostgreSQL reports first that it is slow.

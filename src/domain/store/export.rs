@@ -2,8 +2,9 @@
 
 use std::io;
 
-use deadpool_postgres::{Client, Object, Pool, PoolError};
 use futures_util::{TryStreamExt, pin_mut};
+
+use crate::infra::postgres::{Client, Pool, PoolError};
 
 /// A part of the ledger. The names are those of the command line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -118,7 +119,7 @@ pub async fn export(
     let client = pool.get().await?;
     let exported = copy(&client, what, write).await;
     // The session has lost its settings.
-    drop(Object::take(client));
+    drop(Client::take(client));
     exported
 }
 

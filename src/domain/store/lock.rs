@@ -6,7 +6,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use deadpool_postgres::Client;
 use futures_util::future::try_join_all;
 use jiff::Timestamp;
 use tokio::try_join;
@@ -15,6 +14,7 @@ use uuid::Uuid;
 
 use super::{LOGGED, StoreError, entry_columns, get, logged};
 use crate::domain::{delta::Delta, user_id::UserId};
+use crate::infra::postgres::Client;
 
 /// The longest time for creating users one by one. The remaining users count as locked and are tried again later.
 const CREATE_TIME_MAX_MS: u64 = 300;

@@ -2,7 +2,6 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use deadpool_postgres::Client;
 use futures_util::future::try_join_all;
 use jiff::Timestamp;
 use tokio::try_join;
@@ -19,6 +18,7 @@ use crate::domain::{
     request_id::RequestId,
     user_id::UserId,
 };
+use crate::infra::postgres::Client;
 
 /// The most entries to search for a page of applied entries, for which there is no index. 10,000 consecutive rejections
 /// take some 250 blocks of 8 KiB.

@@ -4,10 +4,9 @@
 use std::time::Duration;
 
 use anyhow::Context;
-use deadpool_postgres::Client;
 use tokio::time::timeout;
 
-use super::{ANSWER_TIMEOUT_MS, DatabaseUrl, builder, last_row};
+use super::{ANSWER_TIMEOUT_MS, Client, DatabaseUrl, last_row, open, session::Need};
 
 /// How often two connections are compared. An idle pooler hands out the session that was returned last, so one round is
 /// enough. A busy pooler may hand out the same session by chance, so more rounds find more.
@@ -32,7 +31,7 @@ pub enum Unfit {
 /// # Errors
 /// [`Unfit`]; any other error is an outage.
 pub async fn check(url: &DatabaseUrl) -> anyhow::Result<()> {
-    let pool = builder(url, 2)?.build().context("building the pool")?;
+    let pool = open(url, 2, Need::Bare)?;
     let (one, other) = (pool.get().await?, pool.get().await?);
     let (own, encoding) = session(&one).await?;
     if encoding != "UTF8" {

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use deadpool_postgres::Object;
 use futures_util::future::join_all;
+use point_system::infra::postgres::Client as Session;
 use reqwest::RequestBuilder;
 use tokio::time::interval;
 
@@ -18,7 +18,7 @@ use crate::support::{
 const STUCK: i64 = 1;
 
 /// A session that holds the stuck user's row until it is dropped or rolls back.
-async fn lock_stuck(system: &System) -> Object {
+async fn lock_stuck(system: &System) -> Session {
     let session = system.database.pool(1).get().await.expect("a connection");
     let lock = "reset all; begin; select from user_point where user_id = '1' for update";
     session.batch_execute(lock).await.expect("locked");

@@ -33,7 +33,7 @@ const ROOMS: [(&str, &[&str]); 12] = [
 ];
 
 /// What belongs to one room alone, as a word of the code: a library, or a statement on a table.
-const BELONGINGS: [(&[&str], &[&str]); 16] = [
+const BELONGINGS: [(&[&str], &[&str]); 18] = [
     (&["actix_web", "actix_rt", "actix_http", "actix_server", "actix_service"], &["http", "cli/serve.rs"]),
     (&["utoipa", "maud"], &["http"]),
     (&["amqprs"], &["queue"]),
@@ -43,7 +43,9 @@ const BELONGINGS: [(&[&str], &[&str]); 16] = [
     (&["partition_pulse"], &["ops/pulse.rs"]),
     (&["api_key"], &["access/store.rs"]),
     (&["sha2", "subtle", "getrandom", "governor", "arc_swap"], &["access"]),
-    (&["deadpool_postgres", "tokio_postgres"], &["domain", "access", "ops", "infra", "cli"]),
+    (&["deadpool", "deadpool_postgres"], &["infra/postgres"]),
+    (&["rustls", "tokio_rustls", "rustls_native_certs"], &["infra/tls.rs"]),
+    (&["tokio_postgres"], &["domain", "access", "ops", "infra", "cli"]),
     (&["PointService"], &["domain", "http", "worker", "jobs", "cli"]),
     (&["refinery"], &["infra/migrate.rs"]),
     (&["prometheus"], &["infra/metrics"]),

@@ -9,8 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use deadpool_postgres::Pool;
-use point_system::domain::UserId;
+use point_system::{domain::UserId, infra::postgres::Pool};
 use tokio::{
     task::JoinHandle,
     time::{MissedTickBehavior, interval},

@@ -1,0 +1,250 @@
+//! Opens sessions for a pool, host after host, and sets them up. Must not contain the URL's syntax.
+
+use std::{
+    error::Error,
+    ops::{Deref, DerefMut},
+    sync::Arc,
+    time::Duration,
+};
+
+use deadpool::managed::{self, Metrics, RecycleError, RecycleResult};
+use deadpool_postgres::ClientWrapper;
+use tokio::{task::JoinHandle, time::timeout};
+use tokio_postgres::{Config, NoTls, Socket, tls::MakeTlsConnect};
+use tokio_postgres_rustls::MakeRustlsConnect;
+
+use super::{DatabaseUrl, is_writable};
+use crate::infra::{
+    hosts::{Host, Hosts, Place, reasons},
+    tls::{Tls, TlsError},
+};
+
+/// The longest that one host may take to accept a TCP connection, if the URL has no `connect_timeout`.
+const REACH_TIMEOUT_MS: u64 = 1_000;
+
+/// The longest that one host may take to give a session that is ready for use, if the URL has no `connect_timeout`.
+const OPEN_TIMEOUT_MS: u64 = 3_000;
+
+/// The settings of every session.
+///
+/// The third timeout is a second longer than the store's limit for a transaction. A client that leaves a transaction
+/// open for longer has abandoned it or is gone, and its users are locked meanwhile.
+///
+/// Each of our statements looks up an index, whatever its parameters. So a plan is made once and kept. The planner
+/// settings keep it on the index: a plan that was made while a table was small would go on reading the whole table.
+///
+/// The last settings override what a role or a database may set and we rely on: READ COMMITTED, and commits that
+/// survive a crash and, if the server has synchronous standbys, a failover. `remote_write` and `remote_apply` survive
+/// as much, so they stay. The last answer says whether the session can write.
+const SESSION: &str = "set statement_timeout = '5s'; set lock_timeout = '500ms'; \
+     set idle_in_transaction_session_timeout = '7s'; \
+     set plan_cache_mode = force_generic_plan; \
+     set enable_seqscan = off; set enable_hashjoin = off; set enable_mergejoin = off; \
+     set default_transaction_isolation = 'read committed'; \
+     select set_config('synchronous_commit', 'on', false) \
+         where current_setting('synchronous_commit') in ('off', 'local'); \
+     show transaction_read_only";
+
+/// Why there is no session, without secrets.
+#[derive(Debug, thiserror::Error)]
+#[error("{why}")]
+pub struct ConnectError {
+    why: String,
+    read_only: bool,
+}
+
+impl ConnectError {
+    fn new(why: impl Into<String>) -> Self {
+        Self { why: why.into(), read_only: false }
+    }
+
+    /// Returns whether a server answered, but accepts only reads.
+    #[must_use]
+    pub fn is_read_only(&self) -> bool {
+        self.read_only
+    }
+}
+
+impl From<tokio_postgres::Error> for ConnectError {
+    fn from(error: tokio_postgres::Error) -> Self {
+        // The message alone: a DETAIL may quote a customer's row.
+        Self::new(match error.as_db_error() {
+            Some(refusal) => format!("{} ({})", refusal.message(), refusal.code().code()),
+            None => with_causes(&error),
+        })
+    }
+}
+
+impl From<TlsError> for ConnectError {
+    fn from(error: TlsError) -> Self {
+        Self::new(error.to_string())
+    }
+}
+
+/// The message of an error, and of what caused it.
+fn with_causes(error: &dyn Error) -> String {
+    let (mut text, mut cause) = (error.to_string(), error.source());
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}
+
+/// The error of a session that must write and can't.
+const READ_ONLY: &str = "the server is read-only: is it a standby?";
+
+/// What a session is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Need {
+    /// It must write.
+    Write,
+    /// It only reads.
+    Read,
+    /// It keeps the settings of the server.
+    Bare,
+}
+
+/// Opens and checks the sessions of a pool.
+#[derive(Debug)]
+pub struct Manager {
+    url: DatabaseUrl,
+    need: Need,
+}
+
+impl Manager {
+    /// Makes a manager. The files of certificates are read now, so that mistakes are found early, and again for each
+    /// session.
+    pub(super) fn new(url: DatabaseUrl, need: Need) -> Result<Self, TlsError> {
+        url.tls.as_ref().map(Tls::config).transpose()?;
+        Ok(Self { url, need })
+    }
+
+    async fn open(&self, place: &Place) -> Result<Session, ConnectError> {
+        let mut config = self.url.config.clone();
+        config.host(&place.host.name).port(place.host.port);
+        if let Some(address) = place.address {
+            config.hostaddr(address);
+        }
+        let limit = config.get_connect_timeout().copied();
+        config.connect_timeout(limit.unwrap_or(Duration::from_millis(REACH_TIMEOUT_MS)));
+        let limit = limit.unwrap_or(Duration::from_millis(OPEN_TIMEOUT_MS));
+        let opening = async {
+            let client = match &self.url.tls {
+                Some(tls) => {
+                    let tls = MakeRustlsConnect::new(tls.config_for_postgresql()?);
+                    connect(&config, tls, place).await?
+                }
+                None => connect(&config, NoTls, place).await?,
+            };
+            if self.need != Need::Bare {
+                let writable = is_writable(&client.simple_query(SESSION).await?);
+                if !writable && (self.need == Need::Write || self.url.is_read_write()) {
+                    return Err(ConnectError { why: READ_ONLY.to_owned(), read_only: true });
+                }
+                if writable && self.url.is_read_only() {
+                    return Err(ConnectError::new(
+                        "the server accepts writes, and target_session_attrs is read-only",
+                    ));
+                }
+            }
+            Ok(Session { client, place: place.clone(), hosts: Arc::clone(&self.url.hosts) })
+        };
+        let late = |_| Err(ConnectError::new(format!("no answer within {} ms", limit.as_millis())));
+        timeout(limit, opening).await.unwrap_or_else(late)
+    }
+}
+
+async fn connect<T>(config: &Config, tls: T, place: &Place) -> Result<ClientWrapper, ConnectError>
+where
+    T: MakeTlsConnect<Socket>,
+    T::Stream: Send + 'static,
+{
+    let (client, connection) = config.connect(tls).await?;
+    let place = place.clone();
+    let carrying: JoinHandle<()> = tokio::spawn(async move {
+        if let Err(error) = connection.await {
+            log::debug!("lost a connection to PostgreSQL at {place}: {error}");
+        }
+    });
+    Ok(ClientWrapper::new(client, carrying))
+}
+
+impl managed::Manager for Manager {
+    type Type = Session;
+    type Error = ConnectError;
+
+    /// Tries the hosts one after the other. The host that failed last is tried last.
+    async fn create(&self) -> Result<Session, ConnectError> {
+        let hosts = &self.url.hosts;
+        let (places, unknown) = hosts.places().await;
+        let mut refusals: Vec<(String, String)> =
+            unknown.into_iter().map(|(host, why): (Host, _)| (host.to_string(), why)).collect();
+        let mut read_only = false;
+        for place in places {
+            // The driver keeps much while it connects, and a caller should not carry that around.
+            match Box::pin(self.open(&place)).await {
+                Ok(session) => {
+                    for (place, why) in refusals {
+                        log::info!("PostgreSQL at {place}: {why}; using {}", session.place);
+                    }
+                    return Ok(session);
+                }
+                Err(error) => {
+                    if error.read_only {
+                        // Sessions from the time before it was a standby are of no use.
+                        hosts.give_up(&place);
+                        read_only = true;
+                    } else {
+                        hosts.failed(&place);
+                    }
+                    refusals.push((place.to_string(), error.why));
+                }
+            }
+        }
+        Err(ConnectError { why: reasons(&refusals), read_only })
+    }
+
+    async fn recycle(&self, session: &mut Session, metrics: &Metrics) -> RecycleResult<ConnectError> {
+        if session.is_closed() {
+            return Err(RecycleError::message("the connection is closed"));
+        }
+        if session.hosts.gave_up_since(&session.place, metrics.created) {
+            return Err(RecycleError::message("its host was given up"));
+        }
+        Ok(())
+    }
+}
+
+/// A session, and where it is.
+#[derive(Debug)]
+pub struct Session {
+    client: ClientWrapper,
+    place: Place,
+    hosts: Arc<Hosts>,
+}
+
+impl Session {
+    /// Gives up the host, because it accepts connections but does not do its work: it is tried last from now on, and no
+    /// session that it has given is used again. Does nothing if there is no other host.
+    pub fn give_up(&self) {
+        if self.hosts.are_several() {
+            log::warn!("PostgreSQL at {} does not do its work; trying another host", self.place);
+            self.hosts.give_up(&self.place);
+        }
+    }
+}
+
+impl Deref for Session {
+    type Target = ClientWrapper;
+
+    fn deref(&self) -> &ClientWrapper {
+        &self.client
+    }
+}
+
+impl DerefMut for Session {
+    fn deref_mut(&mut self) -> &mut ClientWrapper {
+        &mut self.client
+    }
+}
