@@ -24,6 +24,11 @@ chaos *args:
     ./run setup
     cargo bench --bench chaos -- {{ args }}
 
+# Kill, stop and cut off nodes of RabbitMQ and PostgreSQL, three of each, below a running system
+cluster *args:
+    ./run setup
+    cargo bench --bench cluster -- {{ args }}
+
 # Build the image and start everything in containers
 up:
     POINT_SYSTEM_COMMIT=$(git rev-parse --short=12 HEAD || true) docker compose up --build --detach --wait

@@ -93,7 +93,8 @@ impl LocalCluster {
 
     /// The other nodes, as Erlang writes a list.
     fn others(&self, node: usize) -> String {
-        let others = self.nodes.iter().map(|other| &other.node).filter(|other| **other != self.nodes[node].node);
+        let others =
+            self.nodes.iter().map(|other| &other.node).filter(|other| **other != self.nodes[node].node);
         format!("[{}]", others.map(|other| format!("'{other}'")).collect::<Vec<_>>().join(","))
     }
 

@@ -183,7 +183,8 @@ impl LocalRabbitMq {
 pub(super) async fn start_epmd(owner: Owner, folder: &Path, port: u16) -> anyhow::Result<Process> {
     let mut command = Command::new(programs::epmd(&programs::rabbitmq()?)?);
     command.current_dir(folder).args(["-address", "127.0.0.1", "-port", &port.to_string()]);
-    Process::start("epmd", &command, "TERM", folder.join("epmd.log"), owner, async || answers(port).await).await
+    Process::start("epmd", &command, "TERM", folder.join("epmd.log"), owner, async || answers(port).await)
+        .await
 }
 
 async fn answers(port: u16) -> bool {

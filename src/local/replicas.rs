@@ -68,8 +68,8 @@ impl LocalReplicas {
     /// The URL of a database that lists every server, whichever is the primary.
     #[must_use]
     pub fn url_of(&self, database: &str) -> String {
-        let hosts: Vec<String> = self.servers.iter().map(|server| format!("127.0.0.1:{}", server.port)).collect();
-        format!("postgres://{NAME}@{}/{database}", hosts.join(","))
+        let hosts = self.servers.iter().map(|server| format!("127.0.0.1:{}", server.port));
+        format!("postgres://{NAME}@{}/{database}", hosts.collect::<Vec<_>>().join(","))
     }
 
     /// Makes the standby the primary that has received the most: what one of the two has confirmed, the other may lack.
@@ -101,8 +101,10 @@ impl LocalReplicas {
         if data.exists() {
             std::fs::remove_dir_all(&data).context("removing the old data")?;
         }
-        let mut command = server.owner.command(programs::postgres()?.join("pg_basebackup"), &server.folder);
-        command.args(["--write-recovery-conf", "--checkpoint=fast", "--dbname", &address, "--pgdata"]).arg(&data);
+        let mut command = server.owner.command(programs::base_backup()?, &server.folder);
+        command
+            .args(["--write-recovery-conf", "--checkpoint=fast", "--dbname", &address, "--pgdata"])
+            .arg(&data);
         let output = tokio::task::spawn_blocking(move || command.output()).await??;
         if !output.status.success() {
             bail!("pg_basebackup failed: {}", String::from_utf8_lossy(&output.stderr));

@@ -38,6 +38,7 @@ mod backpressure;
 mod faults;
 mod stalls;
 mod chaos;
+mod cluster;
 mod migrate;
 mod sessions;
 mod hosts;

@@ -15,3 +15,4 @@ pub mod load;
 pub mod frames;
 pub mod proxy;
 pub mod chaos;
+pub mod cluster;

@@ -85,7 +85,8 @@ impl System {
         Self::on(database, servers.broker.url(), partitions).await
     }
 
-    async fn on(database: Database, amqp_url: String, partitions: Partitions) -> Self {
+    /// An installation on this database and broker.
+    pub async fn on(database: Database, amqp_url: String, partitions: Partitions) -> Self {
         leaks::watch();
         let pool = database.pool(4);
         let (installation, _) = Installation::make(&pool, partitions).await.expect("an installation");
