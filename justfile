@@ -29,6 +29,11 @@ rolling old *args:
     ./run setup
     cargo bench --bench rolling -- --old {{ old }} {{ args }}
 
+# Kill, stop and cut off nodes of RabbitMQ and PostgreSQL, three of each, below a running system
+cluster *args:
+    ./run setup
+    cargo bench --bench cluster -- {{ args }}
+
 # Build the image and start everything in containers
 up:
     POINT_SYSTEM_COMMIT=$(git rev-parse --short=12 HEAD || true) docker compose up --build --detach --wait

@@ -35,7 +35,7 @@ pub struct Drained {
 
 impl Bed {
     pub async fn new(size: &Size) -> Self {
-        let system = System::with(size.partitions).await;
+        let system = Box::pin(System::with(size.partitions)).await;
         let link = Link::start(system.node().broker.url, system.names(), "bench");
         link.watch().ready(PATIENCE).await.expect("the queues are declared");
         link.close().await;

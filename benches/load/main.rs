@@ -40,7 +40,7 @@ struct Options {
     #[arg(long, conflicts_with = "quick")]
     long: bool,
     /// Measure only these topics: accept, connections, apply, sync (with read), sustained, latency, skew, ids, batch,
-    /// concurrency, growth, footprint.
+    /// concurrency, nodes, growth, footprint.
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
     /// The number of partitions.
@@ -141,6 +141,9 @@ async fn main() {
     if options.wants("concurrency") {
         show(&mut lines, scenes::workers::concurrency(&size, of_message).await);
     }
+    if options.wants("nodes") {
+        show(&mut lines, scenes::nodes::measure(&size, of_message).await);
+    }
     if options.wants("growth") {
         show(&mut lines, scenes::growth::measure(&size, of_message).await);
     }
@@ -152,13 +155,17 @@ async fn main() {
         report.write_json(file);
     }
     if options.docs {
-        let report = report.together_with(earlier);
-        report.write_json(&folder.join("figures.json"));
-        charts::batch(&folder, &report.lines, &scenes::workers::BATCHES);
-        charts::growth(&folder, &report.lines, &size.log_rows);
-        report.write_into(&folder.with_extension("md"));
-        sizing::write(Path::new(env!("CARGO_MANIFEST_DIR")));
+        document(&folder, &size, &report.together_with(earlier));
     }
+}
+
+/// Writes the figures, the charts and the table of the documentation.
+fn document(folder: &Path, size: &Size, report: &Report) {
+    report.write_json(&folder.join("figures.json"));
+    charts::batch(folder, &report.lines, &scenes::workers::BATCHES);
+    charts::growth(folder, &report.lines, &size.log_rows);
+    report.write_into(&folder.with_extension("md"));
+    sizing::write(Path::new(env!("CARGO_MANIFEST_DIR")));
 }
 
 /// Describes the machine and the software of the measurement.

@@ -51,7 +51,7 @@ const BEGIN: &str = "<!-- figures: written by `just bench --docs` -->";
 const END: &str = "<!-- end of the figures -->";
 
 /// The topics, in the order of the table.
-const TOPICS: [&str; 13] = [
+const TOPICS: [&str; 14] = [
     "accept",
     "connections",
     "apply",
@@ -63,6 +63,7 @@ const TOPICS: [&str; 13] = [
     "ids",
     "batch",
     "concurrency",
+    "nodes",
     "growth",
     "footprint",
 ];

@@ -20,6 +20,7 @@ mod import;
 mod export;
 mod keys;
 mod dead_letters;
+mod topology;
 mod dev;
 mod health;
 mod supervisor;
@@ -37,6 +38,7 @@ pub use keys::KeyRole;
 pub use manual::{CompletionsArgs, ManArgs};
 pub use migrate::MigrateArgs;
 pub use serve::{ServeArgs, serve};
+pub use topology::TopologyArgs;
 pub use work::{WorkArgs, work};
 
 /// Keeps users' points: changes go through a queue, exactly once and in order; balances are read directly.
@@ -86,6 +88,11 @@ pub enum Role {
         #[command(subcommand)]
         role: DeadLettersRole,
     },
+    /// Print the policies that the queues need on a RabbitMQ cluster, or check how many members the queues have.
+    ///
+    /// Neither connects to RabbitMQ: the protocol of the queues says nothing of their members. `--check` reads what
+    /// `rabbitmqctl` or the management API says of them.
+    Topology(TopologyArgs),
     /// Create, rotate, list and revoke API keys.
     Key {
         /// What to do with them.
@@ -124,6 +131,9 @@ pub async fn run(role: Role) -> anyhow::Result<()> {
             stop.run_until_cancelled(export::run(&args)).await.unwrap_or_else(|| bail!("interrupted"))
         }
         Role::DeadLetters { role } => dead_letters::run(role, stop).await,
+        Role::Topology(args) => {
+            stop.run_until_cancelled(topology::run(&args)).await.unwrap_or_else(|| bail!("interrupted"))
+        }
         Role::Key { role } => {
             stop.run_until_cancelled(keys::run(role)).await.unwrap_or_else(|| bail!("interrupted"))
         }

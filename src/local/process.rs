@@ -3,7 +3,7 @@
 
 use std::{
     fs::File,
-    io,
+    io::{self, Write},
     net::{Ipv4Addr, TcpListener},
     os::unix::process::CommandExt,
     path::{Path, PathBuf},
@@ -28,15 +28,16 @@ const LOCK_TIMEOUT_MS: u64 = 40_000;
 const POLL_MS: u64 = 50;
 
 /// The guard between this process and a server. We hold the other end of its standard input. When that closes, because
-/// we close it or end, the guard sends the signal `$1` to the server, and kills it after 30 s.
+/// we close it or end, the guard sends a signal to the server, and kills it after 30 s. The signal is what we have
+/// written there, or else `$1`.
 const GUARD: &str = r#"
 signal=$1; shift
 "$@" </dev/null &
 server=$!
 exec 3<&0 </dev/null
 {
-    cat
-    kill -s "$signal" "$server"
+    asked=$(cat)
+    kill -s "${asked:-$signal}" "$server"
     tries=0
     while kill -0 "$server" && [ "$tries" -lt 300 ]; do
         sleep 0.1
@@ -74,9 +75,14 @@ impl Owner {
     /// Creates the folder if it is missing, and gives it to the owner.
     pub(super) fn create_folder(self, folder: &Path) -> anyhow::Result<()> {
         std::fs::create_dir_all(folder).with_context(|| format!("creating {}", folder.display()))?;
+        self.give(folder)
+    }
+
+    /// Gives a file or a folder to the owner.
+    pub(super) fn give(self, path: &Path) -> anyhow::Result<()> {
         if let Self::Other { uid, gid } = self {
-            std::os::unix::fs::chown(folder, Some(uid), Some(gid))
-                .with_context(|| format!("giving {} to the user of the servers", folder.display()))?;
+            std::os::unix::fs::chown(path, Some(uid), Some(gid))
+                .with_context(|| format!("giving {} to the user of the servers", path.display()))?;
         }
         Ok(())
     }
@@ -143,6 +149,14 @@ impl Process {
             tokio::time::sleep(Duration::from_millis(POLL_MS)).await;
         }
         Ok(process)
+    }
+
+    /// Kills the server (SIGKILL), and waits until it has ended.
+    pub(super) async fn kill(mut self) -> anyhow::Result<()> {
+        let mut guard = self.guard.stdin.take().context("the server is being stopped")?;
+        guard.write_all(b"KILL").with_context(|| format!("killing {}", self.name))?;
+        drop(guard);
+        self.stop().await
     }
 
     /// Asks the server to stop, and waits until it has stopped.

@@ -59,6 +59,25 @@ impl QueueNames {
         format!("{}.dead-letters", self.stem)
     }
 
+    /// Every queue of the installation.
+    pub fn all(&self) -> impl Iterator<Item = String> {
+        [self.dead_letters()]
+            .into_iter()
+            .chain(self.partitions.all().map(|partition| self.partition(partition)))
+    }
+
+    /// What the names of the queues begin with.
+    #[must_use]
+    pub fn stem(&self) -> &str {
+        &self.stem
+    }
+
+    /// The regular expression of a policy for these queues and no others.
+    #[must_use]
+    pub fn pattern(&self) -> String {
+        format!("^{}\\.", self.stem.replace('.', "\\."))
+    }
+
     /// The partition in a queue's name, if there is one. It need not exist today: the user decides which queue a delta
     /// belongs to.
     pub(super) fn partition_of(&self, queue: &str) -> Option<u16> {

@@ -66,6 +66,14 @@ impl FromStr for BrokerUrl {
     }
 }
 
+impl BrokerUrl {
+    /// The virtual host, which has the queues.
+    #[must_use]
+    pub fn virtual_host(&self) -> &str {
+        &self.virtual_host
+    }
+}
+
 /// Reads the heartbeat and the time to open a connection. Refuses parameters that we can't honour.
 fn limits(url: &ServerUrl) -> Result<(u16, Option<u64>), String> {
     let (mut heartbeat_s, mut timeout) = (HEARTBEAT_S, None);

@@ -43,6 +43,7 @@ mod backpressure;
 mod faults;
 mod stalls;
 mod chaos;
+mod cluster;
 mod migrate;
 mod sessions;
 mod hosts;

@@ -15,6 +15,7 @@ pub mod load;
 pub mod frames;
 pub mod proxy;
 pub mod chaos;
+pub mod cluster;
 pub mod tools;
 pub mod sizing;
 pub mod archive;

@@ -45,17 +45,7 @@ pub struct OwnServers {
 
 impl OwnServers {
     pub async fn start() -> Self {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
-        sweep();
-        let count = COUNT.fetch_add(1, Ordering::Relaxed);
-        let name = format!("{FOLDER_PREFIX}{}-{count}", std::process::id());
-        // The folder has another name until it is locked, so that no other run takes it for an abandoned one.
-        let unlocked = env::temp_dir().join(format!("new-{name}"));
-        fs::create_dir_all(&unlocked).expect("a temporary folder");
-        let lock = File::create(unlocked.join("lock")).expect("a lock file");
-        lock.try_lock().expect("a folder of our own");
-        let folder = env::temp_dir().join(name);
-        fs::rename(unlocked, &folder).expect("a name of our own");
+        let (folder, lock) = own_folder();
         let (in_postgres, in_rabbitmq) = (folder.join("postgres"), folder.join("rabbitmq"));
         let started =
             tokio::try_join!(LocalPostgres::start(&in_postgres), LocalRabbitMq::start(&in_rabbitmq));
@@ -72,6 +62,22 @@ impl OwnServers {
 
 const FOLDER_PREFIX: &str = "point-system-test-";
 
+/// A folder for servers, and the lock that shows other runs that it is in use.
+pub fn own_folder() -> (PathBuf, File) {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    sweep();
+    let count = COUNT.fetch_add(1, Ordering::Relaxed);
+    let name = format!("{FOLDER_PREFIX}{}-{count}", std::process::id());
+    // The folder has another name until it is locked, so that no other run takes it for an abandoned one.
+    let unlocked = env::temp_dir().join(format!("new-{name}"));
+    fs::create_dir_all(&unlocked).expect("a temporary folder");
+    let lock = File::create(unlocked.join("lock")).expect("a lock file");
+    lock.try_lock().expect("a folder of our own");
+    let folder = env::temp_dir().join(name);
+    fs::rename(unlocked, &folder).expect("a name of our own");
+    (folder, lock)
+}
+
 /// Removes the folders of runs that have ended, cleanly or not.
 fn sweep() {
     let entries = fs::read_dir(env::temp_dir()).expect("a temporary folder").flatten();
@@ -83,9 +89,13 @@ fn sweep() {
     }
 }
 
+/// Returns whether a run has ended, and its servers as well: alone, or the members of a cluster.
 fn is_left(folder: &Path) -> bool {
-    let logs = ["lock", "postgres/postgres.log", "rabbitmq/rabbitmq.log"].map(|name| folder.join(name));
-    logs.iter().filter_map(|log| File::open(log).ok()).all(|log| log.try_lock().is_ok())
+    let logs = ["lock", "postgres/postgres.log", "rabbitmq/rabbitmq.log"].map(str::to_owned);
+    let member =
+        |number| [format!("postgres/s{number}/postgres.log"), format!("rabbitmq/r{number}/rabbitmq.log")];
+    let logs = logs.into_iter().chain((1..=3).flat_map(member)).map(|name| folder.join(name));
+    logs.filter_map(|log| File::open(log).ok()).all(|log| log.try_lock().is_ok())
 }
 
 /// Starts the servers once. `POINT_SYSTEM_TEST_DATABASE_URL` and `POINT_SYSTEM_TEST_AMQP_URL` name running servers to
@@ -156,12 +166,15 @@ pub async fn database(server: &str, name: &str, template: &str) -> Database {
     client.batch_execute("reset all").await.expect("reset");
     client.batch_execute(&format!("drop database if exists {name}")).await.expect("dropped");
     client.batch_execute(&format!("create database {name} template {template}")).await.expect("created");
-    let mut url = url::Url::parse(server).expect("a valid URL");
-    url.set_path(name);
-    Database { url: url.into(), name: name.to_owned(), server: server.to_owned() }
+    // A URL that lists several hosts is none to the `url` crate.
+    let (address, options) =
+        server.split_once('?').map_or((server, None), |(address, of)| (address, Some(of)));
+    let (hosts, _) = address.rsplit_once('/').expect("a valid URL");
+    let options = options.map(|options| format!("?{options}")).unwrap_or_default();
+    Database { url: format!("{hosts}/{name}{options}"), name: name.to_owned(), server: server.to_owned() }
 }
 
-fn fresh_name() -> String {
+pub fn fresh_name() -> String {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     format!("point_system_test_{}_{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed))
 }

@@ -85,6 +85,7 @@ impl System {
         Self::on(database, servers.broker.url(), partitions).await
     }
 
+    /// An installation on this database and broker.
     pub async fn on(database: Database, amqp_url: String, partitions: Partitions) -> Self {
         leaks::watch();
         let pool = database.pool(4);

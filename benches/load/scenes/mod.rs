@@ -13,6 +13,7 @@ pub mod footprint;
 pub mod growth;
 pub mod ids;
 pub mod latency;
+pub mod nodes;
 pub mod skew;
 pub mod sustained;
 pub mod waiting;

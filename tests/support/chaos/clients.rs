@@ -22,7 +22,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{Chaos, after_the_backlog};
+use super::{Chaos, after_the_backlog, report::Counts};
 use crate::support::{
     changes,
     client::{Client, Promises, body, text},
@@ -43,20 +43,6 @@ const SOON_MS: std::ops::Range<i64> = 1_000..20_000;
 
 /// The first of the prober's users.
 const PROBE: i64 = 1_000_000;
-
-/// The number of requests by their result.
-#[derive(Default)]
-pub struct Counts {
-    pub requests: AtomicU64,
-    pub queued: AtomicU64,
-    pub waited: AtomicU64,
-    /// The number of 202 answers to batches.
-    pub batches: AtomicU64,
-    /// Adds that were repeated until their points had expired.
-    pub late: AtomicU64,
-    pub unavailable: AtomicU64,
-    pub unanswered: AtomicU64,
-}
 
 /// What the clients know at their end.
 pub struct Record {
@@ -79,13 +65,17 @@ pub struct Clients {
 }
 
 impl Clients {
-    pub fn start(chaos: Chaos, port: u16, ended: &CancellationToken) -> Self {
-        let client = Client::new(&format!("http://127.0.0.1:{port}"));
+    /// Starts the clients. Each sends to one of the ports, and the prober to the first.
+    pub fn start(chaos: Chaos, ports: &[u16], ended: &CancellationToken) -> Self {
+        let nodes = ports.iter().map(|port| Client::new(&format!("http://127.0.0.1:{port}")));
+        let mut nodes = nodes.cycle();
+        let client = nodes.next().expect("a port");
         let (counts, accepted, gate) = (Arc::default(), Arc::default(), Arc::<RwLock<()>>::default());
         let prober = Sender { client, counts, accepted, unpromised: Arc::default(), gate: Arc::default() };
         let mut tasks = JoinSet::new();
         for connection in 0..chaos.connections {
-            let (sender, ended) = (Sender { gate: Arc::clone(&gate), ..prober.clone() }, ended.clone());
+            let (client, gate) = (nodes.next().expect("a port"), Arc::clone(&gate));
+            let (sender, ended) = (Sender { client, gate, ..prober.clone() }, ended.clone());
             let users: Vec<i64> =
                 (1..=chaos.users).filter(|user| user % chaos.connections == connection).collect();
             tasks.spawn(async move { sender.run(&users, &ended).await });

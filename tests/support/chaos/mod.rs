@@ -21,10 +21,10 @@ use clients::{Clients, Record};
 use faults::{Concern, Fault, Site};
 use progress::Progress;
 
-mod clients;
+pub mod clients;
 mod faults;
 mod neighbours;
-mod progress;
+pub mod progress;
 mod report;
 
 pub use report::Report;
@@ -48,19 +48,22 @@ pub struct Chaos {
 }
 
 /// A fault that is over.
-struct Strike {
-    fault: Fault,
-    struck: Instant,
-    healed: Instant,
+pub struct Strike<F> {
+    pub fault: F,
+    pub struck: Instant,
+    pub healed: Instant,
     /// From the end of the fault until every partition accepts a change, and until these changes are applied.
-    accepted_after: Duration,
-    applied_after: Duration,
-    /// The longest time without an applied change for users that it does not concern, if there are any.
-    others_waited: Option<Duration>,
+    pub accepted_after: Duration,
+    pub applied_after: Duration,
+    /// The longest time without an applied change for the users of interest, if there are any.
+    pub waited: Option<Duration>,
 }
 
+/// The users of interest: a fault must not delay users that it does not concern.
+const OTHERS: &str = "longest without an applied change, of those it does not affect";
+
 /// Runs the chaos on separate servers, and leaves nothing behind.
-pub async fn run(chaos: Chaos) -> Report {
+pub async fn run(chaos: Chaos) -> Report<Fault> {
     let servers = OwnServers::start().await;
     let mut system = System::on_own_with(&servers, chaos.partitions).await;
     let versions = system.versions().await;
@@ -68,7 +71,7 @@ pub async fn run(chaos: Chaos) -> Report {
     let port = TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a port").port();
     let mut site = Site::start(&mut system, servers, port).await;
     let ended = CancellationToken::new();
-    let mut clients = Clients::start(chaos, port, &ended);
+    let mut clients = Clients::start(chaos, &[port], &ended);
     let progress = Progress::watch(system.database.pool(1), chaos);
 
     let mut rng = fastrand::Rng::with_seed(chaos.seed);
@@ -87,26 +90,33 @@ pub async fn run(chaos: Chaos) -> Report {
             let (accepted_after, applied_after) = clients.probe(&system).await;
             progress.leave_out(0);
             let mut others = concern.others(chaos.partitions).peekable();
-            let others_waited =
+            let waited =
                 others.peek().is_some().then(|| progress.longest_gap(others, struck, healed + applied_after));
-            strikes.push(Strike { fault, struck, healed, accepted_after, applied_after, others_waited });
+            strikes.push(Strike { fault, struck, healed, accepted_after, applied_after, waited });
         }
     }
     ended.cancel();
     let record = clients.finish().await;
-    settle(&system, &record).await;
+    let (ledger, expired) = settled(&system, &record).await;
+    let servers = site.stop().await;
+    system.finish().await;
+    servers.stop().await;
+    let Chaos { time, seed, partitions, .. } = chaos;
+    let title = format!("{versions}, partitions {partitions}, seed {seed}, {} s", time.as_secs());
+    Report::new((title, OTHERS), (record, &ledger, expired), &strikes)
+}
+
+/// Waits until what was promised is in the log, and the points have expired that expire soon. Returns the log without
+/// what may be there or not, and the number of entries of expired points.
+pub async fn settled(system: &System, record: &Record) -> (Promises, i64) {
+    settle(system, record).await;
     let mut ledger = system.ledger().await;
     for ids in ledger.values_mut() {
         ids.retain(|id| !record.unpromised.contains(id));
     }
-    let expired = system.count("select count(*) from log where action = 'expire'").await;
-    let servers = site.stop().await;
-    system.finish().await;
-    servers.stop().await;
-    Report::new(chaos, versions, (record, &ledger, expired), &strikes)
+    (ledger, system.count("select count(*) from log where action = 'expire'").await)
 }
 
-/// Waits until what was promised is in the log, and the points have expired that expire soon.
 async fn settle(system: &System, record: &Record) {
     let unpromised = record.unpromised.iter().map(String::as_str).collect::<Vec<_>>().join(",");
     let logged = format!(

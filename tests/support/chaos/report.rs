@@ -7,23 +7,36 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{
-    Chaos, Strike, Verdict,
-    clients::{Counts, Record},
-    faults::Fault,
-};
+use super::{Strike, Verdict, clients::Record};
 use crate::support::client::Promises;
 
-pub struct Report {
+/// The number of requests by their result.
+#[derive(Default)]
+pub struct Counts {
+    pub requests: AtomicU64,
+    pub queued: AtomicU64,
+    pub waited: AtomicU64,
+    /// The number of 202 answers to batches.
+    pub batches: AtomicU64,
+    /// Adds that were repeated until their points had expired.
+    pub late: AtomicU64,
+    pub unavailable: AtomicU64,
+    pub unanswered: AtomicU64,
+}
+
+/// What the clients saw, by kind of fault.
+pub struct Report<F> {
     pub verdict: Verdict,
     /// The number of answers that settled or acknowledged a change: 202, 200, and 409 for a rejected change.
     pub promised: usize,
     /// The number of entries of expired points.
     pub expired: i64,
-    chaos: Chaos,
-    versions: String,
+    /// The servers and the size of the run.
+    title: String,
+    /// Whose waits the last column has.
+    waits: &'static str,
     counts: Counts,
-    kinds: BTreeMap<Fault, Kind>,
+    kinds: BTreeMap<F, Kind>,
 }
 
 /// The worst effects of one kind of fault.
@@ -33,29 +46,28 @@ struct Kind {
     longest_gap: Duration,
     until_accepted: Duration,
     until_applied: Duration,
-    others_waited: Option<Duration>,
+    waited: Option<Duration>,
 }
 
-impl Report {
-    pub(super) fn new(
-        chaos: Chaos,
-        versions: String,
+impl<F: Copy + Ord> Report<F> {
+    pub fn new(
+        (title, waits): (String, &'static str),
         (record, ledger, expired): (Record, &Promises, i64),
-        strikes: &[Strike],
+        strikes: &[Strike<F>],
     ) -> Self {
         let Record { promises, counts, accepted, .. } = record;
-        let mut kinds = BTreeMap::<Fault, Kind>::new();
+        let mut kinds = BTreeMap::<F, Kind>::new();
         for strike in strikes {
             let kind = kinds.entry(strike.fault).or_default();
             let recovered = strike.healed + strike.accepted_after;
             kind.strikes += 1;
             kind.until_accepted = kind.until_accepted.max(strike.accepted_after);
             kind.until_applied = kind.until_applied.max(strike.applied_after);
-            kind.others_waited = kind.others_waited.max(strike.others_waited);
+            kind.waited = kind.waited.max(strike.waited);
             kind.longest_gap = kind.longest_gap.max(longest_gap(&accepted, strike.struck, recovered));
         }
         let promised = promises.values().map(Vec::len).sum();
-        Self { verdict: Verdict::of(&promises, ledger), promised, expired, chaos, versions, counts, kinds }
+        Self { verdict: Verdict::of(&promises, ledger), promised, expired, title, waits, counts, kinds }
     }
 }
 
@@ -66,17 +78,11 @@ fn longest_gap(times: &[Instant], from: Instant, to: Instant) -> Duration {
     times[first..last].windows(2).map(|pair| pair[1] - pair[0]).max().unwrap_or_default()
 }
 
-impl fmt::Display for Report {
+impl<F: fmt::Display> fmt::Display for Report<F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { verdict, promised, expired, chaos, versions, counts, kinds } = self;
+        let Self { verdict, promised, expired, title, waits, counts, kinds } = self;
         let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        writeln!(
-            f,
-            "{versions}, partitions {}, seed {}, {} s",
-            chaos.partitions,
-            chaos.seed,
-            chaos.time.as_secs()
-        )?;
+        writeln!(f, "{title}")?;
         writeln!(
             f,
             "{} requests: {} × 202 ({} of them batches), {} × 200 or 409, {} × 503, {} unanswered; the last two \
@@ -101,16 +107,15 @@ impl fmt::Display for Report {
         )?;
         writeln!(
             f,
-            "| fault | strikes | longest without any 202 | until every partition accepts | until that is applied | longest \
-             without an applied change, of those it does not affect |"
+            "| fault | strikes | longest without any 202 | until every partition accepts | until that is applied | {waits} |"
         )?;
         writeln!(f, "|---|--:|--:|--:|--:|--:|")?;
         for (fault, kind) in kinds {
             let seconds = |time: Duration| format!("{:.2} s", time.as_secs_f64());
             let [gap, accepted, applied] =
                 [kind.longest_gap, kind.until_accepted, kind.until_applied].map(seconds);
-            let others = kind.others_waited.map_or_else(|| "all are affected".to_owned(), seconds);
-            writeln!(f, "| {fault} | {} | {gap} | {accepted} | {applied} | {others} |", kind.strikes)?;
+            let waited = kind.waited.map_or_else(|| "all are affected".to_owned(), seconds);
+            writeln!(f, "| {fault} | {} | {gap} | {accepted} | {applied} | {waited} |", kind.strikes)?;
         }
         Ok(())
     }

@@ -1,0 +1,55 @@
+//! A commit that nobody heard of: the primary has it, and no standby does.
+
+use super::servers;
+use crate::support::system::{PARTITIONS, System, eventually};
+
+/// The transactions of workers that wait for a standby.
+const WAITING: &str = "from pg_stat_activity where wait_event = 'SyncRep' and query = 'commit'";
+
+async fn waiting(system: &System) -> i64 {
+    system.count(&format!("select count(*) {WAITING}")).await
+}
+
+/// A session that is terminated while its commit waits for a standby leaves the commit visible, but only on this server.
+/// The worker has no answer and applies the change again. It finds the request in the log, so there is nothing to write
+/// there. If that attempt ended at once, the message would be acked, and a failover would then lose the change. It waits
+/// as well, because its transaction locks and writes the user's row and commits: it has a place in the WAL behind the
+/// first one, and a standby that confirms it has both. A transaction that only read the log, or rolled back because there
+/// was nothing to add, would not wait.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commit_that_nobody_heard_of_is_repeated_until_a_standby_has_it() {
+    let mut servers = servers().await;
+    let mut system = servers.system(PARTITIONS).await;
+    let client = system.serve();
+    system.work();
+    client.queue("add", 1, 1_000).await;
+    system.drain(1).await;
+
+    for standby in servers.postgres.standbys() {
+        servers.postgres.servers[standby].stop().await.expect("stopped");
+    }
+    let request = client.queue("subtract", 1, 300).await;
+    eventually("the commit waits for a standby", async || waiting(&system).await == 1).await;
+    let logged = format!("select count(*) from log where request_id = '{request}'");
+    assert_eq!(system.count(&logged).await, 0, "what waits is not visible");
+
+    system.execute(&format!("select pg_terminate_backend(pid) {WAITING}")).await;
+    eventually("the commit is visible", async || system.count(&logged).await == 1).await;
+    eventually("the next attempt waits as well", async || waiting(&system).await == 1).await;
+
+    let old = servers.postgres.primary();
+    servers.postgres.servers[old].kill().await.expect("killed");
+    for standby in servers.postgres.standbys() {
+        servers.postgres.servers[standby].resume().await.expect("PostgreSQL starts");
+    }
+    servers.postgres.promote().await.expect("promoted");
+    system.drain(2).await;
+    assert_eq!(system.count(&logged).await, 1, "it is applied on the new primary");
+    assert_eq!(client.balance(1).await, 700);
+    servers.postgres.copy(old).await.expect("a standby");
+    eventually("two standbys", async || {
+        servers.postgres.streaming().await.is_ok_and(|standbys| standbys == 2)
+    })
+    .await;
+    system.finish().await;
+}
