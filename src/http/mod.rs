@@ -30,10 +30,12 @@ mod problem;
 mod catalogue;
 mod openapi;
 mod security;
+mod console;
 mod parameters;
 mod schema;
 mod examples;
 
+pub use console::PAGES;
 pub use endpoints::{ENDPOINTS, Endpoint, Method};
 pub use error::ApiError;
 pub use probes::serve_metrics;
@@ -72,6 +74,7 @@ pub async fn serve(
             .app_data(stopping.clone())
             .configure(endpoints::api)
             .configure(endpoints::probes)
+            .configure(console::console)
             .default_service(web::to(not_found))
             // Outermost, because it also counts the requests that the others refuse.
             .wrap_fn(move |request, next| traffic::observe(&routes, request, next))

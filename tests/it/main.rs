@@ -51,5 +51,6 @@ mod manual;
 mod docs;
 mod postman;
 mod openapi;
+mod console;
 mod endpoints;
 mod tidy;
