@@ -5,7 +5,12 @@ use std::{io, net::TcpListener, sync::Arc, time::Duration};
 use actix_web::{App, HttpResponse, web};
 use tokio_util::sync::CancellationToken;
 
-use crate::{access::Access, domain::PointService, ops::health::Health, queue::Publisher};
+use crate::{
+    access::Access,
+    domain::PointService,
+    ops::{health::Health, overview::Overview},
+    queue::{LetterDesk, Publisher},
+};
 
 mod server;
 mod connection;
@@ -50,6 +55,10 @@ pub struct Api {
     pub service: PointService,
     /// Queues changes.
     pub publisher: Publisher,
+    /// Reads and settles the dead letters.
+    pub letters: LetterDesk,
+    /// Shows the whole installation.
+    pub overview: Overview,
 }
 
 /// Serves the API until `stop` is cancelled, then accepts no new connections and lets current requests finish within

@@ -2,4 +2,6 @@
 //! work of a role.
 
 pub mod health;
+mod beat;
+pub mod overview;
 pub mod pulse;

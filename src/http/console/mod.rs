@@ -23,6 +23,8 @@ mod fields;
 mod assets;
 mod sign_in;
 mod overview;
+mod troubles;
+mod live;
 mod user;
 mod request;
 mod dead_letters;
@@ -52,10 +54,14 @@ macro_rules! pages {
 // A page is one file and its rows here. Forms post to their pages: no `Get` changes anything.
 pages! {
     Get  ""                         READ  overview::page;
+    Get  "/live"                    READ  live::events;
     Get  "/users"                   READ  user::find;
     Get  "/request"                 READ  request::page;
     Get  "/dead-letters"            ADMIN dead_letters::page;
+    Post "/dead-letters"            ADMIN dead_letters::settle;
     Get  "/keys"                    ADMIN keys::page;
+    Post "/keys"                    ADMIN keys::create;
+    Post "/keys/revoke"             ADMIN keys::revoke;
     Get  "/sign-in"                 OPEN  sign_in::page;
     Post "/sign-in"                 OPEN  sign_in::enter;
     Post "/sign-out"                OPEN  sign_in::leave;

@@ -1,15 +1,15 @@
 //! The console: what its pages show, to whom, and how they behave in a real browser.
 
 use point_system::http::{ENDPOINTS, PAGES};
-use reqwest::{
-    Method, RequestBuilder, Response, StatusCode,
-    header::{COOKIE, LOCATION, SET_COOKIE},
-    redirect::Policy,
-};
+use reqwest::{Method, RequestBuilder, Response, StatusCode, header::COOKIE, redirect::Policy};
 
 use crate::support::client::Client;
 
+mod browser;
 mod door;
+mod letters;
+mod overview;
+mod screenshots;
 
 /// A browser without scripts: it follows no redirect by itself, and says where its forms come from.
 pub struct Visitor {
@@ -29,9 +29,9 @@ impl Visitor {
     pub async fn signed_in(client: &Client, key: &str) -> Self {
         let mut visitor = Self::new(client);
         let response = visitor.post("/console/sign-in", &[("key", key)]).send().await.expect("an answer");
-        assert_eq!((response.status().as_u16(), &response.headers()[LOCATION]), (303, "/console"));
-        let cookie = response.headers()[SET_COOKIE].to_str().expect("text");
-        visitor.cookie = Some(cookie.split(';').next().expect("a pair").to_owned());
+        assert_eq!((response.status().as_u16(), header(&response, "Location")), (303, "/console"));
+        let cookie = header(&response, "Set-Cookie").split(';').next().expect("a pair");
+        visitor.cookie = Some(cookie.to_owned());
         visitor
     }
 
