@@ -51,6 +51,7 @@ pub struct Picture {
 
 impl Picture {
     /// What `show` makes of the picture, made once for all viewers.
+    #[must_use]
     pub fn shown(&self, show: impl FnOnce(&Self) -> String) -> &str {
         self.shown.get_or_init(|| show(self))
     }
@@ -85,6 +86,7 @@ impl Overview {
     }
 
     /// Shows the pictures from now on. There is one every five seconds, as long as somebody watches.
+    #[must_use]
     pub fn watch(&self) -> watch::Receiver<Option<Arc<Picture>>> {
         let watching = self.latest.subscribe();
         self.wanted.notify_one();

@@ -159,9 +159,12 @@ impl Browser {
         let began = Instant::now();
         let mut looks = tokio::time::interval(Duration::from_millis(50));
         while !condition().await {
-            if began.elapsed() > PATIENCE {
-                panic!("{} does not show {what}: {}", self.path().await, self.text("body").await);
-            }
+            assert!(
+                began.elapsed() < PATIENCE,
+                "{} does not show {what}: {}",
+                self.path().await,
+                self.text("body").await
+            );
             looks.tick().await;
         }
     }

@@ -65,6 +65,13 @@ pub(super) fn since(at: Timestamp) -> Markup {
     html! { time datetime=(at) data-relative { (utc) } }
 }
 
+/// A text with a capital letter, as sentences begin.
+pub(super) fn capitalised(text: &str) -> String {
+    let mut characters = text.chars();
+    let first = characters.next().map(|first| first.to_uppercase().to_string()).unwrap_or_default();
+    first + characters.as_str()
+}
+
 /// A word about a state.
 pub(super) fn badge(tone: Tone, word: &str) -> Markup {
     html! { span class={ "badge " (tone.class()) } { (word) } }
@@ -89,7 +96,7 @@ pub(super) fn card(id: &str, title: &str, content: impl Render) -> Markup {
 /// A table that scrolls in its own box where the screen is narrow. `rows` are `tr` elements.
 pub(super) fn table(caption: &str, columns: &[&str], rows: impl Render) -> Markup {
     html! {
-        div.scroll tabindex="0" role="region" aria-label=(caption) {
+        div.scroll tabindex="0" role="group" aria-label=(caption) {
             table {
                 caption.hidden { (caption) }
                 thead { tr { @for column in columns { th scope="col" { (column) } } } }

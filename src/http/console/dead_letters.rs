@@ -4,7 +4,7 @@ use actix_web::{HttpRequest, HttpResponse, http::StatusCode, web};
 use maud::{Markup, html};
 
 use super::{
-    components::{Dialog, Tone, badge, grouped, notice, opens, since},
+    components::{Dialog, Tone, badge, capitalised, grouped, notice, opens, since},
     door::{self, Viewer},
     fields::Fields,
     layout::{Page, Place},
@@ -164,10 +164,11 @@ fn one(letter: &DeadLetter) -> Markup {
     html! {
         article.card aria-labelledby={ "letter-" (position) } {
             div.row.apart {
-                h2 id={ "letter-" (position) } { (position) ". " (letter.death) }
+                h2 id={ "letter-" (position) } { (capitalised(&letter.death.to_string())) }
                 @if can_redrive { (badge(Tone::Good, "can be redriven")) } @else { (badge(Tone::Plain, "can't be redriven")) }
             }
             dl.facts {
+                dt { "Position" } dd { (position) }
                 @if let Some(at) = letter.died_at { dt { "Since" } dd { (since(at)) } }
                 dt { "From" } dd { @match letter.partition { Some(partition) => { "partition " (partition) } None => "elsewhere" } }
                 @if let Some(id) = &letter.message_id { dt { "Message id" } dd { code { (id) } } }

@@ -14,7 +14,7 @@ use actix_web::{
 use maud::{Markup, html};
 
 use super::{
-    components::{Tone, notice},
+    components::{Tone, capitalised, notice},
     door::{self, HX_REQUEST, Viewer},
     layout::{Page, fragment},
 };
@@ -145,13 +145,6 @@ fn words(error: &ApiError, viewer: Option<&Viewer>) -> (Cow<'static, str>, Marku
             "Too many requests".into(),
             html! { "The limit of your key or your address is reached. Try again in " (retry_after.as_secs()) " s." },
         ),
-        other => (other.facts().0.row().title.into(), html! { (sentence(&other.to_string())) }),
+        other => (other.facts().0.row().title.into(), html! { (capitalised(&other.to_string())) "." }),
     }
-}
-
-/// A detail as a sentence: with a capital letter and a full stop.
-fn sentence(detail: &str) -> String {
-    let mut characters = detail.chars();
-    let first = characters.next().map(|first| first.to_uppercase().to_string()).unwrap_or_default();
-    format!("{first}{}.", characters.as_str().trim_end_matches('.'))
 }

@@ -4,7 +4,7 @@ use actix_web::{HttpRequest, HttpResponse, http::StatusCode, web};
 use maud::{Markup, html};
 
 use super::{
-    components::{Dialog, Field, Tone, badge, card, notice, since, table},
+    components::{Dialog, Field, Tone, badge, card, notice, since, table, time},
     door::{self, Viewer},
     fields::Fields,
     layout::{Page, Place},
@@ -125,7 +125,7 @@ async fn show(
                     details.card {
                         summary { (revoked.len()) " revoked" }
                         (table("Revoked keys", &["Id", "Name", "Scope", "Created", "Last used", "Revoked"], html! {
-                            @for key in &revoked { tr { (facts(key)) td { @if let Some(at) = key.revoked_at { (since(at)) } } } }
+                            @for key in &revoked { tr { (facts(key)) td { @if let Some(at) = key.revoked_at { (time(at)) } } } }
                         }))
                     }
                 }

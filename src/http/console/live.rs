@@ -33,7 +33,7 @@ pub(super) async fn events(
             Some(first) => first,
             None => stop.run_until_cancelled(next(&mut pictures)).await?,
         };
-        Some((sent(event), (pictures, stop, None)))
+        Some((Ok::<_, actix_web::Error>(web::Bytes::from(event)), (pictures, stop, None)))
     });
     HttpResponse::Ok()
         .content_type("text/event-stream")
@@ -41,10 +41,6 @@ pub(super) async fn events(
         .insert_header(("X-Accel-Buffering", "no"))
         .insert_header((header::CACHE_CONTROL, "no-store"))
         .streaming(events)
-}
-
-fn sent(event: String) -> Result<web::Bytes, actix_web::Error> {
-    Ok(event.into())
 }
 
 /// The next picture as an event, or a comment if that takes long.

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::{
     assets,
-    components::{Tone, badge, card, grouped, number, since, table},
+    components::{Tone, badge, card, grouped, number, since, table, time},
     door::Viewer,
     layout::{Page, Place},
     troubles::{self, name},
@@ -111,19 +111,16 @@ fn figures(picture: &Picture) -> Markup {
             (figure("Oldest change", oldest.map(|oldest| age(picture, oldest)), "waiting"))
             (figure("Messages", waiting.map(|waiting| grouped(waiting.into())), "waiting"))
             (figure("Workers", count("work").map(|count| count.to_string()), "running"))
+            (figure("API nodes", count("serve").map(|count| count.to_string()), "running"))
             (figure("Dead letters", picture.depths.dead_letters.map(|count| grouped(count.into())), "to decide"))
         }
     }
 }
 
 fn figure(label: &str, value: Option<String>, unit: &str) -> Markup {
-    html! {
-        div.stat.card {
-            span { (label) }
-            strong { @match &value { Some(value) => (value), None => "–" } }
-            small { @if value.is_some() { (unit) } @else { "unknown" } }
-        }
-    }
+    let unit = if value.is_some() { unit } else { "unknown" };
+    let value = value.unwrap_or_else(|| "–".to_owned());
+    html! { div.stat.card { span { (label) } strong { (value) } small { (unit) } } }
 }
 
 fn live(told: &Told) -> impl Iterator<Item = &NodeSeen> {
@@ -139,7 +136,7 @@ fn rate(rate: f64) -> String {
 fn age(picture: &Picture, oldest: Option<jiff::Timestamp>) -> String {
     let Some(oldest) = oldest else { return "none".to_owned() };
     match picture.at.duration_since(oldest).as_secs() {
-        ..1 => "under 1 s".to_owned(),
+        ..1 => "< 1 s".to_owned(),
         seconds @ 1..120 => format!("{seconds} s"),
         seconds @ 120..7_200 => format!("{} min", seconds / 60),
         seconds => format!("{} h", seconds / 3_600),
@@ -162,10 +159,10 @@ fn partitions(picture: &Picture) -> Markup {
                         (number((*messages).into()))
                         meter min="0" max=(most.max(1)) value=(messages) aria-label={ "Messages waiting in partition " (partition) } {}
                     } }
-                    td.number { (consumers) }
+                    td { (consumers) }
                     td.fit { (state(picture.here.silent.contains(&partition), kept(partition), *consumers)) }
                 } @else {
-                    td { "–" } td.number { "–" } td.fit { (badge(Tone::Plain, "unknown")) }
+                    td { "–" } td { "–" } td.fit { (badge(Tone::Plain, "unknown")) }
                 }
             }
         }
@@ -178,7 +175,7 @@ fn state(is_silent: bool, is_kept: bool, workers: u32) -> Markup {
         (true, ..) => badge(Tone::Bad, "silent"),
         (false, true, _) => badge(Tone::Warn, "needs a newer worker"),
         (false, false, 0) => badge(Tone::Bad, "no worker"),
-        (false, false, _) => badge(Tone::Good, "moving"),
+        (false, false, _) => badge(Tone::Good, "ready"),
     }
 }
 
@@ -187,7 +184,7 @@ fn servers(picture: &Picture) -> Markup {
         dl.facts {
             @for (name, seen) in [("PostgreSQL", &picture.here.postgresql), ("RabbitMQ", &picture.here.rabbitmq)] {
                 dt { (name) }
-                dd { (up(seen)) " since " (since(seen.since)) }
+                dd { (up(seen)) " since " (time(seen.since)) }
             }
         }
     }

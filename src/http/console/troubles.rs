@@ -3,7 +3,7 @@
 use jiff::{SignedDuration, Timestamp};
 use maud::{Markup, html};
 
-use super::components::{Tone, grouped, notice, since};
+use super::components::{Tone, grouped, notice, time};
 use crate::{
     infra::build,
     ops::overview::{Picture, Told},
@@ -50,7 +50,7 @@ fn servers(picture: &Picture) -> Vec<Trouble> {
     if here.postgresql.read_only {
         troubles.push(trouble(
             Tone::Bad,
-            html! { "PostgreSQL accepts only reads, since " (since(here.postgresql.since)) "." },
+            html! { "PostgreSQL has accepted only reads since " (time(here.postgresql.since)) "." },
             html! {
                 "This is a standby. Changes are queued, and are applied once a server accepts writes. Promote the standby, or \
                  point " code { "DATABASE_URL" } " at the primary."
@@ -59,7 +59,7 @@ fn servers(picture: &Picture) -> Vec<Trouble> {
     } else if !here.postgresql.up {
         troubles.push(trouble(
             Tone::Bad,
-            html! { "PostgreSQL can't be reached, since " (since(here.postgresql.since)) "." },
+            html! { "PostgreSQL has been unreachable since " (time(here.postgresql.since)) "." },
             html! {
                 "Changes are still accepted and wait in RabbitMQ; nothing is lost. Balances can't be read. Check that the \
                  server runs, that its disk has room, and that this machine can reach it. Everything continues by itself \
@@ -76,7 +76,7 @@ fn servers(picture: &Picture) -> Vec<Trouble> {
     if !here.rabbitmq.up {
         troubles.push(trouble(
             Tone::Bad,
-            html! { "RabbitMQ can't be reached, since " (since(here.rabbitmq.since)) "." },
+            html! { "RabbitMQ has been unreachable since " (time(here.rabbitmq.since)) "." },
             html! {
                 "Changes get 503 until it is back; reads and changes with " code { "Prefer: wait" } " go on. Check that \
                  the server runs, that it has no memory or disk alarm, and that this machine can reach it. Everything \
@@ -136,7 +136,7 @@ fn workers(picture: &Picture, told: &Told) -> Vec<Trouble> {
     {
         troubles.push(trouble(
             Tone::Warn,
-            html! { "The oldest change has waited since " (since(oldest)) "." },
+            html! { "The oldest change has waited since " (time(oldest)) "." },
             html! {
                 "If the number of waiting messages grows, the workers are too slow for what is accepted: check the load of \
                  PostgreSQL, and start more workers. If only some users wait, their rows are locked by another session."

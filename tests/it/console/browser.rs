@@ -151,7 +151,7 @@ async fn redrive_a_dead_letter(stage: &Stage) {
     has_dead(&queues, 1).await;
     accept(&stage.system).await;
     stage.open("/console/dead-letters").await;
-    browser.wait_for_text("refused by the database").await;
+    browser.wait_for_text("Refused by the database").await;
     browser.click("[data-opens=drop-1]").await;
     let drop = "#drop-1 [type=submit]";
     assert_eq!(browser.run(&format!("return document.querySelector('{drop}').disabled")).await, true);

@@ -48,7 +48,7 @@ function draw(place, index, history) {
         cursor: { show: false },
         scales: { y: { range: (chart, least, most) => [0, Math.max(1, most * 1.1)] } },
         axes: [
-            { ...axis, space: 70, grid: { show: false }, values: (chart, at) => at.map(second => clock.format(second * 1000)) },
+            { ...axis, size: 26, space: 70, grid: { show: false }, values: (chart, at) => at.map(second => clock.format(second * 1000)) },
             { ...axis, size: 44, space: 34, values: (chart, values) => values.map(value => number.format(value)) },
         ],
         series: [{}, { stroke, width: 1.5, fill: stroke.replace("rgb(", "rgba(").replace(")", ", .1)"), points: { show: false } }],
