@@ -9,10 +9,11 @@ use xxhash_rust::xxh3::Xxh3;
 use crate::http::error::ApiError;
 
 /// The files, by name: media type and text.
-const FILES: [(&str, &str, &str); 7] = [
+const FILES: [(&str, &str, &str); 8] = [
     ("console.css", "text/css; charset=utf-8", include_str!("../assets/console/console.css")),
     ("console.js", "text/javascript; charset=utf-8", include_str!("../assets/console/console.js")),
     ("overview.js", "text/javascript; charset=utf-8", include_str!("../assets/console/overview.js")),
+    ("user.js", "text/javascript; charset=utf-8", include_str!("../assets/console/user.js")),
     ("icon.svg", "image/svg+xml", include_str!("../assets/console/icon.svg")),
     ("htmx.min.js", "text/javascript; charset=utf-8", include_str!("../assets/vendor/htmx.org/htmx.min.js")),
     ("uplot.js", "text/javascript; charset=utf-8", include_str!("../assets/vendor/uplot/uPlot.iife.min.js")),

@@ -63,6 +63,9 @@ impl Page<'_> {
                 head {
                     (meta(self.title))
                     meta name="htmx-config" content=(HTMX_CONFIG);
+                    @if self.scripts.contains(&"uplot.js") {
+                        link rel="stylesheet" href=(assets::path("uplot.css"));
+                    }
                     script src=(assets::path("htmx.min.js")) defer {}
                     script src=(assets::path("console.js")) defer {}
                     @for script in self.scripts { script src=(assets::path(script)) defer {} }

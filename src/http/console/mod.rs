@@ -35,6 +35,7 @@ pub(super) const HOME: &str = "/console";
 
 const OPEN: Option<Scope> = None;
 const READ: Option<Scope> = Some(Scope::Read);
+const WRITE: Option<Scope> = Some(Scope::Write);
 const ADMIN: Option<Scope> = Some(Scope::Admin);
 
 /// Makes the table: `PAGES`, and the function that registers the routes.
@@ -55,7 +56,10 @@ macro_rules! pages {
 pages! {
     Get  ""                         READ  overview::page;
     Get  "/live"                    READ  live::events;
-    Get  "/users"                   READ  user::find;
+    Get  "/users"                   READ  user::search::page;
+    Get  "/user"                    READ  user::page;
+    Get  "/user/correct"            WRITE user::correct::page;
+    Post "/user/correct"            WRITE user::correct::apply;
     Get  "/request"                 READ  request::page;
     Get  "/dead-letters"            ADMIN dead_letters::page;
     Post "/dead-letters"            ADMIN dead_letters::settle;

@@ -10,6 +10,11 @@ mod door;
 mod letters;
 mod overview;
 mod screenshots;
+mod users;
+mod corrections;
+mod requests;
+mod costs;
+mod people;
 
 /// A browser without scripts: it follows no redirect by itself, and says where its forms come from.
 pub struct Visitor {

@@ -54,7 +54,7 @@ impl Filter {
     /// Reads its entries.
     pub(super) async fn read(&self, api: &Api) -> Result<Found, ApiError> {
         let page = api.service.history(self.query.clone()).await?;
-        let is_full = page.entries.len() >= PAGE_MAX.into();
+        let is_full = page.entries.len() >= usize::from(PAGE_MAX);
         let searched = match page.next.filter(|_| !is_full) {
             None => None,
             Some(next) => {
