@@ -51,7 +51,7 @@ async fn a_user_with_many_entries_costs_no_more_than_one_with_some() {
     let (few, _) = cost("/console/user?id=10").await;
     assert!((10..100).contains(&few), "{few} rows");
     let (some, blocks_of_some) = cost("/console/user?id=11").await;
-    assert!(some < 400, "{some} rows");
+    assert!(some < 800, "{some} rows");
     for query in
         ["", "&status=rejected", "&before=50000", "&range=day", "&range=year", "&from=2026-01-01T10:00:00Z"]
     {
@@ -134,6 +134,7 @@ async fn a_chart_has_every_entry_of_a_short_range_and_a_sample_of_a_long_one() {
     assert!(page.contains("200 of 10,000 entries, at equal distances"), "{page}");
     let (recent, _) = points("/console/user?id=8&range=day").await;
     assert_eq!(recent.len(), 2, "one balance since the beginning of the range: the last before it");
-    assert_eq!(recent[1][0] - recent[0][0], 24 * 3600 * 1000);
+    let day = recent[1][0] - recent[0][0] - 24 * 3_600_000;
+    assert!((0..60_000).contains(&day), "from a day ago until now");
     system.finish().await;
 }
