@@ -145,6 +145,13 @@ impl Browser {
         text.as_str().expect("text").to_owned()
     }
 
+    /// Everything that the page shows, or nothing while the next page comes.
+    async fn all_text(&self) -> String {
+        let script = json!({"script": "return document.body.innerText", "args": []});
+        let text = self.try_call(Method::POST, "/execute/sync", &script).await.unwrap_or_default();
+        text.as_str().unwrap_or_default().to_owned()
+    }
+
     /// Waits until the page has an element.
     pub async fn wait_for(&self, selector: &str) {
         self.until(selector, async || self.find(selector).await.is_ok()).await;
@@ -152,7 +159,7 @@ impl Browser {
 
     /// Waits until a text is on the page.
     pub async fn wait_for_text(&self, text: &str) {
-        self.until(text, async || self.text("body").await.contains(text)).await;
+        self.until(text, async || self.all_text().await.contains(text)).await;
     }
 
     pub async fn until(&self, what: &str, mut condition: impl AsyncFnMut() -> bool) {
@@ -163,7 +170,7 @@ impl Browser {
                 began.elapsed() < PATIENCE,
                 "{} does not show {what}: {}",
                 self.path().await,
-                self.text("body").await
+                self.all_text().await
             );
             looks.tick().await;
         }
