@@ -7,7 +7,7 @@ use reqwest::Response;
 use serde_json::Value;
 use tokio::time::timeout;
 
-use super::Visitor;
+use super::{Visitor, shown};
 use crate::keys::{create, revoke};
 use crate::support::{
     proxy::{Weather, detour},
@@ -110,7 +110,7 @@ async fn the_overview_counts_all_processes_and_says_what_is_wrong() {
     eventually("the processes tell what they counted", async || told().await == "2,1,1").await;
     assert!(page().await.contains("work ") && page().await.contains("serve "));
 
-    let key = create(&system, "olivia", "read").await;
+    let key = create(&system, "olivia", "admin").await;
     let olivia = Visitor::signed_in_soon(&client, &key).await;
     let visitor = &olivia;
     let page = async || visitor.read("/console").await;
@@ -123,6 +123,8 @@ async fn the_overview_counts_all_processes_and_says_what_is_wrong() {
         }
     }
     assert!(page().await.contains("nothing is lost"));
+    let (status, keys) = shown(visitor.get("/console/keys")).await;
+    assert!(status == 503 && keys.contains("PostgreSQL can't be reached"), "{status} {keys}");
     proxy.turn(Weather::Fair);
     eventually("all is well again", async || page().await.contains("All is well.")).await;
     revoke(&system, "olivia").await;
