@@ -142,7 +142,7 @@ const NODES: &str = "select distinct on (node) node, beat_at, role, version, sta
 const STEPS: &str = "with node_steps as ( \
          select date_bin(make_interval(secs => $1::bigint), beat_at, timestamptz 'epoch') as at, \
              avg(accepted_s) as accepted_s, avg(applied_s) as applied_s, avg(refused_s) as refused_s \
-         from node_rate group by node, at) \
+         from node_rate where seconds is not null group by node, at) \
      select at, sum(accepted_s) as accepted_s, sum(applied_s) as applied_s, sum(refused_s) as refused_s \
      from node_steps where at < clock_timestamp() - make_interval(secs => $1::bigint) \
      group by at order by at";

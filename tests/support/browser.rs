@@ -1,4 +1,4 @@
-//! A headless Chromium that a test drives through chromedriver (W3C WebDriver, and the commands of Chromium beside it).
+//! A headless Chromium that a test drives through chromedriver (W3C `WebDriver`, and the commands of Chromium beside it).
 
 use std::{
     process::Stdio,
@@ -12,7 +12,7 @@ use tokio::{
     process::{Child, Command},
 };
 
-/// The key of an element in an answer (W3C WebDriver §12).
+/// The key of an element in an answer (W3C `WebDriver` §12).
 const ELEMENT: &str = "element-6066-11e4-a52e-4f735466cecf";
 
 /// The longest that a page may take to show what a test waits for.
@@ -113,7 +113,7 @@ impl Browser {
         self.post("/execute/async", json!({"script": script, "args": []})).await
     }
 
-    /// A command of the Chrome DevTools Protocol.
+    /// A command of the Chrome `DevTools` Protocol.
     pub async fn command(&self, command: &str, parameters: Value) -> Value {
         self.post("/goog/cdp/execute", json!({"cmd": command, "params": parameters})).await
     }
@@ -145,6 +145,13 @@ impl Browser {
         text.as_str().expect("text").to_owned()
     }
 
+    /// Everything that the page shows, or nothing while the next page comes.
+    async fn all_text(&self) -> String {
+        let script = json!({"script": "return document.body.innerText", "args": []});
+        let text = self.try_call(Method::POST, "/execute/sync", &script).await.unwrap_or_default();
+        text.as_str().unwrap_or_default().to_owned()
+    }
+
     /// Waits until the page has an element.
     pub async fn wait_for(&self, selector: &str) {
         self.until(selector, async || self.find(selector).await.is_ok()).await;
@@ -152,7 +159,7 @@ impl Browser {
 
     /// Waits until a text is on the page.
     pub async fn wait_for_text(&self, text: &str) {
-        self.until(text, async || self.text("body").await.contains(text)).await;
+        self.until(text, async || self.all_text().await.contains(text)).await;
     }
 
     pub async fn until(&self, what: &str, mut condition: impl AsyncFnMut() -> bool) {
@@ -163,7 +170,7 @@ impl Browser {
                 began.elapsed() < PATIENCE,
                 "{} does not show {what}: {}",
                 self.path().await,
-                self.text("body").await
+                self.all_text().await
             );
             looks.tick().await;
         }
@@ -207,7 +214,7 @@ fn decoded(text: &str) -> Vec<u8> {
         (bits, count) = (bits << 6 | u32::from(digit), count + 6);
         if count >= 8 {
             count -= 8;
-            bytes.push((bits >> count) as u8);
+            bytes.push((bits >> count).to_be_bytes()[3]);
             bits &= (1 << count) - 1;
         }
     }

@@ -22,8 +22,8 @@ pub(super) fn is_own(headers: &HeaderMap) -> bool {
         Some(site) => site == "same-origin",
         None => origin(headers).is_some_and(|origin| {
             let host = headers.get(HOST).and_then(|host| host.to_str().ok());
-            let authority = origin.authority().map(|authority| authority.as_str());
-            authority.zip(host).is_some_and(|(ours, host)| ours.eq_ignore_ascii_case(host))
+            let sender = origin.authority();
+            sender.zip(host).is_some_and(|(sender, host)| sender.as_str().eq_ignore_ascii_case(host))
         }),
     }
 }

@@ -39,11 +39,11 @@ pub(super) async fn page(viewer: Viewer, api: web::Data<Api>) -> HttpResponse {
     let region = |index: usize| regions.as_ref().map(|regions| regions[index].1.clone());
     page.show(&html! {
         link rel="stylesheet" href=(assets::path("uplot.css"));
-        div.row.apart {
-            h1 { "Overview" }
-            p.quiet #live role="status" data-live="/console/live" data-first=(shown) { "Live" }
-        }
         div.stack {
+            div.row.apart {
+                h1 { "Overview" }
+                p.quiet #live role="status" data-live="/console/live" data-first=(shown) { "Live" }
+            }
             div.stack #status aria-live="polite" { (region(0).unwrap_or_default()) }
             noscript { "Without JavaScript, this page shows one moment: reload it for another." }
             div #figures { (region(1).unwrap_or_default()) }

@@ -3,7 +3,7 @@
 use point_system::http::{ENDPOINTS, PAGES};
 use reqwest::{Method, RequestBuilder, Response, StatusCode, header::COOKIE, redirect::Policy};
 
-use crate::support::client::Client;
+use crate::support::{client::Client, system::eventually};
 
 mod browser;
 mod door;
@@ -38,6 +38,14 @@ impl Visitor {
         let cookie = header(&response, "Set-Cookie").split(';').next().expect("a pair");
         visitor.cookie = Some(cookie.to_owned());
         visitor
+    }
+
+    /// As `signed_in`, with a key that the node may not know yet.
+    pub async fn signed_in_soon(client: &Client, key: &str) -> Self {
+        let read =
+            async || client.get("/v1/point?id=7").bearer_auth(key).send().await.expect("an answer").status();
+        eventually("the key is known", async || read().await != 401).await;
+        Self::signed_in(client, key).await
     }
 
     pub fn request(&self, method: Method, path: &str) -> RequestBuilder {

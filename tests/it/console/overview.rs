@@ -7,7 +7,8 @@ use reqwest::Response;
 use serde_json::Value;
 use tokio::time::timeout;
 
-use super::Visitor;
+use super::{Visitor, shown};
+use crate::keys::{create, revoke};
 use crate::support::{
     proxy::{Weather, detour},
     system::{PATIENCE, System, eventually},
@@ -34,7 +35,8 @@ impl Stream {
             if let Some((event, rest)) = self.text.split_once("\n\n") {
                 let event =
                     event.strip_prefix("data: ").map(|data| serde_json::from_str(data).expect("JSON"));
-                self.text = rest.to_owned();
+                let rest = rest.to_owned();
+                self.text = rest;
                 if event.is_some() {
                     return event;
                 }
@@ -108,7 +110,11 @@ async fn the_overview_counts_all_processes_and_says_what_is_wrong() {
     eventually("the processes tell what they counted", async || told().await == "2,1,1").await;
     assert!(page().await.contains("work ") && page().await.contains("serve "));
 
-    let mut stream = Stream::open(&visitor).await;
+    let key = create(&system, "olivia", "admin").await;
+    let olivia = Visitor::signed_in_soon(&client, &key).await;
+    let visitor = &olivia;
+    let page = async || visitor.read("/console").await;
+    let mut stream = Stream::open(visitor).await;
     proxy.refuse();
     loop {
         let event = stream.next().await.expect("an event");
@@ -117,9 +123,12 @@ async fn the_overview_counts_all_processes_and_says_what_is_wrong() {
         }
     }
     assert!(page().await.contains("nothing is lost"));
+    let (status, keys) = shown(visitor.get("/console/keys")).await;
+    assert!(status == 503 && keys.contains("PostgreSQL can't be reached"), "{status} {keys}");
     proxy.turn(Weather::Fair);
     eventually("all is well again", async || page().await.contains("All is well.")).await;
+    revoke(&system, "olivia").await;
+    while stream.next().await.is_some() {}
     stop.cancel();
-    drop(stream);
     system.finish().await;
 }

@@ -35,8 +35,10 @@ document.addEventListener("click", async event => {
     if ("closes" in button.dataset) button.closest("dialog")?.close();
     if (button.dataset.copies) {
         const source = document.getElementById(button.dataset.copies);
-        await navigator.clipboard.writeText(source.value ?? source.textContent);
-        button.textContent = "Copied";
+        source.select?.();
+        await navigator.clipboard?.writeText(source.value ?? source.textContent);
+        // Browsers have no clipboard for pages over plain HTTP.
+        button.textContent = navigator.clipboard ? "Copied" : "Selected: press Ctrl+C";
     }
 });
 
