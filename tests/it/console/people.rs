@@ -42,7 +42,8 @@ async fn find_and_correct(stage: &Stage) {
     browser.fill("#reason", "sent twice").await;
     browser.click("main form button").await;
     browser.wait_for("#confirm").await;
-    assert_eq!(browser.text(".moves .figures-of").await.replace('\n', ""), "800 → becomes 500");
+    let moves = browser.run("return document.querySelector('.figures-of').textContent").await;
+    assert_eq!(moves, "800 →  becomes 500");
     browser.run("const confirm = document.getElementById('confirm'); confirm.click(); confirm.click()").await;
     browser.wait_for_text("from 800 to 500.").await;
     browser.reload().await;
@@ -95,7 +96,8 @@ fn places(hold: &Value) -> Vec<(&'static str, String)> {
     let subtract = [user, ("action", "subtract"), ("point", "300"), ("reason", "sent twice"), ("key", "k-1")];
     vec![
         ("users", path("/console/users", &[("id", "alice")])),
-        ("user", path("/console/user", &[user, ("open", "2")])),
+        ("user", path("/console/user", &[user])),
+        ("user-entry", path("/console/user", &[user, ("before", "3"), ("open", "1")])),
         ("user-filtered", path("/console/user", &[("id", "4711"), ("status", "rejected")])),
         ("user-unknown", path("/console/user", &[("id", "nobody")])),
         ("correct", path("/console/user/correct", &[user, ("action", "subtract")])),

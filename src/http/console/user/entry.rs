@@ -36,6 +36,15 @@ pub(in super::super) fn refusal(entry: &Entry) -> Option<String> {
     Some(format!("{}.", title(&detail)))
 }
 
+/// What the parts of the entries below are. Each entry says so itself to those who do not see it.
+pub(super) fn head() -> Markup {
+    html! {
+        div.entry-head aria-hidden="true" {
+            span { "Decided" } span { "Action" } span.moved { "Change" } span.after { "Balance after" } span { "Actor and reason" }
+        }
+    }
+}
+
 /// An entry of the list, which opens.
 pub(super) fn item(entry: &Entry, is_open: bool, viewer: &Viewer) -> Markup {
     let is_rejected = entry.rejection.is_some();

@@ -114,6 +114,7 @@ impl Filter {
                 @if let Some(before) = self.query.before {
                     p.quiet { "Entries before number " (grouped(before)) ". " a href={ (self.address(None)) "#log" } { "Back to the newest" } }
                 }
+                @if !found.page.entries.is_empty() { (entry::head()) }
                 (self.entries(found, viewer))
             },
         )

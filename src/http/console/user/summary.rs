@@ -1,6 +1,6 @@
 //! What a user has: the balance, what is held, and what expires. Must not contain rules of the ledger.
 
-use maud::{Markup, html};
+use maud::{Markup, Render, html};
 
 use super::{
     super::{
@@ -39,7 +39,7 @@ pub(super) fn of(balance: &Balance) -> Markup {
     }
 }
 
-fn stat(label: &str, figure: i64, note: Markup) -> Markup {
+fn stat(label: &str, figure: i64, note: impl Render) -> Markup {
     html! { div.card.stat { span { (label) } strong { (grouped(figure)) } small { (note) } } }
 }
 
@@ -65,7 +65,7 @@ pub(super) fn holds(balance: &Balance, viewer: &Viewer) -> Markup {
     }
     let may_release = viewer.may(Scope::Write);
     let columns: &[&str] = if may_release {
-        &["Points", "Until", "Request", "Release"]
+        &["Points", "Until", "Release", "Request"]
     } else {
         &["Points", "Until", "Request"]
     };
@@ -78,10 +78,10 @@ fn row(balance: &Balance, hold: &Hold, may_release: bool) -> Markup {
         tr {
             td { (number(hold.point)) }
             td { (time(hold.at)) }
-            td.mono { (hold.request) }
             @if may_release {
                 td.fit { a.button.small href=(correct::of_request(&balance.user_id, "release", hold.request)) { "Release…" } }
             }
+            td.mono.fit { (hold.request) }
         }
     }
 }
