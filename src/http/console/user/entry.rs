@@ -63,7 +63,7 @@ pub(super) fn item(entry: &Entry, is_open: bool, viewer: &Viewer) -> Markup {
                     span.moved {
                         @if is_rejected { span.quiet.number { (grouped(entry.point)) " asked" } } @else { (change(entry.change)) }
                     }
-                    span.after { span.hidden { "Balance after it: " } (number(entry.balance)) }
+                    span.after { span.hidden { "Balance after: " } (number(entry.balance)) }
                     span.why {
                         @if let Some(actor) = &entry.actor { strong { (actor) } }
                         @if let Some(reason) = &entry.reason { " " (reason.as_str()) }
