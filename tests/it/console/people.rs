@@ -83,7 +83,7 @@ async fn keep_the_place(stage: &Stage) {
     assert_eq!((browser.path().await, entries().await), (place.clone(), Some(2)));
     browser.run("document.querySelector('.entry summary').click()").await;
     browser.click(".entry[open] .small.button").await;
-    browser.wait_for_text("What became of it").await;
+    browser.wait_for_text("Show it in the log").await;
     browser.back().await;
     browser.until("the filter again", async || entries().await == Some(2)).await;
     assert_eq!(browser.path().await, place);
