@@ -175,7 +175,7 @@ async fn an_entry_shows_all_that_it_has() {
         "1 hold",
         "Open holds",
         "Expires next",
-        "5,000 asked",
+        "5,000</span> asked",
     ] {
         assert!(page.contains(part), "{part}: {page}");
     }

@@ -6,7 +6,7 @@ use maud::{Markup, html};
 
 use super::{
     super::{
-        components::{Tone, badge, change, grouped, number, time},
+        components::{Tone, badge, change, number, time},
         door::Viewer,
         request,
     },
@@ -61,7 +61,7 @@ pub(super) fn item(entry: &Entry, is_open: bool, viewer: &Viewer) -> Markup {
                         }
                     }
                     span.moved {
-                        @if is_rejected { span.quiet.number { (grouped(entry.point)) " asked" } } @else { (change(entry.change)) }
+                        @if is_rejected { span.quiet { (number(entry.point)) " asked" } } @else { (change(entry.change)) }
                     }
                     span.after { span.hidden { "Balance after: " } (number(entry.balance)) }
                     span.why {

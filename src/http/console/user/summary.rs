@@ -65,7 +65,7 @@ pub(super) fn holds(balance: &Balance, viewer: &Viewer) -> Markup {
     }
     let may_release = viewer.may(Scope::Write);
     let columns: &[&str] = if may_release {
-        &["Points", "Until", "Release", "Request"]
+        &["Points", "Release", "Until", "Request"]
     } else {
         &["Points", "Until", "Request"]
     };
@@ -77,10 +77,10 @@ fn row(balance: &Balance, hold: &Hold, may_release: bool) -> Markup {
     html! {
         tr {
             td { (number(hold.point)) }
-            td { (time(hold.at)) }
             @if may_release {
                 td.fit { a.button.small href=(correct::of_request(&balance.user_id, "release", hold.request)) { "Release…" } }
             }
+            td { (time(hold.at)) }
             td.mono.fit { (hold.request) }
         }
     }
