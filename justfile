@@ -34,6 +34,11 @@ cluster *args:
     ./run setup
     cargo bench --bench cluster -- {{ args }}
 
+# Make the pictures of the console in docs/images
+pictures:
+    ./run setup
+    cargo test --locked --test it -- --ignored pictures_of_the_console
+
 # Build the image and start everything in containers
 up:
     POINT_SYSTEM_COMMIT=$(git rev-parse --short=12 HEAD || true) docker compose up --build --detach --wait

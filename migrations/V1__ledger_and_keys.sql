@@ -132,3 +132,32 @@ create table partition_pulse (
     taken_until timestamptz not null default '-infinity',
     moved_at timestamptz not null
 );
+
+-- What each process tells of itself every five seconds, for the last quarter of an hour: what it has counted since it
+-- started, and what it can reach. The console shows it. `oldest_at` is when the oldest change that a worker holds was
+-- accepted. `kept` are the partitions whose next message the worker does not understand.
+create table node_beat (
+    node uuid not null,
+    beat_at timestamptz not null,
+    started_at timestamptz not null,
+    accepted bigint not null,
+    applied bigint not null,
+    refused bigint not null,
+    oldest_at timestamptz,
+    rabbitmq_since timestamptz not null,
+    postgresql_since timestamptz not null,
+    rabbitmq_up boolean not null,
+    role text not null,
+    version text not null,
+    kept smallint[] not null,
+    primary key (node, beat_at)
+);
+
+-- What each node did per second from one beat to the next.
+create view node_rate as
+    select *, (accepted - lag(accepted) over beats) / seconds as accepted_s,
+        (applied - lag(applied) over beats) / seconds as applied_s,
+        (refused - lag(refused) over beats) / seconds as refused_s
+    from (select *, extract(epoch from beat_at - lag(beat_at) over (partition by node order by beat_at))::float8
+              as seconds from node_beat) as spans
+    window beats as (partition by node order by beat_at);

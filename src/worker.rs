@@ -111,7 +111,7 @@ impl Partition {
             };
             let malformed = self.count_malformed(&deliveries);
             let taken = self.hand.take(deliveries, Instant::now());
-            self.metrics.taken(self.hand.oldest());
+            self.tell_oldest();
             self.consumer.set_busy(true);
             let results = if taken.is_empty() {
                 Ok(Vec::new())
@@ -244,9 +244,15 @@ impl Partition {
         self.report();
     }
 
+    fn tell_oldest(&self) {
+        let oldest = self.hand.oldest();
+        self.metrics.taken(oldest);
+        self.consumer.set_oldest(oldest);
+    }
+
     /// Names the users that have had an obstacle for a while, in the log and the metrics.
     fn report(&mut self) {
-        self.metrics.taken(self.hand.oldest());
+        self.tell_oldest();
         let mut named = Vec::new();
         for (user, waiting) in self.hand.waiting() {
             if waiting.since.elapsed() < Duration::from_millis(REPORT_AFTER_MS) {

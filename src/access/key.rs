@@ -31,7 +31,7 @@ pub enum Scope {
     Read,
     /// Change balances.
     Write,
-    /// Everything; no endpoint requires it yet.
+    /// Manage keys and dead letters in the console.
     Admin,
 }
 

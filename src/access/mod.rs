@@ -160,6 +160,12 @@ impl Access {
         Ok(())
     }
 
+    /// The connections to the table of keys, for what an operator does with them.
+    #[must_use]
+    pub fn pool(&self) -> &Pool {
+        &self.pool
+    }
+
     /// Whether only this machine can reach the service.
     fn is_local(&self) -> bool {
         self.listen.ip().to_canonical().is_loopback()

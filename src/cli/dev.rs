@@ -181,6 +181,7 @@ fn welcome(address: &str, database: &LocalPostgres, broker: &LocalRabbitMq, fold
          curl '{url}/v1/point/log?id=1'\n  \
          curl {url}/\n  \
          curl {url}/ping\n\n\
+         In a browser: {url}/console\n\n\
          PostgreSQL  {}\n\
          RabbitMQ    {}\n\
          data        {} (--fresh deletes it)\n\

@@ -67,7 +67,7 @@ pub struct Cli {
 /// The roles of a process.
 #[derive(Debug, Subcommand)]
 pub enum Role {
-    /// Serve the HTTP API: put changes into the queue, and read balances.
+    /// Serve the HTTP API and the console: put changes into the queue, and read balances.
     Serve(ServeArgs),
     /// Take changes from the queue and apply them to the database.
     Work(WorkArgs),

@@ -21,8 +21,8 @@ use crate::{
     domain::{Patience, PointService},
     http::{self, Api, Drain, HttpLimits},
     infra::postgres::{self, Pool},
-    ops::health::Duty,
-    queue::{Link, Publisher},
+    ops::{health::Duty, pulse::Counts},
+    queue::{LetterDesk, Link, Publisher},
 };
 
 /// Flags of `serve`.
@@ -117,13 +117,20 @@ async fn serve_with(
         access,
         service: PointService::start(pool.clone(), usize::from(node.concurrency), &Patience::Caller),
         publisher: Publisher::start(&link.watch()),
+        letters: LetterDesk::new(node.broker.url.clone(), &link.watch()),
+        overview: telemetry.overview(link.watch()),
     });
-    let published = api.clone();
+    let (published, counted) = (api.clone(), api.clone());
     let accepted_until = move || published.publisher.accepted_until();
-    telemetry.beat(link.watch().partitions(), |pulse| pulse.accepting(accepted_until));
+    let counts = move || {
+        let (applied, refused) = counted.service.settled();
+        Counts { accepted: counted.publisher.confirmed() + applied + refused, applied, refused }
+    };
+    telemetry.beat(link.watch().partitions(), |pulse| pulse.accepting(accepted_until, counts));
     tokio::select! {
         served = http::serve(listener, (api.clone(), telemetry.health.clone()), limits, drain) => served?,
         never = api.access.keep_up() => match never {},
+        never = api.overview.keep_up() => match never {},
     }
     // Writes the last uses of the keys. If the database is down, they are lost.
     api.access.refresh().await.ok();

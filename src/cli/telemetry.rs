@@ -19,6 +19,7 @@ use crate::{
     },
     ops::{
         health::{Duty, Health},
+        overview::Overview,
         pulse::Pulse,
     },
     queue::{DepthProbe, Link, LinkWatch},
@@ -27,8 +28,8 @@ use crate::{
 /// The pause between two checks of the queues.
 const DEPTHS_PAUSE_S: u64 = 5;
 
-/// Connections to PostgreSQL: one for the readiness, one for the pulse.
-const PROBES: usize = 2;
+/// Connections to PostgreSQL: one for the readiness, one for the pulse, and one for the console of `serve`.
+const PROBES: usize = 3;
 
 /// The telemetry of a node. It starts and ends with the role.
 pub(super) struct Telemetry {
@@ -80,6 +81,11 @@ impl Telemetry {
             let (depths, ended) = (watch_depths(link.watch()), self.ended.clone());
             tokio::spawn(async move { ended.run_until_cancelled(depths).await });
         }
+    }
+
+    /// The overview for the console.
+    pub(super) fn overview(&self, link: LinkWatch) -> Overview {
+        Overview::new(self.probe.clone(), Arc::clone(&self.health), link)
     }
 
     /// Runs the pulse that `beating` makes until [`Telemetry::end`].

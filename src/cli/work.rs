@@ -15,7 +15,7 @@ use crate::{
     domain::{APART_MAX, Installation, Patience, PointService},
     infra::postgres::{self, Pool},
     jobs,
-    ops::health::Duty,
+    ops::{health::Duty, pulse::Counts},
     queue::{Consumer, Link, MESSAGE_VERSION},
     worker,
 };
@@ -88,7 +88,12 @@ async fn work_on(
     let consumer = |p| Consumer::new(p, link.watch(), worker, understands, stop.clone());
     let consumers: Vec<Consumer> = partitions.all().map(consumer).collect();
     let (progress, watch) = (consumers.iter().map(Consumer::progress).collect(), link.watch());
-    telemetry.beat(*partitions, |pulse| pulse.taking(progress, watch));
+    let counted = Arc::clone(&service);
+    let counts = move || {
+        let (applied, refused) = counted.settled();
+        Counts { accepted: 0, applied, refused }
+    };
+    telemetry.beat(*partitions, |pulse| pulse.taking(progress, watch, counts));
     log::info!(
         worker:%;
         "working on {partitions} partitions of installation {id}, up to {concurrency} concurrent transactions"

@@ -253,7 +253,8 @@ impl Entry {
     }
 
     /// Whether the user of this entry can undo it. A transfer is undone by the user who sent the points.
-    pub(super) fn is_reversible(&self) -> bool {
+    #[must_use]
+    pub fn is_reversible(&self) -> bool {
         let is_received = self.counterparty.is_some() && self.change > 0;
         self.rejection.is_none() && !is_received && self.known_action().is_some_and(Action::is_reversible)
     }

@@ -10,7 +10,7 @@ use tokio::{
 };
 
 use super::{
-    Balance, Entry, Patience, PointService, ServiceError, Status,
+    Action, Balance, CourseQuery, Delta, Entry, Patience, PointService, ServiceError, Status,
     balances::BalancesQuery,
     patience::retried,
     request_id::RequestId,
@@ -30,7 +30,7 @@ pub const PAGE_MAX: u16 = 1_000;
 pub(super) const IDS_MAX: usize = 1_000;
 
 /// The most queries that travel together on one connection.
-const PIPELINE_MAX: usize = 16;
+pub(super) const PIPELINE_MAX: usize = 16;
 
 /// The number of connections that read the log at once.
 const PAGES_AT_ONCE: usize = 2;
@@ -56,6 +56,8 @@ pub struct HistoryQuery {
     pub to: Option<Timestamp>,
     /// Only entries with this status.
     pub status: Option<Status>,
+    /// Only entries of this action.
+    pub action: Option<Action>,
 }
 
 /// A part of a user's log.
@@ -63,8 +65,8 @@ pub struct HistoryQuery {
 pub struct Page {
     /// The entries, newest first.
     pub entries: Vec<Entry>,
-    /// The `before` of the next page, if there is one. A page of one status searches a bounded part of the log: it may
-    /// have fewer entries than its limit, or none, and a next page nevertheless.
+    /// The `before` of the next page, if there is one. A page of one status or action searches a bounded part of the log:
+    /// it may have fewer entries than its limit, or none, and a next page nevertheless.
     pub next: Option<i64>,
 }
 
@@ -171,6 +173,8 @@ pub(super) struct Readers {
     outcomes: Lane<ReadTrip<(UserId, RequestId)>>,
     past_balances: Lane<ReadTrip<(UserId, Timestamp)>>,
     pages: Lane<ReadTrip<HistoryQuery>>,
+    pub(super) courses: Lane<ReadTrip<CourseQuery>>,
+    pub(super) previews: Lane<ReadTrip<Delta>>,
     waiters: Semaphore,
     first_round: Instant,
 }
@@ -184,6 +188,8 @@ impl Readers {
             outcomes: start(store, 1, metrics),
             past_balances: start(store, 1, metrics),
             pages: start(store, PAGES_AT_ONCE, metrics),
+            courses: start(store, 1, metrics),
+            previews: start(store, 1, metrics),
             waiters: Semaphore::new(WAITERS_MAX),
             first_round: Instant::now(),
         }
@@ -206,8 +212,9 @@ impl PointService {
     /// The number of connections that a service uses at once, reads included.
     #[must_use]
     pub const fn connections(concurrency: usize) -> usize {
-        // Transactions and reads of balances, pages of balances, outcomes, past balances, and pages of the log.
-        2 * concurrency + 3 + PAGES_AT_ONCE
+        // Transactions and reads of balances, pages of balances, outcomes, past balances, pages of the log, the courses of
+        // balances, and previews.
+        2 * concurrency + 5 + PAGES_AT_ONCE
     }
 
     /// Returns a user's balance at a time: the balance after the last entry written at that time or earlier. The times

@@ -111,6 +111,13 @@ impl PointService {
         Some(ApartTurn { trip: &self.apart, _permit: permit })
     }
 
+    /// How many deltas it has applied, and how many it has rejected.
+    #[must_use]
+    pub fn settled(&self) -> (u64, u64) {
+        let StoreMetrics { applied, rejected, conflict, .. } = &self.metrics;
+        (applied.own(), rejected.own() + conflict.own())
+    }
+
     /// How many deltas to pass to one call, at the current pace of the database.
     #[must_use]
     pub fn group_max(&self) -> usize {

@@ -27,6 +27,8 @@ mod apply;
 mod lock;
 mod rows;
 mod read;
+mod course;
+mod preview;
 mod due;
 mod export;
 

@@ -113,7 +113,8 @@ fn kind_of(rejection: &Rejection) -> Kind {
     }
 }
 
-fn detail_of(entry: &Entry, rejection: &Rejection) -> Cow<'static, str> {
+/// Why an entry was rejected, in words.
+pub(super) fn detail_of(entry: &Entry, rejection: &Rejection) -> Cow<'static, str> {
     match rejection {
         Rejection::InsufficientPoints => match entry.action.as_ref() {
             "hold" => "the balance is smaller than the points to hold".into(),

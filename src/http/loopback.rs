@@ -7,7 +7,7 @@ use actix_web::{
     dev::ServiceRequest,
     http::{
         Uri,
-        header::{HOST, HeaderName, HeaderValue, ORIGIN},
+        header::{HOST, HeaderMap, HeaderName, HeaderValue, ORIGIN},
     },
 };
 
@@ -37,12 +37,17 @@ const FORWARDING: [&str; 11] = [
 /// page whose own name resolves to a loopback address (DNS rebinding).
 pub(super) fn foreign_header(request: &ServiceRequest) -> Option<String> {
     let headers = request.headers();
-    let mut hosts = headers.get_all(HOST);
-    let host = hosts.next().filter(|_| hosts.next().is_none());
-    if !host.is_some_and(is_loopback_authority) || !is_ours(request.uri()) {
+    if !is_host(headers) || !is_ours(request.uri()) {
         return Some("Host".to_owned());
     }
     headers.iter().find_map(|(name, value)| is_foreign(name, value).then(|| spelled(name)))
+}
+
+/// Whether `Host` is sent once and is a loopback name or address.
+pub(super) fn is_host(headers: &HeaderMap) -> bool {
+    let mut hosts = headers.get_all(HOST);
+    let host = hosts.next().filter(|_| hosts.next().is_none());
+    host.is_some_and(is_loopback_authority)
 }
 
 /// The authority of a target in absolute form replaces `Host` (RFC 9112 §3.2.2).

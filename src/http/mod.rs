@@ -4,7 +4,12 @@ use std::{io, net::TcpListener, sync::Arc};
 
 use actix_web::{App, HttpResponse, dev::Service, web};
 
-use crate::{access::Access, domain::PointService, ops::health::Health, queue::Publisher};
+use crate::{
+    access::Access,
+    domain::PointService,
+    ops::{health::Health, overview::Overview},
+    queue::{LetterDesk, Publisher},
+};
 
 mod server;
 mod drain;
@@ -30,10 +35,12 @@ mod problem;
 mod catalogue;
 mod openapi;
 mod security;
+mod console;
 mod parameters;
 mod schema;
 mod examples;
 
+pub use console::PAGES;
 pub use drain::Drain;
 pub use endpoints::{ENDPOINTS, Endpoint, Method};
 pub use error::ApiError;
@@ -49,6 +56,10 @@ pub struct Api {
     pub service: PointService,
     /// Queues changes.
     pub publisher: Publisher,
+    /// Reads and settles the dead letters.
+    pub letters: LetterDesk,
+    /// Shows the whole installation.
+    pub overview: Overview,
 }
 
 /// Serves the API until `drain` closes it, then accepts no new connections and lets current requests finish.
@@ -72,6 +83,7 @@ pub async fn serve(
             .app_data(stopping.clone())
             .configure(endpoints::api)
             .configure(endpoints::probes)
+            .configure(console::console)
             .default_service(web::to(not_found))
             // Outside of the routes, because it also counts the requests that they refuse.
             .wrap_fn(move |request, next| traffic::observe(&routes, request, next))

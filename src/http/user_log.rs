@@ -52,5 +52,6 @@ fn requested_page(request: &HttpRequest) -> Result<HistoryQuery, ApiError> {
         from: query.time("from")?,
         to: query.time("to")?,
         status: query.parsed("status", "must be applied or rejected", |name| name.parse().ok())?,
+        action: None,
     })
 }

@@ -2,5 +2,7 @@
 //! work of a role.
 
 pub mod health;
+mod beat;
+pub mod overview;
 pub mod pulse;
 mod setback;

@@ -21,11 +21,14 @@ use crate::{
         postgres::{Client, ConnectError, Pool, PoolError},
     },
     ops::{
+        beat::{self, Node},
         health::Health,
         setback::{Memory, Times},
     },
     queue::{LinkWatch, Progress, Standing},
 };
+
+pub use super::beat::Counts;
 
 /// The pause between two beats.
 const BEAT_PAUSE_S: u64 = 5;
@@ -54,6 +57,7 @@ pub struct Pulse {
     health: Arc<Health>,
     partitions: Partitions,
     memory: Memory,
+    node: Node,
 }
 
 /// The time up to which a node has accepted, or taken, the deltas of each partition. An unknown time changes nothing.
@@ -63,12 +67,16 @@ impl Pulse {
     /// Makes a pulse that uses one connection of `pool` at a time, and reports silence to `health`.
     #[must_use]
     pub fn new(pool: Pool, health: Arc<Health>, partitions: Partitions) -> Self {
-        Self { pool, health, partitions, memory: Memory::new() }
+        Self { pool, health, partitions, memory: Memory::new(), node: Node::new() }
     }
 
     /// Beats for a node that accepts changes. For each partition, `accepted_until` returns when the latest delta that
-    /// is safe in its queue was accepted.
-    pub async fn accepting(mut self, accepted_until: impl Fn() -> Vec<Option<Timestamp>>) -> Infallible {
+    /// is safe in its queue was accepted. `counts` returns what the node has counted.
+    pub async fn accepting(
+        mut self,
+        accepted_until: impl Fn() -> Vec<Option<Timestamp>>,
+        counts: impl Fn() -> Counts,
+    ) -> Infallible {
         let (mut beats, mut told) = (beats(), Vec::new());
         loop {
             beats.tick().await;
@@ -76,15 +84,21 @@ impl Pulse {
             let news = (0..).zip(&now).filter(|(partition, until)| told.get(*partition) != Some(*until));
             let news = news.filter(|(_, until)| until.is_some());
             let news = news.map(|(partition, until)| (number(partition), *until)).unzip();
-            if self.beat(ACCEPTED, &news).await.is_some() {
+            if self.beat(ACCEPTED, &news, (counts(), None)).await.is_some() {
                 told = now;
             }
         }
     }
 
     /// Beats for a node that takes changes from the queue. If a partition that it is subscribed to is silent, it
-    /// reconnects: the broker then returns to the queue what it believes this node holds.
-    pub async fn taking(mut self, partitions: Vec<Progress>, link: LinkWatch) -> Infallible {
+    /// reconnects: the broker then returns to the queue what it believes this node holds. `counts` returns what the node
+    /// has counted.
+    pub async fn taking(
+        mut self,
+        partitions: Vec<Progress>,
+        link: LinkWatch,
+        counts: impl Fn() -> Counts,
+    ) -> Infallible {
         let (mut beats, mut told) = (beats(), Vec::new());
         let (mut renewed, mut renewals) = (None::<Instant>, 0);
         loop {
@@ -102,7 +116,8 @@ impl Pulse {
             let is_news = |partition: usize| has_moved(partition) || is_waiting(&now[partition]);
             let news = (0..now.len()).filter(|partition| is_news(*partition));
             let news = news.map(|partition| (number(partition), untils[partition])).unzip();
-            let Some(silent) = self.beat(TAKEN, &news).await else { continue };
+            let oldest = now.iter().filter_map(|standing| standing.oldest).min();
+            let Some(silent) = self.beat(TAKEN, &news, (counts(), oldest)).await else { continue };
             told = untils;
             let is_recent = |then: Instant| then.elapsed() < Duration::from_secs(RENEW_PAUSE_S);
             let ours =
@@ -132,11 +147,21 @@ impl Pulse {
         self.health.set_kept(kept);
     }
 
-    /// Writes the news. Returns the silent partitions, or `None` if PostgreSQL did not answer.
-    async fn beat(&mut self, tell: &'static str, news: &News) -> Option<Vec<u16>> {
+    /// Writes the news, and what the node has counted and holds. Returns the silent partitions, or `None` if PostgreSQL
+    /// did not answer.
+    async fn beat(
+        &mut self,
+        tell: &'static str,
+        news: &News,
+        (counts, oldest): (Counts, Option<Timestamp>),
+    ) -> Option<Vec<u16>> {
+        let report = self.health.report();
         let looking = async {
             let client = self.pool.get().await.ok()?;
-            let seen = told_and_seen(&client, (tell, news), self.partitions, &mut self.memory).await;
+            let seen = try_join!(
+                told_and_seen(&client, (tell, news), self.partitions, &mut self.memory),
+                beat::tell(&client, &self.node, &report, counts, oldest),
+            );
             // Close a connection that failed.
             seen.map_err(|error| (log::debug!("no pulse: {error}"), Client::take(client))).ok()
         };
@@ -144,7 +169,7 @@ impl Pulse {
         let known = seen.is_some();
         let mut silent = Vec::new();
         metrics::silence_is_unknown();
-        for (partition, seconds) in seen.into_iter().flatten() {
+        for (partition, seconds) in seen.into_iter().flat_map(|(silences, ())| silences) {
             metrics::partition_is_silent(partition, seconds);
             if seconds >= Duration::from_secs(SILENCE_S).as_secs_f64() {
                 silent.push(partition);
@@ -216,6 +241,18 @@ const TAKEN: &str = "insert into partition_pulse as known (partition, taken_unti
 
 const WAITING: &str = "select accepted_until from partition_pulse \
      where partition = $1 and accepted_until > taken_until";
+
+const UNTAKEN: &str = "select partition, moved_at from partition_pulse where accepted_until > taken_until";
+
+/// Returns the partitions where changes wait, and when a worker last took one.
+pub(super) async fn untaken(client: &Client) -> Result<Vec<(u16, Timestamp)>, tokio_postgres::Error> {
+    let statement = client.prepare_cached(UNTAKEN).await?;
+    let rows = client.query(&statement, &[]).await?;
+    let read = |row: &tokio_postgres::Row| {
+        Ok((row.try_get::<_, i16>("partition")?.unsigned_abs(), row.try_get("moved_at")?))
+    };
+    rows.iter().map(read).collect()
+}
 
 const SILENCE: &str = "select partition, case when accepted_until > taken_until \
          then extract(epoch from clock_timestamp() - moved_at)::float8 else 0 end as seconds, \

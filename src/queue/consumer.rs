@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use jiff::Timestamp;
 use tokio::time::{sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -101,6 +102,11 @@ impl Consumer {
     /// Sets whether it takes no messages now because its worker is busy.
     pub fn set_busy(&self, is_busy: bool) {
         self.progress.update(|standing| standing.is_busy = is_busy);
+    }
+
+    /// Sets when the oldest delta that its worker holds was accepted.
+    pub fn set_oldest(&self, oldest: Option<Timestamp>) {
+        self.progress.update(|standing| standing.oldest = oldest);
     }
 
     /// Waits for messages, but not longer than until `due`. Takes the messages that are available, in order, until they

@@ -18,6 +18,8 @@ pub struct Standing {
     pub taken_until: Option<Timestamp>,
     /// When its subscription began, if it has one.
     pub subscribed_at: Option<Instant>,
+    /// When the oldest delta that its worker holds was accepted.
+    pub oldest: Option<Timestamp>,
     /// Whether it takes no messages now because its worker is busy.
     pub is_busy: bool,
     /// Until when its partition counts as kept, if its previous subscription ended because the next message is not

@@ -65,6 +65,7 @@ pub struct Publisher {
     lanes: Vec<Lane<PublishTrip>>,
     paces: Vec<Arc<Pace>>,
     partitions: Partitions,
+    metrics: PublisherMetrics,
 }
 
 /// The most deltas that may wait for one of the partitions.
@@ -95,7 +96,13 @@ impl Publisher {
             not_before: Instant::now(),
         };
         let lane = |partition| Lane::start([trip(partition)], capacity(partitions));
-        Self { lanes: (0..).zip(&paces).map(lane).collect(), paces, partitions }
+        Self { lanes: (0..).zip(&paces).map(lane).collect(), paces, partitions, metrics }
+    }
+
+    /// How many deltas the broker has confirmed.
+    #[must_use]
+    pub fn confirmed(&self) -> u64 {
+        self.metrics.confirmed.own()
     }
 
     /// Returns once the broker has the delta on disk. Deltas of one user are queued in the order of the calls.
@@ -200,12 +207,12 @@ impl PublishTrip {
                 Err(lost(&format!("no confirm within {CONFIRM_TIMEOUT_MS} ms")))
             }
         };
-        let counter = match &result {
-            Ok(()) => &self.metrics.confirmed,
-            Err(PublishError::Full { .. }) => &self.metrics.refused,
-            Err(PublishError::Unavailable(_)) => &self.metrics.unconfirmed,
-        };
-        counter.inc_by(deltas.len() as u64);
+        let count = deltas.len() as u64;
+        match &result {
+            Ok(()) => self.metrics.confirmed.inc_by(count),
+            Err(PublishError::Full { .. }) => self.metrics.refused.inc_by(count),
+            Err(PublishError::Unavailable(_)) => self.metrics.unconfirmed.inc_by(count),
+        }
         if let Err(error) = &result {
             let (count, partition) = (deltas.len(), self.partition);
             log::warn!(

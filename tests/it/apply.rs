@@ -12,6 +12,7 @@ use crate::support::system::{System, eventually};
 pub use deltas::*;
 
 mod deltas;
+mod previews;
 
 pub async fn apply(service: &PointService, delta: &Delta) -> Outcome {
     service.apply_delta(delta.clone()).await.expect("an outcome")

@@ -18,7 +18,7 @@ use crate::{
 
 /// Writes `entries`, one second apart from 2026 on. Each is an add of 1, except that every hundredth is a rejected add
 /// of more than fits. The audit at the end of the test proves that the apply path could have written them.
-async fn fill(system: &System, user: i64, entries: i64) {
+pub async fn fill(system: &System, user: i64, entries: i64) {
     let sql = format!(
         "insert into user_point (user_id, point, seq, updated_at) \
              values ('{user}', {entries} - {entries} / 100, {entries}, \
@@ -180,6 +180,7 @@ async fn any_question_to_the_log_is_answered_as_a_list_would() {
             from: (from % 2 == 0).then(|| time(from)),
             to: (to % 3 == 0).then(|| time(to)),
             status: statuses[usize::try_from(any(0..3)).expect("small")],
+            action: None,
         };
         let matching: Vec<i64> = (1..=len)
             .rev()
@@ -220,6 +221,7 @@ async fn a_page_of_applied_entries_looks_through_a_bounded_part_of_the_log() {
         from: None,
         to: None,
         status: Some(Status::Applied),
+        action: None,
     };
     let (mut sizes, mut nexts) = (Vec::new(), Vec::new());
     loop {

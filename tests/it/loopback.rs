@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// Headers that a page of another site, or a proxy, adds.
-const FOREIGN: [(&str, &str); 20] = [
+pub const FOREIGN: [(&str, &str); 20] = [
     ("Host", "evil.example"),
     ("Host", "evil.example:31001"),
     ("Host", "localhost.evil.example"),

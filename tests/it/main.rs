@@ -59,5 +59,6 @@ mod deploy;
 mod docs;
 mod postman;
 mod openapi;
+mod console;
 mod endpoints;
 mod tidy;

@@ -5,6 +5,7 @@
 pub mod servers;
 pub mod system;
 pub mod client;
+pub mod browser;
 pub mod queues;
 pub mod process;
 pub mod plans;

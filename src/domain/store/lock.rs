@@ -52,7 +52,7 @@ const BEGIN_AND_WAIT: &str = "begin; set local lock_timeout = '100ms'";
 
 /// The entries of requests, and what has ended these. The `limit` makes the planner look up each request in the index of
 /// endings. As long as it takes that for empty, it would otherwise read all of it.
-const REFERRED: &str = concat!(
+pub(super) const REFERRED: &str = concat!(
     logged!(),
     " union all select entry.* from (select unnest($1::text[]) as user_id, unnest($2::uuid[]) as request_id) as asked, \
      lateral (select ",
@@ -66,7 +66,7 @@ const COUNTERPARTIES: &str = "select counterparty \
      from (select unnest($1::text[]) as user_id, unnest($2::uuid[]) as request_id) as asked \
      join log using (user_id, request_id) where counterparty is not null";
 
-const NOW: &str = "select clock_timestamp() as now";
+pub(super) const NOW: &str = "select clock_timestamp() as now";
 
 /// The users and requests of a transaction: each user once, and each request with its user, in the order of the index.
 pub(super) struct Lock<'a> {

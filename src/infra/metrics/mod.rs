@@ -4,7 +4,10 @@
 //! export what it never counts.
 
 use std::{
-    sync::LazyLock,
+    sync::{
+        Arc, LazyLock,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -165,11 +168,36 @@ impl LaneMetrics {
     }
 }
 
+/// A counter of the process that also knows the share of one role: `dev` runs two in one process.
+#[derive(Clone)]
+pub struct SharedCounter {
+    all: IntCounter,
+    own: Arc<AtomicU64>,
+}
+
+impl SharedCounter {
+    fn new(all: IntCounter) -> Self {
+        Self { all, own: Arc::default() }
+    }
+
+    /// Adds `count`.
+    pub fn inc_by(&self, count: u64) {
+        self.all.inc_by(count);
+        self.own.fetch_add(count, Ordering::Relaxed);
+    }
+
+    /// What this handle and its clones have counted.
+    #[must_use]
+    pub fn own(&self) -> u64 {
+        self.own.load(Ordering::Relaxed)
+    }
+}
+
 /// The metrics of a publisher, in deltas.
 #[derive(Clone)]
 pub struct PublisherMetrics {
     /// Deltas that the broker has confirmed.
-    pub confirmed: IntCounter,
+    pub confirmed: SharedCounter,
     /// Deltas that the broker refused because the queue is full.
     pub refused: IntCounter,
     /// Deltas whose confirm did not arrive.
@@ -180,7 +208,7 @@ impl Default for PublisherMetrics {
     fn default() -> Self {
         let [confirmed, refused, unconfirmed] =
             ["confirmed", "refused", "unconfirmed"].map(|result| PUBLISHED.with_label_values(&[result]));
-        Self { confirmed, refused, unconfirmed }
+        Self { confirmed: SharedCounter::new(confirmed), refused, unconfirmed }
     }
 }
 

@@ -7,7 +7,7 @@ use std::{
 
 use prometheus::{GaugeVec, IntCounter, IntCounterVec, Opts};
 
-use super::{NO_LABELS, counters, registered};
+use super::{NO_LABELS, SharedCounter, counters, registered};
 
 static SETTLED: LazyLock<IntCounterVec> = LazyLock::new(|| {
     let help = "Changes decided: applied, rejected, duplicate (in the log already) or conflict (rejected as \
@@ -55,13 +55,13 @@ pub(super) fn refresh() {
 #[derive(Clone)]
 pub struct StoreMetrics {
     /// Deltas that changed a balance.
-    pub applied: IntCounter,
+    pub applied: SharedCounter,
     /// Deltas that were rejected because of the balance.
-    pub rejected: IntCounter,
+    pub rejected: SharedCounter,
     /// Deltas that were in the log already.
     pub duplicate: IntCounter,
     /// Deltas whose request id belongs to another change in the log.
-    pub conflict: IntCounter,
+    pub conflict: SharedCounter,
     /// Entries of expired points.
     pub expired: IntCounter,
     /// Retries in smaller parts because a transaction took too long.
@@ -79,6 +79,7 @@ impl Default for StoreMetrics {
         let [retries_slow, retries_unavailable, retries_conflict] =
             ["slow", "unavailable", "conflict"].map(|reason| RETRIES.with_label_values(&[reason]));
         let expired = EXPIRED.with_label_values(NO_LABELS);
+        let [applied, rejected, conflict] = [applied, rejected, conflict].map(SharedCounter::new);
         Self {
             applied,
             rejected,

@@ -70,8 +70,15 @@ pub fn points(lots: &Lots) -> Vec<i64> {
 
 /// The user's log, oldest first.
 pub async fn log(service: &PointService, id: i64) -> Vec<Entry> {
-    let query =
-        HistoryQuery { user_id: user(id), limit: 1_000, before: None, from: None, to: None, status: None };
+    let query = HistoryQuery {
+        user_id: user(id),
+        limit: 1_000,
+        before: None,
+        from: None,
+        to: None,
+        status: None,
+        action: None,
+    };
     let mut entries = service.history(query).await.expect("a page").entries;
     entries.reverse();
     entries

@@ -33,7 +33,7 @@ const ROOMS: [(&str, &[&str]); 12] = [
 ];
 
 /// What belongs to one room alone, as a word of the code: a library, or a statement on a table.
-const BELONGINGS: [(&[&str], &[&str]); 18] = [
+const BELONGINGS: [(&[&str], &[&str]); 19] = [
     (&["actix_web", "actix_rt", "actix_http", "actix_server", "actix_service"], &["http", "cli/serve.rs"]),
     (&["utoipa", "maud"], &["http"]),
     (&["amqprs"], &["queue"]),
@@ -41,6 +41,7 @@ const BELONGINGS: [(&[&str], &[&str]); 18] = [
     (&["from user_point", "from log"], &["domain/store", "domain/audit"]),
     (&["into installation", "from installation"], &["domain/installation.rs"]),
     (&["partition_pulse"], &["ops/pulse.rs"]),
+    (&["node_beat", "node_rate"], &["ops/beat.rs"]),
     (&["api_key"], &["access/store.rs"]),
     (&["sha2", "subtle", "getrandom", "governor", "arc_swap"], &["access"]),
     (&["deadpool", "deadpool_postgres"], &["infra/postgres"]),

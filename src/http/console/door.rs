@@ -1,0 +1,161 @@
+//! The door of the console: who is signed in, what that viewer may see, and how often. Must not contain pages.
+
+use std::{
+    future::{Ready, ready},
+    net::{IpAddr, Ipv4Addr},
+    time::Duration,
+};
+
+use actix_web::{
+    Error, FromRequest, HttpMessage, HttpRequest, HttpResponse,
+    dev::{Payload, Service, ServiceRequest, ServiceResponse},
+    http::header::{self, HeaderName},
+    web,
+};
+use futures_util::future::Either;
+
+use super::{HOME, errors, layout, origin, session, sign_in};
+use crate::{
+    access::{Allowance, Caller, Scope, Stranger},
+    domain::Actor,
+    http::{Api, endpoints::Method, error::ApiError, loopback},
+};
+
+/// What htmx sends with each of its requests, and how it is led to another page (htmx 2 reference).
+pub(super) static HX_REQUEST: HeaderName = HeaderName::from_static("hx-request");
+static HX_REDIRECT: HeaderName = HeaderName::from_static("hx-redirect");
+
+/// A person who is admitted.
+#[derive(Clone)]
+pub(super) struct Viewer(Caller);
+
+impl Viewer {
+    /// Whether the viewer has the scope `needed`.
+    pub(super) fn may(&self, needed: Scope) -> bool {
+        self.0.may(needed)
+    }
+
+    /// Who the viewer is, or `None` without a key.
+    pub(super) fn actor(&self) -> Option<&Actor> {
+        self.0.actor()
+    }
+
+    /// What the viewer's key may do, or `None` without a key.
+    pub(super) fn scope(&self) -> Option<Scope> {
+        match self.0 {
+            Caller::Key { scope, .. } => Some(scope),
+            Caller::Anonymous | Caller::OnThisMachine => None,
+        }
+    }
+}
+
+/// The viewer of a page that has a scope.
+impl FromRequest for Viewer {
+    type Error = Error;
+    type Future = Ready<Result<Self, Error>>;
+
+    fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
+        ready(Ok(of(request).expect("the door admitted somebody: the page has a scope")))
+    }
+}
+
+/// Who was admitted, if anybody had to be.
+pub(super) fn of(request: &HttpRequest) -> Option<Viewer> {
+    request.extensions().get().cloned()
+}
+
+/// Why nobody is admitted.
+enum Refusal {
+    /// There is no key, or it is not valid any more.
+    SignIn(Stranger),
+    /// The page of another site sent the form.
+    ForeignForm,
+    /// What the API would answer.
+    Api(ApiError),
+}
+
+/// Calls `service` if the viewer has the scope that the page needs. A page without a scope is open to everybody.
+pub(super) fn admit<S>(
+    method: Method,
+    needed: Option<Scope>,
+    request: ServiceRequest,
+    service: &S,
+) -> impl Future<Output = Result<ServiceResponse, Error>> + use<S>
+where
+    S: Service<ServiceRequest, Response = ServiceResponse, Error = Error>,
+{
+    match judge(method, needed, &request) {
+        Ok(()) => Either::Left(service.call(request)),
+        Err(Refusal::Api(error)) => Either::Right(ready(Ok(request.error_response(error)))),
+        Err(Refusal::ForeignForm) => Either::Right(ready(Ok(request.into_response(errors::foreign_form())))),
+        Err(Refusal::SignIn(stranger)) => {
+            let answer = ask_to_sign_in(method, stranger, &request);
+            Either::Right(ready(Ok(request.into_response(answer))))
+        }
+    }
+}
+
+fn judge(method: Method, needed: Option<Scope>, request: &ServiceRequest) -> Result<(), Refusal> {
+    if method == Method::Post && !origin::is_own(request.headers()) {
+        return Err(Refusal::ForeignForm);
+    }
+    let Some(needed) = needed else { return Ok(()) };
+    let api = request.app_data::<web::Data<Api>>().expect("set beside the routes");
+    let key = session::key(request.headers()).map(str::as_bytes);
+    let caller = api.access.caller(key).map_err(Refusal::SignIn)?;
+    if caller == Caller::OnThisMachine
+        && let Some(header) = loopback::foreign_header(request)
+    {
+        return Err(Refusal::Api(ApiError::LoopbackOnly { header }));
+    }
+    let counted = count(api, &caller, request.peer_addr().map(|peer| peer.ip()));
+    let mut extensions = request.extensions_mut();
+    if let Some(actor) = caller.actor() {
+        extensions.insert(actor.clone());
+    }
+    let is_allowed = caller.may(needed);
+    extensions.insert(Viewer(caller));
+    counted.map_err(Refusal::Api)?;
+    if is_allowed {
+        Ok(())
+    } else {
+        Err(Refusal::Api(ApiError::InsufficientScope { scope: needed.as_str() }))
+    }
+}
+
+/// Counts a request against the limit of the API.
+pub(super) fn count(api: &Api, caller: &Caller, address: Option<IpAddr>) -> Result<(), ApiError> {
+    let address = address.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
+    match api.access.count(caller, address) {
+        Some(Allowance { granted: false, more_after_s, .. }) => {
+            Err(ApiError::RateLimited { retry_after: Duration::from_secs(more_after_s) })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Leads to the sign-in, and from there back to the page.
+fn ask_to_sign_in(method: Method, stranger: Stranger, request: &ServiceRequest) -> HttpResponse {
+    let headers = request.headers();
+    let target = request.uri().path_and_query().map_or(HOME, |target| target.as_str());
+    if headers.contains_key(&HX_REQUEST) {
+        // htmx would put the form of the sign-in into the page.
+        return HttpResponse::Unauthorized().insert_header((HX_REDIRECT.clone(), sign_in::PATH)).finish();
+    }
+    match method {
+        Method::Get if headers.get(header::ACCEPT).is_some_and(|accept| accept == "text/event-stream") => {
+            HttpResponse::Unauthorized().finish()
+        }
+        // The browser keeps the cookie back from the first request that a link of another site causes.
+        Method::Get if stranger == Stranger::NoKey && origin::is_link_elsewhere(headers) => {
+            layout::again(target)
+        }
+        Method::Get => redirect(&sign_in::path_back_to(target)),
+        Method::Post => redirect(sign_in::PATH),
+    }
+}
+
+/// Leads the browser to a page, which it gets with `GET`.
+pub(super) fn redirect(to: &str) -> HttpResponse {
+    HttpResponse::SeeOther().insert_header((header::LOCATION, to)).finish()
+}

@@ -1,0 +1,242 @@
+//! The page of the API keys: who has one, and how to create and revoke one. Must not contain SQL.
+
+use actix_web::{HttpRequest, HttpResponse, http::StatusCode, web};
+use maud::{Markup, html};
+
+use super::{
+    components::{Dialog, Field, Tone, badge, card, notice, since, table, time},
+    door::{self, Viewer},
+    fields::Fields,
+    layout::{Page, Place},
+};
+use crate::{
+    access::{self, AccessError, ApiKey, KeyName, KeyRecord, Scope, WhichKey},
+    http::{Api, admission, error::ApiError},
+};
+
+const PATH: &str = "/console/keys";
+
+/// The scopes, with what each is for.
+const SCOPES: [(Scope, &str); 3] = [
+    (Scope::Read, "reads balances and logs"),
+    (Scope::Write, "also changes balances"),
+    (Scope::Admin, "also sees dead letters and keys"),
+];
+
+/// Lists them.
+///
+/// # Errors
+/// The database does not answer.
+pub(super) async fn page(
+    viewer: Viewer,
+    api: web::Data<Api>,
+    fields: Fields,
+) -> Result<HttpResponse, ApiError> {
+    let told = fields.get("revoked").and_then(|id| id.parse::<i64>().ok());
+    let told = told
+        .map(|id| notice(Tone::Good, html! { "Key " (id) " is revoked. Every node refuses it within 5 s." }));
+    show(&viewer, &api, StatusCode::OK, told, &fields).await
+}
+
+/// Creates a key, and shows it this once.
+///
+/// # Errors
+/// The database does not answer, or a field of the form is wrong.
+pub(super) async fn create(
+    request: HttpRequest,
+    viewer: Viewer,
+    api: web::Data<Api>,
+    fields: Fields,
+) -> Result<HttpResponse, ApiError> {
+    let wrong = |why: String| notice(Tone::Bad, html! { (why) });
+    let scope: Scope = fields
+        .required("scope")?
+        .parse()
+        .map_err(|_| ApiError::invalid("scope", "must be read, write or admin"))?;
+    let name: KeyName = match fields.get("name").unwrap_or_default().parse() {
+        Ok(name) => name,
+        Err(rule) => {
+            let why = wrong(format!("The name {rule}."));
+            return show(&viewer, &api, StatusCode::BAD_REQUEST, Some(why), &fields).await;
+        }
+    };
+    match access::create(api.access.pool(), &name, scope).await {
+        Ok((id, key)) => {
+            api.access.refresh().await.ok();
+            tell(&request, &format!("created key {id} ({})", name.as_str()));
+            Ok(created(&viewer, &name, &key))
+        }
+        Err(error @ AccessError::Unavailable(_)) => Err(unavailable(&error)),
+        Err(error) => {
+            let why = Some(wrong(format!("{error}.")));
+            show(&viewer, &api, StatusCode::CONFLICT, why, &fields).await
+        }
+    }
+}
+
+/// Revokes a key.
+///
+/// # Errors
+/// The database does not answer, or there is no such key.
+pub(super) async fn revoke(
+    request: HttpRequest,
+    api: web::Data<Api>,
+    fields: Fields,
+) -> Result<HttpResponse, ApiError> {
+    let id =
+        fields.required("id")?.parse().map_err(|_| ApiError::invalid("id", "must be the number of a key"))?;
+    let revoked = access::revoke(api.access.pool(), &WhichKey::Id(id)).await;
+    revoked.map_err(|error| unavailable(&error))?.ok_or(ApiError::NotFound)?;
+    api.access.refresh().await.ok();
+    tell(&request, &format!("revoked key {id}"));
+    Ok(door::redirect(&format!("{PATH}?revoked={id}")))
+}
+
+fn tell(request: &HttpRequest, what: &str) {
+    let actor = admission::actor(request).map_or_else(|| "nobody".to_owned(), |actor| actor.to_string());
+    log::info!(actor:%; "console: {what}");
+}
+
+fn unavailable(error: &AccessError) -> ApiError {
+    log::warn!("console: {error}");
+    ApiError::DatabaseUnavailable(None)
+}
+
+async fn show(
+    viewer: &Viewer,
+    api: &Api,
+    status: StatusCode,
+    told: Option<Markup>,
+    fields: &Fields,
+) -> Result<HttpResponse, ApiError> {
+    let keys = access::list(api.access.pool()).await.map_err(|error| unavailable(&error))?;
+    let (active, revoked): (Vec<_>, Vec<_>) = keys.iter().partition(|key| key.revoked_at.is_none());
+    let page = Page { title: "Keys", viewer: Some(viewer), place: Some(Place::Keys), scripts: &[] };
+    Ok(page.answer(
+        status,
+        &html! {
+            div.stack {
+                h1 { "Keys" }
+                @if let Some(told) = told { (told) }
+                @if viewer.actor().is_none() { (keyless(keys.is_empty())) }
+                (card("create", "Create a key", form(fields)))
+                (card("active", "Active keys", list(viewer, &active)))
+                @if !revoked.is_empty() {
+                    details.card {
+                        summary { (revoked.len()) " revoked" }
+                        (table("Revoked keys", &["Id", "Name", "Scope", "Created", "Last used", "Revoked"], html! {
+                            @for key in &revoked { tr { (facts(key)) td { @if let Some(at) = key.revoked_at { (time(at)) } } } }
+                        }))
+                    }
+                }
+            }
+        },
+    ))
+}
+
+fn keyless(is_first: bool) -> Markup {
+    let text = if is_first {
+        "This service answers without an API key until the first one exists. Make that one of scope admin, and keep it: \
+         you need it to sign in here again."
+    } else {
+        "This service answers without an API key, as its flag --allow-anonymous says."
+    };
+    notice(Tone::Warn, text)
+}
+
+fn form(fields: &Fields) -> Markup {
+    let chosen = fields.get("scope").unwrap_or("read");
+    html! {
+        form.row.fields method="post" action=(PATH) {
+            (Field {
+                name: "name",
+                label: "Name",
+                value: fields.get("name").unwrap_or_default(),
+                hint: "The actor in every log entry. A name is never used for another.",
+                required: true,
+            })
+            div.field {
+                label for="scope" { "Scope" }
+                select #scope name="scope" aria-describedby="scope-hint" {
+                    @for (scope, _) in SCOPES {
+                        option value=(scope.as_str()) selected[scope.as_str() == chosen] { (scope.as_str()) }
+                    }
+                }
+                p.hint #scope-hint {
+                    @for (index, (scope, what)) in SCOPES.iter().enumerate() {
+                        @if index > 0 { ", " } strong { (scope.as_str()) } " " (what)
+                    } "."
+                }
+            }
+            button.primary type="submit" { "Create" }
+        }
+    }
+}
+
+fn list(viewer: &Viewer, keys: &[&KeyRecord]) -> Markup {
+    if keys.is_empty() {
+        return html! { p.empty { "There is no active key." } };
+    }
+    let rows = html! {
+        @for key in keys {
+            @let id = format!("revoke-{}", key.id);
+            tr {
+                (facts(key))
+                td.fit { button.small type="button" data-opens=(id) { "Revoke…" span.hidden { " " (key.name) } } }
+            }
+        }
+    };
+    html! {
+        (table("Active keys", &["Id", "Name", "Scope", "Created", "Last used", "Action"], rows))
+        @for key in keys { (ask(viewer, key)) }
+    }
+}
+
+fn ask(viewer: &Viewer, key: &KeyRecord) -> Markup {
+    let is_own = viewer.actor().is_some_and(|actor| actor.as_str() == key.name);
+    let dialog = Dialog {
+        id: &format!("revoke-{}", key.id),
+        title: &format!("Revoke key {} of {}?", key.id, key.name),
+        action: "/console/keys/revoke",
+        verb: "Revoke",
+        is_danger: true,
+        typed: None,
+    };
+    dialog.with(html! {
+        input type="hidden" name="id" value=(key.id);
+        p { "Every node refuses it within 5 s, for good. " @if let Some(at) = key.last_used_at { "It was last used " (since(at)) "." } @else { "It was never used." } }
+        @if is_own { (notice(Tone::Warn, "You may be signed in with this key.")) }
+    })
+}
+
+fn facts(key: &KeyRecord) -> Markup {
+    let tone = if key.scope == Scope::Admin { Tone::Warn } else { Tone::Plain };
+    html! {
+        td.fit { (key.id) }
+        td { (key.name) }
+        td { (badge(tone, key.scope.as_str())) }
+        td { (since(key.created_at)) }
+        td { @match key.last_used_at { Some(at) => (since(at)), None => span.quiet { "never" } } }
+    }
+}
+
+/// The only page that ever shows a key. It is the answer to the form, so no address leads to it.
+fn created(viewer: &Viewer, name: &KeyName, key: &ApiKey) -> HttpResponse {
+    let page = Page { title: "Key created", viewer: Some(viewer), place: Some(Place::Keys), scripts: &[] };
+    page.show(&html! {
+        div.narrow {
+            h1 { "A key for " (name.as_str()) }
+            (notice(Tone::Warn, "Copy it now: it is not stored, and this page is the only one that shows it."))
+            div.card.stack {
+                div.field {
+                    label for="new-key" { "API key" }
+                    input.mono #new-key readonly value=(key.reveal()) autocomplete="off" spellcheck="false";
+                }
+                div.row {
+                    button.primary type="button" data-copies="new-key" { "Copy" }
+                    a href=(PATH) { "Back to the keys" }
+                }
+            }
+        }
+    })
+}

@@ -1,0 +1,145 @@
+//! The page that asks for an API key, and the end of a session. Must not contain who may see what.
+
+use actix_web::{HttpRequest, HttpResponse, http::StatusCode, web};
+use maud::{Markup, html};
+
+use super::{
+    HOME,
+    components::{Tone, notice},
+    door,
+    fields::Fields,
+    layout::Page,
+    origin, session,
+};
+use crate::{
+    access::Caller,
+    http::{Api, error::ApiError, loopback},
+};
+
+/// Where the page is.
+pub(super) const PATH: &str = "/console/sign-in";
+
+/// The field with the page that the viewer wanted to see.
+const NEXT: &str = "next";
+
+const NOT_VALID: &str = "This API key is not valid: it is misspelled, or it was revoked.";
+
+const NEEDS_TLS: &str = "A browser keeps an API key only if it can send it over HTTPS. Open the console at an address \
+     that begins with https://, or on the machine of the service at a loopback address such as http://127.0.0.1. Do not \
+     use this key again: it went over the network in plain text.";
+
+/// The path of the sign-in that leads back to `target`.
+pub(super) fn path_back_to(target: &str) -> String {
+    if target == HOME {
+        return PATH.to_owned();
+    }
+    let query = url::form_urlencoded::Serializer::new(String::new()).append_pair(NEXT, target).finish();
+    format!("{PATH}?{query}")
+}
+
+/// Asks for a key.
+pub(super) async fn page(request: HttpRequest, fields: Fields, api: web::Data<Api>) -> HttpResponse {
+    let key = session::key(request.headers());
+    let is_over = key.is_some_and(|key| api.access.caller(Some(key.as_bytes())).is_err());
+    let why = is_over.then_some("You are signed out: your API key is no longer valid.");
+    form(StatusCode::OK, why, next(&fields))
+}
+
+/// Signs in with the key of the form.
+///
+/// # Errors
+/// The address has tried too often, or sent no key.
+pub(super) async fn enter(
+    request: HttpRequest,
+    fields: Fields,
+    api: web::Data<Api>,
+) -> Result<HttpResponse, ApiError> {
+    // A wrong key has no limit of its own, so attempts count for the address.
+    door::count(&api, &Caller::Anonymous, request.peer_addr().map(|peer| peer.ip()))?;
+    let next = next(&fields);
+    let Some(key) = fields.get("key") else {
+        return Ok(form(StatusCode::BAD_REQUEST, Some("Enter an API key."), next));
+    };
+    if api.access.caller(Some(key.as_bytes())).is_err() {
+        return Ok(form(StatusCode::UNAUTHORIZED, Some(NOT_VALID), next));
+    }
+    let is_loopback = loopback::is_host(request.headers());
+    if !is_loopback && origin::is_plain_http(&request) {
+        return Ok(form(StatusCode::BAD_REQUEST, Some(NEEDS_TLS), next));
+    }
+    let mut response = HttpResponse::SeeOther();
+    session::begin(&mut response, key, is_loopback);
+    Ok(response.insert_header(("Location", next)).finish())
+}
+
+/// Signs out.
+pub(super) async fn leave() -> HttpResponse {
+    let mut response = HttpResponse::SeeOther();
+    session::end(&mut response);
+    response.insert_header(("Location", PATH)).finish()
+}
+
+/// The page to lead to. Only a path of the console: a link to the sign-in must not lead to another site.
+fn next(fields: &Fields) -> &str {
+    fields.get(NEXT).filter(|target| is_of_console(target)).unwrap_or(HOME)
+}
+
+fn is_of_console(target: &str) -> bool {
+    let inside =
+        target.strip_prefix(HOME).is_some_and(|rest| rest.is_empty() || rest.starts_with(['/', '?']));
+    inside && target.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'\\') && !target.starts_with(PATH)
+}
+
+fn form(status: StatusCode, problem: Option<&str>, next: &str) -> HttpResponse {
+    Page { title: "Sign in", viewer: None, place: None, scripts: &[] }.answer(status, &body(problem, next))
+}
+
+fn body(problem: Option<&str>, next: &str) -> Markup {
+    html! {
+        div.narrow {
+            h1 { "Sign in" }
+            @if let Some(problem) = problem { (notice(Tone::Bad, problem)) }
+            form.card.stack method="post" action=(PATH) {
+                input type="hidden" name=(NEXT) value=(next);
+                div.field {
+                    label for="key" { "API key" }
+                    input #key name="key" type="password" required autofocus autocomplete="current-password"
+                        spellcheck="false" aria-describedby="key-hint";
+                    p.hint #key-hint {
+                        "A key begins with " code { "ps_" } ". What you may see and do depends on its scope."
+                    }
+                }
+                button.primary type="submit" { "Sign in" }
+            }
+            p.hint {
+                "An operator creates a key with " code { "point-system key create --name NAME --scope read" } "."
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_sign_in_leads_to_pages_of_the_console_and_nowhere_else() {
+        for inside in ["/console", "/console/users", "/console?x=1", "/console/users/a%20b?status=rejected"] {
+            assert!(is_of_console(inside), "{inside}");
+        }
+        for outside in [
+            "",
+            "/",
+            "//evil.example",
+            "https://evil.example/console",
+            "/consoles",
+            "/console\\evil",
+            "/console/a\r\nb",
+            "console",
+            "/console/sign-in",
+            "/console/\u{e9}",
+        ] {
+            assert!(!is_of_console(outside), "{outside:?}");
+        }
+    }
+}

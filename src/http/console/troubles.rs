@@ -1,0 +1,201 @@
+//! What is wrong with the installation, in words, and what to do about it. Must not contain measurements.
+
+use jiff::{SignedDuration, Timestamp};
+use maud::{Markup, html};
+
+use super::components::{Tone, grouped, notice, time};
+use crate::{
+    infra::build,
+    ops::overview::{Picture, Told},
+};
+
+/// Changes that wait for longer than this are a trouble (docs/ops/alerts.yml has the same limit).
+const WAIT_MAX_S: i64 = 60;
+
+/// Something that is wrong.
+struct Trouble {
+    tone: Tone,
+    what: Markup,
+    advice: Markup,
+}
+
+/// Says that all is well, or what is not.
+pub(super) fn status(picture: &Picture) -> Markup {
+    let troubles = troubles(picture);
+    html! {
+        @if troubles.is_empty() {
+            (notice(Tone::Good, html! { strong { "All is well." } " Changes are accepted and applied." }))
+        }
+        @for Trouble { tone, what, advice } in &troubles {
+            (notice(*tone, html! { p { strong { (what) } } p { (advice) } }))
+        }
+    }
+}
+
+fn troubles(picture: &Picture) -> Vec<Trouble> {
+    let mut troubles = servers(picture);
+    if let Ok(told) = &picture.told {
+        troubles.extend(workers(picture, told));
+    }
+    troubles.extend(queues(picture));
+    troubles
+}
+
+fn trouble(tone: Tone, what: Markup, advice: Markup) -> Trouble {
+    Trouble { tone, what, advice }
+}
+
+fn servers(picture: &Picture) -> Vec<Trouble> {
+    let (here, mut troubles) = (&picture.here, Vec::new());
+    if here.postgresql.read_only {
+        troubles.push(trouble(
+            Tone::Bad,
+            html! { "PostgreSQL has accepted only reads since " (time(here.postgresql.since)) "." },
+            html! {
+                "This is a standby. Changes are queued, and are applied once a server accepts writes. Promote the standby, or \
+                 point " code { "DATABASE_URL" } " at the primary."
+            },
+        ));
+    } else if !here.postgresql.up {
+        troubles.push(trouble(
+            Tone::Bad,
+            html! { "PostgreSQL has been unreachable since " (time(here.postgresql.since)) "." },
+            html! {
+                "Changes are still accepted and wait in RabbitMQ; nothing is lost. Balances can't be read. Check that the \
+                 server runs, that its disk has room, and that this machine can reach it. Everything continues by itself \
+                 once it is back."
+            },
+        ));
+    } else if let Err(why) = &picture.told {
+        troubles.push(trouble(
+            Tone::Warn,
+            html! { "PostgreSQL does not answer the console." },
+            html! { "The figures of the other processes are missing: " (why) "." },
+        ));
+    }
+    if !here.rabbitmq.up {
+        troubles.push(trouble(
+            Tone::Bad,
+            html! { "RabbitMQ has been unreachable since " (time(here.rabbitmq.since)) "." },
+            html! {
+                "Changes get 503 until it is back; reads and changes with " code { "Prefer: wait" } " go on. Check that \
+                 the server runs, that it has no memory or disk alarm, and that this machine can reach it. Everything \
+                 continues by itself once it is back."
+            },
+        ));
+    }
+    if !here.unusable.is_empty() {
+        troubles.push(trouble(
+            Tone::Bad,
+            html! { "This node can't use the queues " (here.unusable.join(", ")) "." },
+            html! {
+                "They may have been declared with other arguments, or have lost their members. The log of the node says \
+                 why."
+            },
+        ));
+    }
+    troubles
+}
+
+fn workers(picture: &Picture, told: &Told) -> Vec<Trouble> {
+    let mut troubles = Vec::new();
+    let live = || told.nodes.iter().filter(|node| !node.is_quiet);
+    if !live().any(|node| node.role == "work") {
+        troubles.push(trouble(
+            Tone::Bad,
+            html! { "No worker runs." },
+            html! { "Changes are accepted, but nobody applies them. Start " code { "point-system work" } "." },
+        ));
+    }
+    let cut_off: Vec<String> = live()
+        .filter(|node| !node.rabbitmq.up)
+        .map(|node| format!("{} {}", node.role, name(node.id)))
+        .collect();
+    if picture.here.rabbitmq.up && !cut_off.is_empty() {
+        troubles.push(trouble(
+            Tone::Warn,
+            html! { "Some processes can't reach RabbitMQ: " (cut_off.join(", ")) "." },
+            html! { "The others can. Check the network of their machines, and their logs." },
+        ));
+    }
+    let mut kept: Vec<i16> = live().flat_map(|node| node.kept.clone()).collect();
+    kept.sort_unstable();
+    kept.dedup();
+    if !kept.is_empty() {
+        troubles.push(trouble(
+            Tone::Warn,
+            html! { "Changes wait for a newer worker, in partition " (list(&kept)) "." },
+            html! {
+                "A newer version has queued them. Finish the deploy: start " code { "point-system work" }
+                " of that version. This node has version " (build::VERSION) "."
+            },
+        ));
+    }
+    if let Some(oldest) =
+        oldest(picture, told).filter(|oldest| picture.at.duration_since(*oldest) > wait_max())
+    {
+        troubles.push(trouble(
+            Tone::Warn,
+            html! { "The oldest change has waited since " (time(oldest)) "." },
+            html! {
+                "If the number of waiting messages grows, the workers are too slow for what is accepted: check the load of \
+                 PostgreSQL, and start more workers. If only some users wait, their rows are locked by another session."
+            },
+        ));
+    }
+    troubles
+}
+
+fn queues(picture: &Picture) -> Vec<Trouble> {
+    let mut troubles = Vec::new();
+    if !picture.here.silent.is_empty() {
+        troubles.push(trouble(
+            Tone::Bad,
+            html! { "Changes wait, but no worker takes them, in partition " (list(&picture.here.silent)) "." },
+            html! {
+                "Workers reconnect by themselves to end this. If it lasts for some minutes, restart the workers; if the \
+                 queue was purged, its changes are gone, and their senders must send them again."
+            },
+        ));
+    }
+    let dead_letters = picture.depths.dead_letters.unwrap_or_default();
+    if dead_letters > 0 {
+        let (count, noun) =
+            (grouped(dead_letters.into()), if dead_letters == 1 { "dead letter" } else { "dead letters" });
+        troubles.push(trouble(
+            Tone::Warn,
+            html! { (count) " " (noun) "." },
+            html! {
+                "These messages could not be applied, and wait for a decision. "
+                a href="/console/dead-letters" { "See why, and redrive or drop them" } "."
+            },
+        ));
+    }
+    troubles
+}
+
+fn list(partitions: &[impl ToString]) -> String {
+    partitions.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
+/// A short name of a process: the last digits of its number, which differ most.
+pub(super) fn name(id: uuid::Uuid) -> String {
+    id.simple().to_string().split_off(26)
+}
+
+fn wait_max() -> SignedDuration {
+    SignedDuration::from_secs(WAIT_MAX_S)
+}
+
+/// When the oldest change was accepted that is not applied yet, as far as the nodes know. A worker knows it for the
+/// changes that it holds. Of those that no worker has taken, it is known when they began to wait.
+pub(super) fn oldest(picture: &Picture, told: &Told) -> Option<Timestamp> {
+    let held = told.nodes.iter().filter(|node| !node.is_quiet).filter_map(|node| node.oldest_at);
+    // Two nodes tell how far they are at different moments, so a wait of some seconds may be none.
+    let is_wait = |since: &Timestamp| picture.at.duration_since(*since) > SignedDuration::from_secs(UNSURE_S);
+    let untaken = told.untaken.iter().map(|(_, since)| *since).filter(is_wait);
+    held.chain(untaken).min()
+}
+
+/// Two beats.
+const UNSURE_S: i64 = 10;

@@ -1,0 +1,180 @@
+//! What each node tells of itself with every beat of its pulse: what it has counted, and what it can reach. Together, the
+//! beats of the last quarter of an hour are the picture of the installation. Must not contain what is shown of it.
+
+use crate::infra::postgres::Client;
+use jiff::Timestamp;
+use tokio::try_join;
+use tokio_postgres::{Error, Row, types::ToSql};
+use uuid::Uuid;
+
+use super::health::{Report, Seen};
+use crate::infra::build;
+
+/// How long beats are kept.
+const HISTORY_S: i64 = 15 * 60;
+
+/// The length of a step of the history: two beats of each node.
+const STEP_S: i64 = 10;
+
+/// A node that has been quiet for this long, three beats, has ended or can't reach PostgreSQL.
+const QUIET_S: i64 = 15;
+
+/// What a node has counted since it started.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Changes that it accepted: they are in the queue, or were decided at once.
+    pub accepted: u64,
+    /// Changes that it applied.
+    pub applied: u64,
+    /// Changes that it rejected.
+    pub refused: u64,
+}
+
+/// A process: its number for as long as it runs.
+#[derive(Clone, Debug)]
+pub(super) struct Node {
+    id: Uuid,
+    started_at: Timestamp,
+}
+
+impl Node {
+    pub(super) fn new() -> Self {
+        Self { id: Uuid::now_v7(), started_at: Timestamp::now() }
+    }
+}
+
+/// What a node told last.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NodeSeen {
+    /// Its number.
+    pub id: Uuid,
+    /// Its role: `serve` or `work`.
+    pub role: String,
+    /// Its version.
+    pub version: String,
+    /// When it started.
+    pub started_at: Timestamp,
+    /// When it told this.
+    pub told_at: Timestamp,
+    /// Whether it has been quiet for too long.
+    pub is_quiet: bool,
+    /// When the oldest change that it holds was accepted.
+    pub oldest_at: Option<Timestamp>,
+    /// The broker, as it sees it.
+    pub rabbitmq: Seen,
+    /// Since when it can use the database.
+    pub postgresql_since: Timestamp,
+    /// The partitions whose next message it does not understand.
+    pub kept: Vec<i16>,
+    /// What it did since the beat before.
+    pub rates: Rates,
+}
+
+/// What was done, per second.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Rates {
+    /// Changes accepted.
+    pub accepted: f64,
+    /// Changes applied.
+    pub applied: f64,
+    /// Changes rejected.
+    pub refused: f64,
+}
+
+/// What all nodes did in one step of the history.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Step {
+    /// When the step began.
+    pub at: Timestamp,
+    /// The sum of all nodes.
+    pub rates: Rates,
+}
+
+const TELL: &str = "insert into node_beat (node, beat_at, role, version, started_at, accepted, applied, refused, \
+         oldest_at, rabbitmq_up, rabbitmq_since, postgresql_since, kept) \
+     values ($1, clock_timestamp(), $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)";
+
+/// Any node removes what is too old, also of nodes that have ended. Nodes do not wait for each other.
+const FORGET: &str = "delete from node_beat where (node, beat_at) in ( \
+         select node, beat_at from node_beat \
+         where beat_at < clock_timestamp() - make_interval(secs => $1::bigint) \
+         limit 1000 for update skip locked)";
+
+/// Writes what a node has to tell.
+pub(super) async fn tell(
+    client: &Client,
+    Node { id, started_at }: &Node,
+    report: &Report,
+    counts: Counts,
+    oldest_at: Option<Timestamp>,
+) -> Result<(), Error> {
+    let (tell, forget) = try_join!(client.prepare_cached(TELL), client.prepare_cached(FORGET))?;
+    let number = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
+    let Report { duty, rabbitmq, postgresql, kept, .. } = report;
+    let kept: Vec<i16> = kept.iter().map(|partition| partition.cast_signed()).collect();
+    let (accepted, applied, refused) =
+        (number(counts.accepted), number(counts.applied), number(counts.refused));
+    let told: [&(dyn ToSql + Sync); 12] = [
+        id,
+        &duty.as_str(),
+        &build::VERSION,
+        started_at,
+        &accepted,
+        &applied,
+        &refused,
+        &oldest_at,
+        &rabbitmq.up,
+        &rabbitmq.since,
+        &postgresql.since,
+        &kept,
+    ];
+    try_join!(client.execute(&tell, &told), client.execute(&forget, &[&HISTORY_S]))?;
+    Ok(())
+}
+
+const NODES: &str = "select distinct on (node) node, beat_at, role, version, started_at, oldest_at, rabbitmq_up, \
+         rabbitmq_since, postgresql_since, kept, accepted_s, applied_s, refused_s, \
+         beat_at < clock_timestamp() - make_interval(secs => $1::bigint) as is_quiet \
+     from node_rate order by node, beat_at desc";
+
+/// Steps are those of the clock, so all viewers see the same ones. Each has at least one beat of every node, and the
+/// last one is complete.
+const STEPS: &str = "with node_steps as ( \
+         select date_bin(make_interval(secs => $1::bigint), beat_at, timestamptz 'epoch') as at, \
+             avg(accepted_s) as accepted_s, avg(applied_s) as applied_s, avg(refused_s) as refused_s \
+         from node_rate where seconds is not null group by node, at) \
+     select at, sum(accepted_s) as accepted_s, sum(applied_s) as applied_s, sum(refused_s) as refused_s \
+     from node_steps where at < clock_timestamp() - make_interval(secs => $1::bigint) \
+     group by at order by at";
+
+/// Reads what the nodes have told: each node's last beat, and the history.
+pub(super) async fn read(client: &Client) -> Result<(Vec<NodeSeen>, Vec<Step>), Error> {
+    let (nodes, steps) = try_join!(client.prepare_cached(NODES), client.prepare_cached(STEPS))?;
+    let (nodes, steps) = try_join!(client.query(&nodes, &[&QUIET_S]), client.query(&steps, &[&STEP_S]))?;
+    let nodes = nodes.iter().map(node).collect::<Result<_, Error>>()?;
+    let step = |row: &Row| Ok::<_, Error>(Step { at: row.try_get("at")?, rates: rates(row)? });
+    Ok((nodes, steps.iter().map(step).collect::<Result<_, Error>>()?))
+}
+
+fn node(row: &Row) -> Result<NodeSeen, Error> {
+    let (up, since) = (row.try_get("rabbitmq_up")?, row.try_get("rabbitmq_since")?);
+    Ok(NodeSeen {
+        id: row.try_get("node")?,
+        role: row.try_get("role")?,
+        version: row.try_get("version")?,
+        started_at: row.try_get("started_at")?,
+        told_at: row.try_get("beat_at")?,
+        is_quiet: row.try_get("is_quiet")?,
+        oldest_at: row.try_get("oldest_at")?,
+        rabbitmq: Seen { up, read_only: false, since },
+        postgresql_since: row.try_get("postgresql_since")?,
+        kept: row.try_get("kept")?,
+        rates: rates(row)?,
+    })
+}
+
+fn rates(row: &Row) -> Result<Rates, Error> {
+    // The first beat of a node has no rate.
+    let rate = |name: &str| Ok::<_, Error>(row.try_get::<_, Option<f64>>(name)?.unwrap_or_default());
+    Ok(Rates { accepted: rate("accepted_s")?, applied: rate("applied_s")?, refused: rate("refused_s")? })
+}

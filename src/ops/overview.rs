@@ -1,0 +1,143 @@
+//! The picture of the whole installation, taken once for all who look at it, and only while somebody does. Must not
+//! contain how it is shown.
+
+use std::{
+    convert::Infallible,
+    sync::{Arc, OnceLock},
+    time::{Duration, Instant},
+};
+
+use crate::infra::postgres::{Client, Pool};
+use jiff::Timestamp;
+use tokio::{
+    sync::{Mutex, Notify, watch},
+    time::{MissedTickBehavior, interval, timeout},
+};
+
+pub use super::beat::{NodeSeen, Rates, Step};
+use super::{
+    beat,
+    health::{Health, Report},
+    pulse,
+};
+use crate::queue::{DepthProbe, Depths, LinkWatch};
+
+/// The pause between two pictures: that between two beats of a node.
+const PAUSE_S: u64 = 5;
+
+/// A picture that is older than this is not shown to a new viewer: nobody was looking.
+const FRESH_S: u64 = 6;
+
+/// The longest that PostgreSQL may take to answer.
+const READ_TIMEOUT_MS: u64 = 2_000;
+
+/// The longest that a new viewer waits for a picture.
+const LOOK_TIMEOUT_MS: u64 = 8_000;
+
+/// The installation at one moment.
+#[derive(Clone, Debug)]
+pub struct Picture {
+    /// When it was taken.
+    pub at: Timestamp,
+    taken: Instant,
+    /// What this node sees.
+    pub here: Report,
+    /// What all nodes have told, or why PostgreSQL does not say.
+    pub told: Result<Told, String>,
+    /// The queues, as the broker counts them.
+    pub depths: Depths,
+    shown: OnceLock<String>,
+}
+
+impl Picture {
+    /// What `show` makes of the picture, made once for all viewers.
+    #[must_use]
+    pub fn shown(&self, show: impl FnOnce(&Self) -> String) -> &str {
+        self.shown.get_or_init(|| show(self))
+    }
+}
+
+/// What the nodes have told.
+#[derive(Clone, Debug, Default)]
+pub struct Told {
+    /// Each node's last beat.
+    pub nodes: Vec<NodeSeen>,
+    /// The last quarter of an hour.
+    pub history: Vec<Step>,
+    /// When the first change was accepted that no worker has taken, of each partition that has one.
+    pub untaken: Vec<(u16, Timestamp)>,
+}
+
+/// Takes pictures of the installation.
+pub struct Overview {
+    pool: Pool,
+    health: Arc<Health>,
+    probe: Mutex<DepthProbe>,
+    latest: watch::Sender<Option<Arc<Picture>>>,
+    wanted: Notify,
+}
+
+impl Overview {
+    /// Makes the overview of a node. It uses one connection of `pool` at a time.
+    #[must_use]
+    pub fn new(pool: Pool, health: Arc<Health>, link: LinkWatch) -> Self {
+        let (probe, latest) = (Mutex::new(DepthProbe::new(link)), watch::Sender::new(None));
+        Self { pool, health, probe, latest, wanted: Notify::new() }
+    }
+
+    /// Shows the pictures from now on. There is one every five seconds, as long as somebody watches.
+    #[must_use]
+    pub fn watch(&self) -> watch::Receiver<Option<Arc<Picture>>> {
+        let watching = self.latest.subscribe();
+        self.wanted.notify_one();
+        watching
+    }
+
+    /// The current picture, unless it takes too long.
+    pub async fn look(&self) -> Option<Arc<Picture>> {
+        let mut watching = self.watch();
+        let is_fresh = |picture: &Option<Arc<Picture>>| {
+            picture.as_ref().is_some_and(|picture| picture.taken.elapsed() < Duration::from_secs(FRESH_S))
+        };
+        let looking = timeout(Duration::from_millis(LOOK_TIMEOUT_MS), watching.wait_for(is_fresh)).await;
+        looking.ok()?.ok()?.clone()
+    }
+
+    /// Takes the pictures. Never ends.
+    pub async fn keep_up(&self) -> Infallible {
+        let mut ticks = interval(Duration::from_secs(PAUSE_S));
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            self.wanted.notified().await;
+            while self.latest.receiver_count() > 0 {
+                let picture = self.take().await;
+                self.latest.send_replace(Some(Arc::new(picture)));
+                ticks.tick().await;
+            }
+        }
+    }
+
+    async fn take(&self) -> Picture {
+        let mut probe = self.probe.lock().await;
+        let (told, depths) = tokio::join!(self.told(), probe.look());
+        let (at, taken) = (Timestamp::now(), Instant::now());
+        Picture { at, taken, here: self.health.report(), told, depths, shown: OnceLock::new() }
+    }
+
+    async fn told(&self) -> Result<Told, String> {
+        let reading = async {
+            let client = self.pool.get().await.map_err(|error| error.to_string())?;
+            let (read, untaken) = tokio::join!(beat::read(&client), pulse::untaken(&client));
+            match (read, untaken) {
+                (Ok((nodes, history)), Ok(untaken)) => Ok(Told { nodes, history, untaken }),
+                (Err(error), _) | (_, Err(error)) => {
+                    // Close a connection that failed.
+                    drop(Client::take(client));
+                    Err(error.to_string())
+                }
+            }
+        };
+        let late = || format!("PostgreSQL did not answer within {READ_TIMEOUT_MS} ms");
+        timeout(Duration::from_millis(READ_TIMEOUT_MS), reading).await.unwrap_or_else(|_| Err(late()))
+    }
+}

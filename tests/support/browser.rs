@@ -1,0 +1,231 @@
+//! A headless Chromium that a test drives through chromedriver (W3C `WebDriver`, and the commands of Chromium beside it).
+
+use std::{
+    process::Stdio,
+    time::{Duration, Instant},
+};
+
+use reqwest::Method;
+use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncBufReadExt, BufReader},
+    process::{Child, Command},
+};
+
+/// The key of an element in an answer (W3C `WebDriver` §12).
+const ELEMENT: &str = "element-6066-11e4-a52e-4f735466cecf";
+
+/// The longest that a page may take to show what a test waits for.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A browser with one window.
+pub struct Browser {
+    http: reqwest::Client,
+    session: String,
+    /// Killed with the browser.
+    _driver: Child,
+}
+
+impl Browser {
+    /// Starts a browser, or returns `None` where there is none, and says so.
+    pub async fn start() -> Option<Self> {
+        let mut command = Command::new("chromedriver");
+        command.arg("--port=0").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+        let Ok(mut driver) = command.kill_on_drop(true).spawn() else {
+            eprintln!("SKIPPED: chromedriver is not installed (Debian: chromium and chromium-driver)");
+            return None;
+        };
+        let mut lines = BufReader::new(driver.stdout.take().expect("piped")).lines();
+        let port = loop {
+            let line = lines.next_line().await.expect("text").expect("chromedriver says where it listens");
+            if let Some((_, port)) = line.split_once("started successfully on port ") {
+                break port.trim_end_matches('.').to_owned();
+            }
+        };
+        tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
+        let http = reqwest::Client::new();
+        let options = json!({"args": ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
+            "--force-device-scale-factor=1", "--hide-scrollbars"]});
+        let wanted = json!({"capabilities": {"alwaysMatch": {"browserName": "chrome", "goog:chromeOptions": options,
+            "goog:loggingPrefs": {"browser": "ALL"}}}});
+        let base = format!("http://127.0.0.1:{port}/session");
+        let started = http.post(&base).json(&wanted).send().await.expect("an answer");
+        let started: Value = started.json().await.expect("JSON");
+        let session = started["value"]["sessionId"].as_str().unwrap_or_else(|| panic!("{started}"));
+        Some(Self { http, session: format!("{base}/{session}"), _driver: driver })
+    }
+
+    /// Ends the browser.
+    pub async fn end(self) {
+        self.call(Method::DELETE, "", &Value::Null).await;
+    }
+
+    async fn try_call(&self, method: Method, path: &str, body: &Value) -> Result<Value, String> {
+        let mut request = self.http.request(method, format!("{}{path}", self.session));
+        if !body.is_null() {
+            request = request.json(body);
+        }
+        let mut answer: Value = request.send().await.expect("an answer").json().await.expect("JSON");
+        let value = answer["value"].take();
+        if value["error"].is_string() {
+            Err(format!("{path} {body}: {}", value["message"]))
+        } else {
+            Ok(value)
+        }
+    }
+
+    async fn call(&self, method: Method, path: &str, body: &Value) -> Value {
+        self.try_call(method, path, body).await.unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    async fn post(&self, path: &str, body: Value) -> Value {
+        self.call(Method::POST, path, &body).await
+    }
+
+    /// Opens a page and waits until it is loaded.
+    pub async fn open(&self, url: &str) {
+        self.post("/url", json!({"url": url})).await;
+    }
+
+    pub async fn reload(&self) {
+        self.post("/refresh", json!({})).await;
+    }
+
+    pub async fn back(&self) {
+        self.post("/back", json!({})).await;
+    }
+
+    /// The path and the query of the page.
+    pub async fn path(&self) -> String {
+        let url = self.call(Method::GET, "/url", &Value::Null).await;
+        let url = url::Url::parse(url.as_str().expect("text")).expect("a URL");
+        url[url::Position::BeforePath..].to_owned()
+    }
+
+    /// Runs a script in the page. Returns what it returns.
+    pub async fn run(&self, script: &str) -> Value {
+        self.post("/execute/sync", json!({"script": script, "args": []})).await
+    }
+
+    /// As `run`, for a script that calls `done` with its result.
+    pub async fn run_async(&self, script: &str) -> Value {
+        let script = format!("const done = arguments[arguments.length - 1]; {script}");
+        self.post("/execute/async", json!({"script": script, "args": []})).await
+    }
+
+    /// A command of the Chrome `DevTools` Protocol.
+    pub async fn command(&self, command: &str, parameters: Value) -> Value {
+        self.post("/goog/cdp/execute", json!({"cmd": command, "params": parameters})).await
+    }
+
+    async fn find(&self, selector: &str) -> Result<String, String> {
+        let wanted = json!({"using": "css selector", "value": selector});
+        let found = self.try_call(Method::POST, "/element", &wanted).await?;
+        Ok(found[ELEMENT].as_str().expect("an element").to_owned())
+    }
+
+    /// Clicks an element, as soon as the page has it.
+    pub async fn click(&self, selector: &str) {
+        self.wait_for(selector).await;
+        let element = self.find(selector).await.expect(selector);
+        self.post(&format!("/element/{element}/click"), json!({})).await;
+    }
+
+    /// Types into a field.
+    pub async fn fill(&self, selector: &str, text: &str) {
+        let element = self.find(selector).await.unwrap_or_else(|error| panic!("{error}"));
+        self.post(&format!("/element/{element}/clear"), json!({})).await;
+        self.post(&format!("/element/{element}/value"), json!({"text": text})).await;
+    }
+
+    /// The text of an element, as a person sees it.
+    pub async fn text(&self, selector: &str) -> String {
+        let element = self.find(selector).await.unwrap_or_else(|error| panic!("{error}"));
+        let text = self.call(Method::GET, &format!("/element/{element}/text"), &Value::Null).await;
+        text.as_str().expect("text").to_owned()
+    }
+
+    /// Everything that the page shows, or nothing while the next page comes.
+    async fn all_text(&self) -> String {
+        let script = json!({"script": "return document.body.innerText", "args": []});
+        let text = self.try_call(Method::POST, "/execute/sync", &script).await.unwrap_or_default();
+        text.as_str().unwrap_or_default().to_owned()
+    }
+
+    /// Waits until the page has an element.
+    pub async fn wait_for(&self, selector: &str) {
+        self.until(selector, async || self.find(selector).await.is_ok()).await;
+    }
+
+    /// Waits until a text is on the page.
+    pub async fn wait_for_text(&self, text: &str) {
+        self.until(text, async || self.all_text().await.contains(text)).await;
+    }
+
+    pub async fn until(&self, what: &str, mut condition: impl AsyncFnMut() -> bool) {
+        let began = Instant::now();
+        let mut looks = tokio::time::interval(Duration::from_millis(50));
+        while !condition().await {
+            assert!(
+                began.elapsed() < PATIENCE,
+                "{} does not show {what}: {}",
+                self.path().await,
+                self.all_text().await
+            );
+            looks.tick().await;
+        }
+    }
+
+    /// What the browser has complained about since the last call: errors and warnings of scripts, requests and policies.
+    pub async fn complaints(&self) -> Vec<String> {
+        let log = self.post("/se/log", json!({"type": "browser"})).await;
+        let lines = log.as_array().expect("lines").iter();
+        let bad = lines.filter(|line| line["level"] == "SEVERE" || line["level"] == "WARNING");
+        bad.map(|line| line["message"].to_string()).collect()
+    }
+
+    /// Shows pages in a window of this width, in light or dark colours.
+    pub async fn look(&self, width: u32, height: u32, scheme: &str) {
+        let size = json!({"width": width, "height": height, "deviceScaleFactor": 1, "mobile": false});
+        self.command("Emulation.setDeviceMetricsOverride", size).await;
+        let scheme = json!({"features": [{"name": "prefers-color-scheme", "value": scheme}]});
+        self.command("Emulation.setEmulatedMedia", scheme).await;
+    }
+
+    /// The page as a PNG.
+    pub async fn screenshot(&self) -> Vec<u8> {
+        let shot = self.command("Page.captureScreenshot", json!({"captureBeyondViewport": false})).await;
+        decoded(shot["data"].as_str().expect("a picture"))
+    }
+}
+
+/// Decodes Base64 (RFC 4648 §4).
+fn decoded(text: &str) -> Vec<u8> {
+    let value = |byte: u8| match byte {
+        b'A'..=b'Z' => Some(byte - b'A'),
+        b'a'..=b'z' => Some(byte - b'a' + 26),
+        b'0'..=b'9' => Some(byte - b'0' + 52),
+        b'+' => Some(62),
+        b'/' => Some(63),
+        _ => None,
+    };
+    let (mut bytes, mut bits, mut count) = (Vec::new(), 0u32, 0);
+    for digit in text.bytes().filter_map(value) {
+        (bits, count) = (bits << 6 | u32::from(digit), count + 6);
+        if count >= 8 {
+            count -= 8;
+            bytes.push((bits >> count).to_be_bytes()[3]);
+            bits &= (1 << count) - 1;
+        }
+    }
+    bytes
+}
+
+#[test]
+fn base64_is_decoded() {
+    for (text, bytes) in
+        [("", ""), ("Zg==", "f"), ("Zm8=", "fo"), ("Zm9vYmE=", "fooba"), ("Zm9vYmFy", "foobar")]
+    {
+        assert_eq!(decoded(text), bytes.as_bytes());
+    }
+}
