@@ -1,14 +1,13 @@
 //! What each node tells of itself with every beat of its pulse: what it has counted, and what it can reach. Together, the
 //! beats of the last quarter of an hour are the picture of the installation. Must not contain what is shown of it.
 
-use crate::infra::postgres::Client;
 use jiff::Timestamp;
 use tokio::try_join;
 use tokio_postgres::{Error, Row, types::ToSql};
 use uuid::Uuid;
 
 use super::health::{Report, Seen};
-use crate::infra::build;
+use crate::infra::{build, postgres::Client};
 
 /// How long beats are kept.
 const HISTORY_S: i64 = 15 * 60;

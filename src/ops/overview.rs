@@ -7,7 +7,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::infra::postgres::{Client, Pool};
 use jiff::Timestamp;
 use tokio::{
     sync::{Mutex, Notify, watch},
@@ -20,7 +19,10 @@ use super::{
     health::{Health, Report},
     pulse,
 };
-use crate::queue::{DepthProbe, Depths, LinkWatch};
+use crate::{
+    infra::postgres::{Client, Pool},
+    queue::{DepthProbe, Depths, LinkWatch},
+};
 
 /// The pause between two pictures: that between two beats of a node.
 const PAUSE_S: u64 = 5;

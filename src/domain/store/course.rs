@@ -1,13 +1,15 @@
 //! The statements that read how a balance moved. Must not contain writes or a rule of the ledger.
 
-use crate::infra::postgres::Client;
 use futures_util::future::try_join_all;
 
 use super::{
     Store, StoreError, get,
     read::{READ_TIMEOUT_MS, last_before, newest},
 };
-use crate::domain::course::{Course, CoursePoint, CourseQuery, places};
+use crate::{
+    domain::course::{Course, CoursePoint, CourseQuery, places},
+    infra::postgres::Client,
+};
 
 impl Store {
     /// A course for each query. Pipelined on one connection.

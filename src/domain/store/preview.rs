@@ -2,7 +2,6 @@
 
 use std::{slice, sync::Arc};
 
-use crate::infra::postgres::Client;
 use futures_util::future::try_join_all;
 use tokio::try_join;
 
@@ -12,13 +11,16 @@ use super::{
     read::READ_TIMEOUT_MS,
     user_id,
 };
-use crate::domain::{
-    Entry, Preview,
-    decide::{Accounts, Decided, counterparty, decide},
-    delta::Delta,
-    known::Known,
-    request_id::RequestId,
-    user_id::UserId,
+use crate::{
+    domain::{
+        Entry, Preview,
+        decide::{Accounts, Decided, counterparty, decide},
+        delta::Delta,
+        known::Known,
+        request_id::RequestId,
+        user_id::UserId,
+    },
+    infra::postgres::Client,
 };
 
 impl Store {

@@ -1,0 +1,97 @@
+//! The table of the pulse: until when the changes of each partition were accepted and taken. Must not contain what
+//! follows from that.
+
+use jiff::Timestamp;
+use tokio::try_join;
+use tokio_postgres::{Error, Row};
+
+use crate::{
+    domain::Partitions,
+    infra::postgres::{Client, ConnectError, Pool, PoolError},
+    ops::setback::{Memory, Times},
+};
+
+/// The time up to which a node has accepted, or taken, the deltas of each partition. An unknown time changes nothing.
+pub(super) type News = (Vec<i16>, Vec<Option<Timestamp>>);
+
+/// Returns until when the changes of a partition were accepted, unless workers have taken all of them.
+///
+/// # Errors
+/// PostgreSQL does not answer.
+pub async fn waiting_until(pool: &Pool, partition: u16) -> Result<Option<Timestamp>, PoolError> {
+    let row = pool.get().await?.query_opt(WAITING, &[&partition.cast_signed()]).await;
+    let until = |row: Row| row.try_get("accepted_until");
+    Ok(row.and_then(|row| row.map(until).transpose()).map_err(ConnectError::from)?)
+}
+
+/// Tells, in place of the workers, until when the changes of a partition have been taken.
+///
+/// # Errors
+/// PostgreSQL does not answer.
+pub async fn tell_taken(pool: &Pool, partition: u16, until: Timestamp) -> Result<(), PoolError> {
+    let news: News = (vec![partition.cast_signed()], vec![Some(until)]);
+    let told = pool.get().await?.execute(TAKEN, &[&news.0, &news.1]).await;
+    Ok(told.map(drop).map_err(ConnectError::from)?)
+}
+
+/// Silence begins with the first change that is accepted while no other waits.
+pub(super) const ACCEPTED: &str = "insert into partition_pulse as known (partition, accepted_until, moved_at) \
+     select partition, accepted_until, clock_timestamp() \
+     from unnest($1::smallint[], $2::timestamptz[]) as news (partition, accepted_until) \
+     on conflict (partition) do update set \
+         accepted_until = greatest(known.accepted_until, excluded.accepted_until), \
+         moved_at = case when known.accepted_until <= known.taken_until then excluded.moved_at \
+             else known.moved_at end";
+
+pub(super) const TAKEN: &str = "insert into partition_pulse as known (partition, taken_until, moved_at) \
+     select partition, coalesce(taken_until, '-infinity'), clock_timestamp() \
+     from unnest($1::smallint[], $2::timestamptz[]) as news (partition, taken_until) \
+     on conflict (partition) do update set \
+         taken_until = greatest(known.taken_until, excluded.taken_until), moved_at = excluded.moved_at";
+
+const WAITING: &str = "select accepted_until from partition_pulse \
+     where partition = $1 and accepted_until > taken_until";
+
+const UNTAKEN: &str = "select partition, moved_at from partition_pulse where accepted_until > taken_until";
+
+/// Returns the partitions where changes wait, and when a worker last took one.
+pub(in crate::ops) async fn untaken(client: &Client) -> Result<Vec<(u16, Timestamp)>, Error> {
+    let statement = client.prepare_cached(UNTAKEN).await?;
+    let rows = client.query(&statement, &[]).await?;
+    let read = |row: &Row| Ok((row.try_get::<_, i16>("partition")?.unsigned_abs(), row.try_get("moved_at")?));
+    rows.iter().map(read).collect()
+}
+
+const SILENCE: &str = "select partition, case when accepted_until > taken_until \
+         then extract(epoch from clock_timestamp() - moved_at)::float8 else 0 end as seconds, \
+         extract(epoch from accepted_until)::float8 as accepted, extract(epoch from taken_until)::float8 as taken \
+     from partition_pulse where partition >= 0 and partition < $1";
+
+/// Writes the news. Returns for how many seconds no worker has taken a change from each partition; 0 if no change
+/// waits.
+pub(super) async fn told_and_seen(
+    client: &Client,
+    (tell, (moved, untils)): (&'static str, &News),
+    partitions: Partitions,
+    memory: &mut Memory,
+) -> Result<Vec<(u16, f64)>, Error> {
+    let (tell, silence) = try_join!(client.prepare_cached(tell), client.prepare_cached(SILENCE))?;
+    let count = partitions.count().cast_signed();
+    // Before the news, which would hide that the database has gone back.
+    memory.compare(&times(&client.query(&silence, &[&count]).await?)?);
+    if !moved.is_empty() {
+        client.execute(&tell, &[moved, untils]).await?;
+    }
+    let rows = client.query(&silence, &[&count]).await?;
+    memory.compare(&times(&rows)?);
+    rows.iter().map(|row| Ok((partition(row)?, row.try_get("seconds")?))).collect()
+}
+
+fn partition(row: &Row) -> Result<u16, Error> {
+    row.try_get("partition").map(i16::unsigned_abs)
+}
+
+fn times(rows: &[Row]) -> Result<Vec<(u16, Times)>, Error> {
+    let times = |row: &Row| Ok((partition(row)?, [row.try_get("accepted")?, row.try_get("taken")?]));
+    rows.iter().map(times).collect()
+}
