@@ -13,6 +13,11 @@
 -- members of a role, so that you can change a password without an interruption:
 --
 --   create role serve_a login in role point_system_service;
+--
+-- The service can't create or revoke keys, so the console's page of keys only lists them. To let it, accept that a
+-- service that was taken over can make keys, and run this after each run of the script:
+--
+--   grant insert, update (revoked_at) on api_key to point_system_service;
 
 begin;
 
@@ -52,7 +57,10 @@ begin
                 'select'),
             ('api_key', 'select, update (last_used_at)',
                 'select (id, name, generation, scope, created_at, last_used_at, revoked_at)'),
-            ('partition_pulse', 'select, insert, update', 'select')
+            ('partition_pulse', 'select, insert, update', 'select'),
+            -- Locking a row takes the privilege to update a column.
+            ('node_beat', 'select, insert, delete, update (kept)', 'select'),
+            ('node_rate', 'select', 'select')
         ) as tables (name, service, reader)
         -- Before the first migrate there are no tables.
         where to_regclass('public.' || name) is not null
