@@ -164,7 +164,7 @@ async fn certificates_are_read_anew_for_each_session() {
     fs::copy(stranger.key, &ours[1]).expect("copied");
     assert!(pool.get().await.is_err(), "the new certificate is the one that is shown");
     fs::write(&ours[0], "nothing").expect("written");
-    let refused = pool.get().await.err().expect("no certificate").to_string();
+    let refused = pool.get().await.expect_err("no certificate").to_string();
     assert!(refused.contains("us.crt: has no certificate in PEM format"), "{refused}");
     for (file, text) in ours.iter().zip(kept) {
         fs::write(file, text).expect("written");
