@@ -21,10 +21,10 @@ struct Options {
     #[arg(long, default_value_t = 600)]
     seconds: u64,
     /// Connections that send at once. A machine that is too busy takes long to start a node again.
-    #[arg(long, default_value_t = 8)]
+    #[arg(long, default_value_t = 4)]
     connections: i64,
     /// Users, each of one connection.
-    #[arg(long, default_value_t = 100)]
+    #[arg(long, default_value_t = 64)]
     users: i64,
     /// The number of partitions.
     #[arg(long, default_value_t = Partitions::DEFAULT)]
@@ -41,6 +41,5 @@ async fn main() -> ExitCode {
     let mut servers = ClusterServers::start().await;
     let report = cluster::run(&mut servers, size, Fault::by_turns()).await;
     servers.stop().await;
-    println!("{report}");
     if report.verdict == Verdict::default() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

@@ -148,9 +148,16 @@ fn collect(stream: impl AsyncRead + Unpin + Send + 'static, lines: &Arc<Mutex<Ve
     let lines = Arc::clone(lines);
     tokio::spawn(async move {
         let mut stream = BufReader::new(stream).lines();
+        let mut panic = None;
         while let Ok(Some(line)) = stream.next_line().await {
-            leaks::see(&line);
+            // The line after that of a panic says why.
+            match panic.take() {
+                Some(panic) => leaks::see(&format!("{panic} {line}")),
+                None if line.contains("panicked at") => panic = Some(line.clone()),
+                None => leaks::see(&line),
+            }
             lines.lock().unwrap_or_else(PoisonError::into_inner).push(line);
         }
+        panic.iter().for_each(|panic: &String| leaks::see(panic));
     });
 }

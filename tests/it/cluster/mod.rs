@@ -30,6 +30,5 @@ async fn whichever_node_fails_no_promise_breaks() {
     let time = Duration::from_secs(120);
     let size = Chaos { time, seed: 0, connections: 8, users: 64, partitions: PARTITIONS };
     let report = run(&mut servers, size, [Fault::KillNode, Fault::KillPrimary]).await;
-    println!("{report}");
     assert_eq!(report.verdict, Verdict::default(), "{report}");
 }

@@ -64,7 +64,8 @@ impl ClusterServers {
 /// The users of interest: all, because each partition depends on the same servers.
 const ALL: &str = "longest without an applied change, in any partition";
 
-/// Runs the load while the faults strike, or until the time is over. Leaves the servers as they were: all of them up.
+/// Runs the load while the faults strike, or until the time is over, and prints the report. Leaves the servers as they
+/// were: all of them up.
 pub async fn run(
     servers: &mut ClusterServers,
     chaos: Chaos,
@@ -94,8 +95,11 @@ pub async fn run(
     ended.cancel();
     let record = clients.finish().await;
     let (ledger, expired) = settled(&system, &record).await;
+    let title = format!("{versions}, three nodes of each, partitions {}, {struck_for} s", chaos.partitions);
+    let report = Report::new((title, ALL), (record, &ledger, expired), &strikes);
+    // Before the checks of the logs, which may fail.
+    println!("{report}");
     site.stop().await;
     system.finish().await;
-    let title = format!("{versions}, three nodes of each, partitions {}, {struck_for} s", chaos.partitions);
-    Report::new((title, ALL), (record, &ledger, expired), &strikes)
+    report
 }
