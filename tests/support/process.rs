@@ -158,6 +158,8 @@ fn collect(stream: impl AsyncRead + Unpin + Send + 'static, lines: &Arc<Mutex<Ve
             }
             lines.lock().unwrap_or_else(PoisonError::into_inner).push(line);
         }
-        panic.iter().for_each(|panic: &String| leaks::see(panic));
+        if let Some(panic) = panic {
+            leaks::see(&panic);
+        }
     });
 }
