@@ -84,13 +84,13 @@ impl Archived {
         assert!(copied.expect("cp").success());
         let archive = self.folder.join("archive");
         let archive = archive.display();
-        let mut settings = format!(
+        let target = until
+            .map(|time| format!("recovery_target_time = '{time}'\nrecovery_target_action = 'promote'\n"));
+        let settings = format!(
             "restore_command = 'cp {archive}/%f %p 2>/dev/null || cp {archive}/%f.partial %p 2>/dev/null'\n\
-             synchronous_standby_names = ''\n"
+             synchronous_standby_names = ''\n{}",
+            target.unwrap_or_default()
         );
-        if let Some(time) = until {
-            settings += &format!("recovery_target_time = '{time}'\nrecovery_target_action = 'promote'\n");
-        }
         let file = File::options().append(true).open(data.join("postgresql.auto.conf"));
         file.expect("its settings").write_all(settings.as_bytes()).expect("written");
         let signal = data.join("recovery.signal");

@@ -148,7 +148,7 @@ fn collect(stream: impl AsyncRead + Unpin + Send + 'static, lines: &Arc<Mutex<Ve
     let lines = Arc::clone(lines);
     tokio::spawn(async move {
         let mut stream = BufReader::new(stream).lines();
-        let mut panic = None;
+        let mut panic: Option<String> = None;
         while let Ok(Some(line)) = stream.next_line().await {
             // The line after that of a panic says why.
             match panic.take() {

@@ -37,9 +37,6 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 /// The number of partitions of an installation, unless a test chooses another.
 pub const PARTITIONS: Partitions = Partitions::DEFAULT;
 
-/// The most workers, one after the other, that empty the queues at the end of a test.
-const DRAINS_MAX: usize = 3;
-
 /// Waits for `condition`, and fails the test if it does not become true.
 pub async fn eventually(what: &str, mut condition: impl AsyncFnMut() -> bool) {
     let started = Instant::now();
@@ -263,7 +260,8 @@ impl System {
     /// that a worker holds. They are back in the queue once it has stopped, and the next worker takes them.
     pub async fn finish_drained(mut self) {
         let queues = self.queues().await;
-        for _ in 0..DRAINS_MAX {
+        let started = Instant::now();
+        while started.elapsed() < PATIENCE {
             eventually("nothing is left in the queues", async || queues.waiting().await == 0).await;
             self.stop().await;
             if queues.waiting().await == 0 {
