@@ -37,7 +37,8 @@ cluster *args:
 # Make the pictures of the console in docs/images
 pictures:
     ./run setup
-    cargo test --locked --test it -- --ignored pictures_of_the_console
+    cargo test --locked --test it -- console::looks
+    cp target/tmp/console/console-*.png docs/images/
 
 # Build the image and start everything in containers
 up:

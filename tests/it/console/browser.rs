@@ -1,5 +1,7 @@
 //! The console in a real browser: what people do there, and that nothing complains: no script, no policy, no axe.
 
+use std::{fs, path::Path};
+
 use point_system::http::{Method, PAGES};
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
@@ -61,7 +63,27 @@ impl Stage {
         assert_eq!(self.browser.complaints().await, Vec::<String>::new(), "{what}");
     }
 
-    async fn end(self) {
+    /// Checks the page that is open, and takes a picture of it, in each look.
+    pub async fn is_sound_in_each_look(&self, name: &str, open: impl AsyncFn()) {
+        for (width, height) in [(1600, 1000), (360, 1400)] {
+            for scheme in ["light", "dark"] {
+                self.browser.look(width, height, scheme).await;
+                open().await;
+                let name = format!("{name}-{width}-{scheme}");
+                self.is_sound(&name).await;
+                self.take_picture(&name).await;
+            }
+        }
+    }
+
+    /// Takes a picture of the page that is open, for people to look at: `target/tmp/console/<name>.png`.
+    pub async fn take_picture(&self, name: &str) {
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("console");
+        fs::create_dir_all(&folder).expect("a folder");
+        fs::write(folder.join(format!("{name}.png")), self.browser.screenshot().await).expect("written");
+    }
+
+    pub async fn end(self) {
         self.browser.end().await;
         self.system.finish().await;
     }
@@ -81,7 +103,6 @@ async fn people_work_with_the_console_in_a_real_browser() {
     let requests = watch_the_load(&stage).await;
     redrive_a_dead_letter(&stage).await;
     revoke_a_key(&stage).await;
-    find_every_page_sound(&stage).await;
     stage.system.drain(requests + 1).await;
     stage.end().await;
 }
@@ -194,14 +215,4 @@ async fn revoke_a_key(stage: &Stage) {
     browser.back().await;
     browser.wait_for_text("is revoked").await;
     assert_eq!(browser.path().await, place, "the back button");
-}
-
-async fn find_every_page_sound(stage: &Stage) {
-    for (width, scheme) in [(1600, "light"), (360, "dark"), (360, "light"), (1600, "dark")] {
-        stage.browser.look(width, 900, scheme).await;
-        for path in pages() {
-            stage.open(path).await;
-            stage.is_sound(&format!("{path} at {width}, {scheme}")).await;
-        }
-    }
 }

@@ -9,7 +9,7 @@ mod browser;
 mod door;
 mod letters;
 mod overview;
-mod screenshots;
+mod looks;
 mod users;
 mod corrections;
 mod requests;

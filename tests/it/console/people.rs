@@ -1,7 +1,5 @@
 //! The pages of users and requests in a real browser: what support people do there.
 
-use std::{fs, path::Path};
-
 use serde_json::{Value, json};
 
 use super::{browser::Stage, users::path};
@@ -127,54 +125,7 @@ fn places(hold: &Value) -> Vec<(&'static str, String)> {
 }
 
 async fn find_the_pages_sound(stage: &Stage, hold: &Value) {
-    for (width, scheme) in [(1600, "light"), (360, "dark"), (360, "light"), (1600, "dark")] {
-        stage.browser.look(width, 900, scheme).await;
-        for (name, place) in places(hold) {
-            stage.open(&place).await;
-            stage.is_sound(&format!("{name} at {width}, {scheme}")).await;
-        }
+    for (name, place) in places(hold) {
+        stage.is_sound_in_each_look(name, async || stage.open(&place).await).await;
     }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-#[ignore = "it writes files: the pictures of the pages of users and requests in target/screenshots"]
-async fn pictures_of_users_and_requests() {
-    let Some(stage) = Stage::set().await else { return };
-    fill(&stage.system, 4_711, 260).await;
-    let user = |point: i64, reason: &str| json!({"user_id": "alice/coins", "point": point, "reason": reason});
-    change(
-        &stage,
-        "add",
-        &json!({"user_id": "alice/coins", "point": 1_500, "expires_at": "2027-06-30T22:00:00Z",
-        "reason": "welcome", "metadata": {"campaign": "spring", "order": 4_711}}),
-    )
-    .await;
-    for nth in 1..60 {
-        let (action, reason) = if nth % 3 == 0 { ("subtract", "order") } else { ("add", "purchase") };
-        change(&stage, action, &user(40 + 37 * nth % 290, &format!("{reason} {}", 8_000 + nth))).await;
-    }
-    change(&stage, "subtract", &user(90_000, "order 9001")).await;
-    change(
-        &stage,
-        "transfer",
-        &json!({"user_id": "alice/coins", "to": "bob", "point": 250, "reason": "gift"}),
-    )
-    .await;
-    change(&stage, "add", &json!({"user_id": "alice/gems", "point": 12})).await;
-    let hold = change(&stage, "hold", &user(200, "order 9002")).await;
-    stage.sign_in(&stage.admin_key).await;
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/screenshots");
-    fs::create_dir_all(&folder).expect("a folder");
-    for (width, height) in [(1600, 1300), (360, 1900)] {
-        for scheme in ["light", "dark"] {
-            stage.browser.look(width, height, scheme).await;
-            for (name, place) in places(&hold) {
-                stage.open(&place).await;
-                let file = folder.join(format!("{name}-{width}-{scheme}.png"));
-                fs::write(file, stage.browser.screenshot().await).expect("written");
-            }
-        }
-    }
-    stage.browser.end().await;
-    stage.system.discard().await;
 }

@@ -1,6 +1,5 @@
-//! The pictures of the console in the documents: `cargo test --test it -- --ignored pictures_of_the_console`.
-
-use std::{fs, path::Path};
+//! The look of each page of the console: it is sound at every width and in every colour scheme. The pictures go to
+//! `target/tmp/console`, from where `just pictures` copies those of the documents.
 
 use super::browser::{Stage, pages};
 use crate::{
@@ -24,18 +23,16 @@ const HISTORY: &str = "with beats as ( \
      from counted, (values ('01a2ffc2-2f10-7a11-9c5e-51b0a4c7d201', 'serve'), \
          ('01a2ffc2-2f10-7a11-9c5e-51b0a4c7d202', 'work')) as nodes (node, role)";
 
-/// The pictures in the documents: file, path, width, height, colours.
+/// The pictures of the documents: name, path, width, height, colours.
 const PICTURES: [(&str, &str, u32, u32, &str); 3] = [
-    ("console-overview.png", "/console", 1280, 860, "light"),
-    ("console-overview-dark.png", "/console", 1280, 860, "dark"),
-    ("console-dead-letters.png", "/console/dead-letters", 1280, 620, "light"),
+    ("console-overview", "/console", 1280, 860, "light"),
+    ("console-overview-dark", "/console", 1280, 860, "dark"),
+    ("console-dead-letters", "/console/dead-letters", 1280, 620, "light"),
 ];
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "it writes files: the pictures in docs/images, and those of every page in target/screenshots"]
-async fn pictures_of_the_console() {
+async fn every_page_is_sound_in_every_look() {
     let Some(stage) = Stage::set().await else { return };
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let queues = declared(&stage.system).await;
     refuse(&stage.system).await;
     let change = stage.client.change("add", 4_711, 666).bearer_auth(&stage.admin_key);
@@ -48,36 +45,26 @@ async fn pictures_of_the_console() {
         create(&stage.system, name, scope).await;
     }
     stage.system.execute(HISTORY).await;
-    let all = root.join("target/screenshots");
-    fs::create_dir_all(&all).expect("a folder");
-    stage.browser.look(1600, 1000, "light").await;
-    stage.open("/console/sign-in").await;
-    fs::write(all.join("sign-in.png"), stage.browser.screenshot().await).expect("written");
+    stage.is_sound_in_each_look("sign-in", async || stage.open("/console/sign-in").await).await;
     stage.sign_in(&stage.admin_key).await;
-    for (width, height) in [(1600, 1000), (360, 1400)] {
-        for scheme in ["light", "dark"] {
-            stage.browser.look(width, height, scheme).await;
-            for path in pages() {
-                let name = path.trim_start_matches("/console").replace('/', "-");
-                picture(&stage, path, &all.join(format!("page{name}-{width}-{scheme}.png"))).await;
-            }
-        }
+    for path in pages() {
+        let name = format!("page{}", path.trim_start_matches("/console").replace('/', "-"));
+        stage.is_sound_in_each_look(&name, async || show(&stage, path).await).await;
     }
-    let images = root.join("docs/images");
-    fs::create_dir_all(&images).expect("a folder");
-    for (file, path, width, height, scheme) in PICTURES {
+    for (name, path, width, height, scheme) in PICTURES {
         stage.browser.look(width, height, scheme).await;
-        picture(&stage, path, &images.join(file)).await;
+        show(&stage, path).await;
+        stage.take_picture(name).await;
     }
-    stage.browser.end().await;
+    // Nobody waits for the change: it is a dead letter.
     queues.delete().await;
+    stage.browser.end().await;
     stage.system.discard().await;
 }
 
-async fn picture(stage: &Stage, path: &str, file: &Path) {
+async fn show(stage: &Stage, path: &str) {
     stage.open(path).await;
     if path == "/console" {
         stage.browser.wait_for(".u-wrap canvas").await;
     }
-    fs::write(file, stage.browser.screenshot().await).expect("written");
 }
