@@ -58,16 +58,22 @@ pub(super) fn actor(request: &HttpRequest) -> Option<Actor> {
     request.extensions().get().cloned()
 }
 
-/// Decides whether the handler may see the request, and returns what is left of the caller's rate limit.
+/// Decides whether the handler may see the request, and returns the caller's rate limit after it.
 fn judge(scope: Scope, request: &ServiceRequest) -> (Option<Allowance>, Result<(), ApiError>) {
     let api = request.app_data::<web::Data<Api>>().expect("set beside the routes");
-    let caller = match api.access.caller(key(request.headers())) {
-        Ok(caller) => caller,
-        Err(stranger) => {
-            return (None, Err(ApiError::Unauthorized { key_given: stranger == Stranger::WrongKey }));
-        }
-    };
-    if caller == Caller::OnThisMachine
+    match api.access.caller(key(request.headers())) {
+        Ok(caller) => judge_caller(&caller, scope, request),
+        Err(stranger) => (None, Err(ApiError::Unauthorized { key_given: stranger == Stranger::WrongKey })),
+    }
+}
+
+/// As [`admit`], for a caller who is known. The request keeps the actor.
+pub(super) fn judge_caller(
+    caller: &Caller,
+    scope: Scope,
+    request: &ServiceRequest,
+) -> (Option<Allowance>, Result<(), ApiError>) {
+    if *caller == Caller::OnThisMachine
         && let Some(header) = loopback::foreign_header(request)
     {
         return (None, Err(ApiError::LoopbackOnly { header }));
@@ -75,16 +81,25 @@ fn judge(scope: Scope, request: &ServiceRequest) -> (Option<Allowance>, Result<(
     if let Some(actor) = caller.actor() {
         request.extensions_mut().insert(actor.clone());
     }
+    let (allowance, counted) = count(caller, request.request());
+    let admitted = counted.and_then(|()| {
+        if caller.may(scope) { Ok(()) } else { Err(ApiError::InsufficientScope { scope: scope.as_str() }) }
+    });
+    (allowance, admitted)
+}
+
+/// Counts a request against the caller's rate limit.
+pub(super) fn count(caller: &Caller, request: &HttpRequest) -> (Option<Allowance>, Result<(), ApiError>) {
+    let api = request.app_data::<web::Data<Api>>().expect("set beside the routes");
     let address = request.peer_addr().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.ip());
-    let allowance = api.access.count(&caller, address);
-    let admitted = match allowance {
+    let allowance = api.access.count(caller, address);
+    let counted = match allowance {
         Some(Allowance { granted: false, more_after_s, .. }) => {
             Err(ApiError::RateLimited { retry_after: Duration::from_secs(more_after_s) })
         }
-        _ if !caller.may(scope) => Err(ApiError::InsufficientScope { scope: scope.as_str() }),
         _ => Ok(()),
     };
-    (allowance, admitted)
+    (allowance, counted)
 }
 
 /// Reads the key from the request. Ignores a value of another scheme: it is for a proxy.

@@ -1,10 +1,6 @@
 //! The door of the console: who is signed in, what that viewer may see, and how often. Must not contain pages.
 
-use std::{
-    future::{Ready, ready},
-    net::{IpAddr, Ipv4Addr},
-    time::Duration,
-};
+use std::future::{Ready, ready};
 
 use actix_web::{
     Error, FromRequest, HttpMessage, HttpRequest, HttpResponse,
@@ -16,9 +12,9 @@ use futures_util::future::Either;
 
 use super::{HOME, errors, layout, origin, session, sign_in};
 use crate::{
-    access::{Allowance, Caller, Scope, Stranger},
+    access::{Caller, Scope, Stranger},
     domain::Actor,
-    http::{Api, endpoints::Method, error::ApiError, loopback},
+    http::{Api, admission, endpoints::Method, error::ApiError},
 };
 
 /// What htmx sends with each of its requests, and how it is led to another page (htmx 2 reference).
@@ -103,35 +99,9 @@ fn judge(method: Method, needed: Option<Scope>, request: &ServiceRequest) -> Res
     let api = request.app_data::<web::Data<Api>>().expect("set beside the routes");
     let key = session::key(request.headers()).map(str::as_bytes);
     let caller = api.access.caller(key).map_err(Refusal::SignIn)?;
-    if caller == Caller::OnThisMachine
-        && let Some(header) = loopback::foreign_header(request)
-    {
-        return Err(Refusal::Api(ApiError::LoopbackOnly { header }));
-    }
-    let counted = count(api, &caller, request.peer_addr().map(|peer| peer.ip()));
-    let mut extensions = request.extensions_mut();
-    if let Some(actor) = caller.actor() {
-        extensions.insert(actor.clone());
-    }
-    let is_allowed = caller.may(needed);
-    extensions.insert(Viewer(caller));
-    counted.map_err(Refusal::Api)?;
-    if is_allowed {
-        Ok(())
-    } else {
-        Err(Refusal::Api(ApiError::InsufficientScope { scope: needed.as_str() }))
-    }
-}
-
-/// Counts a request against the limit of the API.
-pub(super) fn count(api: &Api, caller: &Caller, address: Option<IpAddr>) -> Result<(), ApiError> {
-    let address = address.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
-    match api.access.count(caller, address) {
-        Some(Allowance { granted: false, more_after_s, .. }) => {
-            Err(ApiError::RateLimited { retry_after: Duration::from_secs(more_after_s) })
-        }
-        _ => Ok(()),
-    }
+    let (_, admitted) = admission::judge_caller(&caller, needed, request);
+    request.extensions_mut().insert(Viewer(caller));
+    admitted.map_err(Refusal::Api)
 }
 
 /// Leads to the sign-in, and from there back to the page.

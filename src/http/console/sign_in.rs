@@ -6,14 +6,13 @@ use maud::{Markup, html};
 use super::{
     HOME,
     components::{Tone, notice},
-    door,
     fields::Fields,
     layout::Page,
     origin, session,
 };
 use crate::{
     access::Caller,
-    http::{Api, error::ApiError, loopback},
+    http::{Api, admission, error::ApiError, loopback},
 };
 
 /// Where the page is.
@@ -55,7 +54,7 @@ pub(super) async fn enter(
     api: web::Data<Api>,
 ) -> Result<HttpResponse, ApiError> {
     // A wrong key has no limit of its own, so attempts count for the address.
-    door::count(&api, &Caller::Anonymous, request.peer_addr().map(|peer| peer.ip()))?;
+    admission::count(&Caller::Anonymous, &request).1?;
     let next = next(&fields);
     let Some(key) = fields.get("key") else {
         return Ok(form(StatusCode::BAD_REQUEST, Some("Enter an API key."), next));

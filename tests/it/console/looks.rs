@@ -44,17 +44,17 @@ async fn every_page_is_sound_in_every_look() {
     for (name, scope) in [("shop", "write"), ("support", "write"), ("reports", "read")] {
         create(&stage.system, name, scope).await;
     }
-    stage.system.execute(HISTORY).await;
     stage.is_sound_in_each_look("sign-in", async || stage.open("/console/sign-in").await).await;
     stage.sign_in(&stage.admin_key).await;
-    for path in pages() {
-        let name = format!("page{}", path.trim_start_matches("/console").replace('/', "-"));
-        stage.is_sound_in_each_look(&name, async || show(&stage, path).await).await;
-    }
+    stage.system.execute(HISTORY).await;
     for (name, path, width, height, scheme) in PICTURES {
         stage.browser.look(width, height, scheme).await;
         show(&stage, path).await;
         stage.take_picture(name).await;
+    }
+    for path in pages() {
+        let name = format!("page{}", path.trim_start_matches("/console").replace('/', "-"));
+        stage.is_sound_in_each_look(&name, async || show(&stage, path).await).await;
     }
     // Nobody waits for the change: it is a dead letter.
     queues.delete().await;
