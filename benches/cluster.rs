@@ -1,4 +1,5 @@
-//! A cluster under load for as long as you like: the test suite runs a minute of it.
+//! A cluster under load for as long as you like: the test suite kills one node of RabbitMQ and one
+//! primary of PostgreSQL.
 
 use std::{process::ExitCode, time::Duration};
 

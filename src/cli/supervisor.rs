@@ -15,7 +15,7 @@ use crate::{
 /// The pause between two looks at the health of the node.
 const LOOK_PAUSE_MS: u64 = 100;
 
-/// Whether a supervisor wants to know.
+/// Whether a supervisor listens.
 pub(super) fn is_there() -> bool {
     env::var_os("NOTIFY_SOCKET").is_some()
 }

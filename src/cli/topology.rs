@@ -63,7 +63,7 @@ struct What {
 /// # Errors
 /// The database is not ready in time, or a queue lacks a member.
 pub(super) async fn run(args: &TopologyArgs) -> anyhow::Result<()> {
-    let pool = postgres::pool(&args.database.url, 1)?;
+    let pool = postgres::reading_pool(&args.database.url, 1)?;
     let installation = installed(&pool, &args.database, Deadline::after(args.startup_timeout)).await?;
     let names = args.broker.names(&installation);
     if args.what.policies {

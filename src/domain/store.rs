@@ -21,7 +21,7 @@ use super::{
     request_id::RequestId,
     user_id::UserId,
 };
-use crate::infra::postgres::{Client, Pool, PoolError};
+use crate::infra::postgres::{Client, Pool, PoolError, STATEMENT_TIMEOUT_MS};
 
 mod apply;
 mod lock;
@@ -114,7 +114,7 @@ impl Store {
 
     /// Lends a connection for at most `limit_ms`. After a failure the connection is closed, which ends its transaction.
     /// If the server is unavailable, the idle connections are closed too: they are likely to be dead as well. A host that
-    /// does not answer in time is given up: it may be an old primary, whose commits never end.
+    /// is silent for longer than a statement may take is given up: it may be an old primary, whose commits never end.
     async fn with_client<T>(
         &self,
         limit_ms: u64,
@@ -125,7 +125,9 @@ impl Store {
                 let late = || StoreError::Unavailable(format!("no answer within {limit_ms} ms"));
                 let done = timeout(Duration::from_millis(limit_ms), work(&client)).await;
                 let result = done.unwrap_or_else(|_| {
-                    client.give_up();
+                    if limit_ms > STATEMENT_TIMEOUT_MS {
+                        client.give_up();
+                    }
                     Err(late())
                 });
                 if result.is_err() {

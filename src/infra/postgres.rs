@@ -12,7 +12,7 @@ mod session;
 mod url;
 
 pub use fitness::{Unfit, check};
-pub use session::{ConnectError, Manager, Session};
+pub use session::{ConnectError, Manager, STATEMENT_TIMEOUT_MS, Session};
 pub use url::DatabaseUrl;
 
 use session::Need;
@@ -36,7 +36,7 @@ pub type PoolError = managed::PoolError<ConnectError>;
 /// writes. A server that is read-only (a standby, or `default_transaction_read_only`) is passed over.
 ///
 /// # Errors
-/// The URL asks for read-only sessions, or the root certificates can't be read.
+/// The URL asks for read-only sessions, or a certificate or key can't be read.
 pub fn pool(url: &DatabaseUrl, size: usize) -> anyhow::Result<Pool> {
     ensure!(!url.is_read_only(), "target_session_attrs=read-only is for commands that only read");
     open(url, size, Need::Write)
@@ -45,7 +45,7 @@ pub fn pool(url: &DatabaseUrl, size: usize) -> anyhow::Result<Pool> {
 /// Returns a pool for reads only, on any host, or on those that `target_session_attrs` allows.
 ///
 /// # Errors
-/// The root certificates can't be read.
+/// A certificate or key can't be read.
 pub fn reading_pool(url: &DatabaseUrl, size: usize) -> anyhow::Result<Pool> {
     open(url, size, Need::Read)
 }

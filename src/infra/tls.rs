@@ -23,7 +23,7 @@ const POSTGRESQL: &[u8] = b"postgresql";
 /// Where the certificates of trusted authorities are.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Roots {
-    /// With those of the system.
+    /// In the system's store.
     System,
     /// In a file, and nowhere else.
     File(PathBuf),
@@ -32,7 +32,7 @@ pub enum Roots {
 /// What of a server's certificate is checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Check {
-    /// Nothing: the connection is encrypted, to whoever answers.
+    /// Nothing: the connection is encrypted, but the server is not verified.
     Nothing,
     /// That a trusted authority has signed it.
     Authority,

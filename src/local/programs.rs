@@ -10,15 +10,6 @@ use anyhow::bail;
 
 /// The folder of `initdb` and `postgres`.
 pub(super) fn postgres() -> anyhow::Result<PathBuf> {
-    postgres_with(&["initdb", "postgres"])
-}
-
-/// PostgreSQL's `pg_basebackup`, beside a server. The PATH may have links to some of the programs.
-pub(super) fn base_backup() -> anyhow::Result<PathBuf> {
-    Ok(postgres_with(&["initdb", "postgres", "pg_basebackup"])?.join("pg_basebackup"))
-}
-
-fn postgres_with(programs: &[&str]) -> anyhow::Result<PathBuf> {
     let usual = ["/usr/lib/postgresql", "/opt/homebrew/opt", "/usr/local/opt", "/usr"];
     let versions = usual.iter().flat_map(|parent| newest_first(Path::new(parent)));
     let folders = versions.filter(|folder| {
@@ -30,7 +21,7 @@ fn postgres_with(programs: &[&str]) -> anyhow::Result<PathBuf> {
     find(
         "PostgreSQL",
         "POINT_SYSTEM_POSTGRES_BIN",
-        programs,
+        &["initdb", "postgres"],
         on_path().chain(folders.map(|folder| folder.join("bin"))),
     )
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::{Context, bail};
 use tokio::try_join;
 
-use super::{LocalPostgres, NAME, programs};
+use super::{LocalPostgres, NAME};
 use crate::infra::postgres;
 
 /// The names of the servers, by which a primary knows its standbys.
@@ -101,7 +101,7 @@ impl LocalReplicas {
         if data.exists() {
             std::fs::remove_dir_all(&data).context("removing the old data")?;
         }
-        let mut command = server.owner.command(programs::base_backup()?, &server.folder);
+        let mut command = server.program("pg_basebackup")?;
         command
             .args(["--write-recovery-conf", "--checkpoint=fast", "--dbname", &address, "--pgdata"])
             .arg(&data);

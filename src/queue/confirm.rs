@@ -32,20 +32,21 @@ pub(super) enum Confirm {
 /// A channel in confirm mode with at most one message in flight.
 pub(super) struct ConfirmChannel {
     channel: OpenChannel,
+    session: Session,
     /// The broker numbers the messages of a channel from 1.
     last_tag: u64,
 }
 
 impl ConfirmChannel {
     pub(super) async fn open(session: &Session) -> Result<Self, String> {
-        Self::on(session.open_channel().await?).await
+        Self::on(session.open_channel().await?, session).await
     }
 
-    pub(super) async fn on(channel: OpenChannel) -> Result<Self, String> {
+    pub(super) async fn on(channel: OpenChannel, session: &Session) -> Result<Self, String> {
         let select =
             |channel: Channel| async move { channel.confirm_select(ConfirmSelectArguments::default()).await };
         channel.ask(CONFIRM_TIMEOUT_MS, select).await?;
-        Ok(Self { channel, last_tag: 0 })
+        Ok(Self { channel, session: session.clone(), last_tag: 0 })
     }
 
     /// Returns whether nothing more may be sent on the channel.
@@ -99,10 +100,12 @@ impl ConfirmChannel {
             match event {
                 ChannelEvent::Returned(why) => returned = Some(why),
                 ChannelEvent::Acked(tag) if tag >= self.last_tag => {
+                    self.session.answered();
                     return returned
                         .map_or(Ok(Confirm::Ack), |why| Err(lost(&format!("queue {queue}: {why}"))));
                 }
                 ChannelEvent::Nacked(tag) if tag >= self.last_tag => {
+                    self.session.answered();
                     return Ok(Confirm::Nack);
                 }
                 ChannelEvent::Closed(_, why) => return Err(lost(&why)),

@@ -45,11 +45,11 @@ pub(super) async fn connect(url: &BrokerUrl, name: &str) -> Result<Session, Stri
     let limit_ms = if places.len() > 1 { OPEN_ONE_TIMEOUT_MS } else { OPEN_TIMEOUT_MS };
     let limit_ms = url.connection_timeout_ms.unwrap_or(limit_ms);
     for place in &places {
-        let opened = match place.address {
+        let opened = match place.socket() {
             Some(address) if places.len() > 1 => {
                 tokio::select! {
                     opened = open(url, name, place, limit_ms) => opened,
-                    why = unreachable(SocketAddr::new(address, place.host.port)) => Err(why),
+                    why = unreachable(address) => Err(why),
                 }
             }
             _ => open(url, name, place, limit_ms).await,

@@ -143,6 +143,10 @@ impl Consumer {
             message = subscription.messages.recv(), if deltas_max > 0 => message,
         };
         if next.is_none() {
+            if !subscription.channel.is_over() {
+                // The task of amqprs that reads the channel has ended. Only the end of the connection closes the channel.
+                subscription.session.over.cancel();
+            }
             return self.lost();
         }
         let ours = (self.partition, self.link.partitions());

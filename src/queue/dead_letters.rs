@@ -7,7 +7,7 @@ use std::{
 
 use amqprs::{
     BasicProperties,
-    channel::{BasicAckArguments, BasicGetArguments, BasicNackArguments, QueueDeclareArguments},
+    channel::{BasicAckArguments, BasicGetArguments, BasicNackArguments, Channel, QueueDeclareArguments},
     error::Error,
 };
 use jiff::Timestamp;
@@ -182,11 +182,14 @@ impl DeadLetters {
             publisher.publish(queue, Some(&id), wire::encode(deltas)).await
         };
         let confirmed = tokio::select! {
-            confirmed = timeout(Duration::from_millis(CONFIRM_TIMEOUT_MS), publishing) => confirmed
-                .map_err(|_| lost(format!("no confirm within {CONFIRM_TIMEOUT_MS} ms")))?,
+            confirmed = timeout(Duration::from_millis(CONFIRM_TIMEOUT_MS), publishing) => confirmed,
             () = session.over.cancelled() => return Err(lost("the connection was lost".to_owned())),
         };
-        match confirmed? {
+        if !matches!(confirmed, Ok(Ok(_))) {
+            // A new channel keeps a late confirm from being taken for another's.
+            self.publishers.remove(queue);
+        }
+        match confirmed.map_err(|_| lost(format!("no confirm within {CONFIRM_TIMEOUT_MS} ms")))?? {
             Confirm::Ack => Ok(()),
             Confirm::Nack => Err(DeadLettersError::Full(queue.to_owned())),
         }
@@ -201,8 +204,24 @@ impl DeadLetters {
         self.settle(letter.tag).await
     }
 
+    /// Waits until a frame that gets no answer is sent.
+    async fn send(
+        &self,
+        what: &str,
+        sending: impl AsyncFnOnce(&Channel) -> Result<(), Error>,
+    ) -> Result<(), DeadLettersError> {
+        if self.channel.is_over() {
+            return Err(lost(format!("{what} can't be sent: the channel is closed")));
+        }
+        match timeout(Duration::from_millis(REQUEST_TIMEOUT_MS), sending(&self.channel.channel)).await {
+            Ok(done) => done.map_err(|error| lost(error.to_string())),
+            Err(_) => Err(lost(format!("{what} was not sent within {REQUEST_TIMEOUT_MS} ms"))),
+        }
+    }
+
     async fn settle(&mut self, tag: u64) -> Result<(), DeadLettersError> {
-        sent("an ack", self.channel.channel.basic_ack(BasicAckArguments::new(tag, false))).await?;
+        self.send("an ack", async |channel| channel.basic_ack(BasicAckArguments::new(tag, false)).await)
+            .await?;
         self.settled += 1;
         Ok(())
     }
@@ -219,7 +238,7 @@ impl DeadLetters {
         // Closing the channel would return them as well, but later, and not in order.
         if self.settled < self.taken {
             let all = BasicNackArguments::new(ALL_TAGS, true, true);
-            sent("a nack", self.channel.channel.basic_nack(all)).await?;
+            self.send("a nack", async |channel| channel.basic_nack(all).await).await?;
         }
         self.channel.close().await.map_err(DeadLettersError::Unavailable)
     }
@@ -233,14 +252,6 @@ pub(super) async fn lock(session: &Session, names: &QueueNames) -> Result<OpenCh
     let locked = channel.ask(REQUEST_TIMEOUT_MS, |channel| async move { channel.queue_declare(lock).await });
     locked.await.map_err(DeadLettersError::Locked)?;
     Ok(channel)
-}
-
-/// Waits until a frame that gets no answer is sent.
-async fn sent(what: &str, sending: impl Future<Output = Result<(), Error>>) -> Result<(), DeadLettersError> {
-    match timeout(Duration::from_millis(REQUEST_TIMEOUT_MS), sending).await {
-        Ok(done) => done.map_err(|error| lost(error.to_string())),
-        Err(_) => Err(lost(format!("{what} was not sent within {REQUEST_TIMEOUT_MS} ms"))),
-    }
 }
 
 fn lost(why: String) -> DeadLettersError {

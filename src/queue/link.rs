@@ -224,6 +224,8 @@ async fn open(
     was_up: bool,
 ) -> Result<Session, String> {
     let session = connect(url, name).await?;
+    // If the link closes meanwhile, so does the connection.
+    let unused = session.over.clone().drop_guard();
     let (declaring, link) = (session.clone(), link.clone());
     if !was_up && let Err(why) = topology::declare(&declaring, &link.names, &link.unusable).await {
         url.hosts.failed(&session.place);
@@ -236,5 +238,6 @@ async fn open(
         }
         topology::repair(&declaring, &link.names, &link.unusable).await;
     });
+    unused.disarm();
     Ok(session)
 }

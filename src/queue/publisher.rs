@@ -34,6 +34,9 @@ const MESSAGES_MAX_BYTES: usize = 512 * 1024;
 /// The longest pause between attempts to use a partition's queue.
 const OPEN_PAUSE_MAX_MS: u64 = 1_000;
 
+/// The longest pause between moves to another host because of one partition.
+const MOVE_PAUSE_MAX_MS: u64 = 60_000;
+
 /// The most deltas that may wait in a node, divided among the partitions: a partition that is stuck takes no room from
 /// the others.
 const CAPACITY: usize = 16_384;
@@ -94,6 +97,9 @@ impl Publisher {
             pace: Arc::clone(pace),
             pauses: Pauses::new(OPEN_PAUSE_MAX_MS),
             not_before: Instant::now(),
+            published_at: None,
+            moves: Pauses::new(MOVE_PAUSE_MAX_MS),
+            no_move_before: Instant::now(),
         };
         let lane = |partition| Lane::start([trip(partition)], capacity(partitions));
         Self { lanes: (0..).zip(&paces).map(lane).collect(), paces, partitions, metrics }
@@ -161,6 +167,12 @@ struct PublishTrip {
     pauses: Pauses,
     /// When a channel may be opened again.
     not_before: Instant,
+    /// When the last message was published.
+    published_at: Option<Instant>,
+    /// The pauses between moves to another host because this partition gets no confirm. If the next host confirms nothing
+    /// either, the partition is at fault, and the others should not suffer from more moves.
+    moves: Pauses,
+    no_move_before: Instant,
 }
 
 impl Trip for PublishTrip {
@@ -185,13 +197,14 @@ impl Trip for PublishTrip {
 impl PublishTrip {
     async fn publish(&mut self, deltas: &[Delta]) -> Result<(), PublishError> {
         let session = self.link.current().map_err(PublishError::Unavailable)?;
-        let (began, limit) = (Instant::now(), Duration::from_millis(CONFIRM_TIMEOUT_MS));
+        let limit = Duration::from_millis(CONFIRM_TIMEOUT_MS);
+        self.published_at = None;
         let confirmed = tokio::select! {
             confirmed = timeout(limit, self.confirmed(&session, deltas)) => confirmed,
             () = session.over.cancelled() => Ok(Err(lost("the connection was lost before the confirm"))),
         };
         if let Ok(Ok(_)) = confirmed {
-            session.answered();
+            (self.moves, self.no_move_before) = (Pauses::new(MOVE_PAUSE_MAX_MS), Instant::now());
         }
         let result = match confirmed {
             Ok(Ok(Confirm::Ack)) => {
@@ -203,7 +216,7 @@ impl PublishTrip {
             }
             Ok(Err(error)) => Err(error),
             Err(_) => {
-                self.link.lacks_confirm(&session, began);
+                self.lacks_confirm(&session);
                 Err(lost(&format!("no confirm within {CONFIRM_TIMEOUT_MS} ms")))
             }
         };
@@ -227,11 +240,22 @@ impl PublishTrip {
         result
     }
 
+    fn lacks_confirm(&mut self, session: &Session) {
+        match self.published_at {
+            Some(then) if self.no_move_before <= Instant::now() => {
+                self.no_move_before = Instant::now() + self.moves.after_failure();
+                self.link.lacks_confirm(session, then);
+            }
+            _ => session.check(),
+        }
+    }
+
     async fn confirmed(&mut self, session: &Session, deltas: &[Delta]) -> Result<Confirm, PublishError> {
         let usable = self.channel.take().filter(|open| !open.is_over());
         let channel = if let Some(channel) = usable { channel } else { self.open(session).await? };
         let queue = self.link.names.partition(self.partition);
         let id = deltas[0].request_id.to_string();
+        self.published_at = Some(Instant::now());
         self.channel.insert(channel).publish(&queue, Some(&id), wire::encode(deltas)).await
     }
 
@@ -243,7 +267,7 @@ impl PublishTrip {
         }
         let opening = async {
             let channel = self.link.open_partition(session, self.partition).await?;
-            ConfirmChannel::on(channel).await
+            ConfirmChannel::on(channel, session).await
         };
         let opened = opening.await.map_err(PublishError::Unavailable);
         match &opened {

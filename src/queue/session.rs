@@ -45,10 +45,12 @@ impl Session {
         let (over, answered) = (CancellationToken::new(), Arc::default());
         let session = Self { connection, over, place, answered, closes_left };
         let (listener, over) = (session.connection.clone(), session.over.clone());
-        // Whether it returns true or false, the connection has ended.
+        // Whether it returns true or false, the connection has ended. It holds the connection, so it ends with the session.
         tokio::spawn(async move {
-            listener.listen_network_io_failure().await;
-            over.cancel();
+            tokio::select! {
+                _ = listener.listen_network_io_failure() => over.cancel(),
+                () = over.cancelled() => {}
+            }
         });
         let watch = ConnectionWatch { over: session.over.clone() };
         session.connection.register_callback(watch).await.map_err(|error| error.to_string())?;
@@ -130,6 +132,9 @@ impl OpenChannel {
     where
         F: Future<Output = Result<T, Error>> + Send + 'static,
     {
+        if self.is_over() {
+            return Err("the channel is closed".to_owned());
+        }
         let asking = in_own_task(limit_ms, request(self.channel.clone()));
         asking.await.inspect_err(|_| self.over.cancel())
     }

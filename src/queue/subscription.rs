@@ -20,6 +20,9 @@ use super::{
 /// at once all the messages that the previous one held.
 const PREFETCH: u16 = 512;
 
+/// The name of the consumer on its channel, which has no other.
+const TAG: &str = "worker";
+
 /// The longest that a subscription or the sending of acks may take.
 pub(super) const RPC_TIMEOUT_MS: u64 = 5_000;
 
@@ -47,10 +50,15 @@ impl Subscription {
         let mut arguments = FieldTable::new();
         arguments.insert("x-priority".try_into().expect("a short name"), FieldValue::I(priority));
         let queue = link.names.partition(partition);
-        let consume = BasicConsumeArguments::new(&queue, "").arguments(arguments).finish();
+        // RabbitMQ may send `consume-ok` twice while the leader of a queue stops, and amqprs panics at the second. So we
+        // ask for none. The broker answers in order: the answer to the second `qos` follows the subscription.
+        let consume = BasicConsumeArguments::new(&queue, TAG).arguments(arguments).no_wait(true).finish();
+        let qos = || BasicQosArguments::new(0, PREFETCH, false);
         let subscribing = channel.ask(RPC_TIMEOUT_MS, |channel| async move {
-            channel.basic_qos(BasicQosArguments::new(0, PREFETCH, false)).await?;
-            channel.basic_consume_rx(consume).await
+            channel.basic_qos(qos()).await?;
+            let subscribed = channel.basic_consume_rx(consume).await?;
+            channel.basic_qos(qos()).await?;
+            Ok(subscribed)
         });
         let (_, messages) = subscribing.await?;
         Ok(Self { session, channel, messages, began: Instant::now() })

@@ -21,7 +21,7 @@ const HEARTBEATS_S: RangeInclusive<u16> = 2..=60;
 /// The times that a URL may give a host to open a connection.
 const CONNECTION_TIMEOUTS_MS: RangeInclusive<u64> = 100..=60_000;
 
-/// The parameters that only TLS has a use for.
+/// The parameters for TLS only.
 const OF_TLS: [&str; 5] = ["cacertfile", "certfile", "keyfile", "verify", "server_name_indication"];
 
 /// The addresses of RabbitMQ and our credentials. Its `Display` and `Debug` show the servers, never the password. Clones

@@ -6,7 +6,7 @@ use tokio::net::{TcpSocket, TcpStream};
 
 use crate::support::{
     client::{Client, answer},
-    frames::Loss,
+    frames::Tampering,
     proxy::{Weather, through},
     system::{System, eventually},
 };
@@ -91,7 +91,7 @@ async fn a_broker_that_confirms_nothing_is_left_for_another() {
     let mut system = System::new().await;
     let (proxies, url) = through(&system.amqp_url, 2).await;
     let [mute, other] = &proxies[..] else { panic!("two proxies") };
-    mute.turn(Weather::Swallowing(Loss::Confirms));
+    mute.turn(Weather::Tampered(Tampering::NoConfirms));
     system.node_amqp_url = Some(url);
     let client = system.serve();
     let change = || client.change("add", 7, 1).header("Idempotency-Key", "once");

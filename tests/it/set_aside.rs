@@ -7,7 +7,7 @@ use crate::{
     dead_letters::{dead_letters, declared, has_dead},
     newer::{keeps, worker},
     support::{
-        frames::Loss,
+        frames::Tampering,
         proxy::{Weather, detour},
         queues::{message, partition},
         servers::OwnServers,
@@ -61,7 +61,7 @@ async fn a_message_that_is_moved_is_reported_even_if_the_broker_does_not_answer(
     }
     let (broker, amqp_url) = detour(&system.amqp_url).await;
     system.node_amqp_url = Some(amqp_url.into());
-    broker.turn(Weather::Swallowing(Loss::Closes));
+    broker.turn(Weather::Tampered(Tampering::NoCloses));
     let partition = partition(7).to_string();
     let (status, printed) = dead_letters(&system, &["set-aside", &partition]).await;
     let expected = format!("set aside from partition {partition}: 1 delta: {first}");

@@ -1,19 +1,21 @@
-//! Reads AMQP 0-9-1 frames on their way to a client, and drops some. Must not contain our own AMQP code, or a client's.
+//! Reads AMQP 0-9-1 frames on their way to a client, and drops or repeats some. Must not contain our own AMQP code, or a client's.
 
-/// The frames that are dropped.
+/// What happens to the frames.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Loss {
-    /// Deliveries.
-    Deliveries,
-    /// The answers to the close of channels that have had a delivery.
-    Closes,
-    /// Confirms, positive and negative.
-    Confirms,
+pub enum Tampering {
+    /// Deliveries are dropped.
+    NoDeliveries,
+    /// The answers to the close of channels that have had a delivery are dropped.
+    NoCloses,
+    /// Confirms, positive and negative, are dropped.
+    NoConfirms,
+    /// The answers to subscriptions come twice, as when the leader of a queue stops.
+    SubscribedTwice,
 }
 
 /// The frames of one connection, which arrive in pieces.
 pub struct Frames {
-    loss: Loss,
+    tampering: Tampering,
     /// The channels that have had a delivery.
     delivered: Vec<[u8; 2]>,
     /// The beginning of an unfinished frame.
@@ -23,14 +25,15 @@ pub struct Frames {
 }
 
 impl Frames {
-    pub fn new(loss: Loss) -> Self {
-        Self { loss, delivered: Vec::new(), rest: Vec::new(), swallowed: None }
+    pub fn new(tampering: Tampering) -> Self {
+        Self { tampering, delivered: Vec::new(), rest: Vec::new(), swallowed: None }
     }
 
     /// Adds a piece and returns the whole frames so far, without those that are dropped.
     pub fn passed(&mut self, piece: &[u8]) -> Vec<u8> {
         const METHOD: u8 = 1;
         const CONTENT: [u8; 2] = [2, 3];
+        const BASIC_CONSUME_OK: [u8; 4] = [0, 60, 0, 21];
         const BASIC_DELIVER: [u8; 4] = [0, 60, 0, 60];
         const CHANNEL_CLOSE_OK: [u8; 4] = [0, 20, 0, 41];
         const BASIC_ACK: [u8; 4] = [0, 60, 0, 80];
@@ -50,13 +53,19 @@ impl Frames {
             if frame[0] == METHOD {
                 let is_delivery = frame[7..].starts_with(&BASIC_DELIVER);
                 self.delivered.extend(is_delivery.then_some(channel));
-                let is_lost = match self.loss {
-                    Loss::Deliveries => is_delivery,
-                    Loss::Confirms => {
+                let is_lost = match self.tampering {
+                    Tampering::NoDeliveries => is_delivery,
+                    Tampering::NoConfirms => {
                         frame[7..].starts_with(&BASIC_ACK) || frame[7..].starts_with(&BASIC_NACK)
                     }
-                    Loss::Closes => {
+                    Tampering::NoCloses => {
                         frame[7..].starts_with(&CHANNEL_CLOSE_OK) && self.delivered.contains(&channel)
+                    }
+                    Tampering::SubscribedTwice => {
+                        if frame[7..].starts_with(&BASIC_CONSUME_OK) {
+                            passed.extend_from_slice(&frame);
+                        }
+                        false
                     }
                 };
                 self.swallowed = is_lost.then_some(channel);
@@ -72,7 +81,7 @@ impl Frames {
 }
 
 #[test]
-fn only_what_is_to_be_lost_is_swallowed_wherever_the_pieces_break() {
+fn only_what_is_to_be_changed_is_changed_wherever_the_pieces_break() {
     let frame = |kind: u8, channel: u8, payload: &[u8]| {
         let size = u32::try_from(payload.len()).expect("small").to_be_bytes();
         [&[kind, 0, channel][..], &size, payload, &[0xce]].concat()
@@ -98,16 +107,18 @@ fn only_what_is_to_be_lost_is_swallowed_wherever_the_pieces_break() {
         let kept: Vec<&[u8]> = sent.iter().copied().filter(|frame| !lost.contains(frame)).collect();
         kept.concat()
     };
-    for (loss, kept) in [
-        (Loss::Deliveries, without(&[&delivery])),
-        (Loss::Closes, without(&[&closed])),
-        (Loss::Confirms, without(&[&ack, &nack])),
+    let twice = [&sent[..1], &sent[..]].concat().concat();
+    for (tampering, kept) in [
+        (Tampering::NoDeliveries, without(&[&delivery])),
+        (Tampering::NoCloses, without(&[&closed])),
+        (Tampering::NoConfirms, without(&[&ack, &nack])),
+        (Tampering::SubscribedTwice, twice),
     ] {
         for piece in 1..sent.concat().len() {
-            let mut frames = Frames::new(loss);
+            let mut frames = Frames::new(tampering);
             let passed: Vec<u8> =
                 sent.concat().chunks(piece).flat_map(|piece| frames.passed(piece)).collect();
-            assert_eq!(passed, kept, "{loss:?}, in pieces of {piece} bytes");
+            assert_eq!(passed, kept, "{tampering:?}, in pieces of {piece} bytes");
         }
     }
 }

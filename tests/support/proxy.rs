@@ -18,7 +18,7 @@ use tokio::{
 };
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use crate::support::frames::{Frames, Loss};
+use crate::support::frames::{Frames, Tampering};
 
 /// What the proxy does to connections.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -34,8 +34,8 @@ pub enum Weather {
     CutAfter(usize),
     /// The proxy sends bytes of no protocol before those of the client.
     Garbled,
-    /// Connections that begin now never get these AMQP frames, even after the weather changes.
-    Swallowing(Loss),
+    /// AMQP frames to clients are changed like this on connections that begin now, even after the weather changes.
+    Tampered(Tampering),
     /// Connections are refused.
     Refusing,
 }
@@ -229,8 +229,8 @@ async fn pump(
 ) -> io::Result<()> {
     const GARBAGE: [u8; 16] = [0xff; 16];
     let (mut buffer, mut passed) = (vec![0; 16 * 1024], 0);
-    let mut swallowing = match *weather.borrow() {
-        Weather::Swallowing(loss) if !to_server => Some(Frames::new(loss)),
+    let mut tampered = match *weather.borrow() {
+        Weather::Tampered(tampering) if !to_server => Some(Frames::new(tampering)),
         _ => None,
     };
     loop {
@@ -256,7 +256,7 @@ async fn pump(
         if piece.is_empty() {
             return to.shutdown().await;
         }
-        match &mut swallowing {
+        match &mut tampered {
             Some(frames) => to.write_all(&frames.passed(piece)).await?,
             None => to.write_all(piece).await?,
         }

@@ -25,6 +25,9 @@ const REACH_TIMEOUT_MS: u64 = 1_000;
 /// The longest that one host may take to give a session that is ready for use, if the URL has no `connect_timeout`.
 const OPEN_TIMEOUT_MS: u64 = 3_000;
 
+/// The longest that a statement of a session may take.
+pub const STATEMENT_TIMEOUT_MS: u64 = 5_000;
+
 /// The settings of every session.
 ///
 /// The third timeout is a second longer than the store's limit for a transaction. A client that leaves a transaction
@@ -246,5 +249,16 @@ impl Deref for Session {
 impl DerefMut for Session {
     fn deref_mut(&mut self) -> &mut ClientWrapper {
         &mut self.client
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_longest_statement_is_as_long_as_a_session_allows() {
+        let setting = format!("statement_timeout = '{}s'", STATEMENT_TIMEOUT_MS / 1_000);
+        assert!(SESSION.contains(&setting), "{SESSION}");
     }
 }

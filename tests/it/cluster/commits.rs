@@ -1,4 +1,4 @@
-//! A commit that nobody heard of: the primary has it, and no standby does.
+//! A commit whose answer was lost: the primary has it, and no standby does.
 
 use super::servers;
 use crate::support::system::{PARTITIONS, System, eventually};

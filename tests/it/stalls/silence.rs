@@ -1,12 +1,12 @@
-//! A partition whose deliveries never arrive, although the broker counts them as delivered: the service notices it,
-//! reports it, and recovers.
+//! What a broker sends once too often or not at all. A partition whose deliveries never arrive, although the broker
+//! counts them as delivered, is noticed, reported, and recovers.
 
 use serde_json::Value;
 
 use super::queue_adds;
 use crate::support::{
     client::{Client, answer},
-    frames::Loss,
+    frames::Tampering,
     proxy::{Weather, detour},
     system::{System, eventually},
 };
@@ -17,7 +17,7 @@ async fn swallowed_deliveries_are_noticed_told_and_delivered_again() {
     let client = system.serve();
     let (broker, amqp_url) = detour(&system.amqp_url).await;
     system.node_amqp_url = Some(amqp_url.into());
-    broker.turn(Weather::Swallowing(Loss::Deliveries));
+    broker.turn(Weather::Tampered(Tampering::NoDeliveries));
     let work = system.process("work", &["--metrics-listen", "127.0.0.1:0"]);
     work.says("working on").await;
     queue_adds(&client, 1..=40).await;
@@ -44,6 +44,21 @@ async fn swallowed_deliveries_are_noticed_told_and_delivered_again() {
     let silence: Vec<_> =
         metrics.lines().filter(|line| line.contains("partition_silence_seconds{")).collect();
     assert!(!silence.is_empty() && silence.iter().all(|line| line.ends_with(" 0")), "{silence:?}");
+    assert!(work.end("-TERM").await.success());
+    system.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_subscription_that_is_confirmed_twice_gets_its_deliveries() {
+    let mut system = System::new().await;
+    let client = system.serve();
+    let (broker, amqp_url) = detour(&system.amqp_url).await;
+    system.node_amqp_url = Some(amqp_url.into());
+    broker.turn(Weather::Tampered(Tampering::SubscribedTwice));
+    let work = system.process("work", &[]);
+    work.says("working on").await;
+    queue_adds(&client, 1..=40).await;
+    system.drain(40).await;
     assert!(work.end("-TERM").await.success());
     system.finish().await;
 }
