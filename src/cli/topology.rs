@@ -28,7 +28,7 @@ pub struct TopologyArgs {
     /// What to print.
     #[command(flatten)]
     what: What,
-    /// How many members each queue must have, as many as the cluster has nodes, up to five.
+    /// Number of members that each queue must have: the number of nodes of the cluster, up to five.
     #[arg(long, default_value_t = 3, value_name = "N", requires = "check",
           value_parser = clap::value_parser!(u16).range(1..))]
     members: u16,

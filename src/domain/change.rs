@@ -27,7 +27,7 @@ pub enum Change {
     Add {
         /// By how much.
         point: Points,
-        /// When what is left of these points expires, in whole microseconds, if they do.
+        /// When the remaining points expire, in whole microseconds, if they do.
         expires_at: Option<Timestamp>,
     },
     /// The balance shrinks.

@@ -18,7 +18,7 @@ impl Memory {
     }
 
     /// Compares what is committed now with what was committed before, remembers it, and tells operators if a time went
-    /// back. The service works on: what is left is consistent, and only people know what to do about the rest.
+    /// back. The service continues: the remaining data is consistent, and only people can restore the rest.
     pub(super) fn compare(&mut self, now: &[(u16, Times)]) {
         if let Some((partition, before, after)) = self.setback(now) {
             metrics::database_went_back(true);

@@ -102,7 +102,7 @@ async fn without_keys_each_address_is_counted_by_itself() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn whoever_waits_is_served_again() {
+async fn a_caller_that_waits_is_served_again() {
     let mut system = System::new().await;
     let client = system.serve_with(limited("1/s"));
     assert_eq!(sent(read(&client)).await.status(), 404);

@@ -165,7 +165,7 @@ impl Filter {
             return html! { p.empty #more { (words) } };
         };
         let address = self.address(Some(next));
-        // A search that may find nothing goes on only when somebody asks for it.
+        // A search that may find nothing continues only on request.
         let trigger = if searched.is_some() { "click" } else { "click, revealed" };
         html! {
             div.more #more {
