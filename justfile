@@ -37,6 +37,8 @@ cluster *args:
 # Make the pictures of the console in docs/images
 pictures:
     ./run setup
+    command -v chromedriver
+    rm -rf target/tmp/console
     cargo test --locked --test it -- console::looks
     cp target/tmp/console/console-*.png docs/images/
 

@@ -150,7 +150,7 @@ create table node_beat (
     role text not null,
     version text not null,
     kept smallint[] not null,
-    primary key (node, beat_at)
+    primary key (beat_at, node)
 );
 
 -- What each node did per second from one beat to the next.

@@ -171,6 +171,12 @@ impl Access {
         self.listen.ip().to_canonical().is_loopback()
     }
 
+    /// Whether only this machine can reach the service, and no key was ever created.
+    #[must_use]
+    pub fn is_before_first_key(&self) -> bool {
+        self.is_local() && self.ring.load().unused
+    }
+
     /// Returns the caller who sends `key`, or decides whether a caller without a key is served. A node can't tell a
     /// revoked key from an unknown one: it holds only active keys.
     ///
@@ -181,9 +187,7 @@ impl Access {
             return match self.policy.allow_anonymous {
                 Anonymous::Everyone => Ok(Caller::Anonymous),
                 Anonymous::Loopback => Ok(Caller::OnThisMachine),
-                Anonymous::UntilTheFirstKey if self.is_local() && self.ring.load().unused => {
-                    Ok(Caller::OnThisMachine)
-                }
+                Anonymous::UntilTheFirstKey if self.is_before_first_key() => Ok(Caller::OnThisMachine),
                 Anonymous::UntilTheFirstKey => Err(Stranger::NoKey),
             };
         };

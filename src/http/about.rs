@@ -18,7 +18,7 @@ struct AboutResponse {
     version: &'static str,
 }
 
-/// Name and version of the service. Leads a browser to the console.
+/// Name and version of the service. Redirects browsers to the console.
 #[utoipa::path(
     get,
     path = "/",

@@ -44,10 +44,15 @@ pub(super) fn foreign_header(request: &ServiceRequest) -> Option<String> {
 }
 
 /// Whether `Host` is sent once and is a loopback name or address.
-pub(super) fn is_host(headers: &HeaderMap) -> bool {
+fn is_host(headers: &HeaderMap) -> bool {
     let mut hosts = headers.get_all(HOST);
     let host = hosts.next().filter(|_| hosts.next().is_none());
     host.is_some_and(is_loopback_authority)
+}
+
+/// Whether `Host` and every `Origin` are loopback names or addresses. A proxy may have replaced `Host`.
+pub(super) fn is_local(headers: &HeaderMap) -> bool {
+    is_host(headers) && headers.get_all(ORIGIN).all(is_loopback_origin)
 }
 
 /// The authority of a target in absolute form replaces `Host` (RFC 9112 §3.2.2).

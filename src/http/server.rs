@@ -32,7 +32,7 @@ const CONNECTIONS_MIN: usize = 64;
 /// The most connections of the metrics listener.
 const METRICS_CONNECTIONS_MAX: usize = 32;
 
-/// The descriptors that a process needs beside its clients' connections: at most 40 connections to PostgreSQL, those to
+/// The descriptors that a process needs beside its clients' connections: at most 43 connections to PostgreSQL, those to
 /// RabbitMQ, the metrics listener with its connections, and files.
 const OWN_DESCRIPTORS: usize = 96 + METRICS_CONNECTIONS_MAX;
 

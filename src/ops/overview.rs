@@ -111,6 +111,7 @@ impl Overview {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             self.wanted.notified().await;
+            ticks.reset();
             while self.latest.receiver_count() > 0 {
                 let picture = self.take().await;
                 self.latest.send_replace(Some(Arc::new(picture)));

@@ -9,8 +9,8 @@ use std::{
 
 use jiff::Timestamp;
 use tokio::{
+    join,
     time::{Interval, MissedTickBehavior, interval, timeout},
-    try_join,
 };
 
 use crate::{
@@ -39,6 +39,9 @@ const BEAT_PAUSE_S: u64 = 5;
 
 /// The longest that a beat may take.
 const BEAT_TIMEOUT_MS: u64 = 2_000;
+
+/// The longest that writing the figures of the console may take.
+const TELL_TIMEOUT_MS: u64 = 500;
 
 /// A partition is silent if changes wait and no worker has taken one for this long. The broker does not show this: it
 /// does not count a message as waiting if it believes that a consumer holds it.
@@ -159,10 +162,17 @@ impl Pulse {
         let report = self.health.report();
         let looking = async {
             let client = self.pool.get().await.ok()?;
-            let seen = try_join!(
+            // The pulse does not depend on the console's figures.
+            let limit = Duration::from_millis(TELL_TIMEOUT_MS);
+            let (seen, told) = join!(
                 told_and_seen(&client, (tell, news), self.partitions, &mut self.memory),
-                beat::tell(&client, &self.node, &report, counts, oldest),
+                timeout(limit, beat::tell(&client, &self.node, &report, counts, oldest)),
             );
+            if !matches!(told, Ok(Ok(()))) {
+                log::debug!("the figures of this node are not written: {told:?}");
+                drop(Client::take(client));
+                return seen.ok();
+            }
             // Close a connection that failed.
             seen.map_err(|error| (log::debug!("no pulse: {error}"), Client::take(client))).ok()
         };
@@ -170,7 +180,7 @@ impl Pulse {
         let known = seen.is_some();
         let mut silent = Vec::new();
         metrics::silence_is_unknown();
-        for (partition, seconds) in seen.into_iter().flat_map(|(silences, ())| silences) {
+        for (partition, seconds) in seen.into_iter().flatten() {
             metrics::partition_is_silent(partition, seconds);
             if seconds >= Duration::from_secs(SILENCE_S).as_secs_f64() {
                 silent.push(partition);

@@ -41,7 +41,7 @@ pub enum DeadLettersError {
     #[error("RabbitMQ: {0}")]
     Unavailable(String),
     /// Another command holds the dead letters.
-    #[error("another `point-system dead-letters` is running, or has just ended: {0}")]
+    #[error("the dead letters are open elsewhere, in the console or in `point-system dead-letters`: {0}")]
     Locked(String),
     /// This version can't put the message back: the message would return, or lose the parts that this version does not
     /// understand.

@@ -1,8 +1,9 @@
 //! What a long-lived process does with the dead letters now and then, each time on a connection of its own: the lock on
 //! them lasts as long as its connection. Must not contain how a message is read or settled.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
+use tokio::sync::Semaphore;
 use xxhash_rust::xxh3::Xxh3;
 
 use super::{
@@ -59,18 +60,19 @@ pub struct Settled {
     pub left: usize,
 }
 
-/// The way to the dead letters.
+/// Opens the dead letters for one request at a time.
 #[derive(Clone)]
 pub struct LetterDesk {
     url: BrokerUrl,
     names: QueueNames,
+    turn: Arc<Semaphore>,
 }
 
 impl LetterDesk {
     /// A desk for the dead letters of the installation of `link`.
     #[must_use]
     pub fn new(url: BrokerUrl, link: &LinkWatch) -> Self {
-        Self { url, names: link.names.clone() }
+        Self { url, names: link.names.clone(), turn: Arc::new(Semaphore::new(1)) }
     }
 
     /// Returns the first `most` dead letters, and how many there are in all.
@@ -131,6 +133,8 @@ impl LetterDesk {
         &self,
         work: impl AsyncFnOnce(&mut DeadLetters) -> Result<T, DeadLettersError>,
     ) -> Result<T, DeadLettersError> {
+        let taken = |_| DeadLettersError::Locked("this node has them open for another request".to_owned());
+        let _turn = self.turn.try_acquire().map_err(taken)?;
         let link = Link::start(self.url.clone(), self.names.clone(), "console");
         let visiting = async {
             let limit = Duration::from_millis(CONNECT_TIMEOUT_MS);

@@ -226,7 +226,7 @@ async fn one_at_a_time_may_look_at_them() {
     assert!(letters.next().await.expect("an answer").is_some_and(|letter| letter.body == b"not JSON"));
     let (status, printed) = dead_letters(&system, &["drop", "1", "--yes"]).await;
     assert_eq!(status.code(), Some(1), "{printed}");
-    let running = "another `point-system dead-letters` is running";
+    let running = "the dead letters are open elsewhere";
     assert!(printed.contains(running), "{printed}");
     let (status, printed) = dead_letters(&system, &["set-aside", "0"]).await;
     assert_eq!(status.code(), Some(1), "{printed}");

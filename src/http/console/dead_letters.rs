@@ -106,7 +106,7 @@ fn show(viewer: &Viewer, status: StatusCode, told: Option<Markup>, content: &Mar
 fn failed(viewer: &Viewer, error: &DeadLettersError) -> HttpResponse {
     let advice = match error {
         DeadLettersError::Locked(_) => {
-            "Somebody else works on the dead letters now. Reload the page in a moment."
+            "The dead letters are open in another session. Reload the page in a moment."
         }
         DeadLettersError::Unavailable(_) => "RabbitMQ does not answer. The overview says since when.",
         DeadLettersError::Unredrivable(_) => "The message stays among the dead letters.",
@@ -124,7 +124,7 @@ fn outcome(is_drop: bool, done: usize, left: usize) -> Markup {
     let (tone, content) = match (done, left) {
         (0, 0) => (
             Tone::Warn,
-            html! { "The message is no longer among the dead letters: somebody else settled it." },
+            html! { "The message is no longer among the dead letters: it has already been redriven or dropped." },
         ),
         (_, 0) => (Tone::Good, html! { (count) " " (verb) "." }),
         _ => (Tone::Warn, html! { (count) " " (verb) "; " (left) " can't be redriven, and stay." }),

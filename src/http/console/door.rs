@@ -23,22 +23,26 @@ static HX_REDIRECT: HeaderName = HeaderName::from_static("hx-redirect");
 
 /// A person who is admitted.
 #[derive(Clone)]
-pub(super) struct Viewer(Caller);
+pub(super) struct Viewer {
+    caller: Caller,
+    /// Whether no key was ever created. Only then does an administrator need none.
+    is_first: bool,
+}
 
 impl Viewer {
     /// Whether the viewer has the scope `needed`.
     pub(super) fn may(&self, needed: Scope) -> bool {
-        self.0.may(needed)
+        self.caller.may(needed) && (needed < Scope::Admin || self.is_first || self.actor().is_some())
     }
 
     /// Who the viewer is, or `None` without a key.
     pub(super) fn actor(&self) -> Option<&Actor> {
-        self.0.actor()
+        self.caller.actor()
     }
 
     /// What the viewer's key may do, or `None` without a key.
     pub(super) fn scope(&self) -> Option<Scope> {
-        match self.0 {
+        match self.caller {
             Caller::Key { scope, .. } => Some(scope),
             Caller::Anonymous | Caller::OnThisMachine => None,
         }
@@ -100,8 +104,13 @@ fn judge(method: Method, needed: Option<Scope>, request: &ServiceRequest) -> Res
     let key = session::key(request.headers()).map(str::as_bytes);
     let caller = api.access.caller(key).map_err(Refusal::SignIn)?;
     let (_, admitted) = admission::judge_caller(&caller, needed, request);
-    request.extensions_mut().insert(Viewer(caller));
-    admitted.map_err(Refusal::Api)
+    let viewer = Viewer { caller, is_first: api.access.is_before_first_key() };
+    let may = viewer.may(needed);
+    request.extensions_mut().insert(viewer);
+    admitted.map_err(Refusal::Api)?;
+    // Only a caller without a key gets this far without the scope. A key that it created would outlive the flag that
+    // serves it.
+    if may { Ok(()) } else { Err(Refusal::SignIn(Stranger::NoKey)) }
 }
 
 /// Leads to the sign-in, and from there back to the page.

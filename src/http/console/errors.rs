@@ -117,9 +117,7 @@ fn page(status: StatusCode, viewer: Option<&Viewer>, title: &str, text: &Markup)
 /// What an error says to a person: a title, and what to do.
 fn words(error: &ApiError, viewer: Option<&Viewer>) -> (Cow<'static, str>, Markup) {
     match error {
-        ApiError::NotFound => {
-            ("There is nothing here".into(), html! { "Check the address. Pages do not move." })
-        }
+        ApiError::NotFound => ("There is nothing here".into(), html! { "Check the address." }),
         ApiError::InsufficientScope { scope } => {
             let has = viewer.and_then(|viewer| Some((viewer.actor()?, viewer.scope()?)));
             let text = html! {

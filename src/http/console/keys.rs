@@ -16,6 +16,9 @@ use crate::{
 
 const PATH: &str = "/console/keys";
 
+const FIRST_KEY: &str = "This service answers without an API key until the first one exists. Give that one the scope admin, \
+     and keep it: you need it to sign in here again.";
+
 /// The scopes, with what each is for.
 const SCOPES: [(Scope, &str); 3] = [
     (Scope::Read, "reads balances and logs"),
@@ -118,8 +121,8 @@ async fn show(
             div.stack {
                 h1 { "Keys" }
                 @if let Some(told) = told { (told) }
-                @if viewer.actor().is_none() { (keyless(keys.is_empty())) }
-                (card("create", "Create a key", form(fields)))
+                @if keys.is_empty() { (notice(Tone::Warn, FIRST_KEY)) }
+                (card("create", "Create a key", form(fields, keys.is_empty())))
                 (card("active", "Active keys", list(viewer, &active)))
                 @if !revoked.is_empty() {
                     details.card {
@@ -134,25 +137,16 @@ async fn show(
     ))
 }
 
-fn keyless(is_first: bool) -> Markup {
-    let text = if is_first {
-        "This service answers without an API key until the first one exists. Make that one of scope admin, and keep it: \
-         you need it to sign in here again."
-    } else {
-        "This service answers without an API key, as its flag --allow-anonymous says."
-    };
-    notice(Tone::Warn, text)
-}
-
-fn form(fields: &Fields) -> Markup {
-    let chosen = fields.get("scope").unwrap_or("read");
+/// The first key signs in the viewer, who has had none so far.
+fn form(fields: &Fields, is_first: bool) -> Markup {
+    let chosen = fields.get("scope").unwrap_or(if is_first { "admin" } else { "read" });
     html! {
         form.row.fields method="post" action=(PATH) {
             (Field {
                 name: "name",
                 label: "Name",
                 value: fields.get("name").unwrap_or_default(),
-                hint: "The actor in every log entry. A name is never used for another.",
+                hint: "The actor in every log entry. A name can't be reused.",
                 required: true,
             })
             div.field {

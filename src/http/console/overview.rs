@@ -5,7 +5,6 @@ use maud::{Markup, html};
 use serde::Serialize;
 
 use super::{
-    assets,
     components::{Tone, badge, card, grouped, number, since, table, time},
     door::Viewer,
     layout::{Page, Place},
@@ -38,14 +37,13 @@ pub(super) async fn page(viewer: Viewer, api: web::Data<Api>) -> HttpResponse {
     let regions = picture.as_ref().map(|picture| regions(picture));
     let region = |index: usize| regions.as_ref().map(|regions| regions[index].1.clone());
     page.show(&html! {
-        link rel="stylesheet" href=(assets::path("uplot.css"));
         div.stack {
             div.row.apart {
                 h1 { "Overview" }
                 p.quiet #live role="status" data-live="/console/live" data-first=(shown) { "Live" }
             }
             div.stack #status aria-live="polite" { (region(0).unwrap_or_default()) }
-            noscript { "Without JavaScript, this page shows one moment: reload it for another." }
+            noscript { "Without JavaScript, this page does not update itself: reload it." }
             div #figures { (region(1).unwrap_or_default()) }
             section.card aria-labelledby="charts-title" {
                 h2 #charts-title { "The last 15 minutes" }

@@ -21,7 +21,7 @@ pub(super) fn key(headers: &HeaderMap) -> Option<&str> {
 
 /// Makes the browser send `key` with the requests to the console, and with no other: no script can read it
 /// (`HttpOnly`), no other site's page can send it (`SameSite=Strict`), and off this machine it needs TLS (`Secure`). It
-/// ends with the browser.
+/// is deleted when the browser closes.
 pub(super) fn begin(response: &mut HttpResponseBuilder, key: &str, is_loopback: bool) {
     let secure = if is_loopback { "" } else { "; Secure" };
     let cookie = format!("{NAME}={key}; Path={HOME}; HttpOnly; SameSite=Strict{secure}");

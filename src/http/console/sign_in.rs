@@ -53,16 +53,18 @@ pub(super) async fn enter(
     fields: Fields,
     api: web::Data<Api>,
 ) -> Result<HttpResponse, ApiError> {
-    // A wrong key has no limit of its own, so attempts count for the address.
-    admission::count(&Caller::Anonymous, &request).1?;
     let next = next(&fields);
     let Some(key) = fields.get("key") else {
         return Ok(form(StatusCode::BAD_REQUEST, Some("Enter an API key."), next));
     };
-    if api.access.caller(Some(key.as_bytes())).is_err() {
+    // A wrong key has no limit of its own, so it counts for the address. Staff behind one proxy share an address, so a
+    // valid key does not.
+    let caller = api.access.caller(Some(key.as_bytes()));
+    admission::count(caller.as_ref().unwrap_or(&Caller::Anonymous), &request).1?;
+    if caller.is_err() {
         return Ok(form(StatusCode::UNAUTHORIZED, Some(NOT_VALID), next));
     }
-    let is_loopback = loopback::is_host(request.headers());
+    let is_loopback = loopback::is_local(request.headers());
     if !is_loopback && origin::is_plain_http(&request) {
         return Ok(form(StatusCode::BAD_REQUEST, Some(NEEDS_TLS), next));
     }

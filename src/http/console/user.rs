@@ -104,7 +104,7 @@ pub(super) async fn page(
                 (filter.card(&found, &viewer))
             } @else {
                 (notice(Tone::Plain, html! {
-                    "This user has no entries. The first change of a user makes the user. "
+                    "This user has no entries. A user is created by the first change. "
                     a href=(address(search::PATH, &[("id", user_id.as_str())])) { "Find users whose ids begin like this." }
                 }))
             }

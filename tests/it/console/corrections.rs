@@ -62,8 +62,15 @@ async fn a_correction_is_previewed_confirmed_and_counts_once_however_often_it_is
     let own = hidden(&form, "key");
     let again = olivia.read("/console/user/correct?id=a%2Fb&action=subtract").await;
     assert_ne!(hidden(&again, "key"), own, "each form has a key of its own");
-    let filled =
-        [("id", "a/b"), ("action", "subtract"), ("key", &own), ("point", "300"), ("reason", "sent <twice>")];
+    assert_eq!(hidden(&form, "actor"), "olivia");
+    let filled = [
+        ("id", "a/b"),
+        ("action", "subtract"),
+        ("actor", "olivia"),
+        ("key", &own),
+        ("point", "300"),
+        ("reason", "sent <twice>"),
+    ];
     let preview = olivia.read(&path(CORRECT, &filled)).await;
     assert!(preview.contains("1,000</strong>") && preview.contains(">700</strong>"), "{preview}");
     assert!(preview.contains("Confirm: subtract") && hidden(&preview, "key") == own, "{preview}");
@@ -81,8 +88,13 @@ async fn a_correction_is_previewed_confirmed_and_counts_once_however_often_it_is
     );
     let preview = olivia.read(&path(CORRECT, &filled)).await;
     assert!(preview.contains("This form was sent before") && !preview.contains("Confirm"), "{preview}");
-    let other = [&filled[..3], &[("point", "301"), ("reason", "x")]].concat();
+    let other = [&filled[..4], &[("point", "301"), ("reason", "x")]].concat();
     assert!(confirmed(&olivia, &other).await.contains("was used before for another change"));
+
+    let oscar = Visitor::signed_in_soon(&client, &create(&system, "oscar", "write").await).await;
+    let (status, page) = shown(oscar.post(CORRECT, &filled)).await;
+    assert!(status == 400 && page.contains("has changed since the preview"), "{page}");
+    assert_eq!(system.count("select count(*) from log where actor = 'oscar'").await, 0);
     system.finish().await;
 }
 
@@ -165,7 +177,7 @@ async fn transfers_are_undone_holds_released_and_what_there_is_is_taken() {
     assert!(visitor.read(&path(CORRECT, &some)).await.contains("1,000 of 5,000 points"));
     assert!(confirmed(&visitor, &some).await.contains("from 1,000 to 0."));
     let new = [("id", "carol"), ("action", "add"), ("point", "5"), ("reason", "x"), ("key", "d")];
-    assert!(confirmed(&visitor, &new).await.contains("from 0 to 5."), "the first change makes the user");
+    assert!(confirmed(&visitor, &new).await.contains("from 0 to 5."), "the first change creates the user");
     system.finish().await;
 }
 
@@ -182,7 +194,8 @@ async fn without_the_scope_there_are_no_corrections_and_a_form_without_a_reason_
             .header("Prefer", "wait"),
     )
     .await;
-    let form = [("id", "7"), ("action", "subtract"), ("point", "300"), ("reason", "x"), ("key", "k")];
+    let actor = ("actor", "writer");
+    let form = [("id", "7"), ("action", "subtract"), ("point", "300"), ("reason", "x"), actor, ("key", "k")];
     let visitor = Visitor::signed_in(&client, &reader).await;
     let page = visitor.read("/console/user?id=7").await;
     assert!(page.contains("1,000") && !page.contains(CORRECT), "{page}");
@@ -207,10 +220,10 @@ async fn without_the_scope_there_are_no_corrections_and_a_form_without_a_reason_
         assert_eq!(shown(visitor.post(CORRECT, &form)).await.0, 400, "{name}={value}");
     }
     for wrong in [
-        &form[..4],
-        &[("id", "7"), ("action", "transfer"), ("point", "3"), ("reason", "x"), ("key", "k")],
-        &[("id", "7"), ("action", "reverse"), ("request", "7"), ("reason", "x"), ("key", "k")],
-        &[("id", "a b"), ("action", "add"), ("point", "3"), ("reason", "x"), ("key", "k")],
+        &form[..5],
+        &[("id", "7"), ("action", "transfer"), ("point", "3"), ("reason", "x"), actor, ("key", "k")],
+        &[("id", "7"), ("action", "reverse"), ("request", "7"), ("reason", "x"), actor, ("key", "k")],
+        &[("id", "a b"), ("action", "add"), ("point", "3"), ("reason", "x"), actor, ("key", "k")],
     ] {
         assert_eq!(shown(visitor.post(CORRECT, wrong)).await.0, 400, "{wrong:?}");
     }

@@ -60,6 +60,9 @@ async fn a_key_signs_in_and_only_the_console_gets_it_back() {
     let entered = entered.send().await.expect("an answer");
     assert_eq!(header(&entered, "Location"), "/console");
     assert_eq!(header(&entered, "Set-Cookie"), format!("{cookie}; Secure"), "off this machine");
+    let behind_a_proxy = nobody.post("/console/sign-in", &[("key", &key)]).header(HTTPS.0, HTTPS.1);
+    let behind_a_proxy = behind_a_proxy.send().await.expect("an answer");
+    assert_eq!(header(&behind_a_proxy, "Set-Cookie"), format!("{cookie}; Secure"), "it replaced Host");
     let plain = nobody.post("/console/sign-in", &[("key", &key)]).header("Host", "points.example");
     let plain = plain.header("Origin", "http://points.example").send().await.expect("an answer");
     assert_eq!((plain.status().as_u16(), header(&plain, "Set-Cookie")), (400, ""));
@@ -174,6 +177,28 @@ async fn without_keys_the_console_is_open_to_this_machine_and_to_nobody_else() {
         let (status, page) = shown(visitor.get("/console").header(name, value)).await;
         assert_eq!(status, 403, "{name}: {value}: {page}");
     }
+    system.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn callers_without_a_key_are_no_administrators_once_there_is_one() {
+    let mut system = System::new().await;
+    create(&system, "olivia", "admin").await;
+    let everyone = AccessArgs { rate_limit: None, allow_anonymous: Anonymous::Everyone };
+    let visitor = Visitor::new(&system.serve_with(everyone));
+    let page = visitor.read("/console/users").await;
+    assert!(!page.contains("/console/keys") && !page.contains("/console/dead-letters"), "{page}");
+    let form = [("name", "mine"), ("scope", "admin")];
+    for refused in [
+        visitor.get("/console/keys"),
+        visitor.post("/console/keys", &form),
+        visitor.post("/console/keys/revoke", &[("id", "1")]),
+        visitor.post("/console/dead-letters", &[("verdict", "redrive"), ("letter", "all")]),
+    ] {
+        let refused = refused.send().await.expect("an answer");
+        assert!(refused.status() == 303 && header(&refused, "Location").starts_with("/console/sign-in"));
+    }
+    assert_eq!(system.count("select count(*) from api_key where revoked_at is null").await, 1);
     system.finish().await;
 }
 

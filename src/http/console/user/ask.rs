@@ -52,7 +52,7 @@ impl Ask<'_> {
         };
         self.page(error.status_code(), &html! {
             (notice(Tone::Warn, html! {
-                strong { "Not confirmed. " } (why) " The correction may be applied. Send it again in a moment: it counts once."
+                strong { "Not confirmed. " } (why) " The correction may have been applied. Send it again in a moment: it counts once."
             }))
             div.card.stack { (self.confirm("Send it again", false)) }
         })
@@ -117,6 +117,7 @@ impl Ask<'_> {
             input type="hidden" name="action" value=(action.as_str());
             input type="hidden" name="key" value=(key);
             @if let Some(request) = request { input type="hidden" name="request" value=(request); }
+            @if let Some(actor) = self.viewer.actor() { input type="hidden" name="actor" value=(actor); }
         }
     }
 

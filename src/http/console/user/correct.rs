@@ -15,7 +15,7 @@ use super::{
     user_id,
 };
 use crate::{
-    domain::{Action, Change, Delta, IdempotencyKey, Points, Reason, RequestId, UserId, whole_number},
+    domain::{Action, Actor, Change, Delta, IdempotencyKey, Points, Reason, RequestId, UserId, whole_number},
     http::{Api, Sent, error::ApiError, points::now, traffic},
 };
 
@@ -162,6 +162,11 @@ pub(in super::super) async fn apply(
     let wanted = Wanted::of(&fields)?;
     if let Some(missing) = wanted.reason_is_missing() {
         return Err(missing);
+    }
+    // Another actor's request is another request, even with the same key: it would count again.
+    if fields.get("actor") != viewer.actor().map(Actor::as_str) {
+        let why = "has changed since the preview: look at the log, then begin again";
+        return Err(ApiError::invalid("actor", why));
     }
     let delta = wanted.delta(&request, &viewer)?;
     traffic::identify(&request, &delta);
