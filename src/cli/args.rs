@@ -31,8 +31,8 @@ pub struct NodeArgs {
     /// Maximum number of concurrent transactions (1 to 16), each on its own PostgreSQL connection. All workers together
     /// run at most one per partition, however many partitions there are. `serve` opens as many connections again for
     /// balances, and nine for other reads, the API keys and the console. `work` opens up to five more, for users whose
-    /// changes wait and for expired points. Every node opens up to three
-    /// more, for its readiness check, its pulse and the console.
+    /// changes wait and for expired points. Every node opens up to three more, for its readiness check, its pulse and
+    /// the console.
     #[arg(long, env = "POINT_SYSTEM_CONCURRENCY", default_value_t = 4, value_name = "N",
           value_parser = clap::value_parser!(u16).range(1..=CONCURRENCY_MAX))]
     pub concurrency: u16,

@@ -18,7 +18,7 @@ struct AboutResponse {
     version: &'static str,
 }
 
-/// Name and version of the service. Leads a browser to the console.
+/// Name and version of the service. Redirects a browser to the console.
 #[utoipa::path(
     get,
     path = "/",
