@@ -29,12 +29,12 @@ rolling old *args:
     ./run setup
     cargo bench --bench rolling -- --old {{ old }} {{ args }}
 
-# Kill, stop and cut off nodes of RabbitMQ and PostgreSQL, three of each, below a running system
+# Kill, stop and cut off nodes of RabbitMQ and PostgreSQL, three of each, under a running system
 cluster *args:
     ./run setup
     cargo bench --bench cluster -- {{ args }}
 
-# Make the pictures of the console in docs/images
+# Take the pictures of the console in docs/images
 pictures:
     ./run setup
     command -v chromedriver

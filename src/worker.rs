@@ -188,7 +188,7 @@ impl Partition {
         for (user, waited) in self.hand.note(taken, &results, Instant::now()) {
             if waited.is_reported {
                 let waited_s = waited.since.elapsed().as_secs();
-                log::info!(user_id:% = user; "the user's changes go on after a wait of {waited_s} s");
+                log::info!(user_id:% = user; "the user's changes continue after a wait of {waited_s} s");
             }
         }
         self.metrics.held.inc_by((held - self.hand.len()) as u64);

@@ -2,10 +2,10 @@
 --
 --   point_system_owner    owns the tables: migrate, and key create, rotate and revoke
 --   point_system_service  serve, work, import and dead-letters: adds entries to the log and never changes one
---   point_system_reader   audit, export, key list and migrate --check: reads, and sees no hash of a key
+--   point_system_reader   audit, export, key list and migrate --check: reads everything except the hashes of keys
 --
 -- Run it as an administrator of a database that is only for point-system, before the first migrate and after every
--- migrate. It can run beside the service, and as often as you like:
+-- migrate. It can run while the service is running, and any number of times:
 --
 --   psql --set ON_ERROR_STOP=1 --file roles.sql point_system
 --
@@ -14,8 +14,8 @@
 --
 --   create role serve_a login in role point_system_service;
 --
--- The service can't create or revoke keys, so the console's page of keys only lists them. To let it, accept that a
--- service that was taken over can make keys, and run this after each run of the script:
+-- The service can't create or revoke keys, so the console's page of keys only lists them. To allow it, accept that a
+-- compromised service can make keys, and run this after each run of the script:
 --
 --   grant insert, update (revoked_at) on api_key to point_system_service;
 
@@ -38,7 +38,7 @@ end $$;
 revoke all on schema public from public;
 grant usage on schema public to point_system_service, point_system_reader;
 grant usage, create on schema public to point_system_owner;
--- With it, migrate names the sessions that lock a table.
+-- With this role, migrate can name the sessions that lock a table.
 grant pg_read_all_stats to point_system_owner;
 
 revoke all on all tables in schema public from public, point_system_service, point_system_reader;
@@ -58,7 +58,7 @@ begin
             ('api_key', 'select, update (last_used_at)',
                 'select (id, name, generation, scope, created_at, last_used_at, revoked_at)'),
             ('partition_pulse', 'select, insert, update', 'select'),
-            -- Locking a row takes the privilege to update a column.
+            -- Locking a row requires the privilege to update a column.
             ('node_beat', 'select, insert, delete, update (kept)', 'select'),
             ('node_rate', 'select', 'select')
         ) as tables (name, service, reader)

@@ -100,7 +100,7 @@ pub(super) async fn run(args: DevArgs, stop: CancellationToken) -> anyhow::Resul
     result
 }
 
-/// Names the folder to remove if its data is of another version: before a release, the schema changes.
+/// Names the folder to remove if another version wrote its data: before a release, the schema changes.
 fn name_the_data(error: anyhow::Error, folder: &Path) -> anyhow::Error {
     if !migrate::is_of_another_version(&error) {
         return error;

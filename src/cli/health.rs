@@ -1,4 +1,4 @@
-//! The command `health`: asks the node on this machine how it is. Must not contain how a node finds out.
+//! The command `health`: asks the node on this machine whether it is ready. Must not contain how a node finds out.
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
@@ -16,17 +16,17 @@ use tokio::{
 
 use super::args::parse_time;
 
-/// The most bytes of an answer that are read. An answer takes a few hundred.
+/// The most bytes of an answer that are read. An answer has a few hundred.
 const ANSWER_MAX_BYTES: u64 = 64 * 1024;
 
 /// Flags of `health`.
 #[derive(Args, Debug)]
 pub struct HealthArgs {
-    /// Address and port of the node's API. A wildcard address such as 0.0.0.0 is asked on the loopback address.
+    /// Address and port of the node's API. For a wildcard address such as 0.0.0.0, the loopback address is used.
     #[arg(long, env = "POINT_SYSTEM_LISTEN", default_value = "127.0.0.1:31001", value_name = "IP:PORT")]
     pub listen: SocketAddr,
-    /// Address and port of the node's metrics listener, which is asked instead if it is set. A worker has only this
-    /// one.
+    /// Address and port of the node's metrics listener. If it is set, this listener is asked instead. A worker has no
+    /// other.
     #[arg(long, env = "POINT_SYSTEM_METRICS_LISTEN", value_name = "IP:PORT")]
     pub metrics_listen: Option<SocketAddr>,
     /// Ask only whether the process answers (/livez), not whether it can do its work (/readyz).
@@ -55,7 +55,7 @@ pub(super) async fn run(args: &HealthArgs) -> anyhow::Result<()> {
     let answering = timeout(args.timeout, answer(address, path)).await;
     let late = || format!("no answer within {} ms (--timeout)", args.timeout.as_millis());
     let text = answering.with_context(late).and_then(|answer| Ok(answer?)).with_context(asked)?;
-    let (status, body) = parse(&text).with_context(|| format!("{}: not an answer of HTTP", asked()))?;
+    let (status, body) = parse(&text).with_context(|| format!("{}: not an HTTP response", asked()))?;
     let told = serde_json::from_str(body)
         .map_or_else(|_| body.to_owned(), |Answer { state, detail }| format!("{state}: {detail}"));
     if status != 200 {

@@ -29,7 +29,7 @@ pub struct MigrateArgs {
     /// The number of partitions of a new installation.
     #[command(flatten)]
     pub partitions: PartitionsArgs,
-    /// Change nothing; list what is pending, and exit with 1 if there is anything.
+    /// Change nothing; list the pending steps, and exit with 1 if there are any.
     #[arg(long)]
     pub check: bool,
     /// How long to wait for PostgreSQL, for another process that is migrating, and for locked tables.

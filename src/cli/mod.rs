@@ -90,8 +90,8 @@ pub enum Role {
     },
     /// Print the policies that the queues need on a RabbitMQ cluster, or check how many members the queues have.
     ///
-    /// Neither connects to RabbitMQ: the protocol of the queues says nothing of their members. `--check` reads what
-    /// `rabbitmqctl` or the management API says of them.
+    /// Neither connects to RabbitMQ, because AMQP does not show the members of a queue. `--check` reads the output of
+    /// `rabbitmqctl` or of the management API.
     Topology(TopologyArgs),
     /// Create, rotate, list and revoke API keys.
     Key {

@@ -35,7 +35,7 @@ pub struct ServeArgs {
     #[command(flatten)]
     pub http: HttpArgs,
     /// How long to keep serving after SIGTERM or Ctrl-C while /readyz already fails, so that load balancers stop
-    /// sending requests before the port closes. Make it longer than a load balancer takes to notice. It is a part of
+    /// sending requests before the port closes. Make it longer than a load balancer takes to notice. It is part of
     /// --shutdown-timeout and must be shorter. "0s" closes the port immediately.
     #[arg(long, env = "POINT_SYSTEM_DRAIN_DELAY", default_value = "5s", value_name = "TIME",
           value_parser = parse_time)]

@@ -1,5 +1,5 @@
-//! What a supervisor such as systemd learns of a node, by its protocol `sd_notify`. Must not contain how a node finds
-//! out, or anything for a supervisor that did not ask.
+//! Reports the state of a node to a supervisor such as systemd, by its protocol `sd_notify`. Must not contain the
+//! checks behind that state, or anything for a supervisor that did not ask.
 
 use std::{convert::Infallible, env, time::Duration};
 
@@ -12,7 +12,7 @@ use crate::{
     ops::health::{Condition, Health},
 };
 
-/// The pause between two looks at the health of the node.
+/// The pause between two checks of the health of the node.
 const LOOK_PAUSE_MS: u64 = 100;
 
 /// Whether a supervisor listens.
@@ -20,9 +20,9 @@ pub(super) fn is_there() -> bool {
     env::var_os("NOTIFY_SOCKET").is_some()
 }
 
-/// Tells the supervisor once that the node is ready, once that it stops, and each time how it is.
+/// Tells the supervisor once that the node is ready, once that it is stopping, and every change of its state.
 ///
-/// There is no watchdog: a message from here would only prove that this task runs, not that requests are answered.
+/// There is no watchdog: a message from here would prove only that this task runs, not that requests are answered.
 pub(super) async fn tell(health: &Health, stop: CancellationToken) -> Infallible {
     let mut looks = interval(Duration::from_millis(LOOK_PAUSE_MS));
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -30,7 +30,7 @@ pub(super) async fn tell(health: &Health, stop: CancellationToken) -> Infallible
     loop {
         tokio::select! {
             _ = looks.tick() => {}
-            // A node may end before the next look.
+            // A node may end before the next check.
             () = stop.cancelled(), if !is_stopping => {}
         }
         let report = health.report();

@@ -1,4 +1,4 @@
-//! The command `topology`: the policies that the queues need on a RabbitMQ cluster, and whether they have their members.
+//! The command `topology`: the policies that the queues need on a RabbitMQ cluster, and a check of their members.
 //! Must not contain the declaration of a queue.
 
 use std::{
@@ -19,13 +19,13 @@ use members::{Finding, Listed};
 
 mod members;
 
-/// The priority of the policies. A policy of everything, such as `.*`, usually has 0.
+/// The priority of the policies. A policy for all queues, such as `.*`, usually has 0.
 const PRIORITY: u8 = 10;
 
 /// Flags of `topology`.
 #[derive(Args, Debug)]
 pub struct TopologyArgs {
-    /// What to print.
+    /// The output to print.
     #[command(flatten)]
     what: What,
     /// Number of members that each queue must have: the number of nodes of the cluster, up to five.
@@ -53,12 +53,12 @@ struct What {
     policies: bool,
     /// Read the queues from standard input, as `rabbitmqctl list_queues --formatter json name leader members online` or
     /// the management API (`GET /api/queues/VHOST`) print them. Name each queue of this installation that is missing,
-    /// or has fewer members than it must or a member that is not online, and exit with 1 if there is any.
+    /// has too few members or has a member that is offline, and exit with 1 if there is one.
     #[arg(long)]
     check: bool,
 }
 
-/// Prints what is asked for.
+/// Prints the policies or the check.
 ///
 /// # Errors
 /// The database is not ready in time, or a queue lacks a member.
@@ -101,7 +101,7 @@ fn quoted(word: &str) -> String {
     format!("'{}'", word.replace('\'', "'\\''"))
 }
 
-/// The regular expression that matches this text alone.
+/// The regular expression that matches only this text.
 fn exactly(text: &str) -> String {
     let escaped = text
         .chars()

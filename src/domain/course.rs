@@ -1,4 +1,4 @@
-//! Reads how a balance moved, in a bounded number of points. Must not contain writes or SQL.
+//! Reads the course of a balance over time, in a bounded number of points. Must not contain writes or SQL.
 
 use jiff::Timestamp;
 
@@ -15,17 +15,17 @@ pub const COURSE_POINTS_MAX: i64 = 200;
 /// Selects the course of a user's balance.
 #[derive(Clone, Debug)]
 pub struct CourseQuery {
-    /// Whose.
+    /// The user.
     pub user_id: UserId,
     /// Only since this time. The first point is then the last entry before it, if there is one.
     pub from: Option<Timestamp>,
 }
 
-/// How a balance moved.
+/// The course of a balance.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Course {
-    /// The balance after some entries, oldest first: after all of them if they are no more than [`COURSE_POINTS_MAX`],
-    /// otherwise after as many, at equal distances in the log, the first and the last included.
+    /// The balance after each entry, oldest first. If there are more than [`COURSE_POINTS_MAX`] entries, the balance
+    /// after that number of entries, at equal distances in the log, including the first and the last.
     pub points: Vec<CoursePoint>,
     /// The number of entries from the first point to the last.
     pub entries: i64,
@@ -63,8 +63,8 @@ pub(super) fn places(first: i64, last: i64) -> Vec<i64> {
 }
 
 impl PointService {
-    /// Returns how a user's balance moved. It has no points for an unknown user. It costs the same however long the log
-    /// is.
+    /// Returns the course of a user's balance. It has no points for an unknown user. The cost does not depend on the
+    /// length of the log.
     ///
     /// # Errors
     /// As [`PointService::balance`].

@@ -1,4 +1,4 @@
-//! Says what a change would do, without doing it. Must not contain writes, SQL or a rule.
+//! Previews the effect of a change, without writing it. Must not contain writes, SQL or a rule.
 
 use std::sync::Arc;
 
@@ -8,17 +8,17 @@ use super::{
     store::{Store, StoreError},
 };
 
-/// What a change would do if it was decided now.
+/// The effect that a change would have if it were decided now.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Preview {
-    /// Its outcome. `replayed` if the change was decided before: this is then what became of it.
+    /// Its outcome. If it is `replayed`, the change was decided before, and this is its final outcome.
     pub outcome: Outcome,
     /// The entry of the other user whose balance would change, if there is one.
     pub other: Option<Arc<Entry>>,
 }
 
 impl LookUp for Delta {
-    /// A damaged row, or one of a newer version, is an error for those who ask for it.
+    /// A damaged row, or one of a newer version, is an error only for the callers that ask for it.
     type Answer = Preview;
     const NAME: &'static str = "preview";
     const TOGETHER_MAX: usize = PIPELINE_MAX;
@@ -29,8 +29,8 @@ impl LookUp for Delta {
 }
 
 impl PointService {
-    /// Decides a requested change as [`PointService::apply_delta`] would now, and writes nothing. Another change may come
-    /// first.
+    /// Decides a requested change as [`PointService::apply_delta`] would now, and writes nothing. Another change may be
+    /// decided before it is requested.
     ///
     /// # Errors
     /// As [`PointService::balance`].

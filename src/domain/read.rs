@@ -66,7 +66,7 @@ pub struct Page {
     /// The entries, newest first.
     pub entries: Vec<Entry>,
     /// The `before` of the next page, if there is one. A page of one status or action searches a bounded part of the log:
-    /// it may have fewer entries than its limit, or none, and a next page nevertheless.
+    /// it may have fewer entries than its limit, or none, and still have a next page.
     pub next: Option<i64>,
 }
 

@@ -114,7 +114,8 @@ impl Store {
 
     /// Lends a connection for at most `limit_ms`. After a failure the connection is closed, which ends its transaction.
     /// If the server is unavailable, the idle connections are closed too: they are likely to be dead as well. A host that
-    /// is silent for longer than a statement may take is given up: it may be an old primary, whose commits never end.
+    /// stays silent for longer than the limit of a statement is given up: it may be an old primary, whose commits never
+    /// end.
     async fn with_client<T>(
         &self,
         limit_ms: u64,

@@ -67,7 +67,7 @@ fn judge(scope: Scope, request: &ServiceRequest) -> (Option<Allowance>, Result<(
     }
 }
 
-/// As [`admit`], for a caller who is known. The request keeps the actor.
+/// As [`admit`], for a known caller. Stores the actor in the request.
 pub(super) fn judge_caller(
     caller: &Caller,
     scope: Scope,

@@ -1,4 +1,5 @@
-//! How a server stops: how long it still serves, and how its clients learn of it. Must not contain routes.
+//! The drain of a server: it keeps serving for a while, and asks its clients to reconnect elsewhere. Must not contain
+//! routes.
 
 use std::time::Duration;
 
@@ -10,9 +11,9 @@ use tokio_util::sync::CancellationToken;
 pub struct Drain {
     /// Cancelled when the server is told to stop.
     pub(super) told: CancellationToken,
-    /// Cancelled when the server accepts no more.
+    /// Cancelled when the server accepts no more connections.
     pub(super) closing: CancellationToken,
-    /// How long the requests that are then in progress may take.
+    /// The longest that the requests then in progress may take.
     pub(super) limit: Duration,
 }
 
@@ -25,7 +26,7 @@ impl Drain {
         tokio::spawn(async move {
             stop.cancelled().await;
             if !delay.is_zero() {
-                log::info!("not ready any more; still serving for {} ms (--drain-delay)", delay.as_millis());
+                log::info!("no longer ready; still serving for {} ms (--drain-delay)", delay.as_millis());
                 sleep(delay).await;
             }
             close.cancel();

@@ -163,7 +163,7 @@ pub(super) fn not_ready(report: &Report) -> ApiError {
     ApiError::NotReady { detail, node: Box::new(node) }
 }
 
-/// What the state of a node means, for people.
+/// The state of a node, in words.
 #[must_use]
 pub fn described(report: &Report) -> String {
     state(report).1
@@ -219,10 +219,10 @@ fn state(report: &Report) -> (NodeState, String) {
         }
         (Condition::Stopping, Duty::Serve) => (
             NodeState::Stopping,
-            "draining: the node still answers, but will soon accept no more; send requests to other nodes",
+            "draining: the node still answers, but will soon close its port; send requests to other nodes",
         ),
         (Condition::Stopping, Duty::Work) => {
-            (NodeState::Stopping, "the node finishes its work and takes no more")
+            (NodeState::Stopping, "the node takes no new work and finishes its work in hand")
         }
     };
     (state, detail.to_owned())

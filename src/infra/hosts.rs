@@ -10,7 +10,7 @@ use std::{
 use futures_util::future::join_all;
 use tokio::{net::lookup_host, time::timeout};
 
-/// The longest that the names of all hosts may take to be resolved.
+/// The limit for resolving the names of all hosts.
 const RESOLVE_TIMEOUT_MS: u64 = 1_000;
 
 /// A host as a URL names it.
@@ -41,7 +41,7 @@ impl Host {
         match timeout(Duration::from_millis(RESOLVE_TIMEOUT_MS), looking).await {
             Ok(Ok(found)) => Ok(found.map(|address| Some(address.ip())).collect()),
             Ok(Err(error)) => Err(error.to_string()),
-            Err(_) => Err(format!("its name is not resolved within {RESOLVE_TIMEOUT_MS} ms")),
+            Err(_) => Err(format!("its name was not resolved within {RESOLVE_TIMEOUT_MS} ms")),
         }
     }
 }
@@ -83,7 +83,7 @@ impl fmt::Display for Place {
     }
 }
 
-/// The hosts of a server. What failed last is tried last.
+/// The hosts of a server. The host that failed last is tried last.
 #[derive(Debug)]
 pub struct Hosts {
     list: Vec<Host>,
@@ -92,7 +92,7 @@ pub struct Hosts {
 
 #[derive(Debug, Default)]
 struct Memory {
-    /// How many places the hosts had when their names were last resolved.
+    /// The number of places when the names of the hosts were last resolved.
     places: usize,
     /// The places that have failed, the latest last.
     failures: Vec<Failure>,
@@ -111,7 +111,7 @@ impl Hosts {
         Self { list, memory: Mutex::default() }
     }
 
-    /// Resolves the names anew. Returns the places in the order in which to try them: those that have never failed in
+    /// Resolves the names again. Returns the places in the order in which to try them: those that have never failed in
     /// the order of the list, then the others. Also returns the hosts that could not be resolved, with the reasons.
     pub async fn places(&self) -> (Vec<Place>, Vec<(Host, String)>) {
         let (mut places, mut unknown) = (Vec::new(), Vec::new());

@@ -29,25 +29,25 @@ pub enum Roots {
     File(PathBuf),
 }
 
-/// What of a server's certificate is checked.
+/// The checks of a server's certificate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Check {
     /// Nothing: the connection is encrypted, but the server is not verified.
     Nothing,
-    /// That a trusted authority has signed it.
+    /// A trusted authority must have signed it.
     Authority,
-    /// That a trusted authority has signed it, for the name of the host.
+    /// A trusted authority must have signed it, for the name of the host.
     AuthorityAndName,
 }
 
 /// Which servers are trusted, and how we identify ourselves.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tls {
-    /// What is checked.
+    /// The checks of the server's certificate.
     pub check: Check,
-    /// Who is trusted.
+    /// The trusted authorities.
     pub roots: Roots,
-    /// The files of our certificate, with those that lead to its authority, and of its key.
+    /// The file of our certificate and its chain, and the file of its key.
     pub identity: Option<(PathBuf, PathBuf)>,
 }
 
@@ -67,7 +67,7 @@ impl TlsError {
 }
 
 impl Tls {
-    /// Reads the files. Each new connection does, so that certificates are replaced without a restart.
+    /// Reads the files. Each new connection reads them again, so certificates can be replaced without a restart.
     ///
     /// # Errors
     /// A file can't be read, or has no certificate or key that can be used.

@@ -72,7 +72,7 @@ impl LocalReplicas {
         format!("postgres://{NAME}@{}/{database}", hosts.collect::<Vec<_>>().join(","))
     }
 
-    /// Makes the standby the primary that has received the most: what one of the two has confirmed, the other may lack.
+    /// Promotes the standby that has received the most: one of the two may lack commits that the other has confirmed.
     /// The other one follows it. The old primary must be down.
     ///
     /// # Errors
@@ -112,7 +112,7 @@ impl LocalReplicas {
         server.resume().await
     }
 
-    /// The number of standbys that receive all that the primary writes.
+    /// The number of standbys that receive everything from the primary.
     ///
     /// # Errors
     /// The primary does not answer.

@@ -1,5 +1,5 @@
-//! What each node tells of itself with every beat of its pulse: what it has counted, and what it can reach. Together, the
-//! beats of the last quarter of an hour are the picture of the installation. Must not contain what is shown of it.
+//! The report of each node with every beat of its pulse: its counts, and the servers that it can reach. Together, the
+//! beats of the last quarter of an hour are the picture of the installation. Must not contain how the picture is shown.
 
 use jiff::Timestamp;
 use tokio::try_join;
@@ -18,7 +18,7 @@ const STEP_S: i64 = 10;
 /// A node that has been quiet for this long, three beats, has ended or can't reach PostgreSQL.
 const QUIET_S: i64 = 15;
 
-/// What a node has counted since it started.
+/// The counts of a node since it started.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     /// Changes that it accepted: they are in the queue, or were decided at once.
@@ -29,7 +29,7 @@ pub struct Counts {
     pub refused: u64,
 }
 
-/// A process: its number for as long as it runs.
+/// A process, by its number, which it keeps until it ends.
 #[derive(Clone, Debug)]
 pub(super) struct Node {
     id: Uuid,
@@ -42,7 +42,7 @@ impl Node {
     }
 }
 
-/// What a node told last.
+/// The last report of a node.
 #[derive(Clone, Debug, PartialEq)]
 pub struct NodeSeen {
     /// Its number.
@@ -53,23 +53,23 @@ pub struct NodeSeen {
     pub version: String,
     /// When it started.
     pub started_at: Timestamp,
-    /// When it told this.
+    /// When it sent the report.
     pub told_at: Timestamp,
     /// Whether it has been quiet for too long.
     pub is_quiet: bool,
     /// When the oldest change that it holds was accepted.
     pub oldest_at: Option<Timestamp>,
-    /// The broker, as it sees it.
+    /// The broker, as the node sees it.
     pub rabbitmq: Seen,
     /// Since when it can use the database.
     pub postgresql_since: Timestamp,
     /// The partitions whose next message it does not understand.
     pub kept: Vec<i16>,
-    /// What it did since the beat before.
+    /// Its rates since the previous beat.
     pub rates: Rates,
 }
 
-/// What was done, per second.
+/// The changes per second.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Rates {
     /// Changes accepted.
@@ -80,7 +80,7 @@ pub struct Rates {
     pub refused: f64,
 }
 
-/// What all nodes did in one step of the history.
+/// The rates of all nodes in one step of the history.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Step {
     /// When the step began.
@@ -93,13 +93,13 @@ const TELL: &str = "insert into node_beat (node, beat_at, role, version, started
          oldest_at, rabbitmq_up, rabbitmq_since, postgresql_since, kept) \
      values ($1, clock_timestamp(), $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)";
 
-/// Any node removes what is too old, also of nodes that have ended. Nodes do not wait for each other.
+/// Any node removes beats that are too old, including those of nodes that have ended. Nodes do not wait for each other.
 const FORGET: &str = "delete from node_beat where (node, beat_at) in ( \
          select node, beat_at from node_beat \
          where beat_at < clock_timestamp() - make_interval(secs => $1::bigint) \
          limit 1000 for update skip locked)";
 
-/// Writes what a node has to tell.
+/// Writes the report of a node.
 pub(super) async fn tell(
     client: &Client,
     Node { id, started_at }: &Node,
@@ -146,7 +146,7 @@ const STEPS: &str = "with node_steps as ( \
      from node_steps where at < clock_timestamp() - make_interval(secs => $1::bigint) \
      group by at order by at";
 
-/// Reads what the nodes have told: each node's last beat, and the history.
+/// Reads the reports of the nodes: each node's last beat, and the history.
 pub(super) async fn read(client: &Client) -> Result<(Vec<NodeSeen>, Vec<Step>), Error> {
     let (nodes, steps) = try_join!(client.prepare_cached(NODES), client.prepare_cached(STEPS))?;
     let (nodes, steps) = try_join!(client.query(&nodes, &[&QUIET_S]), client.query(&steps, &[&STEP_S]))?;

@@ -50,7 +50,7 @@ pub enum Condition {
     Degraded,
     /// The node can't do its work: a server that it can't do without is down.
     Unable,
-    /// The node has been told to stop. `serve` still answers for a while; `work` only finishes what it has.
+    /// The node has been told to stop. `serve` still answers for a while; `work` only finishes its work in hand.
     Stopping,
 }
 

@@ -1,5 +1,5 @@
-//! The picture of the whole installation, taken once for all who look at it, and only while somebody does. Must not
-//! contain how it is shown.
+//! The picture of the whole installation, taken once for all viewers, and only while somebody watches. Must not contain
+//! how it is shown.
 
 use std::{
     convert::Infallible,
@@ -27,7 +27,7 @@ use crate::{
 /// The pause between two pictures: that between two beats of a node.
 const PAUSE_S: u64 = 5;
 
-/// A picture that is older than this is not shown to a new viewer: nobody was looking.
+/// A picture that is older than this is not shown to a new viewer: nobody was watching.
 const FRESH_S: u64 = 6;
 
 /// The longest that PostgreSQL may take to answer.
@@ -42,9 +42,9 @@ pub struct Picture {
     /// When it was taken.
     pub at: Timestamp,
     taken: Instant,
-    /// What this node sees.
+    /// The health of this node.
     pub here: Report,
-    /// What all nodes have told, or why PostgreSQL does not say.
+    /// The reports of all nodes, or why PostgreSQL does not return them.
     pub told: Result<Told, String>,
     /// The queues, as the broker counts them.
     pub depths: Depths,
@@ -52,21 +52,21 @@ pub struct Picture {
 }
 
 impl Picture {
-    /// What `show` makes of the picture, made once for all viewers.
+    /// The output of `show` for the picture, made once for all viewers.
     #[must_use]
     pub fn shown(&self, show: impl FnOnce(&Self) -> String) -> &str {
         self.shown.get_or_init(|| show(self))
     }
 }
 
-/// What the nodes have told.
+/// The reports of the nodes.
 #[derive(Clone, Debug, Default)]
 pub struct Told {
     /// Each node's last beat.
     pub nodes: Vec<NodeSeen>,
     /// The last quarter of an hour.
     pub history: Vec<Step>,
-    /// When the first change was accepted that no worker has taken, of each partition that has one.
+    /// For each partition with changes that no worker has taken, when the first of them was accepted.
     pub untaken: Vec<(u16, Timestamp)>,
 }
 

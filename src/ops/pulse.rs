@@ -151,8 +151,8 @@ impl Pulse {
         self.health.set_kept(kept);
     }
 
-    /// Writes the news, and what the node has counted and holds. Returns the silent partitions, or `None` if PostgreSQL
-    /// did not answer.
+    /// Writes the news, and the counts and the oldest change of the node. Returns the silent partitions, or `None` if
+    /// PostgreSQL did not answer.
     async fn beat(
         &mut self,
         tell: &'static str,

@@ -1,11 +1,11 @@
-//! Whether PostgreSQL has lost what it had committed, as far as this node can remember. Must not contain SQL.
+//! Detects that PostgreSQL has lost committed changes, as far as this node can remember. Must not contain SQL.
 
 use std::collections::HashMap;
 
 use crate::infra::metrics;
 
-/// Two times of a partition that never go back in a database: until when its changes were accepted, and taken. In seconds
-/// since 1970; minus infinity if there was none.
+/// Two times of a partition that never go back unless the database does: the times up to which its changes were
+/// accepted, and taken. In seconds since 1970; minus infinity if there is none.
 pub(super) type Times = [f64; 2];
 
 /// The latest times that this node has seen committed, per partition.
@@ -17,8 +17,8 @@ impl Memory {
         Self(HashMap::new())
     }
 
-    /// Compares what is committed now with what was committed before, remembers it, and tells operators if a time went
-    /// back. The service continues: the remaining data is consistent, and only people can restore the rest.
+    /// Compares the committed times with the previous ones, remembers them, and tells operators if a time went back.
+    /// The service continues: the remaining data is consistent, and only people can restore the rest.
     pub(super) fn compare(&mut self, now: &[(u16, Times)]) {
         if let Some((partition, before, after)) = self.setback(now) {
             metrics::database_went_back(true);
@@ -56,11 +56,11 @@ mod tests {
     fn a_database_that_forgets_a_time_has_gone_back_and_no_other_has() {
         let mut memory = Memory(HashMap::new());
         let mut seen = |now: &[(u16, Times)]| memory.setback(now);
-        assert_eq!(seen(&[(0, [7.0, NEVER])]), None, "the first look knows no other");
+        assert_eq!(seen(&[(0, [7.0, NEVER])]), None, "the first look has nothing to compare with");
         assert_eq!(seen(&[(0, [7.0, 6.0]), (1, [NEVER, 3.0])]), None);
         assert_eq!(seen(&[(0, [9.0, 6.0]), (1, [NEVER, 3.0])]), None);
         assert_eq!(seen(&[(0, [8.0, 6.0]), (1, [NEVER, 3.0])]), Some((0, 9.0, 8.0)));
-        assert_eq!(seen(&[(0, [8.0, 6.0]), (1, [NEVER, 3.0])]), None, "it is told once");
+        assert_eq!(seen(&[(0, [8.0, 6.0]), (1, [NEVER, 3.0])]), None, "it is reported once");
         assert_eq!(seen(&[(0, [10.0, 5.0])]), Some((1, 3.0, NEVER)), "a row that is gone");
         assert_eq!(seen(&[]).map(|(partition, _, after)| (partition, after)), Some((0, NEVER)));
     }

@@ -111,7 +111,7 @@ async fn reach(address: &str) -> Result<(), String> {
 }
 
 /// Explains why there is no connection. RabbitMQ drops a connection without a reply if the user, the password or the
-/// virtual host is wrong. So if the server is reachable, these are what to check.
+/// virtual host is wrong. So if the server is reachable, the message names these.
 async fn diagnosed(address: &str, is_tls: bool, error: String) -> String {
     match reach(address).await {
         // The error says what is wrong with the broker's certificate.

@@ -1,5 +1,5 @@
-//! What a long-lived process does with the dead letters now and then, each time on a connection of its own: the lock on
-//! them lasts as long as its connection. Must not contain how a message is read or settled.
+//! The access of a long-lived process to the dead letters, each time on a connection of its own: the lock on them lasts
+//! as long as its connection. Must not contain how a message is read or settled.
 
 use std::{sync::Arc, time::Duration};
 
@@ -16,7 +16,7 @@ use super::{
 /// The longest that a connection may take.
 const CONNECT_TIMEOUT_MS: u64 = 5_000;
 
-/// Names a dead letter by what it holds: its position changes when others are settled.
+/// Names a dead letter by its content, because its position changes when others are settled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LetterId(pub u64);
 
@@ -42,16 +42,16 @@ pub enum Which {
     All,
 }
 
-/// What to do with them.
+/// The action on them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// Put the changes back into their queues. Letters that can't be redriven stay.
     Redrive,
-    /// Remove the letters for good.
+    /// Remove the letters permanently.
     Drop,
 }
 
-/// What was done.
+/// The result.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Settled {
     /// Letters settled.
@@ -128,7 +128,7 @@ impl LetterDesk {
         .await
     }
 
-    /// Opens the dead letters, runs `work`, and returns to the queue what it left.
+    /// Opens the dead letters, runs `work`, and returns the unsettled letters to the queue.
     async fn visit<T>(
         &self,
         work: impl AsyncFnOnce(&mut DeadLetters) -> Result<T, DeadLettersError>,

@@ -28,7 +28,7 @@ use crate::{
 /// The longest pause between attempts to connect.
 const RECONNECT_PAUSE_MAX_MS: u64 = 1_000;
 
-/// A connection that is replaced when it fails, for as long as the `Link` lives.
+/// A connection that is replaced when it fails, until the `Link` is dropped.
 pub struct Link {
     watch: LinkWatch,
     stop: DropGuard,
@@ -144,7 +144,7 @@ impl LinkWatch {
             return;
         }
         if session.has_answered_since(then) || !self.hosts.are_several() {
-            // The other partitions go on, unless the connection itself does not answer.
+            // The other partitions continue, unless the connection itself does not answer.
             session.check();
             return;
         }

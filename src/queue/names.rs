@@ -66,7 +66,7 @@ impl QueueNames {
             .chain(self.partitions.all().map(|partition| self.partition(partition)))
     }
 
-    /// What the names of the queues begin with.
+    /// The beginning of the names of the queues.
     #[must_use]
     pub fn stem(&self) -> &str {
         &self.stem

@@ -15,7 +15,7 @@ const NAME_MAX_BYTES: usize = 255;
 /// time, the connection is closed.
 const HEARTBEAT_S: u16 = 5;
 
-/// The heartbeats that a URL may ask for. amqprs is busy with a shorter one, and a longer one notices a dead broker late.
+/// The heartbeats that a URL may ask for. A shorter one keeps amqprs busy, and a longer one detects a dead broker late.
 const HEARTBEATS_S: RangeInclusive<u16> = 2..=60;
 
 /// The times that a URL may give a host to open a connection.
@@ -102,7 +102,7 @@ fn limits(url: &ServerUrl) -> Result<(u16, Option<u64>), String> {
     Ok((heartbeat_s, timeout))
 }
 
-/// Reads what TLS needs. A broker is always verified.
+/// Reads the parameters of TLS. A broker is always verified.
 fn tls(url: &ServerUrl) -> Result<Option<Tls>, String> {
     if url.scheme != "amqps" {
         return Ok(None);

@@ -1,4 +1,4 @@
-//! The members of the queues, as a broker lists them in JSON. Must not contain how the list is read or printed.
+//! The members of the queues, as a broker lists them in JSON. Must not contain the reading or printing of the list.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -24,7 +24,7 @@ struct Queue {
 /// The queues of a broker.
 pub(super) struct Listed(HashMap<String, Queue>);
 
-/// What is known of a queue.
+/// The state of a queue.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Finding {
     /// The queue has its members, and all are online.
@@ -57,7 +57,7 @@ impl Listed {
         Ok(Self(queues.into_iter().map(|queue| (queue.name.clone(), queue)).collect()))
     }
 
-    /// What is known of each queue of an installation.
+    /// The state of each queue of an installation.
     pub(super) fn findings(&self, names: &QueueNames, members: usize) -> Vec<Finding> {
         let finding = |queue: String| match self.0.get(&queue) {
             None => Finding::Missing { queue },

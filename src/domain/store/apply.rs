@@ -115,9 +115,9 @@ async fn apply(client: &Client, deltas: &[Delta]) -> Result<Applied, StoreError>
     let parameters = rows.parameters();
     let unused: Vec<&str> = if waits { state.unused().map(UserId::as_str).collect() } else { Vec::new() };
     let forget = async { if unused.is_empty() { Ok(0) } else { client.execute(FORGET, &[&unused]).await } };
-    // This writes every locked row and commits, even if all requests are known and there is no entry to write. The commit
-    // that wrote those entries may be visible here and on no standby, because its answer was lost. This commit comes
-    // behind it in the WAL, so once a standby has confirmed this one, it has both.
+    // This writes every locked row and commits, even if all requests are known and there is no entry to write. The
+    // commit that wrote those entries may be visible here but on no standby, because its answer was lost. This commit
+    // follows it in the WAL, so a standby that has confirmed this one has both.
     try_join!(biased; client.execute(&write, &parameters), forget, client.batch_execute("commit"))?;
     let is_expired = |entry: &&Arc<Entry>| entry.known_action() == Some(Action::Expire);
     Ok(Applied { decisions, expired: further.iter().filter(is_expired).count() })

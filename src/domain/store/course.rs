@@ -1,4 +1,4 @@
-//! The statements that read how a balance moved. Must not contain writes or a rule of the ledger.
+//! The statements that read the course of a balance. Must not contain writes or a rule of the ledger.
 
 use futures_util::future::try_join_all;
 

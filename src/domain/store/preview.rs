@@ -1,4 +1,4 @@
-//! The statements that read what a decision needs, without locks. Must not contain writes or a rule of the ledger.
+//! The statements that read the input of a decision, without locks. Must not contain writes or a rule of the ledger.
 
 use std::{slice, sync::Arc};
 
@@ -24,7 +24,7 @@ use crate::{
 };
 
 impl Store {
-    /// What each requested change would do. Pipelined on one connection.
+    /// Previews each requested change. Pipelined on one connection.
     pub(in crate::domain) async fn previews(&self, deltas: &[Delta]) -> Result<Vec<Preview>, StoreError> {
         self.with_client(READ_TIMEOUT_MS, async |client| {
             try_join_all(deltas.iter().map(|delta| preview(client, delta))).await

@@ -226,7 +226,7 @@ pub(super) async fn newest(client: &Client, user: &UserId) -> Result<i64, StoreE
     get(&client.query_one(&newest, &[&user.as_str()]).await?, "newest")
 }
 
-/// The statement of a page, and the most entries that it may search, if its index does not find them all.
+/// The statement of a page, and the most entries that it may search if its index does not find them all.
 fn statement(query: &HistoryQuery) -> (&'static str, Option<i64>) {
     match (query.status, query.action) {
         (None, None) => (ENTRIES, None),

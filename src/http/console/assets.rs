@@ -1,4 +1,4 @@
-//! The files that the pages need: our own, and those of others, which `assets/vendor.sh` takes from their packages.
+//! The files that the pages need: our own, and third-party files, which `assets/vendor.sh` takes from their packages.
 //! Must not contain pages.
 
 use std::sync::LazyLock;
@@ -20,10 +20,10 @@ const FILES: [(&str, &str, &str); 8] = [
     ("uplot.css", "text/css; charset=utf-8", include_str!("../assets/vendor/uplot/uPlot.min.css")),
 ];
 
-/// A file of this version never changes: a browser keeps it, and asks for it no more.
+/// A file of this version never changes: a browser keeps it, and never asks for it again.
 const KEPT: &str = "public, max-age=31536000, immutable";
 
-/// Names the texts of all files. It is part of their paths, so a page always gets the files that it was made with.
+/// Names the texts of all files. It is part of their paths, so a page always gets the files of its own version.
 static VERSION: LazyLock<String> = LazyLock::new(|| {
     let mut hash = Xxh3::new();
     for (_, _, text) in FILES {

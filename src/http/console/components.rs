@@ -4,7 +4,7 @@
 use jiff::{Timestamp, Unit};
 use maud::{Markup, Render, html};
 
-/// What a colour says. It is never the only one to say it: the text does, too.
+/// The meaning of a colour. The text always says it, too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Tone {
     Plain,
@@ -65,7 +65,7 @@ pub(super) fn since(at: Timestamp) -> Markup {
     html! { time datetime=(at) data-relative { (utc) } }
 }
 
-/// A text with a capital letter, as sentences begin.
+/// A text with a capital first letter.
 pub(super) fn capitalised(text: &str) -> String {
     let mut characters = text.chars();
     let first = characters.next().map(|first| first.to_uppercase().to_string()).unwrap_or_default();
@@ -77,7 +77,7 @@ pub(super) fn badge(tone: Tone, word: &str) -> Markup {
     html! { span class={ "badge " (tone.class()) } { (word) } }
 }
 
-/// A message. What went wrong is read out at once.
+/// A message. Screen readers read an error out immediately.
 pub(super) fn notice(tone: Tone, content: impl Render) -> Markup {
     let role = if tone == Tone::Bad { "alert" } else { "status" };
     html! { div class={ "notice " (tone.class()) } role=(role) { (content) } }
@@ -135,18 +135,18 @@ pub(super) struct Dialog<'a> {
     /// Unique on the page.
     pub(super) id: &'a str,
     pub(super) title: &'a str,
-    /// Where the form goes.
+    /// The path that the form is sent to.
     pub(super) action: &'a str,
-    /// What the button says that sends the form.
+    /// The label of the button that sends the form.
     pub(super) verb: &'a str,
     /// Whether it destroys something.
     pub(super) is_danger: bool,
-    /// What the viewer must type before the button works.
+    /// The word that the viewer must type before the button works.
     pub(super) typed: Option<&'a str>,
 }
 
 impl Dialog<'_> {
-    /// The dialog. `content` says what happens, and has the fields of the form.
+    /// The dialog. `content` explains the effect, and has the fields of the form.
     pub(super) fn with(&self, content: impl Render) -> Markup {
         let Self { id, title, action, verb, is_danger, typed } = *self;
         html! {

@@ -1,4 +1,4 @@
-//! The page of the dead letters: why each is there, what it holds, and what to do with it. Must not contain AMQP.
+//! The page of the dead letters: the reason and the content of each, and the actions on it. Must not contain AMQP.
 
 use actix_web::{HttpRequest, HttpResponse, http::StatusCode, web};
 use maud::{Markup, html};
@@ -18,7 +18,7 @@ use crate::{
 /// The most letters on the page.
 const SHOWN_MAX: usize = 50;
 
-/// How much of a message is shown.
+/// The longest part of a message that is shown.
 const BODY_SHOWN_BYTES: usize = 16 * 1024;
 
 /// The most request ids that are shown of a message.
@@ -26,10 +26,10 @@ const IDS_SHOWN: usize = 20;
 
 const PATH: &str = "/console/dead-letters";
 
-/// What a viewer types to remove a letter for good.
+/// The word that a viewer types to remove a letter permanently.
 const DROP: &str = "drop";
 
-/// Lists them.
+/// Lists the dead letters.
 pub(super) async fn page(viewer: Viewer, api: web::Data<Api>, fields: Fields) -> HttpResponse {
     let count = |name| fields.get(name).and_then(|count| count.parse().ok());
     let is_drop = fields.get("verdict") == Some(DROP);
@@ -76,7 +76,7 @@ pub(super) async fn settle(
     }
 }
 
-/// Runs `errand` to its end, even if the browser goes away: messages that are held return to the queue in order.
+/// Runs `errand` to its end, even if the browser disconnects: held messages return to the queue in order.
 async fn in_a_task<T: Send + 'static, F>(
     api: &Api,
     errand: impl FnOnce(crate::queue::LetterDesk) -> F,
@@ -127,7 +127,7 @@ fn outcome(is_drop: bool, done: usize, left: usize) -> Markup {
             html! { "The message is no longer among the dead letters: it has already been redriven or dropped." },
         ),
         (_, 0) => (Tone::Good, html! { (count) " " (verb) "." }),
-        _ => (Tone::Warn, html! { (count) " " (verb) "; " (left) " can't be redriven, and stay." }),
+        _ => (Tone::Warn, html! { (count) " " (verb) "; " (left) " can't be redriven and remain." }),
     };
     notice(tone, content)
 }
@@ -135,7 +135,7 @@ fn outcome(is_drop: bool, done: usize, left: usize) -> Markup {
 fn list(letters: &[DeadLetter], count: usize) -> Markup {
     if letters.is_empty() {
         return html! {
-            div.card { p.empty { "There are no dead letters: every message could be applied." } }
+            div.card { p.empty { "There are no dead letters." } }
         };
     }
     html! {
@@ -189,7 +189,7 @@ fn one(letter: &DeadLetter) -> Markup {
                 button.small type="button" data-opens={ "drop-" (position) } { "Drop…" span.hidden { " message " (position) } }
             }
         }
-        (Dialog { id: &format!("drop-{position}"), title: "Drop this message for good?", action: PATH, verb: "Drop", is_danger: true, typed: Some(DROP) }
+        (Dialog { id: &format!("drop-{position}"), title: "Drop this message permanently?", action: PATH, verb: "Drop", is_danger: true, typed: Some(DROP) }
             .with(html! {
                 input type="hidden" name="letter" value=(id);
                 input type="hidden" name="verdict" value=(DROP);

@@ -1,4 +1,5 @@
-//! The door of the console: who is signed in, what that viewer may see, and how often. Must not contain pages.
+//! The door of the console: the signed-in viewer, the pages that the viewer may see, and the rate limit. Must not
+//! contain pages.
 
 use std::future::{Ready, ready};
 
@@ -17,7 +18,7 @@ use crate::{
     http::{Api, admission, endpoints::Method, error::ApiError},
 };
 
-/// What htmx sends with each of its requests, and how it is led to another page (htmx 2 reference).
+/// The header that htmx sends with each request, and the header that redirects it (htmx 2 reference).
 pub(super) static HX_REQUEST: HeaderName = HeaderName::from_static("hx-request");
 static HX_REDIRECT: HeaderName = HeaderName::from_static("hx-redirect");
 
@@ -40,7 +41,7 @@ impl Viewer {
         self.caller.actor()
     }
 
-    /// What the viewer's key may do, or `None` without a key.
+    /// The scope of the viewer's key, or `None` without a key.
     pub(super) fn scope(&self) -> Option<Scope> {
         match self.caller {
             Caller::Key { scope, .. } => Some(scope),
@@ -59,18 +60,18 @@ impl FromRequest for Viewer {
     }
 }
 
-/// Who was admitted, if anybody had to be.
+/// The admitted viewer, if the page requires one.
 pub(super) fn of(request: &HttpRequest) -> Option<Viewer> {
     request.extensions().get().cloned()
 }
 
 /// Why nobody is admitted.
 enum Refusal {
-    /// There is no key, or it is not valid any more.
+    /// There is no key, or it is no longer valid.
     SignIn(Stranger),
     /// The page of another site sent the form.
     ForeignForm,
-    /// What the API would answer.
+    /// The error that the API would return.
     Api(ApiError),
 }
 
@@ -113,7 +114,7 @@ fn judge(method: Method, needed: Option<Scope>, request: &ServiceRequest) -> Res
     if may { Ok(()) } else { Err(Refusal::SignIn(Stranger::NoKey)) }
 }
 
-/// Leads to the sign-in, and from there back to the page.
+/// Redirects to the sign-in, and from there back to the page.
 fn ask_to_sign_in(method: Method, stranger: Stranger, request: &ServiceRequest) -> HttpResponse {
     let headers = request.headers();
     let target = request.uri().path_and_query().map_or(HOME, |target| target.as_str());
@@ -125,7 +126,7 @@ fn ask_to_sign_in(method: Method, stranger: Stranger, request: &ServiceRequest) 
         Method::Get if headers.get(header::ACCEPT).is_some_and(|accept| accept == "text/event-stream") => {
             HttpResponse::Unauthorized().finish()
         }
-        // The browser keeps the cookie back from the first request that a link of another site causes.
+        // The browser does not send the cookie with the first request after a click on another site's link.
         Method::Get if stranger == Stranger::NoKey && origin::is_link_elsewhere(headers) => {
             layout::again(target)
         }
@@ -134,7 +135,7 @@ fn ask_to_sign_in(method: Method, stranger: Stranger, request: &ServiceRequest) 
     }
 }
 
-/// Leads the browser to a page, which it gets with `GET`.
+/// Redirects the browser to a page, which it gets with `GET`.
 pub(super) fn redirect(to: &str) -> HttpResponse {
     HttpResponse::SeeOther().insert_header((header::LOCATION, to)).finish()
 }

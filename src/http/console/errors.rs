@@ -38,7 +38,7 @@ const HEADERS: [(HeaderName, &str); 6] = [
 /// Where htmx puts an error (htmx 2 reference).
 const PUT_IN_NOTICES: [(&str, &str); 2] = [("hx-retarget", "#notices"), ("hx-reswap", "innerHTML")];
 
-/// Passes a request on, and makes a page of an error.
+/// Passes a request on, and turns an error into a page.
 pub(super) fn explain<S, B>(
     request: ServiceRequest,
     next: &S,
@@ -114,7 +114,7 @@ fn page(status: StatusCode, viewer: Option<&Viewer>, title: &str, text: &Markup)
     )
 }
 
-/// What an error says to a person: a title, and what to do.
+/// An error in words: a title, and advice.
 fn words(error: &ApiError, viewer: Option<&Viewer>) -> (Cow<'static, str>, Markup) {
     match error {
         ApiError::NotFound => ("There is nothing here".into(), html! { "Check the address." }),

@@ -1,4 +1,4 @@
-//! The page of the API keys: who has one, and how to create and revoke one. Must not contain SQL.
+//! The page of the API keys: lists, creates and revokes them. Must not contain SQL.
 
 use actix_web::{HttpRequest, HttpResponse, http::StatusCode, web};
 use maud::{Markup, html};
@@ -19,14 +19,14 @@ const PATH: &str = "/console/keys";
 const FIRST_KEY: &str = "This service answers without an API key until the first one exists. Give that one the scope admin, \
      and keep it: you need it to sign in here again.";
 
-/// The scopes, with what each is for.
+/// The scopes, with the purpose of each.
 const SCOPES: [(Scope, &str); 3] = [
     (Scope::Read, "reads balances and logs"),
     (Scope::Write, "also changes balances"),
     (Scope::Admin, "also sees dead letters and keys"),
 ];
 
-/// Lists them.
+/// Lists the keys.
 ///
 /// # Errors
 /// The database does not answer.
@@ -41,7 +41,7 @@ pub(super) async fn page(
     show(&viewer, &api, StatusCode::OK, told, &fields).await
 }
 
-/// Creates a key, and shows it this once.
+/// Creates a key, and shows it once.
 ///
 /// # Errors
 /// The database does not answer, or a field of the form is wrong.
@@ -198,7 +198,7 @@ fn ask(viewer: &Viewer, key: &KeyRecord) -> Markup {
     };
     dialog.with(html! {
         input type="hidden" name="id" value=(key.id);
-        p { "Every node refuses it within 5 s, for good. " @if let Some(at) = key.last_used_at { "It was last used " (since(at)) "." } @else { "It was never used." } }
+        p { "Every node refuses it within 5 s, permanently. " @if let Some(at) = key.last_used_at { "It was last used " (since(at)) "." } @else { "It was never used." } }
         @if is_own { (notice(Tone::Warn, "You may be signed in with this key.")) }
     })
 }
@@ -214,7 +214,7 @@ fn facts(key: &KeyRecord) -> Markup {
     }
 }
 
-/// The only page that ever shows a key. It is the answer to the form, so no address leads to it.
+/// The only page that ever shows a key. It is the response to the form, so it has no address.
 fn created(viewer: &Viewer, name: &KeyName, key: &ApiKey) -> HttpResponse {
     let page = Page { title: "Key created", viewer: Some(viewer), place: Some(Place::Keys), scripts: &[] };
     page.show(&html! {

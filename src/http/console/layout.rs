@@ -1,4 +1,5 @@
-//! What every page has around its content: the head, the bar with the menu, and the footer. Must not contain content.
+//! The frame around the content of every page: the head, the bar with the menu, and the footer. Must not contain
+//! content.
 
 use actix_web::{
     HttpResponse,
@@ -9,8 +10,8 @@ use maud::{DOCTYPE, Markup, html};
 use super::{assets, door::Viewer, sign_in};
 use crate::{access::Scope, infra::build};
 
-/// htmx without what the content security policy forbids, and with the answers to errors shown: each is a notice
-/// (`errors.rs`).
+/// Turns off the features of htmx that the content security policy forbids, and shows the responses to errors: each is
+/// a notice (`errors.rs`).
 const HTMX_CONFIG: &str = r#"{"includeIndicatorStyles":false,"allowEval":false,"selfRequestsOnly":true,"historyCacheSize":0,"refreshOnHistoryMiss":true,"responseHandling":[{"code":"204","swap":false},{"code":"...","swap":true}]}"#;
 
 /// An entry of the menu.
@@ -41,7 +42,7 @@ impl Place {
 /// A page, without its content.
 pub(super) struct Page<'a> {
     pub(super) title: &'a str,
-    /// Who sees it. `None` on pages that are open to everybody: they have no menu.
+    /// The viewer. `None` on pages that are open to everybody: they have no menu.
     pub(super) viewer: Option<&'a Viewer>,
     /// The entry of the menu that it belongs to.
     pub(super) place: Option<Place>,
@@ -108,7 +109,7 @@ impl Page<'_> {
     }
 }
 
-/// Who is signed in, and the way out.
+/// The name of the viewer, and the button to sign out.
 fn who(viewer: &Viewer) -> Markup {
     html! {
         div.who {
@@ -125,8 +126,8 @@ fn who(viewer: &Viewer) -> Markup {
     }
 }
 
-/// A page that leads to `target` at once. The browser sends the cookie with that request, because a page of this
-/// console causes it.
+/// A page that redirects to `target` immediately. The browser sends the cookie with that request, because it comes from
+/// a page of this console.
 pub(super) fn again(target: &str) -> HttpResponse {
     let page = html! {
         (DOCTYPE)

@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::{door::Viewer, overview, session};
 use crate::{http::Api, ops::overview::Picture};
 
-/// The pause after which a comment shows both ends that the other one is still there.
+/// The pause after which a comment shows each end that the other is still there.
 const KEEP_ALIVE_S: u64 = 2;
 
 /// How long a browser waits before it connects again.
@@ -44,14 +44,14 @@ pub(super) async fn events(
     });
     HttpResponse::Ok()
         .content_type("text/event-stream")
-        // nginx would collect the events.
+        // Otherwise nginx would buffer the events.
         .insert_header(("X-Accel-Buffering", "no"))
         .insert_header((header::CACHE_CONTROL, "no-store"))
         .streaming(events)
 }
 
 impl Stream {
-    /// The next picture as an event, or a comment if that takes long. `None` at the end.
+    /// The next picture as an event, or a comment if there is none for a while. `None` at the end.
     async fn next(&mut self) -> Option<String> {
         if !self.has_begun {
             self.has_begun = true;

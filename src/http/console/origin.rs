@@ -33,7 +33,7 @@ pub(super) fn is_link_elsewhere(headers: &HeaderMap) -> bool {
     headers.get(&SEC_FETCH_SITE).is_some_and(|site| site == "cross-site")
 }
 
-/// Whether the browser sees this console over plain HTTP, whatever a proxy does.
+/// Whether the browser reaches this console over plain HTTP, regardless of proxies.
 pub(super) fn is_plain_http(request: &HttpRequest) -> bool {
     origin(request.headers()).is_some_and(|origin| origin.scheme_str() == Some("http"))
 }

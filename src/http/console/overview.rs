@@ -1,4 +1,4 @@
-//! The page that says whether all is well. Must not contain how anything is measured.
+//! The page that says whether all is well. Must not contain measurements.
 
 use actix_web::{HttpResponse, web};
 use maud::{Markup, html};
@@ -18,7 +18,7 @@ use crate::{
     },
 };
 
-/// For how long a process that is quiet is still shown, in seconds.
+/// How long a quiet process is still shown, in seconds.
 const GONE_AFTER_S: i64 = 300;
 
 /// A rate below this is shown with a decimal.
@@ -61,7 +61,7 @@ pub(super) async fn page(viewer: Viewer, api: web::Data<Api>) -> HttpResponse {
     })
 }
 
-/// What the stream sends of a picture: the parts of the page by their ids, and the history for the charts.
+/// The event of a picture: the parts of the page by their ids, and the history for the charts.
 #[derive(Serialize)]
 struct Event {
     at: i64,

@@ -1,4 +1,4 @@
-//! The page of a request: what became of it. Must not contain rules of the ledger.
+//! The page of a request: its outcome. Must not contain rules of the ledger.
 
 use std::sync::Arc;
 
@@ -26,7 +26,7 @@ const PATH: &str = "/console/request";
 /// The operations of a batch with one key that are looked up, for each user.
 const OPERATIONS_MAX: usize = 100;
 
-/// The path of the page that says what became of a request.
+/// The path of the page with the outcome of a request.
 pub(super) fn path(user_id: &UserId, request: RequestId) -> String {
     address(PATH, &[("id", user_id.as_str()), ("request", &request.to_string())])
 }
@@ -83,7 +83,7 @@ fn result(entries: &[Arc<Entry>], user_id: &UserId, requests: &[RequestId], view
                 ul {
                     li { "It may wait in the queue. " a href="/console" { "The overview" } " says how long changes wait." }
                     @if viewer.may(Scope::Admin) { li { "It may be a " a href="/console/dead-letters" { "dead letter" } "." } }
-                    li { "It may never have been accepted: its sender had no " code { "202" } "." }
+                    li { "It may never have been accepted: its sender got no " code { "202" } "." }
                     @if requests.len() > 1 { li { "Each actor has its own keys: check the name of the API key." } }
                 }
                 @if let [request] = requests { p.quiet { "Request id: " span.mono { (request) } } }
@@ -97,7 +97,7 @@ fn decided(entry: &Entry) -> Markup {
     let query = [("id", entry.user_id.as_str()), ("before", &next), ("open", &seq)];
     let place = format!("{}#entry-{seq}", address("/console/user", &query));
     html! {
-        section.card aria-label="What became of it" {
+        section.card aria-label="Outcome" {
             div.row {
                 h2 { (entry::title(&entry.action)) " for " (user::link(&entry.user_id)) }
                 @if entry.rejection.is_some() { (badge(Tone::Bad, "rejected")) } @else { (badge(Tone::Good, "applied")) }

@@ -1,5 +1,5 @@
-//! The cookie that holds the API key of a signed-in viewer. There is no other state of a session, on any node. Must not
-//! contain who is admitted.
+//! The cookie that holds the API key of a signed-in viewer. No node has any other session state. Must not
+//! contain the rules of admission.
 
 use actix_web::{
     HttpResponseBuilder,

@@ -1,4 +1,4 @@
-//! The page that asks for an API key, and the end of a session. Must not contain who may see what.
+//! The page that asks for an API key, and the end of a session. Must not contain scopes of pages.
 
 use actix_web::{HttpRequest, HttpResponse, http::StatusCode, web};
 use maud::{Markup, html};
@@ -27,7 +27,7 @@ const NEEDS_TLS: &str = "A browser keeps an API key only if it can send it over 
      that begins with https://, or on the machine of the service at a loopback address such as http://127.0.0.1. Do not \
      use this key again: it went over the network in plain text.";
 
-/// The path of the sign-in that leads back to `target`.
+/// The path of the sign-in that then redirects to `target`.
 pub(super) fn path_back_to(target: &str) -> String {
     if target == HOME {
         return PATH.to_owned();
@@ -80,7 +80,7 @@ pub(super) async fn leave() -> HttpResponse {
     response.insert_header(("Location", PATH)).finish()
 }
 
-/// The page to lead to. Only a path of the console: a link to the sign-in must not lead to another site.
+/// The page to redirect to. It must be a path of the console: a link to the sign-in must not lead to another site.
 fn next(fields: &Fields) -> &str {
     fields.get(NEXT).filter(|target| is_of_console(target)).unwrap_or(HOME)
 }

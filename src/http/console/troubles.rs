@@ -1,4 +1,4 @@
-//! What is wrong with the installation, in words, and what to do about it. Must not contain measurements.
+//! The troubles of the installation, in words, with advice. Must not contain measurements.
 
 use jiff::{SignedDuration, Timestamp};
 use maud::{Markup, html};
@@ -9,17 +9,17 @@ use crate::{
     ops::overview::{Picture, Told},
 };
 
-/// Changes that wait for longer than this are a trouble (docs/ops/alerts.yml has the same limit).
+/// A change that waits for longer than this is a trouble (docs/ops/alerts.yml has the same limit).
 const WAIT_MAX_S: i64 = 60;
 
-/// Something that is wrong.
+/// Something that needs attention.
 struct Trouble {
     tone: Tone,
     what: Markup,
     advice: Markup,
 }
 
-/// Says that all is well, or what is not.
+/// Says that all is well, or lists the troubles.
 pub(super) fn status(picture: &Picture) -> Markup {
     let troubles = troubles(picture);
     html! {
@@ -52,7 +52,7 @@ fn servers(picture: &Picture) -> Vec<Trouble> {
             Tone::Bad,
             html! { "PostgreSQL has accepted only reads since " (time(here.postgresql.since)) "." },
             html! {
-                "This is a standby. Changes are queued, and are applied once a server accepts writes. Promote the standby, or \
+                "This may be a standby. Changes are queued, and are applied once a server accepts writes. Promote the standby, or \
                  point " code { "DATABASE_URL" } " at the primary."
             },
         ));
@@ -78,7 +78,7 @@ fn servers(picture: &Picture) -> Vec<Trouble> {
             Tone::Bad,
             html! { "RabbitMQ has been unreachable since " (time(here.rabbitmq.since)) "." },
             html! {
-                "Changes get 503 until it is back; reads and changes with " code { "Prefer: wait" } " go on. Check that \
+                "Changes get 503 until it is back; reads and changes with " code { "Prefer: wait" } " still work. Check that \
                  the server runs, that it has no memory or disk alarm, and that this machine can reach it. Everything \
                  continues by itself once it is back."
             },
@@ -103,8 +103,8 @@ fn workers(picture: &Picture, told: &Told) -> Vec<Trouble> {
     if !live().any(|node| node.role == "work") {
         troubles.push(trouble(
             Tone::Bad,
-            html! { "No worker runs." },
-            html! { "Changes are accepted, but nobody applies them. Start " code { "point-system work" } "." },
+            html! { "No worker is running." },
+            html! { "No process applies the queued changes. Start " code { "point-system work" } "." },
         ));
     }
     let cut_off: Vec<String> = live()
@@ -187,11 +187,11 @@ fn wait_max() -> SignedDuration {
     SignedDuration::from_secs(WAIT_MAX_S)
 }
 
-/// When the oldest change was accepted that is not applied yet, as far as the nodes know. A worker knows it for the
-/// changes that it holds. Of those that no worker has taken, it is known when they began to wait.
+/// When the oldest change that is not applied yet was accepted, as far as the nodes know. A worker knows it for the
+/// changes that it holds. For changes that no worker has taken, PostgreSQL has the time at which they began to wait.
 pub(super) fn oldest(picture: &Picture, told: &Told) -> Option<Timestamp> {
     let held = told.nodes.iter().filter(|node| !node.is_quiet).filter_map(|node| node.oldest_at);
-    // Two nodes tell how far they are at different moments, so a wait of some seconds may be none.
+    // Two nodes report their progress at different moments, so a wait of some seconds may not be real.
     let is_wait = |since: &Timestamp| picture.at.duration_since(*since) > SignedDuration::from_secs(UNSURE_S);
     let untaken = told.untaken.iter().map(|(_, since)| *since).filter(is_wait);
     held.chain(untaken).min()

@@ -1,5 +1,5 @@
-//! The page of a user: the balance, what is held and expires, the chart, and the log. Must not contain rules of the
-//! ledger.
+//! The page of a user: the balance, the held and the expiring points, the chart, and the log. Must not contain rules of
+//! the ledger.
 
 use actix_web::{HttpRequest, HttpResponse, http::StatusCode, web};
 use futures_util::future::OptionFuture;
@@ -53,7 +53,7 @@ fn request_link(user_id: &UserId, request: RequestId) -> Markup {
     html! { a.mono href=(super::request::path(user_id, request)) { (request) } }
 }
 
-/// The user whom a page is about.
+/// The user of a page.
 fn user_id(fields: &Fields) -> Result<UserId, ApiError> {
     Ok(UserId::new("id", fields.required("id")?)?)
 }
@@ -112,7 +112,7 @@ pub(super) async fn page(
     }))
 }
 
-/// Says what became of a correction.
+/// Shows the outcome of a correction.
 fn outcome(entry: &Entry) -> Markup {
     let before = grouped(entry.balance.saturating_sub(entry.change));
     let balance = grouped(entry.balance);

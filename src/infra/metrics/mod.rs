@@ -186,7 +186,7 @@ impl SharedCounter {
         self.own.fetch_add(count, Ordering::Relaxed);
     }
 
-    /// What this handle and its clones have counted.
+    /// The count of this handle and its clones.
     #[must_use]
     pub fn own(&self) -> u64 {
         self.own.load(Ordering::Relaxed)

@@ -27,7 +27,7 @@ static OVERDUE: LazyLock<GaugeVec> = LazyLock::new(|| {
     registered(GaugeVec::new(Opts::new(name, help), NO_LABELS))
 });
 
-/// How long the first user for whom something is due had been waiting when the last search ran, and when that was.
+/// How long the first user with due points or holds had been waiting at the last search, and the time of that search.
 static OLDEST_EXPIRED: Mutex<Option<(f64, Instant)>> = Mutex::new(None);
 
 static RETRIES: LazyLock<IntCounterVec> = LazyLock::new(|| {

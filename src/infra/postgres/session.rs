@@ -22,7 +22,7 @@ use crate::infra::{
 /// The longest that one host may take to accept a TCP connection, if the URL has no `connect_timeout`.
 const REACH_TIMEOUT_MS: u64 = 1_000;
 
-/// The longest that one host may take to give a session that is ready for use, if the URL has no `connect_timeout`.
+/// The longest that one host may take to open a session that is ready for use, if the URL has no `connect_timeout`.
 const OPEN_TIMEOUT_MS: u64 = 3_000;
 
 /// The longest that a statement of a session may take.
@@ -34,7 +34,7 @@ pub const STATEMENT_TIMEOUT_MS: u64 = 5_000;
 /// open for longer has abandoned it or is gone, and its users are locked meanwhile.
 ///
 /// Each of our statements looks up an index, whatever its parameters. So a plan is made once and kept. The planner
-/// settings keep it on the index: a plan that was made while a table was small would go on reading the whole table.
+/// settings keep it on the index: a plan that was made while a table was small would keep reading the whole table.
 ///
 /// The last settings override what a role or a database may set and we rely on: READ COMMITTED, and commits that
 /// survive a crash and, if the server has synchronous standbys, a failover. `remote_write` and `remote_apply` survive
@@ -84,7 +84,7 @@ impl From<TlsError> for ConnectError {
     }
 }
 
-/// The message of an error, and of what caused it.
+/// The message of an error, and of its cause.
 fn with_causes(error: &dyn Error) -> String {
     let (mut text, mut cause) = (error.to_string(), error.source());
     while let Some(error) = cause {
@@ -97,7 +97,7 @@ fn with_causes(error: &dyn Error) -> String {
 /// The error of a session that must write and can't.
 const READ_ONLY: &str = "the server is read-only: is it a standby?";
 
-/// What a session is for.
+/// The purpose of a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Need {
     /// It must write.
@@ -185,7 +185,7 @@ impl managed::Manager for Manager {
             unknown.into_iter().map(|(host, why): (Host, _)| (host.to_string(), why)).collect();
         let mut read_only = false;
         for place in places {
-            // The driver keeps much while it connects, and a caller should not carry that around.
+            // The driver's future is large while it connects, and the caller's should stay small.
             match Box::pin(self.open(&place)).await {
                 Ok(session) => {
                     for (place, why) in refusals {
@@ -195,7 +195,7 @@ impl managed::Manager for Manager {
                 }
                 Err(error) => {
                     if error.read_only {
-                        // Sessions from the time before it was a standby are of no use.
+                        // Sessions from before it became a standby are useless.
                         hosts.give_up(&place);
                         read_only = true;
                     } else {

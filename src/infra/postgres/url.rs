@@ -22,7 +22,7 @@ const KEEPALIVE_IDLE_S: &str = "15";
 /// The port of PostgreSQL.
 const DEFAULT_PORT: u16 = 5432;
 
-/// The parameters that the driver handles, as libpq has them.
+/// The parameters of libpq that the driver handles.
 const OF_DRIVER: [&str; 11] = [
     "user",
     "password",

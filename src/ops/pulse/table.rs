@@ -1,5 +1,5 @@
-//! The table of the pulse: until when the changes of each partition were accepted and taken. Must not contain what
-//! follows from that.
+//! The table of the pulse: the times up to which the changes of each partition were accepted and taken. Must not
+//! contain conclusions from them.
 
 use jiff::Timestamp;
 use tokio::try_join;
@@ -14,7 +14,7 @@ use crate::{
 /// The time up to which a node has accepted, or taken, the deltas of each partition. An unknown time changes nothing.
 pub(super) type News = (Vec<i16>, Vec<Option<Timestamp>>);
 
-/// Returns until when the changes of a partition were accepted, unless workers have taken all of them.
+/// Returns the time up to which the changes of a partition were accepted, unless workers have taken all of them.
 ///
 /// # Errors
 /// PostgreSQL does not answer.
@@ -24,7 +24,7 @@ pub async fn waiting_until(pool: &Pool, partition: u16) -> Result<Option<Timesta
     Ok(row.and_then(|row| row.map(until).transpose()).map_err(ConnectError::from)?)
 }
 
-/// Tells, in place of the workers, until when the changes of a partition have been taken.
+/// Reports, in place of the workers, the time up to which the changes of a partition have been taken.
 ///
 /// # Errors
 /// PostgreSQL does not answer.
@@ -34,7 +34,7 @@ pub async fn tell_taken(pool: &Pool, partition: u16, until: Timestamp) -> Result
     Ok(told.map(drop).map_err(ConnectError::from)?)
 }
 
-/// Silence begins with the first change that is accepted while no other waits.
+/// Silence begins with the first change that is accepted while no other change waits.
 pub(super) const ACCEPTED: &str = "insert into partition_pulse as known (partition, accepted_until, moved_at) \
      select partition, accepted_until, clock_timestamp() \
      from unnest($1::smallint[], $2::timestamptz[]) as news (partition, accepted_until) \

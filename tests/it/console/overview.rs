@@ -96,7 +96,7 @@ async fn the_overview_counts_all_processes_and_says_what_is_wrong() {
     system.node_database_url = Some(url.to_string());
     let client = system.serve();
     let visitor = Visitor::new(&client);
-    let (page, alone) = (async || visitor.read("/console").await, "No worker runs.");
+    let (page, alone) = (async || visitor.read("/console").await, "No worker is running.");
     eventually("the page misses the workers", async || page().await.contains(alone)).await;
     let stop = system.work();
     client.queue("add", 7, 1_000).await;

@@ -1,4 +1,4 @@
-//! The pages of a correction: the form, what it would do, and the way to confirm it. Must not contain rules of the ledger.
+//! The pages of a correction: the form, the preview and the confirmation. Must not contain rules of the ledger.
 
 use actix_web::{HttpResponse, ResponseError, http::StatusCode};
 use maud::{Markup, Render, html};
@@ -23,9 +23,9 @@ pub(super) struct Ask<'a> {
     pub(super) wanted: &'a Wanted,
     pub(super) viewer: &'a Viewer,
     pub(super) balance: Option<Balance>,
-    /// What it would do.
+    /// Its preview.
     pub(super) preview: Option<Preview>,
-    /// What is wrong in the form.
+    /// The fault in the form.
     pub(super) fault: Option<ApiError>,
 }
 
@@ -86,7 +86,7 @@ impl Ask<'_> {
         let Wanted { user_id, request, point, reason, is_partial, action, .. } = self.wanted;
         let takes_points = request.is_none();
         let may_be_partial = matches!(action, Action::Subtract | Action::Reverse);
-        let hint = "Up to 200 characters. The log shows it to everybody who may read.";
+        let hint = "Up to 200 characters. Everybody who can read the log sees it.";
         html! {
             form.stack method="get" action=(CORRECT) {
                 (self.hidden())
@@ -109,7 +109,7 @@ impl Ask<'_> {
         }
     }
 
-    /// What the form does not ask for.
+    /// The fields that the form does not ask for.
     fn hidden(&self) -> Markup {
         let Wanted { user_id, action, request, key, .. } = self.wanted;
         html! {

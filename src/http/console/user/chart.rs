@@ -32,7 +32,7 @@ pub(super) struct Range {
 }
 
 impl Range {
-    /// The range that a page was asked for.
+    /// The range in the request of a page.
     pub(super) fn of(fields: &Fields) -> Result<Self, ApiError> {
         let asked = fields.get("range").unwrap_or("all");
         let found = RANGES.iter().find(|(name, ..)| *name == asked);
@@ -47,7 +47,7 @@ impl Range {
     }
 }
 
-/// The chart, with the choice of its range. It says in words what it shows.
+/// The chart, with the choice of its range and a summary in words.
 pub(super) fn of(course: &Course, balance: &Balance, range: Range, filter: &Filter) -> Markup {
     let points = points(course, balance, range);
     card(

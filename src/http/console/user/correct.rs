@@ -94,7 +94,7 @@ impl Wanted {
         })
     }
 
-    /// The change, of the actor who would ask for it with the API.
+    /// The change, with the actor that the API would give it.
     fn delta(&self, request: &HttpRequest, viewer: &Viewer) -> Result<Delta, ApiError> {
         let (change, actor) = (self.change()?, viewer.actor().cloned());
         let reason = match self.reason.as_str() {
@@ -125,7 +125,7 @@ fn request_id(text: &str) -> Result<RequestId, ApiError> {
     Uuid::try_parse(text).map(RequestId::from).map_err(|_| ApiError::invalid("request", "must be a UUID"))
 }
 
-/// Asks for a correction, and shows what it would do. Nothing changes.
+/// Shows the form of a correction, and its preview. Nothing changes.
 pub(in super::super) async fn page(
     request: HttpRequest,
     viewer: Viewer,
@@ -151,7 +151,7 @@ pub(in super::super) async fn page(
     Ok(ask.show(status))
 }
 
-/// Makes a correction, and leads back to the user, whose page says what became of it.
+/// Makes a correction, and redirects to the page of the user, which shows the outcome.
 pub(in super::super) async fn apply(
     request: HttpRequest,
     viewer: Viewer,

@@ -1,4 +1,4 @@
-//! An entry of the log, with all that it has. Must not contain rules of the ledger.
+//! An entry of the log, with all its fields. Must not contain rules of the ledger.
 
 use std::borrow::Cow;
 
@@ -18,7 +18,7 @@ use crate::{
     http::error::detail_of,
 };
 
-/// What an action is called.
+/// The title of an action.
 pub(in super::super) fn title(action: &str) -> Cow<'_, str> {
     let mut letters = action.chars();
     letters
@@ -36,7 +36,7 @@ pub(in super::super) fn refusal(entry: &Entry) -> Option<String> {
     Some(format!("{}.", title(&detail)))
 }
 
-/// What the parts of the entries below are. Each entry says so itself to those who do not see it.
+/// The headings of the columns below. For screen readers, each entry has its own labels.
 pub(super) fn head() -> Markup {
     html! {
         div.entry-head aria-hidden="true" {
@@ -45,7 +45,7 @@ pub(super) fn head() -> Markup {
     }
 }
 
-/// An entry of the list, which opens.
+/// An entry of the list. A click opens it.
 pub(super) fn item(entry: &Entry, is_open: bool, viewer: &Viewer) -> Markup {
     let is_rejected = entry.rejection.is_some();
     html! {
@@ -75,7 +75,7 @@ pub(super) fn item(entry: &Entry, is_open: bool, viewer: &Viewer) -> Markup {
     }
 }
 
-/// Everything that an entry has.
+/// All fields of an entry.
 pub(in super::super) fn details(entry: &Entry) -> Markup {
     let metadata = entry.metadata.as_ref().map(Metadata::as_str);
     html! {
@@ -108,7 +108,7 @@ pub(in super::super) fn details(entry: &Entry) -> Markup {
     }
 }
 
-/// What can be done about an entry.
+/// The actions on an entry.
 fn actions(entry: &Entry, viewer: &Viewer) -> Markup {
     let is_hold = entry.action == "hold" && entry.rejection.is_none();
     let to = |action| correct::of_request(&entry.user_id, action, entry.request_id);

@@ -141,7 +141,7 @@ impl Filter {
         }
     }
 
-    /// The entries, and the way to the next ones. htmx puts them in the place of that way.
+    /// The entries, and the link to the next ones. htmx replaces that link with them.
     pub(super) fn entries(&self, found: &Found, viewer: &Viewer) -> Markup {
         let Found { page, .. } = found;
         html! {

@@ -23,7 +23,7 @@ pub(in super::super) const PATH: &str = "/console/users";
 /// The most users in a page.
 const PAGE_MAX: u16 = 50;
 
-/// Finds users by an id or its beginning. A complete id that is the beginning of no other leads to its user.
+/// Finds users by an id or its beginning. A complete id that no other id begins with redirects to its user.
 pub(in super::super) async fn page(
     viewer: Viewer,
     fields: Fields,

@@ -1,4 +1,5 @@
-//! What a user has: the balance, what is held, and what expires. Must not contain rules of the ledger.
+//! The points of a user: the balance, the held points, and the points that expire. Must not contain rules of the
+//! ledger.
 
 use maud::{Markup, Render, html};
 
