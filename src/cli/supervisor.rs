@@ -1,7 +1,7 @@
 //! Reports the state of a node to a supervisor such as systemd, by its protocol `sd_notify`. Must not contain the
 //! checks behind that state, or anything for a supervisor that did not ask.
 
-use std::{convert::Infallible, env, time::Duration};
+use std::{env, time::Duration};
 
 use sd_notify::NotifyState;
 use tokio::time::{MissedTickBehavior, interval};
@@ -20,35 +20,39 @@ pub(super) fn is_there() -> bool {
     env::var_os("NOTIFY_SOCKET").is_some()
 }
 
-/// Tells the supervisor once that the node is ready, once that it is stopping, and every change of its state.
+/// Tells the supervisor once that the node is ready, once that it is stopping, and every change of its state, until it
+/// is stopping or has `ended`.
 ///
 /// There is no watchdog: a message from here would prove only that this task runs, not that requests are answered.
-pub(super) async fn tell(health: &Health, stop: CancellationToken) -> Infallible {
+pub(super) async fn tell(health: &Health, stop: CancellationToken, ended: CancellationToken) {
     let mut looks = interval(Duration::from_millis(LOOK_PAUSE_MS));
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let (mut told, mut is_ready, mut is_stopping) = (None, false, false);
+    let (mut told, mut is_ready) = (None, false);
     loop {
-        tokio::select! {
-            _ = looks.tick() => {}
-            // A node may end before the next check.
-            () = stop.cancelled(), if !is_stopping => {}
-        }
+        // A node may end before the next check, and even before this task runs again.
+        let is_over = tokio::select! {
+            biased;
+            () = stop.cancelled() => true,
+            () = ended.cancelled() => true,
+            _ = looks.tick() => false,
+        };
         let report = health.report();
         let status = http::described(&report);
-        is_stopping = report.condition == Condition::Stopping;
-        if told.as_ref() == Some(&status) {
-            continue;
+        if told.as_ref() != Some(&status) {
+            let mut news = vec![NotifyState::Status(&status)];
+            if report.condition.is_ready() && !is_ready {
+                is_ready = true;
+                news.push(NotifyState::Ready);
+            }
+            if report.condition == Condition::Stopping {
+                news.push(NotifyState::Stopping);
+            }
+            if let Err(error) = sd_notify::notify(&news) {
+                log::warn!("the supervisor can't be told (NOTIFY_SOCKET): {error}");
+            }
         }
-        let mut news = vec![NotifyState::Status(&status)];
-        if report.condition.is_ready() && !is_ready {
-            is_ready = true;
-            news.push(NotifyState::Ready);
-        }
-        if is_stopping {
-            news.push(NotifyState::Stopping);
-        }
-        if let Err(error) = sd_notify::notify(&news) {
-            log::warn!("the supervisor can't be told (NOTIFY_SOCKET): {error}");
+        if is_over {
+            return;
         }
         told = Some(status);
     }

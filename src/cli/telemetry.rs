@@ -36,6 +36,7 @@ pub(super) struct Telemetry {
     /// Whether the node can do its work.
     pub(super) health: Arc<Health>,
     probe: Pool,
+    telling: Option<JoinHandle<()>>,
     listening: Option<JoinHandle<()>>,
     ended: CancellationToken,
     /// Ends the tasks if the role fails.
@@ -64,14 +65,14 @@ impl Telemetry {
                 (Arc::clone(&health), probe.clone(), pool.clone(), ended.clone());
             tokio::spawn(async move { ended.run_until_cancelled(health.watch(probe, pool)).await });
         }
-        if supervisor::is_there() {
+        let telling = supervisor::is_there().then(|| {
             let (health, stop, ended) = (Arc::clone(&health), stop.clone(), ended.clone());
-            tokio::spawn(async move { ended.run_until_cancelled(supervisor::tell(&health, stop)).await });
-        }
+            tokio::spawn(async move { supervisor::tell(&health, stop, ended).await })
+        });
         let listening =
             listener.map(|listener| tokio::spawn(listen(listener, Arc::clone(&health), ended.clone())));
         let guard = ended.clone().drop_guard();
-        Ok(Self { health, probe, listening, ended, guard })
+        Ok(Self { health, probe, telling, listening, ended, guard })
     }
 
     /// Watches the connection to the broker as well, and the queues if there is a listener.
@@ -99,11 +100,11 @@ impl Telemetry {
         tokio::spawn(async move { ended.run_until_cancelled(beating).await });
     }
 
-    /// Ends the tasks and the listener.
+    /// Ends the tasks and the listener. The supervisor has been told by then that the node stops.
     pub(super) async fn end(self) {
         drop(self.guard);
-        if let Some(listening) = self.listening {
-            listening.await.ok();
+        for task in [self.telling, self.listening].into_iter().flatten() {
+            task.await.ok();
         }
     }
 }

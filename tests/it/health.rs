@@ -92,7 +92,7 @@ async fn a_supervisor_learns_when_a_node_is_ready_and_when_it_stops() {
         node.signal("-TERM").await;
         let stopped = told(&supervisor, "STOPPING=1");
         assert!(!stopped.contains(&"READY=1".to_owned()), "{stopped:?}");
-        let status = if role == "serve" { "STATUS=draining: " } else { "STATUS=the node finishes" };
+        let status = if role == "serve" { "STATUS=draining: " } else { "STATUS=the node takes no new work" };
         assert!(stopped.iter().any(|line| line.starts_with(status)), "{stopped:?}");
         assert!(node.ends().await.0.success());
     }

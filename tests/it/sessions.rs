@@ -35,8 +35,9 @@ async fn execute(pool: &Pool, statement: &str) {
 async fn a_session_has_what_we_rely_on_whatever_its_database_is_set_to() {
     let database = Database::migrated().await;
     let (server, name) = (database.server(), &database.name);
-    execute(&server, &format!("alter database {name} set default_transaction_isolation = 'serializable'"))
-        .await;
+    for setting in ["default_transaction_isolation = 'serializable'", "jit = on"] {
+        execute(&server, &format!("alter database {name} set {setting}")).await;
+    }
     for (set, expected) in [
         ("off", "on"),
         ("local", "on"),
@@ -48,6 +49,7 @@ async fn a_session_has_what_we_rely_on_whatever_its_database_is_set_to() {
         for pool in [database.pool(1), reading(&database.url)] {
             assert_eq!(value(&pool, "show synchronous_commit").await, expected, "{set}");
             assert_eq!(value(&pool, "show transaction_isolation").await, "read committed");
+            assert_eq!(value(&pool, "show jit").await, "off");
         }
     }
     database.drop().await;

@@ -98,7 +98,8 @@ impl Process {
     pub async fn says(&self, part: &str) -> String {
         let mut found = None;
         eventually(part, async || {
-            found = self.printed().lines().find_map(|line| Some(line.split_once(part)?.1.to_owned()));
+            let lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
+            found = lines.iter().find_map(|line| Some(line.split_once(part)?.1.to_owned()));
             found.is_some()
         })
         .await;

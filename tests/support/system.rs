@@ -37,13 +37,18 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 /// The number of partitions of an installation, unless a test chooses another.
 pub const PARTITIONS: Partitions = Partitions::DEFAULT;
 
-/// Waits for `condition`, and fails the test if it does not become true.
+/// The pauses between two looks at a condition.
+const LOOK_PAUSE_MIN: Duration = Duration::from_millis(10);
+const LOOK_PAUSE_MAX: Duration = Duration::from_millis(100);
+
+/// Waits for `condition`, and fails the test if it does not become true. It looks the less often, the longer it waits:
+/// what takes a minute is not looked at a hundred times a second.
 pub async fn eventually(what: &str, mut condition: impl AsyncFnMut() -> bool) {
     let started = Instant::now();
-    let mut looks = tokio::time::interval(Duration::from_millis(10));
     while !condition().await {
-        assert!(started.elapsed() < PATIENCE, "not within {} s: {what}", PATIENCE.as_secs());
-        looks.tick().await;
+        let waited = started.elapsed();
+        assert!(waited < PATIENCE, "not within {} s: {what}", PATIENCE.as_secs());
+        tokio::time::sleep((waited / 20).clamp(LOOK_PAUSE_MIN, LOOK_PAUSE_MAX)).await;
     }
 }
 
