@@ -102,7 +102,7 @@ pub struct Delta {
     pub metadata: Option<Metadata>,
     /// When the request was accepted, by the clock of the node that accepted it.
     pub requested_at: Timestamp,
-    /// The trace that its request belongs to. The log does not keep it.
+    /// The trace that its request belongs to. The log keeps its id.
     pub traceparent: Option<TraceParent>,
 }
 

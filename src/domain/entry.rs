@@ -14,6 +14,7 @@ use super::{
     lots::{Lot, Lots},
     metadata::Metadata,
     request_id::RequestId,
+    trace::{TraceId, TraceParent},
     user_id::UserId,
 };
 
@@ -149,6 +150,8 @@ pub struct Entry {
     pub reason: Option<Reason>,
     /// What the customer keeps with it.
     pub metadata: Option<Metadata>,
+    /// The trace of the request, if its caller sent one.
+    pub trace_id: Option<TraceId>,
     /// When the request was accepted, by the clock of the node that accepted it. For expired points, when the entry was
     /// written, by the database's clock.
     pub requested_at: Timestamp,
@@ -193,6 +196,7 @@ impl Entry {
             rejection,
             reason: delta.reason.clone(),
             metadata: delta.metadata.clone(),
+            trace_id: delta.traceparent.as_ref().map(TraceParent::trace_id),
             requested_at: delta.requested_at,
             created_at,
         }

@@ -60,5 +60,5 @@ pub use read::{HistoryQuery, PAGE_MAX, Page};
 pub use request_id::{IdempotencyKey, KEY_MAX_BYTES, RequestId};
 pub use service::{APART_MAX, APPLY_BATCH_MAX, ApartTurn, PointService};
 pub use store::{Export, ExportError, export};
-pub use trace::TraceParent;
+pub use trace::{TraceId, TraceParent};
 pub use user_id::{USER_ID_MAX_BYTES, UserId, UserIdPrefix};

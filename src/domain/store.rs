@@ -19,6 +19,7 @@ use super::{
     lots::Lots,
     metadata::Metadata,
     request_id::RequestId,
+    trace::TraceId,
     user_id::UserId,
 };
 use crate::infra::postgres::{Client, Pool, PoolError, STATEMENT_TIMEOUT_MS};
@@ -149,7 +150,7 @@ impl Store {
 macro_rules! entry_columns {
     () => {
         "user_id, seq, request_id, action, point, change, balance, actor, ref, fingerprint, reject_reason, reason, \
-         metadata, requested_at, created_at, partial, expires_at, lots, counterparty"
+         metadata, requested_at, created_at, partial, expires_at, lots, counterparty, trace_id"
     };
 }
 use entry_columns;
@@ -239,6 +240,7 @@ fn entry(row: &Row) -> Result<Entry, StoreError> {
             .map(|id| UserId::new("counterparty", id))
             .transpose()
             .map_err(corrupt)?,
+        trace_id: get::<Option<Uuid>>(row, "trace_id")?.map(TraceId::from),
     };
     Ok(entry)
 }

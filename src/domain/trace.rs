@@ -2,8 +2,10 @@
 
 use std::fmt;
 
+use uuid::Uuid;
+
 /// The trace that a request belongs to: a `traceparent` of version 00 (W3C Trace Context §3.2), passed on unchanged.
-/// It is not part of the change, and the log does not keep it.
+/// It is not part of the change. The log keeps the id of the trace only.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TraceParent(Box<str>);
 
@@ -31,6 +33,15 @@ impl TraceParent {
         &self.0
     }
 
+    /// The id of the trace.
+    ///
+    /// # Panics
+    /// Never: 32 hexadecimal digits are a UUID without its hyphens.
+    #[must_use]
+    pub fn trace_id(&self) -> TraceId {
+        TraceId(Uuid::try_parse(&self.0[3..35]).expect("32 hexadecimal digits"))
+    }
+
     /// Returns whether the caller records this trace: the lowest bit of the flags.
     #[must_use]
     pub fn is_sampled(&self) -> bool {
@@ -44,6 +55,29 @@ impl fmt::Display for TraceParent {
     }
 }
 
+/// The id of a trace: 16 bytes, written as 32 hexadecimal digits in lower case (W3C Trace Context §3.2.2.3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TraceId(Uuid);
+
+impl TraceId {
+    /// The bytes, as the log keeps them.
+    pub(super) fn get(self) -> Uuid {
+        self.0
+    }
+}
+
+impl From<Uuid> for TraceId {
+    fn from(bytes: Uuid) -> Self {
+        Self(bytes)
+    }
+}
+
+impl fmt::Display for TraceId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.simple().fmt(f)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -53,6 +87,8 @@ mod tests {
         let valid = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
         assert_eq!(valid.len(), TraceParent::BYTES);
         assert!(TraceParent::parse(valid).is_some_and(|trace| trace.is_sampled() && trace.as_str() == valid));
+        let id = TraceParent::parse(valid).expect("valid").trace_id();
+        assert_eq!(id.to_string(), "4bf92f3577b34da6a3ce929d0e0e4736");
         for (flags, sampled) in [("00", false), ("02", false), ("03", true), ("ff", true)] {
             let trace = TraceParent::parse(&valid.replace("-01", &format!("-{flags}"))).expect(flags);
             assert_eq!(trace.is_sampled(), sampled, "{flags}");

@@ -123,6 +123,10 @@ pub(super) struct EntryResponse<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(schema_with = schema::metadata)]
     pub(super) metadata: Option<&'a RawValue>,
+    /// The trace of the request, from its `traceparent` (W3C Trace Context).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, pattern = "^[0-9a-f]{32}$", example = "4bf92f3577b34da6a3ce929d0e0e4736")]
+    pub(super) trace_id: Option<String>,
     #[schema(schema_with = schema::seq)]
     pub(super) seq: i64,
     /// The user's points after this entry.
@@ -153,6 +157,7 @@ impl<'a> From<&'a Entry> for EntryResponse<'a> {
             actor: entry.actor.as_ref().map(Actor::as_str),
             reason: entry.reason.as_ref().map(Reason::as_str),
             metadata: entry.metadata.as_ref().map(Metadata::as_json),
+            trace_id: entry.trace_id.map(|id| id.to_string()),
             seq: entry.seq,
             balance: entry.balance,
             requested_at: entry.requested_at,

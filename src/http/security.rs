@@ -64,7 +64,7 @@ pub(super) fn protect(operation: &mut Operation, scope: Scope) {
         .parameter_in(ParameterIn::Header)
         .required(Required::False)
         .description(Some(
-            "The caller's trace (W3C Trace Context). The logs name it. The service ignores an invalid value.",
+            "The caller's trace (W3C Trace Context). The logs and the entry name it. The service ignores an invalid value.",
         ))
         .schema(Some(Object::with_type(Type::String)))
         .example(Some("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01".into()));

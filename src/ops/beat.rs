@@ -96,7 +96,7 @@ const TELL: &str = "insert into node_beat (node, beat_at, role, version, started
 /// Any node removes beats that are too old, including those of nodes that have ended. Nodes do not wait for each other.
 const FORGET: &str = "delete from node_beat where (node, beat_at) in ( \
          select node, beat_at from node_beat \
-         where beat_at < clock_timestamp() - make_interval(secs => $1::bigint) \
+         where beat_at < statement_timestamp() - make_interval(secs => $1::bigint) \
          limit 1000 for update skip locked)";
 
 /// Writes the report of a node.

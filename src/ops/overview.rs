@@ -128,19 +128,18 @@ impl Overview {
     }
 
     async fn told(&self) -> Result<Told, String> {
-        let reading = async {
-            let client = self.pool.get().await.map_err(|error| error.to_string())?;
-            let (read, untaken) = tokio::join!(beat::read(&client), pulse::untaken(&client));
-            match (read, untaken) {
-                (Ok((nodes, history)), Ok(untaken)) => Ok(Told { nodes, history, untaken }),
-                (Err(error), _) | (_, Err(error)) => {
-                    // Close a connection that failed.
-                    drop(Client::take(client));
-                    Err(error.to_string())
-                }
-            }
-        };
+        let limit = Duration::from_millis(READ_TIMEOUT_MS);
         let late = || format!("PostgreSQL did not answer within {READ_TIMEOUT_MS} ms");
-        timeout(Duration::from_millis(READ_TIMEOUT_MS), reading).await.unwrap_or_else(|_| Err(late()))
+        let client = timeout(limit, self.pool.get()).await.map_err(|_| late())?;
+        let client = client.map_err(|error| error.to_string())?;
+        let reading = async { tokio::try_join!(beat::read(&client), pulse::untaken(&client)) };
+        let why = match timeout(limit, reading).await {
+            Ok(Ok(((nodes, history), untaken))) => return Ok(Told { nodes, history, untaken }),
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => late(),
+        };
+        // Close a connection that failed. If it was late, its statement may still run.
+        drop(Client::take(client));
+        Err(why)
     }
 }

@@ -160,23 +160,26 @@ impl Pulse {
         (counts, oldest): (Counts, Option<Timestamp>),
     ) -> Option<Vec<u16>> {
         let report = self.health.report();
-        let looking = async {
-            let client = self.pool.get().await.ok()?;
-            // The pulse does not depend on the console's figures.
-            let limit = Duration::from_millis(TELL_TIMEOUT_MS);
-            let (seen, told) = join!(
-                told_and_seen(&client, (tell, news), self.partitions, &mut self.memory),
-                timeout(limit, beat::tell(&client, &self.node, &report, counts, oldest)),
-            );
-            if !matches!(told, Ok(Ok(()))) {
-                log::debug!("the figures of this node are not written: {told:?}");
-                drop(Client::take(client));
-                return seen.ok();
+        let limit = Duration::from_millis(BEAT_TIMEOUT_MS);
+        let seen = match timeout(limit, self.pool.get()).await {
+            Ok(Ok(client)) => {
+                // The pulse does not depend on the console's figures.
+                let (seen, told) = join!(
+                    timeout(limit, told_and_seen(&client, (tell, news), self.partitions, &mut self.memory)),
+                    timeout(
+                        Duration::from_millis(TELL_TIMEOUT_MS),
+                        beat::tell(&client, &self.node, &report, counts, oldest)
+                    ),
+                );
+                if !matches!((&seen, &told), (Ok(Ok(_)), Ok(Ok(())))) {
+                    log::debug!("no pulse, or no figures of this node: {:?} {told:?}", seen.as_ref().err());
+                    // Close a connection that failed. If it was late, its statement may still run.
+                    drop(Client::take(client));
+                }
+                seen.ok().and_then(Result::ok)
             }
-            // Close a connection that failed.
-            seen.map_err(|error| (log::debug!("no pulse: {error}"), Client::take(client))).ok()
+            Ok(Err(_)) | Err(_) => None,
         };
-        let seen = timeout(Duration::from_millis(BEAT_TIMEOUT_MS), looking).await.ok().flatten();
         let known = seen.is_some();
         let mut silent = Vec::new();
         metrics::silence_is_unknown();

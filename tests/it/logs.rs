@@ -86,6 +86,33 @@ async fn a_request_is_followed_from_the_http_line_to_the_workers_by_its_trace_an
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_entry_keeps_the_id_of_the_trace_that_its_request_came_with() {
+    let mut system = System::new().await;
+    let client = system.serve();
+    system.work();
+    let sent = |user, trace: &str| client.change("add", user, 5).header("traceparent", trace);
+    for (user, flags) in [(1, "-01"), (2, "-00"), (3, "-1")] {
+        assert_eq!(answer(sent(user, &format!("{TRACE}{flags}"))).await.0, 202);
+    }
+    assert_eq!(answer(client.change("add", 4, 5)).await.0, 202);
+    let waited = sent(5, &format!("{TRACE}-00")).header("Prefer", "wait");
+    assert_eq!(answer(waited).await.1["trace_id"], TRACE[3..35]);
+    let operation = |user| json!({"action": "add", "user_id": user, "point": 5});
+    let batch = client.post("/v1/point/batch").json(&json!({"operations": [operation(6), operation(7)]}));
+    assert_eq!(answer(batch.header("traceparent", format!("{TRACE}-00"))).await.0, 202);
+    system.drain(7).await;
+
+    let mut kept = Vec::new();
+    for user in 1..=7 {
+        let log = answer(client.get(&format!("/v1/point/log?id={user}"))).await.1;
+        kept.push(log["entries"][0].get("trace_id").cloned());
+    }
+    let id = Some(json!(TRACE[3..35]));
+    assert_eq!(kept, [&id, &id, &None, &None, &id, &id, &id].map(Clone::clone));
+    system.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_line_of_a_request_names_its_actor() {
     let system = System::new().await;
     let old = create(&system, "shop", "read").await;

@@ -22,8 +22,17 @@ const PATIENCE: Duration = Duration::from_secs(30);
 pub struct Browser {
     http: reqwest::Client,
     session: String,
+    /// The process of the browser.
+    pid: u64,
     /// Killed with the browser.
     _driver: Child,
+}
+
+/// A driver that is killed leaves its browser behind.
+impl Drop for Browser {
+    fn drop(&mut self) {
+        std::process::Command::new("kill").arg(self.pid.to_string()).stderr(Stdio::null()).status().ok();
+    }
 }
 
 impl Browser {
@@ -52,7 +61,8 @@ impl Browser {
         let started = http.post(&base).json(&wanted).send().await.expect("an answer");
         let started: Value = started.json().await.expect("JSON");
         let session = started["value"]["sessionId"].as_str().unwrap_or_else(|| panic!("{started}"));
-        Some(Self { http, session: format!("{base}/{session}"), _driver: driver })
+        let pid = started["value"]["capabilities"]["goog:processID"].as_u64().expect("the process of Chromium");
+        Some(Self { http, session: format!("{base}/{session}"), pid, _driver: driver })
     }
 
     /// Ends the browser.

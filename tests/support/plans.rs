@@ -5,8 +5,11 @@ use reqwest::StatusCode;
 use crate::support::{
     client::{Client, answer},
     process::Process,
-    system::System,
+    system::{System, eventually},
 };
+
+/// A trace whose requests have a line in the log.
+const TRACE: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 
 /// A `serve` that prints the plan of every statement.
 pub struct Explained {
@@ -33,8 +36,12 @@ impl Explained {
     /// What is printed during a request.
     pub async fn plans(&self, path: &str) -> String {
         let before = self.serve.printed().len();
-        assert_eq!(answer(self.client.get(path)).await.0, StatusCode::OK, "{path}");
-        self.serve.printed()[before..].to_owned()
+        let request = self.client.get(path).header("traceparent", TRACE);
+        assert_eq!(answer(request).await.0, StatusCode::OK, "{path}");
+        let since = || self.serve.printed()[before..].to_owned();
+        // The line of a traced request follows the plans.
+        eventually("the line of the request", async || since().contains(TRACE)).await;
+        since()
     }
 
     pub async fn end(self) {

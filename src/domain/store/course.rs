@@ -24,9 +24,10 @@ impl Store {
     }
 }
 
-/// Each place is one look-up in the primary key: `seq` has no gaps.
-const BALANCES_AFTER: &str =
-    "select created_at, balance from log where user_id = $1 and seq = any($2) order by seq";
+/// Each place is one look-up in the primary key: `seq` has no gaps. With `seq = any($2)` instead, PostgreSQL before 17
+/// may read all entries of the user, if most users have few.
+const BALANCES_AFTER: &str = "select entry.created_at, entry.balance from unnest($2::bigint[]) as place, \
+     lateral (select created_at, balance from log where user_id = $1 and seq = place limit 1) as entry order by place";
 
 async fn course(client: &Client, query: &CourseQuery) -> Result<Course, StoreError> {
     let user = &query.user_id;

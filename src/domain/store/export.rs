@@ -99,7 +99,7 @@ const LOG: &str = concat!(
     " as expires_at, (select json_agg(json_build_object('at', ",
     utc!(lot_time!()),
     ", 'point', lots[2 * lot]) order by lot) from generate_series(1, cardinality(lots) / 2) as lot) as lots, \
-         actor, reason, metadata, balance, ",
+         actor, reason, metadata, replace(trace_id::text, '-', '') as trace_id, balance, ",
     utc!("requested_at at time zone 'UTC'"),
     " as requested_at, ",
     utc!("created_at at time zone 'UTC'"),

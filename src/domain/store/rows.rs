@@ -13,6 +13,7 @@ use crate::domain::{
     lots::Lots,
     metadata::Metadata,
     request_id::RequestId,
+    trace::TraceId,
     user_id::UserId,
 };
 
@@ -34,7 +35,7 @@ pub(super) const WRITE: &str = concat!(
          unnest($16::bigint[]), unnest($17::text[]), unnest($18::text[]), unnest($19::text[]), \
          unnest($20::timestamptz[]), unnest($21::timestamptz[]), unnest($22::boolean[]), \
          unnest($23::timestamptz[]), unnest($24::text[])::bigint[], \
-         unnest($26::text[])"
+         unnest($26::text[]), unnest($27::uuid[])"
 );
 
 /// The columns of a [`WRITE`]: the accounts after the batch, and the new entries. A column of `Option`s ends with the
@@ -68,6 +69,7 @@ pub(super) struct Rows<'a> {
     expires_ats: Vec<Option<Timestamp>>,
     entry_lots: Vec<Option<String>>,
     counterparties: Vec<Option<&'a str>>,
+    trace_ids: Vec<Option<Uuid>>,
 }
 
 impl<'a> Rows<'a> {
@@ -102,11 +104,12 @@ impl<'a> Rows<'a> {
             put(&mut rows.expires_ats, index, entry.expires_at);
             put(&mut rows.entry_lots, index, array(&entry.lots));
             put(&mut rows.counterparties, index, entry.counterparty.as_ref().map(UserId::as_str));
+            put(&mut rows.trace_ids, index, entry.trace_id.map(TraceId::get));
         }
         rows
     }
 
-    pub(super) fn parameters(&self) -> [&(dyn ToSql + Sync); 26] {
+    pub(super) fn parameters(&self) -> [&(dyn ToSql + Sync); 27] {
         [
             &self.users,
             &self.points,
@@ -134,6 +137,7 @@ impl<'a> Rows<'a> {
             &self.entry_lots,
             &self.holds,
             &self.counterparties,
+            &self.trace_ids,
         ]
     }
 }

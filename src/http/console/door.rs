@@ -119,7 +119,7 @@ fn ask_to_sign_in(method: Method, stranger: Stranger, request: &ServiceRequest) 
     let headers = request.headers();
     let target = request.uri().path_and_query().map_or(HOME, |target| target.as_str());
     if headers.contains_key(&HX_REQUEST) {
-        // htmx would put the form of the sign-in into the page.
+        // htmx would put the form of the sign-in into the page. It sends no form: a browser does that itself.
         return HttpResponse::Unauthorized().insert_header((HX_REDIRECT.clone(), sign_in::PATH)).finish();
     }
     match method {
@@ -131,7 +131,7 @@ fn ask_to_sign_in(method: Method, stranger: Stranger, request: &ServiceRequest) 
             layout::again(target)
         }
         Method::Get => redirect(&sign_in::path_back_to(target)),
-        Method::Post => redirect(sign_in::PATH),
+        Method::Post => redirect(sign_in::PATH_AFTER_FORM),
     }
 }
 

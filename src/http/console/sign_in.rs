@@ -18,6 +18,9 @@ use crate::{
 /// Where the page is.
 pub(super) const PATH: &str = "/console/sign-in";
 
+/// Where the page is that says that a form was not accepted.
+pub(super) const PATH_AFTER_FORM: &str = "/console/sign-in?form=refused";
+
 /// The field with the page that the viewer wanted to see.
 const NEXT: &str = "next";
 
@@ -40,7 +43,16 @@ pub(super) fn path_back_to(target: &str) -> String {
 pub(super) async fn page(request: HttpRequest, fields: Fields, api: web::Data<Api>) -> HttpResponse {
     let key = session::key(request.headers());
     let is_over = key.is_some_and(|key| api.access.caller(Some(key.as_bytes())).is_err());
-    let why = is_over.then_some("You are signed out: your API key is no longer valid.");
+    let why = match (is_over, fields.get("form").is_some()) {
+        (true, false) => Some("You are signed out: your API key is no longer valid."),
+        (true, true) => Some(
+            "Nothing was changed: your API key is no longer valid. Sign in, and fill in the form once more.",
+        ),
+        (false, true) => {
+            Some("Nothing was changed: you were signed out. Sign in, and fill in the form once more.")
+        }
+        (false, false) => None,
+    };
     form(StatusCode::OK, why, next(&fields))
 }
 

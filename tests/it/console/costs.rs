@@ -37,8 +37,20 @@ fn rows(plans: &str) -> u64 {
 async fn a_user_with_many_entries_costs_no_more_than_one_with_some() {
     let system = System::new().await;
     fill(&system, 10, 10).await;
-    fill(&system, 11, 1_000).await;
+    fill(&system, 11, 2_000).await;
     fill(&system, 12, 100_000).await;
+    // Most users have few entries. PostgreSQL must not take that for a reason to read all entries of any user.
+    system
+        .execute(
+            "insert into user_point (user_id, point, seq) \
+                 select (1000 + i)::text, 3, 3 from generate_series(1, 30000) as i; \
+             insert into log (user_id, seq, request_id, action, point, change, balance, fingerprint, \
+                 requested_at, created_at) \
+                 select (1000 + i)::text, s, gen_random_uuid(), 'add', 1, 1, s, 0, now(), now() \
+                 from generate_series(1, 30000) as i, generate_series(1, 3) as s; \
+             analyze user_point, log",
+        )
+        .await;
     let explained = Explained::start(&system).await;
     let cost = async |path: &str| {
         let mut costs = Vec::new();
@@ -51,7 +63,7 @@ async fn a_user_with_many_entries_costs_no_more_than_one_with_some() {
     let (few, _) = cost("/console/user?id=10").await;
     assert!((10..100).contains(&few), "{few} rows");
     let (some, blocks_of_some) = cost("/console/user?id=11").await;
-    assert!(some < 1_000, "{some} rows");
+    assert!(some < 2_000, "{some} rows");
     for query in
         ["", "&status=rejected", "&before=50000", "&range=day", "&range=year", "&from=2026-01-01T10:00:00Z"]
     {

@@ -11,6 +11,8 @@ use crate::{
     },
 };
 
+const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_is_found_by_its_id_or_by_its_actor_and_its_key() {
     let mut system = System::new().await;
@@ -19,7 +21,8 @@ async fn a_request_is_found_by_its_id_or_by_its_actor_and_its_key() {
     let visitor = Visitor::signed_in(&client, &support).await;
     let send = |action: &str, point: i64, key: &str| {
         let change = client.send(action, &json!({"user_id": "a?b#c", "point": point, "reason": "order"}));
-        change.bearer_auth(&shop).header("Prefer", "wait").header("Idempotency-Key", key.to_owned())
+        let change = change.bearer_auth(&shop).header("traceparent", format!("00-{TRACE}-00f067aa0ba902b7-00"));
+        change.header("Prefer", "wait").header("Idempotency-Key", key.to_owned())
     };
     let added = text(&answer(send("add", 1_000, "order-7")).await.1["request_id"]);
     answer(send("subtract", 5_000, "order-8")).await;
@@ -33,6 +36,7 @@ async fn a_request_is_found_by_its_id_or_by_its_actor_and_its_key() {
     ] {
         let page = find(query).await;
         assert!(page.contains(">applied<") && page.contains(&added) && page.contains("+1,000"), "{page}");
+        assert!(page.contains(TRACE), "{page}");
         let place = "/console/user?id=a%3Fb%23c&amp;before=2&amp;open=1#entry-1";
         assert!(page.contains(place), "{page}");
         let log = visitor.read(&place.replace("&amp;", "&")).await;

@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, fs, process::Stdio};
 
 use jiff::ToSpan;
-use point_system::domain::{Delta, IdempotencyKey, Reason, RequestId, UserId};
+use point_system::domain::{Delta, IdempotencyKey, Reason, RequestId, TraceParent, UserId};
 use tokio::{
     io::{AsyncBufReadExt, BufReader},
     process::Command,
@@ -68,7 +68,9 @@ async fn the_log_has_a_column_for_everything_that_the_api_shows() {
     let key = IdempotencyKey::new("a").expect("valid");
     let reason = Reason::new("a, \"b\"".to_owned()).ok();
     let soon = in_hours(1);
-    let gift = Delta { request_id: RequestId::from_key(None, &user, &key), reason, ..add_until(7, 5, soon) };
+    let traceparent = TraceParent::parse("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00");
+    let request_id = RequestId::from_key(None, &user, &key);
+    let gift = Delta { request_id, reason, traceparent, ..add_until(7, 5, soon) };
     let order = subtract(7, 4);
     let undone = reverse(7, order.request_id);
     for delta in [&gift, &order, &undone, &subtract(7, 9)] {
@@ -82,9 +84,9 @@ async fn the_log_has_a_column_for_everything_that_the_api_shows() {
     assert_eq!(columns, members.keys().map(String::as_str).collect::<BTreeSet<_>>());
     let at = soon.strftime("%Y-%m-%dT%H:%M:%S.000000Z").to_string();
     let expected = [
-        format!("7,1,{},applied,,,add,,5,,5,{at},,,\"a, \"\"b\"\"\",,5,", gift.request_id),
+        format!("7,1,{},applied,,,add,,5,,5,{at},,,\"a, \"\"b\"\"\",,{},5,", gift.request_id, "4bf92f3577b34da6a3ce929d0e0e4736"),
         format!(
-            "7,2,{},applied,,,subtract,,4,,-4,,\"[{{\"\"at\"\" : \"\"{at}\"\", \"\"point\"\" : 4}}]\",,,,1,",
+            "7,2,{},applied,,,subtract,,4,,-4,,\"[{{\"\"at\"\" : \"\"{at}\"\", \"\"point\"\" : 4}}]\",,,,,1,",
             order.request_id
         ),
         format!("7,3,{},applied,,{},reverse,,4,,4,,\"[", undone.request_id, order.request_id),
@@ -134,7 +136,7 @@ async fn no_limit_of_a_session_ends_an_export_and_a_reader_that_leaves_does() {
                 insert into log (user_id, seq, request_id, action, point, change, balance, fingerprint, requested_at, created_at) \
                     select i::text, 1, gen_random_uuid(), 'add', 5, 5, 5, 0, now(), now() from generate_series(1, 100000) i";
     system.execute(fill).await;
-    system.execute(&format!("alter database {} set statement_timeout = '30ms'", system.database.name)).await;
+    system.execute(&format!("alter database {} set statement_timeout = '100ms'", system.database.name)).await;
     let rows = Rows::new("");
     for what in ["balances", "log"] {
         assert_eq!(exported(&system, what, &rows).await.len(), 100_001);

@@ -135,8 +135,8 @@ async fn a_node_that_can_use_no_queue_says_why_and_ends() {
     for partition in PARTITIONS.all() {
         queues.declare_foreign(partition).await;
     }
-    let (status, printed) = system.process("work", &["--startup-timeout", "1s"]).ends().await;
+    let (status, printed) = system.process("work", &["--startup-timeout", "5s"]).ends().await;
     assert!(!status.success() && printed.contains("PRECONDITION_FAILED"), "{printed}");
-    assert!(printed.contains("gave up after 1 s (--startup-timeout)"), "{printed}");
+    assert!(printed.contains("gave up after 5 s (--startup-timeout)"), "{printed}");
     system.finish().await;
 }

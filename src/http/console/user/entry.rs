@@ -102,6 +102,7 @@ pub(in super::super) fn details(entry: &Entry) -> Markup {
             dd { @if let Some(actor) = &entry.actor { (actor) } @else { span.quiet { "a caller without a key" } } }
             @if let Some(reason) = &entry.reason { dt { "Reason" } dd { (reason.as_str()) } }
             @if let Some(metadata) = metadata { dt { "Metadata" } dd { pre { (metadata) } } }
+            @if let Some(id) = entry.trace_id { dt { "Trace id" } dd.mono { (id) } }
             dt { "Requested" } dd { (time(entry.requested_at)) }
             dt { "Decided" } dd { (time(entry.created_at)) }
         }
