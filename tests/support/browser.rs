@@ -61,7 +61,8 @@ impl Browser {
         let started = http.post(&base).json(&wanted).send().await.expect("an answer");
         let started: Value = started.json().await.expect("JSON");
         let session = started["value"]["sessionId"].as_str().unwrap_or_else(|| panic!("{started}"));
-        let pid = started["value"]["capabilities"]["goog:processID"].as_u64().expect("the process of Chromium");
+        let pid =
+            started["value"]["capabilities"]["goog:processID"].as_u64().expect("the process of Chromium");
         Some(Self { http, session: format!("{base}/{session}"), pid, _driver: driver })
     }
 

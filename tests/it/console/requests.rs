@@ -21,7 +21,8 @@ async fn a_request_is_found_by_its_id_or_by_its_actor_and_its_key() {
     let visitor = Visitor::signed_in(&client, &support).await;
     let send = |action: &str, point: i64, key: &str| {
         let change = client.send(action, &json!({"user_id": "a?b#c", "point": point, "reason": "order"}));
-        let change = change.bearer_auth(&shop).header("traceparent", format!("00-{TRACE}-00f067aa0ba902b7-00"));
+        let change =
+            change.bearer_auth(&shop).header("traceparent", format!("00-{TRACE}-00f067aa0ba902b7-00"));
         change.header("Prefer", "wait").header("Idempotency-Key", key.to_owned())
     };
     let added = text(&answer(send("add", 1_000, "order-7")).await.1["request_id"]);

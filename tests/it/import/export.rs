@@ -84,7 +84,10 @@ async fn the_log_has_a_column_for_everything_that_the_api_shows() {
     assert_eq!(columns, members.keys().map(String::as_str).collect::<BTreeSet<_>>());
     let at = soon.strftime("%Y-%m-%dT%H:%M:%S.000000Z").to_string();
     let expected = [
-        format!("7,1,{},applied,,,add,,5,,5,{at},,,\"a, \"\"b\"\"\",,{},5,", gift.request_id, "4bf92f3577b34da6a3ce929d0e0e4736"),
+        format!(
+            "7,1,{},applied,,,add,,5,,5,{at},,,\"a, \"\"b\"\"\",,{},5,",
+            gift.request_id, "4bf92f3577b34da6a3ce929d0e0e4736"
+        ),
         format!(
             "7,2,{},applied,,,subtract,,4,,-4,,\"[{{\"\"at\"\" : \"\"{at}\"\", \"\"point\"\" : 4}}]\",,,,,1,",
             order.request_id
