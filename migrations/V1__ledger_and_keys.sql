@@ -56,7 +56,6 @@ create index user_point_due on user_point (due_at, user_id) where due_at is not 
 -- points did, or when a hold ends. `lots` are those of the other points that expire: what the change took from the lots
 -- of `user_point`, or gave back to them, in the same form, and for a capture, those of the captured points.
 -- `fingerprint` tells one requested change from another (src/domain/delta.rs). `metadata` is JSON, kept as it was sent.
--- `trace_id` is the trace of the request (W3C Trace Context), if its caller sent one.
 -- An entry is rejected if it has a `reject_reason`. The columns of fixed length come first: that saves the bytes that
 -- would align them. Every index begins with user_id, so the pages in use belong to the active users, however long the
 -- log is. The log has no foreign key to user_point. The transaction that writes an entry holds the lock on the user's
@@ -72,7 +71,6 @@ create table log (
     expires_at timestamptz,
     request_id uuid not null,
     ref uuid,
-    trace_id uuid,
     partial boolean,
     user_id text collate "C" not null,
     action text not null check (action in ('add', 'subtract', 'reverse', 'transfer', 'hold', 'capture',

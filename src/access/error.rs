@@ -8,6 +8,9 @@ pub enum AccessError {
     /// The database is unavailable.
     #[error("PostgreSQL is not available: {0}")]
     Unavailable(String),
+    /// The role in the database has no permission for it.
+    #[error("the database does not permit it ({0}): use `point-system key` with the URL of the owner")]
+    NotPermitted(String),
     /// A key has, or had, this name.
     #[error(
         "the name {0} was used before, and a name stands for the same actor for ever: choose another name, or give \

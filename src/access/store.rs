@@ -24,10 +24,13 @@ const KEYS_MAX: i64 = 10_000;
 impl From<tokio_postgres::Error> for AccessError {
     fn from(error: tokio_postgres::Error) -> Self {
         // Only the message: the DETAIL may quote a row.
-        Self::Unavailable(match error.as_db_error() {
-            Some(refusal) => format!("{} ({})", refusal.message(), refusal.code().code()),
-            None => error.to_string(),
-        })
+        match error.as_db_error() {
+            Some(refusal) if *refusal.code() == SqlState::INSUFFICIENT_PRIVILEGE => {
+                Self::NotPermitted(refusal.message().to_owned())
+            }
+            Some(refusal) => Self::Unavailable(format!("{} ({})", refusal.message(), refusal.code().code())),
+            None => Self::Unavailable(error.to_string()),
+        }
     }
 }
 
@@ -140,9 +143,12 @@ pub(super) async fn snapshot(pool: &Pool) -> Result<Snapshot, AccessError> {
     .await
 }
 
-/// Several nodes may see that a key was used. One of them writes it every ten seconds.
-const USED: &str = "update api_key set last_used_at = now() \
-     where id = any($1) and (last_used_at is null or last_used_at < now() - interval '10 seconds')";
+/// Several nodes may see that a key was used. One of them writes it every ten seconds. None waits for a row that
+/// somebody else has locked.
+const USED: &str = "update api_key set last_used_at = now() where id in ( \
+         select id from api_key \
+         where id = any($1) and (last_used_at is null or last_used_at < now() - interval '10 seconds') \
+         for update skip locked)";
 
 /// Writes that these keys were used just now.
 pub(super) async fn used(pool: &Pool, ids: &[i64]) -> Result<(), AccessError> {

@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context, bail};
 
 use crate::infra::postgres;
-use process::{Owner, Process, free_port};
+use process::{Owner, Process};
 
 mod process;
 mod programs;
@@ -18,6 +18,7 @@ mod cluster;
 mod replicas;
 
 pub use cluster::LocalCluster;
+pub use process::free_port;
 pub use rabbitmq::LocalRabbitMq;
 pub use replicas::LocalReplicas;
 

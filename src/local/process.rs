@@ -202,7 +202,10 @@ async fn lock(name: &str, log: &Path) -> anyhow::Result<File> {
 
 /// Returns a port of 127.0.0.1 that nobody listens on. It is outside the ranges that systems assign, and this process
 /// gets each port only once.
-pub(super) fn free_port() -> io::Result<u16> {
+///
+/// # Errors
+/// There is none from 20000 to 29999.
+pub fn free_port() -> io::Result<u16> {
     const FIRST: u64 = 20_000;
     const COUNT: u64 = 10_000;
     static NEXT: LazyLock<AtomicU64> =

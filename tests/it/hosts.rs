@@ -1,18 +1,25 @@
 //! Lists of hosts: a node leaves a host that does not do its work, and finds one that does.
 
-use std::time::{Duration, Instant};
+use std::{
+    ops::RangeInclusive,
+    time::{Duration, Instant},
+};
 
+use point_system::{infra::postgres, queue::Link};
 use tokio::net::{TcpSocket, TcpStream};
 
 use crate::support::{
     client::{Client, answer},
     frames::Tampering,
     proxy::{Weather, through},
-    system::{System, eventually},
+    system::{PATIENCE, System, eventually},
 };
 
 /// The longest start with a host that drops packets and one that is silent, for both servers: 2 s and 8 s by themselves.
 const START_LIMIT: Duration = Duration::from_secs(25);
+
+/// What a host that drops packets adds to the time to connect, with some time for a busy machine.
+const GONE_COST: RangeInclusive<Duration> = Duration::from_millis(900)..=Duration::from_millis(2_500);
 
 /// Enough to open and set up a session, but not for a transaction.
 const SESSION_BYTES: usize = 1_200;
@@ -83,6 +90,34 @@ async fn hosts_that_refuse_drop_or_keep_silent_are_left_for_one_that_answers() {
     assert_eq!(serve.end("-TERM").await.code(), Some(0));
     system.work();
     system.drain(2).await;
+    system.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_host_that_is_gone_costs_about_a_second() {
+    let mut system = System::new().await;
+    let client = system.serve();
+    client.queue("add", 1, 1).await;
+    let gone = Gone::start().await;
+    let behind = |url: &str| {
+        let itself = url::Url::parse(url).expect("a valid URL").port().expect("a port");
+        url.replace(&format!(":{itself}"), &format!(":{},127.0.0.1:{itself}", gone.port))
+    };
+    let began = Instant::now();
+    let url = behind(&system.database.url).parse().expect("a valid URL");
+    drop(postgres::pool(&url, 1).expect("a pool").get().await.expect("a session"));
+    let of_postgresql = began.elapsed();
+    let began = Instant::now();
+    let url = behind(&system.amqp_url).parse().expect("a valid URL");
+    let link = Link::start(url, system.names(), "test");
+    link.watch().ready(PATIENCE).await.expect("a connection");
+    let of_rabbitmq = began.elapsed();
+    link.close().await;
+    for took in [of_postgresql, of_rabbitmq] {
+        assert!(GONE_COST.contains(&took), "{of_postgresql:?} {of_rabbitmq:?}");
+    }
+    system.work();
+    system.drain(1).await;
     system.finish().await;
 }
 

@@ -101,7 +101,10 @@ async fn a_role_without_an_installation_says_what_to_run_and_ends() {
     for (role, arguments) in roles {
         let arguments = [arguments, &["--startup-timeout", "1s"]].concat();
         for (database, why) in [
-            (&empty.url[..], "migrations are pending (V1__ledger_and_keys): run `point-system migrate`"),
+            (
+                &empty.url[..],
+                "migrations are pending (V1__ledger_and_keys, V2__trace): run `point-system migrate`",
+            ),
             (&migrated.url, "there is no installation yet: run `point-system migrate`"),
             ("postgres://app@127.0.0.1:1/points", "error connecting to server"),
         ] {

@@ -191,6 +191,11 @@ async fn the_service_runs_as_a_role_that_cannot_rewrite_the_log() {
         let pool = postgres::pool(&url, 1).expect("a pool");
         refuses(&pool.get().await.expect("a connection"), refused).await;
     }
+    let create = ["create", "--name", "new", "--scope", "read"];
+    let (code, printed) = run("key", &create, &url_of(&system.database, "service")).await;
+    let why =
+        "the database does not permit it (permission denied for table api_key): use `point-system key` with";
+    assert!(code == Some(1) && printed.contains(why), "{printed}");
     assert_eq!(keys::list(&system).await.len(), 1);
     let (name, server) = (system.database.name.clone(), system.database.server());
     system.finish().await;

@@ -51,7 +51,6 @@ pub(super) async fn create(
     api: web::Data<Api>,
     fields: Fields,
 ) -> Result<HttpResponse, ApiError> {
-    let wrong = |why: String| notice(Tone::Bad, html! { (why) });
     let scope: Scope = fields
         .required("scope")?
         .parse()
@@ -70,10 +69,7 @@ pub(super) async fn create(
             Ok(created(&viewer, &name, &key))
         }
         Err(error @ AccessError::Unavailable(_)) => Err(unavailable(&error)),
-        Err(error) => {
-            let why = Some(wrong(format!("{error}.")));
-            show(&viewer, &api, StatusCode::CONFLICT, why, &fields).await
-        }
+        Err(error) => refused(&viewer, &api, &error, &fields).await,
     }
 }
 
@@ -83,16 +79,39 @@ pub(super) async fn create(
 /// The database does not answer, or there is no such key.
 pub(super) async fn revoke(
     request: HttpRequest,
+    viewer: Viewer,
     api: web::Data<Api>,
     fields: Fields,
 ) -> Result<HttpResponse, ApiError> {
     let id =
         fields.required("id")?.parse().map_err(|_| ApiError::invalid("id", "must be the number of a key"))?;
-    let revoked = access::revoke(api.access.pool(), &WhichKey::Id(id)).await;
-    revoked.map_err(|error| unavailable(&error))?.ok_or(ApiError::NotFound)?;
+    match access::revoke(api.access.pool(), &WhichKey::Id(id)).await {
+        Ok(revoked) => drop(revoked.ok_or(ApiError::NotFound)?),
+        Err(error @ AccessError::Unavailable(_)) => return Err(unavailable(&error)),
+        Err(error) => return refused(&viewer, &api, &error, &fields).await,
+    }
     api.access.refresh().await.ok();
     tell(&request, &format!("revoked key {id}"));
     Ok(door::redirect(&format!("{PATH}?revoked={id}")))
+}
+
+fn wrong(why: String) -> Markup {
+    notice(Tone::Bad, html! { (why) })
+}
+
+/// The page, with the reason why nothing was done.
+async fn refused(
+    viewer: &Viewer,
+    api: &Api,
+    error: &AccessError,
+    fields: &Fields,
+) -> Result<HttpResponse, ApiError> {
+    let status = match error {
+        AccessError::NotPermitted(_) => StatusCode::FORBIDDEN,
+        _ => StatusCode::CONFLICT,
+    };
+    let why = wrong(format!("Nothing was changed: {error}."));
+    show(viewer, api, status, Some(why), fields).await
 }
 
 fn tell(request: &HttpRequest, what: &str) {

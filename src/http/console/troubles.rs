@@ -146,8 +146,42 @@ fn workers(picture: &Picture, told: &Told) -> Vec<Trouble> {
     troubles
 }
 
+/// The partitions whose depths fulfil a condition.
+fn partitions(picture: &Picture, is: impl Fn(&Option<(u32, u32)>) -> bool) -> Vec<u16> {
+    (0..)
+        .zip(&picture.depths.partitions)
+        .filter(|(_, depth)| is(depth))
+        .map(|(partition, _)| partition)
+        .collect()
+}
+
 fn queues(picture: &Picture) -> Vec<Trouble> {
     let mut troubles = Vec::new();
+    let unknown = partitions(picture, Option::is_none);
+    if picture.here.rabbitmq.up && !unknown.is_empty() {
+        troubles.push(trouble(
+            Tone::Warn,
+            html! { "RabbitMQ does not tell the depth of partition " (list(&unknown)) "." },
+            html! {
+                "Their queues may be missing, have no majority of their members, or be forbidden to this node. The logs of \
+                 the node and of RabbitMQ say why."
+            },
+        ));
+    }
+    let mut left = partitions(picture, |depth| matches!(depth, Some((_, 0))));
+    let workers = picture.told.iter().flat_map(|told| &told.nodes);
+    let workers: Vec<_> = workers.filter(|node| !node.is_quiet && node.role == "work").collect();
+    left.retain(|partition| !workers.iter().any(|worker| worker.kept.contains(&partition.cast_signed())));
+    if !workers.is_empty() && !left.is_empty() {
+        troubles.push(trouble(
+            Tone::Warn,
+            html! { "No worker takes changes from partition " (list(&left)) "." },
+            html! {
+                "During a deploy this lasts for some seconds. Otherwise the workers may not read its queue: their logs say \
+                 why."
+            },
+        ));
+    }
     if !picture.here.silent.is_empty() {
         troubles.push(trouble(
             Tone::Bad,

@@ -33,10 +33,10 @@ pub const STATEMENT_TIMEOUT_MS: u64 = 5_000;
 /// The third timeout is a second longer than the store's limit for a transaction. A client that leaves a transaction
 /// open for longer has abandoned it or is gone, and its users are locked meanwhile.
 ///
-/// Each of our statements looks up an index, whatever its parameters. So a plan is made once and kept. The planner
-/// settings keep it on the index: a plan that was made while a table was small would keep reading the whole table. A plan
-/// without an index, of a table of a few rows, then costs more than `jit_optimize_above_cost`, and PostgreSQL would
-/// compile it at every execution, for about 0.1 s. So nothing is compiled.
+/// Each of our statements on users and entries looks up an index, whatever its parameters. So a plan is made once and
+/// kept. The planner settings keep it on the index: a plan that was made while a table was small would keep reading the
+/// whole table. A plan without an index, of a table of a few rows, then costs more than `jit_optimize_above_cost`, and
+/// PostgreSQL would compile it at every execution, for about 0.1 s. So nothing is compiled.
 ///
 /// The last settings override what a role or a database may set and we rely on: READ COMMITTED, and commits that
 /// survive a crash and, if the server has synchronous standbys, a failover. `remote_write` and `remote_apply` survive

@@ -59,6 +59,12 @@ async fn a_queue_that_may_not_be_read_disturbs_no_other() {
     })
     .await;
     assert_eq!(broker.accepted(), 1, "the connection lasts: {}", work.printed());
+    let console = async || {
+        let page = client.get("/console").send().await.expect("an answer");
+        page.text().await.expect("text")
+    };
+    let why = "No worker takes changes from partition 0.";
+    eventually("the console says so", async || console().await.contains(why)).await;
     control(&["set_permissions", "worker", ".*", ".*", ".*"]).await;
     eventually("the partition is applied", async || client.balance(bad).await >= 1).await;
     assert_eq!(broker.accepted(), 1);

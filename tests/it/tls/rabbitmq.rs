@@ -1,11 +1,13 @@
 //! TLS to RabbitMQ.
 
-use point_system::queue::{Link, QueueNames};
+use point_system::{
+    local::free_port,
+    queue::{Link, QueueNames},
+};
 
 use super::{
     VERSIONS,
     certificates::{Authority, Identity},
-    free_port,
 };
 use crate::support::{
     servers::{OwnServers, open_folder},
@@ -14,7 +16,7 @@ use crate::support::{
 
 /// Starts a TLS listener of a running broker. It accepts one version, and asks for certificates of an authority.
 pub async fn listen(servers: &OwnServers, server: &Identity, clients: &Authority, version: &str) -> u16 {
-    let port = free_port();
+    let port = free_port().expect("a port");
     let options = format!(
         "[{{cacertfile, {:?}}}, {{certfile, {:?}}}, {{keyfile, {:?}}}, {{versions, ['{version}']}}, \
          {{verify, verify_peer}}, {{fail_if_no_peer_cert, true}}]",

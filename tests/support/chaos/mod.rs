@@ -3,11 +3,10 @@
 
 use std::{
     collections::HashSet,
-    net::TcpListener,
     time::{Duration, Instant},
 };
 
-use point_system::domain::Partitions;
+use point_system::{domain::Partitions, local::free_port};
 use tokio::time::interval;
 use tokio_util::sync::CancellationToken;
 
@@ -68,7 +67,7 @@ pub async fn run(chaos: Chaos) -> Report<Fault> {
     let mut system = System::on_own_with(&servers, chaos.partitions).await;
     let versions = system.versions().await;
     clock::install(&system).await;
-    let port = TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a port").port();
+    let port = free_port().expect("a port");
     let mut site = Site::start(&mut system, servers, port).await;
     let ended = CancellationToken::new();
     let mut clients = Clients::start(chaos, &[port], &ended);

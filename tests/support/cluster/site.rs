@@ -2,10 +2,10 @@
 
 use std::{
     future::pending,
-    net::TcpListener,
     time::{Duration, Instant},
 };
 
+use point_system::local::free_port;
 use tokio::time::timeout;
 
 use super::{ClusterServers, faults::Fault, topology::Members};
@@ -31,8 +31,7 @@ impl<'a> Site<'a> {
         let mut site = Self { servers, ports: Vec::new(), processes: Vec::new(), turn: 0 };
         for first in 0..3 {
             system.node_amqp_url = Some(site.servers.broker.url_from(first));
-            let port =
-                TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a port").port();
+            let port = free_port().expect("a port");
             let serve = system.process("serve", &["--listen", &format!("127.0.0.1:{port}")]);
             serve.says("server listen at :").await;
             site.ports.push(port);

@@ -84,9 +84,10 @@ document.addEventListener("visibilitychange", () => {
     if (document.hidden) source?.close();
     else connect();
 });
-new ResizeObserver(entries => {
+const resized = new ResizeObserver(entries => {
     for (const { target } of entries) charts.get(target)?.setSize({ width: target.clientWidth, height: 132 });
-}).observe(document.querySelector("[data-chart]"));
+});
+document.querySelectorAll("[data-chart]").forEach(chart => resized.observe(chart));
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
 
 if (live.dataset.first) show(JSON.parse(live.dataset.first));
