@@ -58,7 +58,7 @@ pub(super) async fn create(
     let name: KeyName = match fields.get("name").unwrap_or_default().parse() {
         Ok(name) => name,
         Err(rule) => {
-            let why = wrong(format!("The name {rule}."));
+            let why = wrong(&format!("The name {rule}."));
             return show(&viewer, &api, StatusCode::BAD_REQUEST, Some(why), &fields).await;
         }
     };
@@ -95,7 +95,7 @@ pub(super) async fn revoke(
     Ok(door::redirect(&format!("{PATH}?revoked={id}")))
 }
 
-fn wrong(why: String) -> Markup {
+fn wrong(why: &str) -> Markup {
     notice(Tone::Bad, html! { (why) })
 }
 
@@ -110,7 +110,7 @@ async fn refused(
         AccessError::NotPermitted(_) => StatusCode::FORBIDDEN,
         _ => StatusCode::CONFLICT,
     };
-    let why = wrong(format!("Nothing was changed: {error}."));
+    let why = wrong(&format!("Nothing was changed: {error}."));
     show(viewer, api, status, Some(why), fields).await
 }
 
