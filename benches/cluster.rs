@@ -42,5 +42,6 @@ async fn main() -> ExitCode {
     let mut servers = ClusterServers::start().await;
     let report = cluster::run(&mut servers, size, Fault::by_turns()).await;
     servers.stop().await;
-    if report.verdict == Verdict::default() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    let has_killed = [Fault::KillNode, Fault::KillPrimary].iter().all(|fault| report.strikes(*fault) > 0);
+    if has_killed && report.verdict == Verdict::default() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

@@ -1,8 +1,8 @@
 //! All of HTTP: the endpoints, who is admitted to them, and the listeners. Must not contain AMQP or SQL.
 
-use std::{io, net::TcpListener, sync::Arc};
+use std::{io, net::TcpListener, rc::Rc, sync::Arc};
 
-use actix_web::{App, HttpResponse, dev::Service, web};
+use actix_web::{App, HttpResponse, web};
 
 use crate::{
     access::Access,
@@ -70,13 +70,14 @@ pub async fn serve(
     listener: TcpListener,
     (api, health): (web::Data<Api>, Arc<Health>),
     limits: HttpLimits,
-    Drain { told, closing, limit }: Drain,
+    Drain { has_been_told, closing, limit }: Drain,
 ) -> io::Result<()> {
     let port = listener.local_addr()?.port();
     let health = web::Data::from(health);
     let stopping = web::Data::new(closing.clone());
     let server = server::start(listener, limits, limit, move || {
-        let (routes, told) = (traffic::Routes::new(), told.clone());
+        // Each thread has its own: a count that all threads share would slow every request.
+        let (routes, has_been_told) = (traffic::Routes::new(), Rc::new(Arc::clone(&has_been_told)));
         App::new()
             .app_data(api.clone())
             .app_data(health.clone())
@@ -86,8 +87,15 @@ pub async fn serve(
             .configure(console::console)
             .default_service(web::to(not_found))
             // Outside of the routes, because it also counts the requests that they refuse.
-            .wrap_fn(move |request, next| traffic::observe(&routes, request, next))
-            .wrap_fn(move |request, next| drain::see_off(&told, next.call(request)))
+            .wrap_fn(move |request, next| {
+                let answering = traffic::observe(&routes, request, next);
+                let has_been_told = Rc::clone(&has_been_told);
+                async move {
+                    let mut answer = answering.await?;
+                    drain::see_off(&has_been_told, &mut answer);
+                    Ok(answer)
+                }
+            })
     })?;
     let handle = server.handle();
     tokio::spawn(async move {

@@ -31,6 +31,7 @@ async fn a_server_that_is_told_to_stop_fails_its_probe_at_once_and_serves_until_
     serve.signal("-TERM").await;
     eventually("the probe fails", async || answer(client.get("/readyz")).await.0 == 503).await;
     assert!(told.elapsed() < DELAY / 2, "{:?}", told.elapsed());
+    serve.says("no longer ready").await;
     let mut promised = 1;
     while told.elapsed() < DELAY / 3 {
         // Each answer closes its connection, so each request opens a new one.

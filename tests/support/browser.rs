@@ -18,6 +18,13 @@ const ELEMENT: &str = "element-6066-11e4-a52e-4f735466cecf";
 /// The longest that a page may take to show what a test waits for.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// Keys (W3C `WebDriver` §17.4.2).
+pub const TAB: &str = "\u{E004}";
+pub const ENTER: &str = "\u{E007}";
+
+/// More stops than any page has before what a test looks for.
+const TABS_MAX: usize = 60;
+
 /// A browser with one window.
 pub struct Browser {
     http: reqwest::Client,
@@ -147,6 +154,28 @@ impl Browser {
         let element = self.find(selector).await.unwrap_or_else(|error| panic!("{error}"));
         self.post(&format!("/element/{element}/clear"), json!({})).await;
         self.post(&format!("/element/{element}/value"), json!({"text": text})).await;
+    }
+
+    /// Presses keys, one after the other, on whatever has the focus.
+    pub async fn press(&self, keys: &str) {
+        let strokes = keys.chars().flat_map(|key| {
+            ["keyDown", "keyUp"].map(|stroke| json!({"type": stroke, "value": key.to_string()}))
+        });
+        let strokes: Vec<Value> = strokes.collect();
+        self.post("/actions", json!({"actions": [{"type": "key", "id": "keyboard", "actions": strokes}]}))
+            .await;
+    }
+
+    /// Presses Tab until an element has the focus.
+    pub async fn tab_to(&self, selector: &str) {
+        let has_focus = format!("return document.activeElement.matches({})", json!(selector));
+        for _ in 0..TABS_MAX {
+            self.press(TAB).await;
+            if self.run(&has_focus).await == true {
+                return;
+            }
+        }
+        panic!("{} has no {selector} within {TABS_MAX} tabs", self.path().await);
     }
 
     /// The text of an element, as a person sees it.

@@ -29,6 +29,8 @@ async fn whichever_node_fails_no_promise_breaks() {
     let mut servers = servers().await;
     let time = Duration::from_secs(120);
     let size = Chaos { time, seed: 0, connections: 8, users: 64, partitions: PARTITIONS };
-    let report = run(&mut servers, size, [Fault::KillNode, Fault::KillPrimary]).await;
+    let faults = [Fault::KillNode, Fault::KillPrimary];
+    let report = run(&mut servers, size, faults).await;
     assert_eq!(report.verdict, Verdict::default(), "{report}");
+    assert!(faults.iter().all(|fault| report.strikes(*fault) == 1), "{report}");
 }

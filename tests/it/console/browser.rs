@@ -10,7 +10,7 @@ use crate::{
     dead_letters::{accept, declared, has_dead, refuse},
     keys::create,
     support::{
-        browser::Browser,
+        browser::{Browser, ENTER},
         client::{Client, answer},
         system::{System, eventually},
     },
@@ -84,6 +84,7 @@ impl Stage {
     }
 
     pub async fn end(self) {
+        assert_eq!(self.browser.complaints().await, Vec::<String>::new());
         self.browser.end().await;
         self.system.finish().await;
     }
@@ -104,6 +105,8 @@ async fn people_work_with_the_console_in_a_real_browser() {
     redrive_a_dead_letter(&stage).await;
     revoke_a_key(&stage).await;
     stage.system.drain(requests + 1).await;
+    find_a_user_without_a_mouse(&stage).await;
+    refuse_without_the_scope(&stage).await;
     stage.end().await;
 }
 
@@ -215,4 +218,38 @@ async fn revoke_a_key(stage: &Stage) {
     browser.back().await;
     browser.wait_for_text("is revoked").await;
     assert_eq!(browser.path().await, place, "the back button");
+}
+
+async fn find_a_user_without_a_mouse(stage: &Stage) {
+    let browser = &stage.browser;
+    stage.open("/console").await;
+    browser.tab_to(".menu a[href='/console/users']").await;
+    browser.press(ENTER).await;
+    browser.wait_for("main input[name=id]").await;
+    browser.tab_to("main input[name=id]").await;
+    browser.press("7777").await;
+    browser.press(ENTER).await;
+    browser.wait_for("details.entry").await;
+    browser.tab_to("details.entry summary").await;
+    browser.press(ENTER).await;
+    browser.wait_for("details.entry[open]").await;
+    browser.tab_to("details.entry[open] .button").await;
+    stage.is_sound("an entry that was opened with the keyboard").await;
+}
+
+async fn refuse_without_the_scope(stage: &Stage) {
+    let browser = &stage.browser;
+    let reader = create(&stage.system, "reader", "read").await;
+    let knows = async || answer(stage.client.get("/v1/point?id=7777").bearer_auth(&reader)).await.0 == 200;
+    eventually("the node knows the new key", knows).await;
+    stage.sign_in(&reader).await;
+    stage.open("/console/user?id=7777").await;
+    browser.wait_for("details.entry").await;
+    let offers = "return document.querySelectorAll('main form[method=post], a[href*=\"/console/user/correct\"]').length";
+    assert_eq!(browser.run(offers).await, 0, "a reader is offered no correction");
+    assert_eq!(browser.complaints().await, Vec::<String>::new());
+    stage.open("/console/keys").await;
+    browser.wait_for_text("scope").await;
+    assert_eq!(browser.run("return document.querySelectorAll('#create').length").await, 0);
+    assert!(browser.complaints().await.iter().all(|line| line.contains("403")));
 }

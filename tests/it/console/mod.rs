@@ -1,7 +1,10 @@
 //! The console: what its pages show, to whom, and how they behave in a real browser.
 
+use std::{collections::BTreeSet, fs, path::Path};
+
 use point_system::http::{ENDPOINTS, PAGES};
 use reqwest::{Method, RequestBuilder, Response, StatusCode, header::COOKIE, redirect::Policy};
+use sha2::{Digest, Sha256};
 
 use crate::support::{client::Client, system::eventually};
 
@@ -88,6 +91,30 @@ pub async fn shown(request: RequestBuilder) -> (StatusCode, String) {
 
 pub fn header<'a>(response: &'a Response, name: &str) -> &'a str {
     response.headers().get(name).map_or("", |value| value.to_str().expect("text"))
+}
+
+/// The files that `src/http/assets/vendor.sh` takes from packages.
+const VENDORED: [&str; 3] =
+    ["src/http/assets/vendor/htmx.org", "src/http/assets/vendor/uplot", "tests/it/console/vendor/axe-core"];
+
+#[test]
+fn the_files_of_packages_are_as_they_were_taken() {
+    for folder in VENDORED {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
+        let sums = fs::read_to_string(folder.join("SHA256SUMS")).expect("the checksums");
+        let mut known: BTreeSet<String> = sums.lines().map(|line| line[66..].to_owned()).collect();
+        for line in sums.lines() {
+            let bytes = fs::read(folder.join(&line[66..])).expect(line);
+            let digits: Vec<String> =
+                Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+            assert_eq!(digits.concat(), line[..64], "{line} in {}", folder.display());
+        }
+        known.insert("SHA256SUMS".to_owned());
+        let files = fs::read_dir(&folder).expect("a folder").flatten();
+        let files: BTreeSet<String> =
+            files.map(|file| file.file_name().into_string().expect("text")).collect();
+        assert_eq!(files, known, "{}", folder.display());
+    }
 }
 
 #[test]

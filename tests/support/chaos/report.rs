@@ -69,6 +69,11 @@ impl<F: Copy + Ord> Report<F> {
         let promised = promises.values().map(Vec::len).sum();
         Self { verdict: Verdict::of(&promises, ledger), promised, expired, title, waits, counts, kinds }
     }
+
+    /// How often a fault struck.
+    pub fn strikes(&self, fault: F) -> u32 {
+        self.kinds.get(&fault).map_or(0, |kind| kind.strikes)
+    }
 }
 
 /// The longest gap in `times` between two moments. The first gap begins at the last time before `from`.
