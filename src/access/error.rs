@@ -9,7 +9,10 @@ pub enum AccessError {
     #[error("PostgreSQL is not available: {0}")]
     Unavailable(String),
     /// The role in the database has no permission for it.
-    #[error("the database does not permit it ({0}): use `point-system key` with the URL of the owner")]
+    #[error(
+        "the database does not permit it ({0}): use `point-system key` with the URL of the owner to change keys, and run \
+         deploy/sql/roles.sql if the service itself lacks a permission"
+    )]
     NotPermitted(String),
     /// A key has, or had, this name.
     #[error(

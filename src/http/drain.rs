@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 /// The end of a server, in three steps: it is told to stop, it closes, and it ends once its requests are answered.
 pub struct Drain {
-    /// Whether the server has been told to stop. Every answer looks here, so this is no token, which has a lock.
+    /// Whether the server has been told to stop. Every answer looks here, so this is a flag: checking a token takes a lock.
     pub(super) has_been_told: Arc<AtomicBool>,
     /// Cancelled when the server accepts no more connections.
     pub(super) closing: CancellationToken,

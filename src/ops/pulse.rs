@@ -37,7 +37,7 @@ mod table;
 /// The pause between two beats.
 const BEAT_PAUSE_S: u64 = 5;
 
-/// The longest that a beat may take.
+/// The longest that a beat may wait for a connection, and then for its statements.
 const BEAT_TIMEOUT_MS: u64 = 2_000;
 
 /// The longest that writing the figures of the console may take.
@@ -172,7 +172,10 @@ impl Pulse {
                     ),
                 );
                 if !matches!((&seen, &told), (Ok(Ok(_)), Ok(Ok(())))) {
-                    log::debug!("no pulse, or no figures of this node: {:?} {told:?}", seen.as_ref().err());
+                    log::debug!(
+                        "no pulse, or no figures of this node: {:?} {told:?}",
+                        seen.as_ref().map(|seen| seen.as_ref().err())
+                    );
                     // Close a connection that failed. If it was late, its statement may still run.
                     drop(Client::take(client));
                 }

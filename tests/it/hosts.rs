@@ -19,7 +19,7 @@ use crate::support::{
 const START_LIMIT: Duration = Duration::from_secs(25);
 
 /// What a host that drops packets adds to the time to connect, with some time for a busy machine.
-const GONE_COST: RangeInclusive<Duration> = Duration::from_millis(900)..=Duration::from_millis(2_500);
+const GONE_COST: RangeInclusive<Duration> = Duration::from_millis(900)..=Duration::from_secs(4);
 
 /// Enough to open and set up a session, but not for a transaction.
 const SESSION_BYTES: usize = 1_200;

@@ -41,8 +41,7 @@ pub const PARTITIONS: Partitions = Partitions::DEFAULT;
 const LOOK_PAUSE_MIN: Duration = Duration::from_millis(10);
 const LOOK_PAUSE_MAX: Duration = Duration::from_millis(100);
 
-/// Waits for `condition`, and fails the test if it does not become true. It looks the less often, the longer it waits:
-/// what takes a minute is not looked at a hundred times a second.
+/// Waits for `condition`, and fails the test if it does not become true. The longer it waits, the less often it looks.
 pub async fn eventually(what: &str, mut condition: impl AsyncFnMut() -> bool) {
     let started = Instant::now();
     while !condition().await {

@@ -161,10 +161,10 @@ fn queues(picture: &Picture) -> Vec<Trouble> {
     if picture.here.rabbitmq.up && !unknown.is_empty() {
         troubles.push(trouble(
             Tone::Warn,
-            html! { "RabbitMQ does not tell the depth of partition " (list(&unknown)) "." },
+            html! { "RabbitMQ does not report the depth of these partitions: " (list(&unknown)) "." },
             html! {
-                "Their queues may be missing, have no majority of their members, or be forbidden to this node. The logs of \
-                 the node and of RabbitMQ say why."
+                "Their queues may be missing, lack a majority of their members, or be forbidden to this node. The logs of the \
+                 node and of RabbitMQ say why."
             },
         ));
     }
@@ -177,8 +177,8 @@ fn queues(picture: &Picture) -> Vec<Trouble> {
             Tone::Warn,
             html! { "No worker takes changes from partition " (list(&left)) "." },
             html! {
-                "During a deploy this lasts for some seconds. Otherwise the workers may not read its queue: their logs say \
-                 why."
+                "During a deploy this lasts for some seconds. If it lasts longer, the workers are probably not permitted to \
+                 read the queues: their logs say why."
             },
         ));
     }

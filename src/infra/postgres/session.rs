@@ -35,8 +35,8 @@ pub const STATEMENT_TIMEOUT_MS: u64 = 5_000;
 ///
 /// Each of our statements on users and entries looks up an index, whatever its parameters. So a plan is made once and
 /// kept. The planner settings keep it on the index: a plan that was made while a table was small would keep reading the
-/// whole table. A plan without an index, of a table of a few rows, then costs more than `jit_optimize_above_cost`, and
-/// PostgreSQL would compile it at every execution, for about 0.1 s. So nothing is compiled.
+/// whole table. Before PostgreSQL 18, a plan without an index, even of a table of a few rows, then costs more than
+/// `jit_optimize_above_cost`, and would be compiled at every execution, for about 0.1 s. So nothing is compiled.
 ///
 /// The last settings override what a role or a database may set and we rely on: READ COMMITTED, and commits that
 /// survive a crash and, if the server has synchronous standbys, a failover. `remote_write` and `remote_apply` survive

@@ -242,14 +242,21 @@ async fn refuse_without_the_scope(stage: &Stage) {
     let reader = create(&stage.system, "reader", "read").await;
     let knows = async || answer(stage.client.get("/v1/point?id=7777").bearer_auth(&reader)).await.0 == 200;
     eventually("the node knows the new key", knows).await;
+    let offers = "return document.querySelectorAll('main form[method=post], a[href*=\"/console/user/correct\"]').length";
+    assert!(browser.run(offers).await.as_i64() > Some(0), "an administrator is offered corrections");
     stage.sign_in(&reader).await;
     stage.open("/console/user?id=7777").await;
     browser.wait_for("details.entry").await;
-    let offers = "return document.querySelectorAll('main form[method=post], a[href*=\"/console/user/correct\"]').length";
     assert_eq!(browser.run(offers).await, 0, "a reader is offered no correction");
     assert_eq!(browser.complaints().await, Vec::<String>::new());
     stage.open("/console/keys").await;
     browser.wait_for_text("scope").await;
     assert_eq!(browser.run("return document.querySelectorAll('#create').length").await, 0);
-    assert!(browser.complaints().await.iter().all(|line| line.contains("403")));
+    let mut lines = Vec::new();
+    let noted = async || {
+        lines.extend(browser.complaints().await);
+        !lines.is_empty()
+    };
+    eventually("the browser notes the refusal", noted).await;
+    assert!(lines.iter().all(|line| line.contains("403")), "{lines:?}");
 }
