@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use crate::infra::postgres::{Client, Pool, PoolError};
+use crate::infra::postgres::{Client, Pool, PoolError, SNAPSHOT};
 use chains::{BalanceRow, Chains, Standing};
 
 mod asked;
@@ -117,11 +117,6 @@ pub async fn audit(
     audit_within(AuditLimits::default(), pool, progress, find).await
 }
 
-/// The session's limits and its preference for indexes are for the service. The audit reads whole tables, in many short
-/// statements: to compile each of them takes PostgreSQL longer than to run it.
-const BEGIN: &str = "reset all; begin isolation level repeatable read, read only; set local jit = off; \
-     set local statement_timeout = 0; set local idle_in_transaction_session_timeout = 0";
-
 /// As [`audit`], with other limits on what is kept in memory.
 ///
 /// # Errors
@@ -133,7 +128,7 @@ pub async fn audit_within(
     mut find: impl FnMut(Finding),
 ) -> Result<AuditReport, AuditError> {
     let client = pool.get().await?;
-    client.batch_execute(BEGIN).await?;
+    client.batch_execute(SNAPSHOT).await?;
     let mut findings = 0;
     let mut count = |finding| {
         findings += 1;

@@ -70,14 +70,14 @@ pub async fn serve(
     listener: TcpListener,
     (api, health): (web::Data<Api>, Arc<Health>),
     limits: HttpLimits,
-    Drain { has_been_told, closing, limit }: Drain,
+    Drain { told, closing, limit }: Drain,
 ) -> io::Result<()> {
     let port = listener.local_addr()?.port();
     let health = web::Data::from(health);
     let stopping = web::Data::new(closing.clone());
     let server = server::start(listener, limits, limit, move || {
-        // Each thread has its own: a count that all threads share would slow every request.
-        let (routes, has_been_told) = (traffic::Routes::new(), Rc::new(Arc::clone(&has_been_told)));
+        // Each thread has its own: a token has a lock, and every answer looks at this one.
+        let (routes, told) = (traffic::Routes::new(), Rc::new(told.child_token()));
         App::new()
             .app_data(api.clone())
             .app_data(health.clone())
@@ -89,10 +89,10 @@ pub async fn serve(
             // Outside of the routes, because it also counts the requests that they refuse.
             .wrap_fn(move |request, next| {
                 let answering = traffic::observe(&routes, request, next);
-                let has_been_told = Rc::clone(&has_been_told);
+                let told = Rc::clone(&told);
                 async move {
                     let mut answer = answering.await?;
-                    drain::see_off(&has_been_told, &mut answer);
+                    drain::see_off(&told, &mut answer);
                     Ok(answer)
                 }
             })

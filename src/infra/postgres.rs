@@ -1,6 +1,6 @@
 //! Connections to PostgreSQL: pools, and whether the server accepts writes. Must not contain statements on our tables.
 
-use std::time::Duration;
+use std::{fmt, time::Duration};
 
 use anyhow::{Context, ensure};
 use deadpool::{Runtime, managed};
@@ -12,7 +12,7 @@ mod session;
 mod url;
 
 pub use fitness::{Unfit, check};
-pub use session::{ConnectError, Manager, STATEMENT_TIMEOUT_MS, Session};
+pub use session::{ConnectError, Manager, SNAPSHOT, STATEMENT_TIMEOUT_MS, Session};
 pub use url::DatabaseUrl;
 
 use session::Need;
@@ -79,6 +79,21 @@ pub enum Answer {
     ReadOnly,
     /// It did not answer in time.
     Nothing,
+}
+
+/// Waits for a connection or an answer for at most `limit`. After an error the connection must not go back to its pool:
+/// the statement may still run.
+///
+/// # Errors
+/// PostgreSQL refused, or took longer.
+pub async fn within<T, E: fmt::Display>(
+    limit: Duration,
+    asking: impl Future<Output = Result<T, E>>,
+) -> Result<T, String> {
+    match timeout(limit, asking).await {
+        Ok(answer) => answer.map_err(|error| error.to_string()),
+        Err(_) => Err(format!("PostgreSQL did not answer within {} ms", limit.as_millis())),
+    }
 }
 
 /// Asks PostgreSQL whether it accepts writes. A host that has a session but no answer, or only reads, is given up.

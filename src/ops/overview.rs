@@ -20,7 +20,7 @@ use super::{
     pulse,
 };
 use crate::{
-    infra::postgres::{Client, Pool},
+    infra::postgres::{Client, Pool, within},
     queue::{DepthProbe, Depths, LinkWatch},
 };
 
@@ -68,6 +68,13 @@ pub struct Told {
     pub history: Vec<Step>,
     /// For each partition with changes that no worker has taken, when the first of them was accepted.
     pub untaken: Vec<(u16, Timestamp)>,
+}
+
+impl Told {
+    /// The nodes that still report.
+    pub fn live(&self) -> impl Iterator<Item = &NodeSeen> {
+        self.nodes.iter().filter(|node| !node.is_quiet)
+    }
 }
 
 /// Takes pictures of the installation.
@@ -129,17 +136,12 @@ impl Overview {
 
     async fn told(&self) -> Result<Told, String> {
         let limit = Duration::from_millis(READ_TIMEOUT_MS);
-        let late = || format!("PostgreSQL did not answer within {READ_TIMEOUT_MS} ms");
-        let client = timeout(limit, self.pool.get()).await.map_err(|_| late())?;
-        let client = client.map_err(|error| error.to_string())?;
+        let client = within(limit, self.pool.get()).await?;
         let reading = async { tokio::try_join!(beat::read(&client), pulse::untaken(&client)) };
-        let why = match timeout(limit, reading).await {
-            Ok(Ok(((nodes, history), untaken))) => return Ok(Told { nodes, history, untaken }),
-            Ok(Err(error)) => error.to_string(),
-            Err(_) => late(),
-        };
-        // Close a connection that failed. If it was late, its statement may still run.
-        drop(Client::take(client));
-        Err(why)
+        let read = within(limit, reading).await;
+        if read.is_err() {
+            drop(Client::take(client));
+        }
+        read.map(|((nodes, history), untaken)| Told { nodes, history, untaken })
     }
 }

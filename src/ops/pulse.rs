@@ -10,14 +10,14 @@ use std::{
 use jiff::Timestamp;
 use tokio::{
     join,
-    time::{Interval, MissedTickBehavior, interval, timeout},
+    time::{Interval, MissedTickBehavior, interval},
 };
 
 use crate::{
     domain::Partitions,
     infra::{
         metrics,
-        postgres::{Client, Pool},
+        postgres::{Client, Pool, within},
     },
     ops::{
         beat::{self, Node},
@@ -161,27 +161,28 @@ impl Pulse {
     ) -> Option<Vec<u16>> {
         let report = self.health.report();
         let limit = Duration::from_millis(BEAT_TIMEOUT_MS);
-        let seen = match timeout(limit, self.pool.get()).await {
-            Ok(Ok(client)) => {
+        let seen = match within(limit, self.pool.get()).await {
+            Ok(client) => {
                 // The pulse does not depend on the console's figures.
                 let (seen, told) = join!(
-                    timeout(limit, told_and_seen(&client, (tell, news), self.partitions, &mut self.memory)),
-                    timeout(
+                    within(limit, told_and_seen(&client, (tell, news), self.partitions, &mut self.memory)),
+                    within(
                         Duration::from_millis(TELL_TIMEOUT_MS),
                         beat::tell(&client, &self.node, &report, counts, oldest)
                     ),
                 );
-                if !matches!((&seen, &told), (Ok(Ok(_)), Ok(Ok(())))) {
-                    log::debug!(
-                        "no pulse, or no figures of this node: {:?} {told:?}",
-                        seen.as_ref().map(|seen| seen.as_ref().err())
-                    );
-                    // Close a connection that failed. If it was late, its statement may still run.
+                for (what, failure) in [("pulse", seen.as_ref().err()), ("figures", told.as_ref().err())] {
+                    failure.inspect(|why| log::debug!("no {what} of this node: {why}"));
+                }
+                if seen.is_err() || told.is_err() {
                     drop(Client::take(client));
                 }
-                seen.ok().and_then(Result::ok)
+                seen.ok()
             }
-            Ok(Err(_)) | Err(_) => None,
+            Err(why) => {
+                log::debug!("no pulse of this node: {why}");
+                None
+            }
         };
         let known = seen.is_some();
         let mut silent = Vec::new();

@@ -18,8 +18,8 @@ use crate::support::{
 /// The longest start with a host that drops packets and one that is silent, for both servers: 2 s and 8 s by themselves.
 const START_LIMIT: Duration = Duration::from_secs(25);
 
-/// What a host that drops packets adds to the time to connect, with some time for a busy machine.
-const GONE_COST: RangeInclusive<Duration> = Duration::from_millis(900)..=Duration::from_secs(4);
+/// How long it takes to connect behind a host that drops packets.
+const GONE_COST: RangeInclusive<Duration> = Duration::from_millis(900)..=Duration::from_secs(2);
 
 /// Enough to open and set up a session, but not for a transaction.
 const SESSION_BYTES: usize = 1_200;
@@ -103,16 +103,20 @@ async fn a_host_that_is_gone_costs_about_a_second() {
         let itself = url::Url::parse(url).expect("a valid URL").port().expect("a port");
         url.replace(&format!(":{itself}"), &format!(":{},127.0.0.1:{itself}", gone.port))
     };
-    let began = Instant::now();
-    let url = behind(&system.database.url).parse().expect("a valid URL");
-    drop(postgres::pool(&url, 1).expect("a pool").get().await.expect("a session"));
-    let of_postgresql = began.elapsed();
-    let began = Instant::now();
-    let url = behind(&system.amqp_url).parse().expect("a valid URL");
-    let link = Link::start(url, system.names(), "test");
-    link.watch().ready(PATIENCE).await.expect("a connection");
-    let of_rabbitmq = began.elapsed();
-    link.close().await;
+    // Each attempt knows nothing of the ones before it. A busy machine may delay one of them.
+    let (mut of_postgresql, mut of_rabbitmq) = (Duration::MAX, Duration::MAX);
+    for _ in 0..3 {
+        let began = Instant::now();
+        let url = behind(&system.database.url).parse().expect("a valid URL");
+        drop(postgres::pool(&url, 1).expect("a pool").get().await.expect("a session"));
+        of_postgresql = of_postgresql.min(began.elapsed());
+        let began = Instant::now();
+        let url = behind(&system.amqp_url).parse().expect("a valid URL");
+        let link = Link::start(url, system.names(), "test");
+        link.watch().ready(PATIENCE).await.expect("a connection");
+        of_rabbitmq = of_rabbitmq.min(began.elapsed());
+        link.close().await;
+    }
     for took in [of_postgresql, of_rabbitmq] {
         assert!(GONE_COST.contains(&took), "{of_postgresql:?} {of_rabbitmq:?}");
     }

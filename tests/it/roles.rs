@@ -139,10 +139,8 @@ async fn the_owner_migrates_an_empty_database_and_the_service_starts_once_it_has
 
 async fn the_page_of_keys_says_what_is_not_permitted(client: &client::Client, admin_key: &str) {
     let olivia = Visitor::signed_in(client, admin_key).await;
-    for (path, form) in [
-        ("/console/keys", &[("name", "new"), ("scope", "read")][..]),
-        ("/console/keys/revoke", &[("id", "1")]),
-    ] {
+    let new = [("name", "new"), ("scope", "read")];
+    for (path, form) in [("/console/keys", &new[..]), ("/console/keys/revoke", &[("id", "1")])] {
         let (status, page) = shown(olivia.post(path, form)).await;
         let why = "Nothing was changed: the database does not permit it";
         assert!(status == 403 && page.contains(why) && page.contains("shop"), "{status} {page}");
@@ -207,7 +205,8 @@ async fn the_service_runs_as_a_role_that_cannot_rewrite_the_log() {
     }
     let create = ["create", "--name", "new", "--scope", "read"];
     let (code, printed) = run("key", &create, &url_of(&system.database, "service")).await;
-    let why = "the database does not permit it (permission denied for table api_key)";
+    let why =
+        "the database does not permit it (permission denied for table api_key): use `point-system key` with";
     assert!(code == Some(1) && printed.contains(why), "{printed}");
     the_page_of_keys_says_what_is_not_permitted(&client, &admin_key).await;
     assert_eq!(keys::list(&system).await.len(), 2);

@@ -44,10 +44,12 @@ const LOOK_PAUSE_MAX: Duration = Duration::from_millis(100);
 /// Waits for `condition`, and fails the test if it does not become true. The longer it waits, the less often it looks.
 pub async fn eventually(what: &str, mut condition: impl AsyncFnMut() -> bool) {
     let started = Instant::now();
+    let mut looks = tokio::time::interval(LOOK_PAUSE_MIN);
     while !condition().await {
         let waited = started.elapsed();
         assert!(waited < PATIENCE, "not within {} s: {what}", PATIENCE.as_secs());
-        tokio::time::sleep((waited / 20).clamp(LOOK_PAUSE_MIN, LOOK_PAUSE_MAX)).await;
+        looks.reset_after((waited / 20).clamp(LOOK_PAUSE_MIN, LOOK_PAUSE_MAX));
+        looks.tick().await;
     }
 }
 

@@ -4,7 +4,7 @@ use std::io;
 
 use futures_util::{TryStreamExt, pin_mut};
 
-use crate::infra::postgres::{Client, Pool, PoolError};
+use crate::infra::postgres::{Client, Pool, PoolError, SNAPSHOT};
 
 /// A part of the ledger. The names are those of the command line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -43,11 +43,6 @@ pub enum ExportError {
 fn others(users: i64) -> String {
     if users > 1 { format!(" (the first of {users} users)") } else { String::new() }
 }
-
-/// The session's limits and its preference for indexes are for the service. An export reads whole tables, at the pace
-/// of its reader.
-const BEGIN: &str = "reset all; begin isolation level repeatable read, read only; \
-     set local statement_timeout = 0; set local idle_in_transaction_session_timeout = 0";
 
 /// What users may have that rows of balances can't say: a query for the number of such users and the first of them, and
 /// what to tell about them. A row with a `format` above 2 is of a newer version (`FORMAT_MAX`).
@@ -128,7 +123,7 @@ async fn copy(
     what: Export,
     mut write: impl FnMut(&[u8]) -> io::Result<()>,
 ) -> Result<u64, ExportError> {
-    client.batch_execute(BEGIN).await?;
+    client.batch_execute(SNAPSHOT).await?;
     let statement = match what {
         Export::Log => LOG,
         Export::Balances => {

@@ -68,7 +68,6 @@ pub(super) async fn create(
             tell(&request, &format!("created key {id} ({})", name.as_str()));
             Ok(created(&viewer, &name, &key))
         }
-        Err(error @ AccessError::Unavailable(_)) => Err(unavailable(&error)),
         Err(error) => refused(&viewer, &api, &error, &fields).await,
     }
 }
@@ -87,7 +86,6 @@ pub(super) async fn revoke(
         fields.required("id")?.parse().map_err(|_| ApiError::invalid("id", "must be the number of a key"))?;
     match access::revoke(api.access.pool(), &WhichKey::Id(id)).await {
         Ok(revoked) => drop(revoked.ok_or(ApiError::NotFound)?),
-        Err(error @ AccessError::Unavailable(_)) => return Err(unavailable(&error)),
         Err(error) => return refused(&viewer, &api, &error, &fields).await,
     }
     api.access.refresh().await.ok();
@@ -107,6 +105,7 @@ async fn refused(
     fields: &Fields,
 ) -> Result<HttpResponse, ApiError> {
     let status = match error {
+        AccessError::Unavailable(_) => return Err(unavailable(error)),
         AccessError::NotPermitted(_) => StatusCode::FORBIDDEN,
         _ => StatusCode::CONFLICT,
     };

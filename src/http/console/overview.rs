@@ -14,7 +14,7 @@ use crate::{
     http::Api,
     ops::{
         health::Seen,
-        overview::{NodeSeen, Picture, Rates, Step, Told},
+        overview::{NodeSeen, Picture, Rates, Step},
     },
 };
 
@@ -96,8 +96,8 @@ fn regions(picture: &Picture) -> [(&'static str, Markup); 4] {
 
 fn figures(picture: &Picture) -> Markup {
     let told = picture.told.as_ref().ok();
-    let sum = |of: fn(&Rates) -> f64| told.map(|told| live(told).map(|node| of(&node.rates)).sum::<f64>());
-    let count = |role: &str| told.map(|told| live(told).filter(|node| node.role == role).count());
+    let sum = |of: fn(&Rates) -> f64| told.map(|told| told.live().map(|node| of(&node.rates)).sum::<f64>());
+    let count = |role: &str| told.map(|told| told.live().filter(|node| node.role == role).count());
     let depths = &picture.depths.partitions;
     let waiting: Option<u32> = depths.iter().map(|depth| depth.map(|(messages, _)| messages)).sum();
     let oldest = told.map(|told| troubles::oldest(picture, told));
@@ -121,10 +121,6 @@ fn figure(label: &str, value: Option<String>, unit: &str) -> Markup {
     html! { div.stat.card { span { (label) } strong { (value) } small { (unit) } } }
 }
 
-fn live(told: &Told) -> impl Iterator<Item = &NodeSeen> {
-    told.nodes.iter().filter(|node| !node.is_quiet)
-}
-
 #[expect(clippy::cast_possible_truncation, reason = "a rate is far below the largest number")]
 fn rate(rate: f64) -> String {
     if rate > 0.0 && rate < SMALL_RATE { format!("{rate:.1}") } else { grouped(rate.round() as i64) }
@@ -144,7 +140,7 @@ fn age(picture: &Picture, oldest: Option<jiff::Timestamp>) -> String {
 fn partitions(picture: &Picture) -> Markup {
     let kept = |partition: u16| {
         let told = picture.told.as_ref();
-        told.is_ok_and(|told| live(told).any(|node| node.kept.contains(&partition.cast_signed())))
+        told.is_ok_and(|told| told.live().any(|node| node.kept.contains(&partition.cast_signed())))
     };
     let most =
         picture.depths.partitions.iter().flatten().map(|(messages, _)| *messages).max().unwrap_or_default();

@@ -48,9 +48,7 @@ pub(super) async fn page(request: HttpRequest, fields: Fields, api: web::Data<Ap
         (true, true) => Some(
             "Nothing was changed: your API key is no longer valid. Sign in, and fill in the form once more.",
         ),
-        (false, true) => {
-            Some("Nothing was changed: you were signed out. Sign in, and fill in the form once more.")
-        }
+        (false, true) => Some("Nothing was changed: sign in, and fill in the form once more."),
         (false, false) => None,
     };
     form(StatusCode::OK, why, next(&fields))

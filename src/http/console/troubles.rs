@@ -99,15 +99,15 @@ fn servers(picture: &Picture) -> Vec<Trouble> {
 
 fn workers(picture: &Picture, told: &Told) -> Vec<Trouble> {
     let mut troubles = Vec::new();
-    let live = || told.nodes.iter().filter(|node| !node.is_quiet);
-    if !live().any(|node| node.role == "work") {
+    if !told.live().any(|node| node.role == "work") {
         troubles.push(trouble(
             Tone::Bad,
             html! { "No worker is running." },
             html! { "No process applies the queued changes. Start " code { "point-system work" } "." },
         ));
     }
-    let cut_off: Vec<String> = live()
+    let cut_off: Vec<String> = told
+        .live()
         .filter(|node| !node.rabbitmq.up)
         .map(|node| format!("{} {}", node.role, name(node.id)))
         .collect();
@@ -118,7 +118,7 @@ fn workers(picture: &Picture, told: &Told) -> Vec<Trouble> {
             html! { "The others can. Check the network of their machines, and their logs." },
         ));
     }
-    let mut kept: Vec<i16> = live().flat_map(|node| node.kept.clone()).collect();
+    let mut kept: Vec<i16> = told.live().flat_map(|node| node.kept.clone()).collect();
     kept.sort_unstable();
     kept.dedup();
     if !kept.is_empty() {
@@ -147,7 +147,7 @@ fn workers(picture: &Picture, told: &Told) -> Vec<Trouble> {
 }
 
 /// The partitions whose depths fulfil a condition.
-fn partitions(picture: &Picture, is: impl Fn(&Option<(u32, u32)>) -> bool) -> Vec<u16> {
+fn partitions_where(picture: &Picture, is: impl Fn(&Option<(u32, u32)>) -> bool) -> Vec<u16> {
     (0..)
         .zip(&picture.depths.partitions)
         .filter(|(_, depth)| is(depth))
@@ -157,7 +157,7 @@ fn partitions(picture: &Picture, is: impl Fn(&Option<(u32, u32)>) -> bool) -> Ve
 
 fn queues(picture: &Picture) -> Vec<Trouble> {
     let mut troubles = Vec::new();
-    let unknown = partitions(picture, Option::is_none);
+    let unknown = partitions_where(picture, Option::is_none);
     if picture.here.rabbitmq.up && !unknown.is_empty() {
         troubles.push(trouble(
             Tone::Warn,
@@ -168,9 +168,9 @@ fn queues(picture: &Picture) -> Vec<Trouble> {
             },
         ));
     }
-    let mut left = partitions(picture, |depth| matches!(depth, Some((_, 0))));
-    let workers = picture.told.iter().flat_map(|told| &told.nodes);
-    let workers: Vec<_> = workers.filter(|node| !node.is_quiet && node.role == "work").collect();
+    let mut left = partitions_where(picture, |depth| matches!(depth, Some((_, 0))));
+    let live = picture.told.iter().flat_map(Told::live);
+    let workers: Vec<_> = live.filter(|node| node.role == "work").collect();
     left.retain(|partition| !workers.iter().any(|worker| worker.kept.contains(&partition.cast_signed())));
     if !workers.is_empty() && !left.is_empty() {
         troubles.push(trouble(
@@ -224,7 +224,7 @@ fn wait_max() -> SignedDuration {
 /// When the oldest change that is not applied yet was accepted, as far as the nodes know. A worker knows it for the
 /// changes that it holds. For changes that no worker has taken, PostgreSQL has the time at which they began to wait.
 pub(super) fn oldest(picture: &Picture, told: &Told) -> Option<Timestamp> {
-    let held = told.nodes.iter().filter(|node| !node.is_quiet).filter_map(|node| node.oldest_at);
+    let held = told.live().filter_map(|node| node.oldest_at);
     // Two nodes report their progress at different moments, so a wait of some seconds may not be real.
     let is_wait = |since: &Timestamp| picture.at.duration_since(*since) > SignedDuration::from_secs(UNSURE_S);
     let untaken = told.untaken.iter().map(|(_, since)| *since).filter(is_wait);

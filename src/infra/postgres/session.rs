@@ -51,6 +51,11 @@ const SESSION: &str = "set statement_timeout = '5s'; set lock_timeout = '500ms';
          where current_setting('synchronous_commit') in ('off', 'local'); \
      show transaction_read_only";
 
+/// Begins a transaction that reads whole tables from one snapshot. The session's limits and its preference for indexes
+/// are for the service. The audit runs many short statements, and compiling each takes longer than running it.
+pub const SNAPSHOT: &str = "reset all; begin isolation level repeatable read, read only; set local jit = off; \
+     set local statement_timeout = 0; set local idle_in_transaction_session_timeout = 0";
+
 /// Why there is no session, without secrets.
 #[derive(Debug, thiserror::Error)]
 #[error("{why}")]

@@ -82,7 +82,7 @@ async fn a_key_signs_in_and_only_the_console_gets_it_back() {
     eventually("the revoked key is refused", over).await;
     assert!(support.read("/console/sign-in").await.contains("no longer valid"));
     let form = [("name", "mine"), ("scope", "read")];
-    for (visitor, why) in [(&support, "your API key is no longer valid"), (&nobody, "you were signed out")] {
+    for (visitor, why) in [(&support, "your API key is no longer valid"), (&nobody, "sign in")] {
         let refused = visitor.post("/console/keys", &form).send().await.expect("an answer");
         let page = visitor.read(header(&refused, "Location")).await;
         assert!(page.contains(&format!("Nothing was changed: {why}")), "{page}");
