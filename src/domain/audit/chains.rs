@@ -2,7 +2,7 @@
 //! contain I/O or SQL.
 
 use std::{
-    collections::{HashMap, hash_map},
+    collections::{HashMap, HashSet, hash_map},
     mem,
     ops::RangeInclusive,
 };
@@ -96,11 +96,14 @@ pub(super) struct Chains {
     users: RangeInclusive<i64>,
     of_users: HashMap<i64, Chain>,
     early: HashMap<(i64, i64), Step>,
+    /// Users without entries who were reported, at most as many as chains.
+    reported: HashSet<i64>,
 }
 
 impl Chains {
     pub(super) fn new(limits: AuditLimits) -> Self {
-        Self { limits, users: i64::MIN..=i64::MAX, of_users: HashMap::new(), early: HashMap::new() }
+        let (of_users, early, reported) = (HashMap::new(), HashMap::new(), HashSet::new());
+        Self { limits, users: i64::MIN..=i64::MAX, of_users, early, reported }
     }
 
     /// The range of users whose entries are wanted.
@@ -190,7 +193,6 @@ impl Chains {
 
     /// Compares a user's row with the user's entries, once all entries are added. A user is reported once.
     pub(super) fn compare(&mut self, row: &BalanceRow) -> Standing {
-        let has_room = self.of_users.len() < self.limits.users;
         if let Some(chain) = self.of_users.get_mut(&row.user) {
             chain.has_balance = true;
             let is_broken = chain.standing == Standing::Sound && !chain.ends_at(row);
@@ -203,9 +205,11 @@ impl Chains {
         if Chain::NEW.ends_at(row) {
             return Standing::Sound;
         }
-        if has_room {
-            let told = Chain { standing: Standing::Reported, has_balance: true, ..Chain::NEW };
-            self.of_users.insert(row.user, told);
+        if self.reported.contains(&row.user) {
+            return Standing::Reported;
+        }
+        if self.reported.len() < self.limits.users {
+            self.reported.insert(row.user);
         }
         Standing::Broken
     }

@@ -211,6 +211,26 @@ async fn whatever_is_damaged_is_found_and_nothing_else() {
     system.discard().await;
 }
 
+/// Whether or not there is room for another user's chain.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_balance_without_entries_that_is_there_twice_is_reported_once() {
+    let system = transfers::filled().await;
+    system.execute(damage::DROP_CONSTRAINTS).await;
+    let twice = "insert into user_point (user_id, point, seq) values ('97', 1, 0), ('97', 1, 0)";
+    system.execute(twice).await;
+    let expected = oracle::faults(&system).await;
+    assert!(!expected.is_empty());
+    for users in 2..=20 {
+        let mut found = Vec::new();
+        let find = |finding: Finding| found.push((finding.user_id, finding.seq, finding.column.to_owned()));
+        let limits = AuditLimits { users, early: 40 };
+        audit_within(limits, &system.pool, |_, _| {}, find).await.expect("a report");
+        found.sort();
+        assert_eq!(found, expected, "{users} users at once");
+    }
+    system.discard().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_audit_beside_writers_sees_one_moment_and_stops_nobody() {
     let system = System::new().await;
