@@ -232,7 +232,7 @@ async fn a_rejection_that_a_newer_version_decided_is_told_as_it_is() {
     assert_eq!(status, 409, "{problem}");
     system
         .execute(
-            "alter table log drop constraint log_reject_reason_check;
+            "alter domain reject_reason drop constraint reject_reason_check;
              update log set reject_reason = 'account_frozen' where user_id = '7'",
         )
         .await;

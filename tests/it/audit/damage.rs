@@ -17,6 +17,10 @@ pub const DROP_CONSTRAINTS: &str = "drop index log_ended; do $$
         loop
             execute format('alter table %s drop constraint %I', found.owner, found.conname);
         end loop;
+        for found in select contypid::regtype as owner, conname from pg_constraint
+            where contypid <> 0 and connamespace = 'public'::regnamespace loop
+            execute format('alter domain %s drop constraint %I', found.owner, found.conname);
+        end loop;
         for found in select attrelid::regclass as owner, attname from pg_attribute
             where attrelid in ('log'::regclass, 'user_point'::regclass) and attnum > 0 and attnotnull
                 and attname not in ('user_id', 'request_id') and (attrelid, attname) <> ('log'::regclass, 'seq')

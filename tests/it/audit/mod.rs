@@ -64,8 +64,8 @@ async fn every_kind_of_damage_is_found_and_named() {
     assert_eq!(findings(&system).await, []);
     client
         .batch_execute(
-            "alter table log drop constraint log_balance_check,
-                 drop constraint log_user_id_request_id_key, drop constraint log_check;
+            "alter domain points drop constraint points_check;
+             alter table log drop constraint log_user_id_request_id_key, drop constraint log_check;
              update log set balance = 8 where user_id = '1' and seq = 3;
              update log set point = 5 where user_id = '2' and seq = 2;
              delete from log where user_id = '3' and seq = 2;

@@ -17,7 +17,7 @@ const TOTAL: i64 = 4 * USERS;
 
 /// A file of rows, and an installation in which its users have no points.
 async fn before_the_import() -> (Rows, System) {
-    let (text, count) = many(USERS as usize);
+    let (text, count) = many(usize::try_from(USERS).expect("small"));
     assert_eq!(TOTAL, i64::try_from(count).expect("small"));
     let system = System::new().await;
     let users = format!("insert into user_point (user_id) select generate_series(1, {USERS})::text");

@@ -128,7 +128,7 @@ async fn the_rows_of_a_user_are_applied_in_the_order_of_the_file() {
     let rows: Vec<String> = (1..=3_000).map(some).collect();
     Rows::new(&format!("user_id,key,point\n{}", rows.concat())).imported(&system).await;
     for user in ["a", "b"] {
-        let query = format!("select array_agg(point order by seq) from log where user_id = '{user}'");
+        let query = format!("select array_agg(point::bigint order by seq) from log where user_id = '{user}'");
         let points: Vec<i64> = system.rows(&query).await[0].get(0);
         assert_eq!(points, (1..=3_000).collect::<Vec<_>>(), "{user}");
     }

@@ -176,7 +176,7 @@ async fn a_change_that_only_a_newer_version_can_undo_is_left_to_it() {
     let gift = add(7, 10);
     apply(&service, &gift).await;
     let become_action = |action: &str| format!("update log set action = '{action}' where user_id = '7'");
-    system.execute("alter table log drop constraint log_action_check").await;
+    system.execute("alter domain action drop constraint action_check").await;
     system.execute(&become_action("grant")).await;
     let (undo, other) = (reverse(7, gift.request_id), add(8, 1));
     let results = service.apply_deltas(vec![undo.clone(), add(7, 1), other]).await.expect("results");

@@ -167,7 +167,7 @@ async fn a_receiver_with_a_damaged_row_stops_only_those_who_send_to_that_user() 
     for user in 1..=3 {
         apply(&service, &add(user, 100)).await;
     }
-    system.execute("alter table user_point drop constraint user_point_seq_check").await;
+    system.execute("alter domain last_seq drop constraint last_seq_check").await;
     system.execute("update user_point set seq = -1 where user_id = '3'").await;
     let deltas = vec![transfer(1, 3, 5), transfer(2, 1, 5), transfer(1, 2, 5)];
     let results = service.apply_deltas(deltas).await.expect("an answer");
