@@ -16,6 +16,9 @@ use crate::{
 
 const PATH: &str = "/console/keys";
 
+/// The most active keys on a page, and the most revoked ones.
+const SHOWN_MAX: usize = 100;
+
 const FIRST_KEY: &str = "This service answers without an API key until the first one exists. Give that one the scope admin, \
      and keep it: you need it to sign in here again.";
 
@@ -131,7 +134,13 @@ async fn show(
     fields: &Fields,
 ) -> Result<HttpResponse, ApiError> {
     let keys = access::list(api.access.pool()).await.map_err(|error| unavailable(&error))?;
-    let (active, revoked): (Vec<_>, Vec<_>) = keys.iter().partition(|key| key.revoked_at.is_none());
+    let (mut active, revoked): (Vec<_>, Vec<_>) = keys.iter().partition(|key| key.revoked_at.is_none());
+    if let Some(after) = fields.get("after").and_then(|id| id.parse::<i64>().ok()) {
+        active.retain(|key| key.id > after);
+    }
+    let next = (active.len() > SHOWN_MAX).then(|| active[SHOWN_MAX - 1].id);
+    active.truncate(SHOWN_MAX);
+    let last_revoked = &revoked[revoked.len().saturating_sub(SHOWN_MAX)..];
     let page = Page { title: "Keys", viewer: Some(viewer), place: Some(Place::Keys), scripts: &[] };
     Ok(page.answer(
         status,
@@ -141,12 +150,12 @@ async fn show(
                 @if let Some(told) = told { (told) }
                 @if keys.is_empty() { (notice(Tone::Warn, FIRST_KEY)) }
                 (card("create", "Create a key", form(fields, keys.is_empty())))
-                (card("active", "Active keys", list(viewer, &active)))
+                (card("active", "Active keys", list(viewer, &active, next)))
                 @if !revoked.is_empty() {
                     details.card {
-                        summary { (revoked.len()) " revoked" }
+                        summary { (revoked.len()) " revoked" @if last_revoked.len() < revoked.len() { ", of which the last " (last_revoked.len()) } }
                         (table("Revoked keys", &["Id", "Name", "Scope", "Created", "Last used", "Revoked"], html! {
-                            @for key in &revoked { tr { (facts(key)) td { @if let Some(at) = key.revoked_at { (time(at)) } } } }
+                            @for key in last_revoked { tr { (facts(key)) td { @if let Some(at) = key.revoked_at { (time(at)) } } } }
                         }))
                     }
                 }
@@ -185,7 +194,7 @@ fn form(fields: &Fields, is_first: bool) -> Markup {
     }
 }
 
-fn list(viewer: &Viewer, keys: &[&KeyRecord]) -> Markup {
+fn list(viewer: &Viewer, keys: &[&KeyRecord], next: Option<i64>) -> Markup {
     if keys.is_empty() {
         return html! { p.empty { "There is no active key." } };
     }
@@ -200,6 +209,7 @@ fn list(viewer: &Viewer, keys: &[&KeyRecord]) -> Markup {
     };
     html! {
         (table("Active keys", &["Id", "Name", "Scope", "Created", "Last used", "Action"], rows))
+        @if let Some(next) = next { div { a.button href={ (PATH) "?after=" (next) } { "Next keys" } } }
         @for key in keys { (ask(viewer, key)) }
     }
 }

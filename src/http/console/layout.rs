@@ -80,6 +80,7 @@ impl Page<'_> {
                     }
                     footer.foot {
                         span { "point-system " (build::VERSION) }
+                        a href="/console/help" { "Help" }
                         a href="/docs" { "API" }
                         a href="/problems" { "Problems" }
                     }

@@ -23,6 +23,7 @@ mod fields;
 mod assets;
 mod sign_in;
 mod overview;
+mod help;
 mod troubles;
 mod live;
 mod user;
@@ -66,6 +67,8 @@ pages! {
     Get  "/keys"                    ADMIN keys::page;
     Post "/keys"                    ADMIN keys::create;
     Post "/keys/revoke"             ADMIN keys::revoke;
+    Get  "/help"                    READ  help::index;
+    Get  "/help/{document}"         READ  help::document;
     Get  "/sign-in"                 OPEN  sign_in::page;
     Post "/sign-in"                 OPEN  sign_in::enter;
     Post "/sign-out"                OPEN  sign_in::leave;

@@ -1,9 +1,13 @@
-//! The troubles of the installation, in words, with advice. Must not contain measurements.
+//! The troubles of the installation, in words, with advice and the section of the documents on it. Must not contain
+//! measurements.
 
 use jiff::{SignedDuration, Timestamp};
 use maud::{Markup, html};
 
-use super::components::{Tone, grouped, notice, time};
+use super::{
+    components::{Tone, grouped, notice, time},
+    help,
+};
 use crate::{
     infra::build,
     ops::overview::{Picture, Told},
@@ -17,6 +21,8 @@ struct Trouble {
     tone: Tone,
     what: Markup,
     advice: Markup,
+    /// The alert whose section says more.
+    alert: &'static str,
 }
 
 /// Says that all is well, or lists the troubles.
@@ -26,8 +32,8 @@ pub(super) fn status(picture: &Picture) -> Markup {
         @if troubles.is_empty() {
             (notice(Tone::Good, html! { strong { "All is well." } " Changes are accepted and applied." }))
         }
-        @for Trouble { tone, what, advice } in &troubles {
-            (notice(*tone, html! { p { strong { (what) } } p { (advice) } }))
+        @for Trouble { tone, what, advice, alert } in &troubles {
+            (notice(*tone, html! { p { strong { (what) } } p { (advice) " " a href=(help::alert(alert)) { "What to do" } } }))
         }
     }
 }
@@ -41,14 +47,15 @@ fn troubles(picture: &Picture) -> Vec<Trouble> {
     troubles
 }
 
-fn trouble(tone: Tone, what: Markup, advice: Markup) -> Trouble {
-    Trouble { tone, what, advice }
+fn trouble(alert: &'static str, tone: Tone, what: Markup, advice: Markup) -> Trouble {
+    Trouble { tone, what, advice, alert }
 }
 
 fn servers(picture: &Picture) -> Vec<Trouble> {
     let (here, mut troubles) = (&picture.here, Vec::new());
     if here.postgresql.read_only {
         troubles.push(trouble(
+            "PointSystemDegraded",
             Tone::Bad,
             html! { "PostgreSQL has accepted only reads since " (time(here.postgresql.since)) "." },
             html! {
@@ -58,6 +65,7 @@ fn servers(picture: &Picture) -> Vec<Trouble> {
         ));
     } else if !here.postgresql.up {
         troubles.push(trouble(
+            "PointSystemDegraded",
             Tone::Bad,
             html! { "PostgreSQL has been unreachable since " (time(here.postgresql.since)) "." },
             html! {
@@ -68,6 +76,7 @@ fn servers(picture: &Picture) -> Vec<Trouble> {
         ));
     } else if let Err(why) = &picture.told {
         troubles.push(trouble(
+            "PointSystemDatabaseTooSlow",
             Tone::Warn,
             html! { "PostgreSQL does not answer the console." },
             html! { "The figures of the other processes are missing: " (why) "." },
@@ -75,6 +84,7 @@ fn servers(picture: &Picture) -> Vec<Trouble> {
     }
     if !here.rabbitmq.up {
         troubles.push(trouble(
+            "PointSystemDegraded",
             Tone::Bad,
             html! { "RabbitMQ has been unreachable since " (time(here.rabbitmq.since)) "." },
             html! {
@@ -86,6 +96,7 @@ fn servers(picture: &Picture) -> Vec<Trouble> {
     }
     if !here.unusable.is_empty() {
         troubles.push(trouble(
+            "PointSystemQueueUnusable",
             Tone::Bad,
             html! { "This node can't use the queues " (here.unusable.join(", ")) "." },
             html! {
@@ -101,6 +112,7 @@ fn workers(picture: &Picture, told: &Told) -> Vec<Trouble> {
     let mut troubles = Vec::new();
     if !told.live().any(|node| node.role == "work") {
         troubles.push(trouble(
+            "PointSystemQueueHasNoWorker",
             Tone::Bad,
             html! { "No worker is running." },
             html! { "No process applies the queued changes. Start " code { "point-system work" } "." },
@@ -113,6 +125,7 @@ fn workers(picture: &Picture, told: &Told) -> Vec<Trouble> {
         .collect();
     if picture.here.rabbitmq.up && !cut_off.is_empty() {
         troubles.push(trouble(
+            "PointSystemDegraded",
             Tone::Warn,
             html! { "Some processes can't reach RabbitMQ: " (cut_off.join(", ")) "." },
             html! { "The others can. Check the network of their machines, and their logs." },
@@ -123,6 +136,7 @@ fn workers(picture: &Picture, told: &Told) -> Vec<Trouble> {
     kept.dedup();
     if !kept.is_empty() {
         troubles.push(trouble(
+            "PointSystemNewerWorkerNeeded",
             Tone::Warn,
             html! { "Changes wait for a newer worker, in partition " (list(&kept)) "." },
             html! {
@@ -135,6 +149,7 @@ fn workers(picture: &Picture, told: &Told) -> Vec<Trouble> {
         oldest(picture, told).filter(|oldest| picture.at.duration_since(*oldest) > wait_max())
     {
         troubles.push(trouble(
+            "PointSystemChangesWaitTooLong",
             Tone::Warn,
             html! { "The oldest change has waited since " (time(oldest)) "." },
             html! {
@@ -160,6 +175,7 @@ fn queues(picture: &Picture) -> Vec<Trouble> {
     let unknown = partitions_where(picture, Option::is_none);
     if picture.here.rabbitmq.up && !unknown.is_empty() {
         troubles.push(trouble(
+            "PointSystemQueueUnusable",
             Tone::Warn,
             html! { "RabbitMQ does not report the depth of these partitions: " (list(&unknown)) "." },
             html! {
@@ -174,6 +190,7 @@ fn queues(picture: &Picture) -> Vec<Trouble> {
     left.retain(|partition| !workers.iter().any(|worker| worker.kept.contains(&partition.cast_signed())));
     if !workers.is_empty() && !left.is_empty() {
         troubles.push(trouble(
+            "PointSystemQueueHasNoWorker",
             Tone::Warn,
             html! { "No worker takes changes from partition " (list(&left)) "." },
             html! {
@@ -184,6 +201,7 @@ fn queues(picture: &Picture) -> Vec<Trouble> {
     }
     if !picture.here.silent.is_empty() {
         troubles.push(trouble(
+            "PointSystemPartitionSilent",
             Tone::Bad,
             html! { "Changes wait, but no worker takes them, in partition " (list(&picture.here.silent)) "." },
             html! {
@@ -197,6 +215,7 @@ fn queues(picture: &Picture) -> Vec<Trouble> {
         let (count, noun) =
             (grouped(dead_letters.into()), if dead_letters == 1 { "dead letter" } else { "dead letters" });
         troubles.push(trouble(
+            "PointSystemDeadLetters",
             Tone::Warn,
             html! { (count) " " (noun) "." },
             html! {
@@ -233,3 +252,19 @@ pub(super) fn oldest(picture: &Picture, told: &Told) -> Option<Timestamp> {
 
 /// Two beats.
 const UNSURE_S: i64 = 10;
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn each_trouble_has_a_section_of_its_alert() {
+        let source = include_str!("troubles.rs");
+        let named: Vec<&str> = source
+            .split('"')
+            .filter(|text| text.strip_prefix("PointSystem").is_some_and(|name| !name.is_empty()))
+            .collect();
+        assert_eq!(named.len(), source.matches("troubles.push(trouble(\n").count());
+        for alert in named {
+            assert!(include_str!("../../../docs/alerts.md").contains(&format!("\n## {alert}\n")), "{alert}");
+        }
+    }
+}

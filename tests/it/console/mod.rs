@@ -18,6 +18,8 @@ mod corrections;
 mod requests;
 mod costs;
 mod people;
+mod help;
+mod keys;
 
 /// A browser without scripts: it follows no redirect by itself, and says where its forms come from.
 pub struct Visitor {
