@@ -9,6 +9,7 @@ use tokio::process::Command;
 
 use crate::support::tools;
 
+mod debian;
 mod manifests;
 
 /// The checkers that come as Python packages.
@@ -62,7 +63,7 @@ async fn the_checkers_of_containers_kubernetes_and_licences_find_no_fault() {
         ("check-jsonschema", [&["--builtin-schema", "vendor.compose-spec"][..], &COMPOSE].concat()),
         ("kubernetes-validate", [&["--strict"][..], &manifests].concat()),
         ("hadolint", vec!["Containerfile"]),
-        ("cargo-deny", "--offline --locked check licenses bans sources".split(' ').collect()),
+        ("cargo-deny", "--locked check licenses bans sources".split(' ').collect()),
     ] {
         let Some(mut checker) = tools::python(program, &PACKAGES).await else {
             eprintln!("skipped: python3 can't install {} here", PACKAGES.join(", "));
