@@ -1,10 +1,13 @@
 //! The queues on a cluster: three members each, and leaders on every node.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     io::Write,
     process::{Command, Stdio},
 };
+
+use point_system::local::{LocalRabbitMq, free_port};
+use regex::Regex;
 
 use super::servers;
 use crate::support::{
@@ -54,6 +57,48 @@ async fn each_queue_has_three_members_and_the_policy_spreads_the_leaders() {
     let lone = members.json.replace(&format!("\"{}\"", names.partition(0)), "\"another\"");
     let (content, printed) = check(&system, &lone, "3");
     assert!(!content && printed.contains(&format!("{}: missing", names.partition(0))), "{printed}");
+    assert!(work.end("-TERM").await.success(), "a clean end");
+    system.finish().await;
+}
+
+/// What a node exports of the members of its queues: each line as name, labels and value.
+async fn exported(node: &LocalRabbitMq) -> String {
+    let port = free_port().expect("a port");
+    let setting = format!(
+        "application:load(rabbitmq_prometheus), \
+         application:set_env(rabbitmq_prometheus, tcp_config, [{{port, {port}}}, {{ip, \"127.0.0.1\"}}])."
+    );
+    node.control(&["eval", &setting]).await.expect("set");
+    node.run("rabbitmq-plugins", &["enable", "rabbitmq_prometheus"]).await.expect("enabled");
+    let url = format!("http://127.0.0.1:{port}/metrics/detailed?family=ra_metrics");
+    reqwest::get(url).await.expect("an answer").text().await.expect("text")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rabbitmq_exports_the_members_that_the_alert_counts() {
+    let servers = servers().await;
+    let system = servers.system(PARTITIONS).await;
+    let work = system.process("work", &[]);
+    work.says("working on").await;
+    let alerts = include_str!("../../../docs/ops/alerts.yml");
+    let pattern = |label: &str| {
+        let rest = alerts.split_once(&format!("{label}=~\"")).expect(label).1;
+        Regex::new(&format!("^(?:{})$", rest.split('"').next().expect("a value"))).expect("a pattern")
+    };
+    let (name, queue) = (pattern("__name__"), pattern("queue"));
+    let mut members = BTreeMap::new();
+    for node in &servers.broker.nodes {
+        for line in exported(node).await.lines() {
+            let Some((metric, labels)) = line.split_once('{') else { continue };
+            let of = labels.split_once("queue=\"").and_then(|(_, rest)| rest.split('"').next());
+            if let Some(of) = of.filter(|of| name.is_match(metric) && queue.is_match(of)) {
+                *members.entry(of.to_owned()).or_insert(0) += 1;
+            }
+        }
+    }
+    for queue in system.names().all() {
+        assert_eq!(members.get(&queue), Some(&3), "{queue} in {members:?}");
+    }
     assert!(work.end("-TERM").await.success(), "a clean end");
     system.finish().await;
 }
