@@ -5,6 +5,9 @@
 --   * A file changes one table. The statement that needs the strongest lock comes last: a lock stays until the end.
 --   * Nothing reads or rewrites a large table under that lock. A new column has no default that is computed for each
 --     row. A new constraint is `not valid`, and a later file validates it.
+--   * A value is added to a domain as a check that is `not valid` and stays so: what is there satisfies the old check, and
+--     to validate the new one would lock every table with that domain. A column of a new domain is added before the
+--     check of the domain: with a check, PostgreSQL rewrites the table.
 --   * An index on a table that has rows needs `create index concurrently`, which can't run in a transaction. Before the
 --     first such file, src/infra/migrate.rs must learn to run it outside of a transaction.
 --   * The previous version works with the new schema, because both run during a deploy.
@@ -21,16 +24,14 @@ create table installation (
     created_at timestamptz not null default now()
 );
 
--- The values that a column may have. They are domains because a session parses the checks of a domain once, and those
--- of a table again for each statement, which took a third of the time of writing one entry (docs/performance.md). A
--- later version adds a value with `alter domain`: it drops the old check, and adds a wider one as `not valid`, because
--- all rows satisfy that already.
+-- The rules of single columns are domains: a session parses the checks of a domain once, but those of a table for each
+-- statement. That parsing took a third of the time of writing one entry (docs/performance.md).
 create domain points as bigint check (value between 0 and 9007199254740991);
 create domain change as bigint check (value between -9007199254740991 and 9007199254740991);
 create domain seq as bigint check (value > 0);
 create domain last_seq as bigint check (value >= 0);
--- The customer's own. Collation "C" compares bytes: it is the fastest, and no update of the operating system changes its
--- order.
+-- A user id is the customer's own. Collation "C" compares bytes: it is the fastest, and no update of the operating
+-- system changes its order.
 create domain user_id as text collate "C" check (octet_length(value) between 1 and 64);
 create domain action as text check (value in ('add', 'subtract', 'reverse', 'transfer', 'hold', 'capture', 'release',
     'expire'));

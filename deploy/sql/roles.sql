@@ -1,6 +1,6 @@
 -- The roles of the database, each with no more privileges than it needs:
 --
---   point_system_owner    owns the tables: migrate, and key create, rotate and revoke
+--   point_system_owner    owns the tables and domains: migrate, and key create, rotate and revoke
 --   point_system_service  serve, work, import and dead-letters: adds entries to the log and never changes one
 --   point_system_reader   audit, export, key list and migrate --check: reads everything except the hashes of keys
 --
@@ -68,6 +68,9 @@ begin
         execute format('alter table public.%I owner to point_system_owner', granted.name);
         execute format('grant %s on public.%I to point_system_service', granted.service, granted.name);
         execute format('grant %s on public.%I to point_system_reader', granted.reader, granted.name);
+    end loop;
+    for granted in select typname from pg_type where typnamespace = 'public'::regnamespace and typtype = 'd' loop
+        execute format('alter domain public.%I owner to point_system_owner', granted.typname);
     end loop;
 end $$;
 

@@ -72,6 +72,11 @@ pub(super) fn capitalised(text: &str) -> String {
     first + characters.as_str()
 }
 
+/// As [`grouped`], for how many there are of something.
+pub(super) fn counted(count: usize) -> String {
+    grouped(i64::try_from(count).unwrap_or(i64::MAX))
+}
+
 /// A word about a state.
 pub(super) fn badge(tone: Tone, word: &str) -> Markup {
     html! { span class={ "badge " (tone.class()) } { (word) } }

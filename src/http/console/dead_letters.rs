@@ -4,7 +4,7 @@ use actix_web::{HttpRequest, HttpResponse, http::StatusCode, web};
 use maud::{Markup, html};
 
 use super::{
-    components::{Dialog, Tone, badge, capitalised, grouped, notice, opens, since},
+    components::{Dialog, Tone, badge, capitalised, counted, notice, opens, since},
     door::{self, Viewer},
     fields::Fields,
     layout::{Page, Place},
@@ -119,15 +119,14 @@ fn failed(viewer: &Viewer, error: &DeadLettersError) -> HttpResponse {
 }
 
 fn outcome(is_drop: bool, done: usize, left: usize) -> Markup {
-    let (count, verb) =
-        (grouped(i64::try_from(done).unwrap_or(i64::MAX)), if is_drop { "dropped" } else { "redriven" });
+    let (count, verb) = (counted(done), if is_drop { "dropped" } else { "redriven" });
     let (tone, content) = match (done, left) {
         (0, 0) => (
             Tone::Warn,
             html! { "The message is no longer among the dead letters: it has already been redriven or dropped." },
         ),
         (_, 0) => (Tone::Good, html! { (count) " " (verb) "." }),
-        _ => (Tone::Warn, html! { (count) " " (verb) "; " (left) " can't be redriven and remain." }),
+        _ => (Tone::Warn, html! { (count) " " (verb) "; " (counted(left)) " can't be redriven and remain." }),
     };
     notice(tone, content)
 }
@@ -141,7 +140,7 @@ fn list(letters: &[DeadLetter], count: usize) -> Markup {
     html! {
         div.row.apart {
             p.quiet {
-                (grouped(i64::try_from(count).unwrap_or(i64::MAX))) " in all, oldest first"
+                (counted(count)) " in all, oldest first"
                 @if count > letters.len() { "; the first " (letters.len()) " are shown" }
                 ". None is applied until you decide."
             }
@@ -175,7 +174,7 @@ fn one(letter: &DeadLetter) -> Markup {
                 dt { "Changes" } dd { (changes(&letter.deltas)) }
             }
             details {
-                summary { "Content, " (grouped(i64::try_from(letter.body.len()).unwrap_or(i64::MAX))) " bytes" }
+                summary { "Content, " (counted(letter.body.len())) " bytes" }
                 pre tabindex="0" { (text(&letter.body)) }
             }
             div.row {
@@ -206,7 +205,7 @@ fn changes(deltas: &[Delta]) -> Markup {
             @if index > 0 { br; }
             code { (delta.request_id) } " of user " (delta.user_id)
         }
-        @if deltas.len() > IDS_SHOWN { br; "and " (deltas.len() - IDS_SHOWN) " more" }
+        @if deltas.len() > IDS_SHOWN { br; "and " (counted(deltas.len() - IDS_SHOWN)) " more" }
     }
 }
 

@@ -11,8 +11,11 @@ use crate::http::error::ApiError;
 
 const HOME: &str = "/console/help";
 
-/// Around a table: those without a mouse can scroll what has the focus.
+/// Wraps a table, so that keyboard users can scroll it.
 const SCROLL: &str = r#"<div class="scroll" tabindex="0" role="group" aria-label="Table">"#;
+
+/// The header of a column without one, for a screen reader.
+const NO_HEADER: &str = r#"<span class="hidden">Row</span>"#;
 
 /// A document, as it is in `docs/`.
 struct Document {
@@ -29,10 +32,7 @@ impl Document {
 
 macro_rules! documents {
     ($($name:literal: $about:literal,)*) => {
-        /// The header of a column without one, for a screen reader.
-const NO_HEADER: &str = r#"<span class="hidden">Row</span>"#;
-
-/// The documents for those who run the service or use it.
+        /// The documents for those who run the service or use it.
         const DOCUMENTS: &[Document] = &[$(
             Document { name: $name, about: $about, text: include_str!(concat!("../../../docs/", $name, ".md")) },
         )*];
@@ -50,7 +50,7 @@ documents! {
     "api": "The API in words",
 }
 
-/// The path of what to do about an alert.
+/// The path of the section on an alert.
 pub(super) fn alert(name: &str) -> String {
     format!("{HOME}/alerts#{}", anchor(name))
 }
@@ -86,7 +86,7 @@ pub(super) async fn document(viewer: Viewer, name: web::Path<String>) -> Result<
     }))
 }
 
-/// A document as HTML. Links to what the console does not have become plain text.
+/// A document as HTML. A link to a file that the console lacks becomes plain text.
 fn rendered(text: &'static str) -> Markup {
     let mut events: Vec<Event> = Parser::new_ext(text, Options::ENABLE_TABLES).collect();
     name_headings(&mut events);
@@ -101,7 +101,10 @@ fn rendered(text: &'static str) -> Markup {
                 }
             }
             Event::End(TagEnd::Link) if !mem::take(&mut is_link) => {}
-            Event::Start(Tag::Table(_)) => shown.extend([Event::Html(SCROLL.into()), event]),
+            // The alignment would be an inline style, which the content security policy forbids.
+            Event::Start(Tag::Table(_)) => {
+                shown.extend([Event::Html(SCROLL.into()), Event::Start(Tag::Table(Vec::new()))]);
+            }
             Event::Start(Tag::TableHead) | Event::End(TagEnd::TableHead) => {
                 is_head = !is_head;
                 shown.push(event);
@@ -123,21 +126,18 @@ fn rendered(text: &'static str) -> Markup {
 /// Gives each heading the anchor that other documents link to.
 fn name_headings(events: &mut [Event]) {
     for start in 0..events.len() {
-        let after = events[start..].iter();
-        let of_heading = after.take_while(|event| !matches!(event, Event::End(TagEnd::Heading(_))));
-        let text: String = of_heading
-            .filter_map(|event| match event {
-                Event::Text(text) | Event::Code(text) => Some(&**text),
-                _ => None,
-            })
-            .collect();
-        if let Event::Start(Tag::Heading { id, .. }) = &mut events[start] {
-            *id = Some(anchor(&text).into());
-        }
+        let (heading, after) = events[start..].split_first_mut().expect("it starts here");
+        let Event::Start(Tag::Heading { id, .. }) = heading else { continue };
+        let of_heading = after.iter().take_while(|event| !matches!(event, Event::End(TagEnd::Heading(_))));
+        let texts = of_heading.filter_map(|event| match event {
+            Event::Text(text) | Event::Code(text) => Some(&**text),
+            _ => None,
+        });
+        *id = Some(anchor(&texts.collect::<String>()).into());
     }
 }
 
-/// The anchor of a heading, as GitHub makes it.
+/// The anchor of a heading, as GitHub makes it for the first heading of a text.
 fn anchor(heading: &str) -> String {
     let kept = heading.chars().filter(|c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_'));
     kept.collect::<String>().to_lowercase().replace(' ', "-")

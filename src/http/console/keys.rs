@@ -4,7 +4,7 @@ use actix_web::{HttpRequest, HttpResponse, http::StatusCode, web};
 use maud::{Markup, html};
 
 use super::{
-    components::{Dialog, Field, Tone, badge, card, notice, since, table, time},
+    components::{Dialog, Field, Tone, badge, card, counted, notice, since, table, time},
     door::{self, Viewer},
     fields::Fields,
     layout::{Page, Place},
@@ -134,10 +134,10 @@ async fn show(
     fields: &Fields,
 ) -> Result<HttpResponse, ApiError> {
     let keys = access::list(api.access.pool()).await.map_err(|error| unavailable(&error))?;
-    let (mut active, revoked): (Vec<_>, Vec<_>) = keys.iter().partition(|key| key.revoked_at.is_none());
-    if let Some(after) = fields.get("after").and_then(|id| id.parse::<i64>().ok()) {
-        active.retain(|key| key.id > after);
-    }
+    let (mut active, mut revoked): (Vec<_>, Vec<_>) = keys.iter().partition(|key| key.revoked_at.is_none());
+    let after = fields.get("after").and_then(|id| id.parse::<i64>().ok());
+    active.retain(|key| after.is_none_or(|after| key.id > after));
+    revoked.sort_by_key(|key| key.revoked_at);
     let next = (active.len() > SHOWN_MAX).then(|| active[SHOWN_MAX - 1].id);
     active.truncate(SHOWN_MAX);
     let last_revoked = &revoked[revoked.len().saturating_sub(SHOWN_MAX)..];
@@ -150,12 +150,12 @@ async fn show(
                 @if let Some(told) = told { (told) }
                 @if keys.is_empty() { (notice(Tone::Warn, FIRST_KEY)) }
                 (card("create", "Create a key", form(fields, keys.is_empty())))
-                (card("active", "Active keys", list(viewer, &active, next)))
+                (card("active", "Active keys", list(viewer, &active, (after, next))))
                 @if !revoked.is_empty() {
                     details.card {
-                        summary { (revoked.len()) " revoked" @if last_revoked.len() < revoked.len() { ", of which the last " (last_revoked.len()) } }
-                        (table("Revoked keys", &["Id", "Name", "Scope", "Created", "Last used", "Revoked"], html! {
-                            @for key in last_revoked { tr { (facts(key)) td { @if let Some(at) = key.revoked_at { (time(at)) } } } }
+                        summary { (counted(revoked.len())) " revoked" @if last_revoked.len() < revoked.len() { "; the last " (last_revoked.len()) " are shown" } }
+                        (table("Revoked keys", &["Name", "Id", "Scope", "Created", "Last used", "Revoked"], html! {
+                            @for key in last_revoked { tr { td { (key.name) } (facts(key)) td { @if let Some(at) = key.revoked_at { (time(at)) } } } }
                         }))
                     }
                 }
@@ -194,22 +194,31 @@ fn form(fields: &Fields, is_first: bool) -> Markup {
     }
 }
 
-fn list(viewer: &Viewer, keys: &[&KeyRecord], next: Option<i64>) -> Markup {
-    if keys.is_empty() {
+/// A page of the active keys, and the ids after which it and the next page begin.
+fn list(viewer: &Viewer, keys: &[&KeyRecord], (after, next): (Option<i64>, Option<i64>)) -> Markup {
+    if keys.is_empty() && after.is_none() {
         return html! { p.empty { "There is no active key." } };
     }
     let rows = html! {
         @for key in keys {
             @let id = format!("revoke-{}", key.id);
             tr {
-                (facts(key))
+                td { (key.name) }
                 td.fit { button.small type="button" data-opens=(id) { "Revoke…" span.hidden { " " (key.name) } } }
+                (facts(key))
             }
         }
     };
     html! {
-        (table("Active keys", &["Id", "Name", "Scope", "Created", "Last used", "Action"], rows))
-        @if let Some(next) = next { div { a.button href={ (PATH) "?after=" (next) } { "Next keys" } } }
+        @if keys.is_empty() {
+            p.empty { "There are no more active keys." }
+        } @else {
+            (table("Active keys", &["Name", "Action", "Id", "Scope", "Created", "Last used"], rows))
+        }
+        div.row {
+            @if after.is_some() { a.button href=(PATH) { "First keys" } }
+            @if let Some(next) = next { a.button href={ (PATH) "?after=" (next) } { "Next keys" } }
+        }
         @for key in keys { (ask(viewer, key)) }
     }
 }
@@ -235,7 +244,6 @@ fn facts(key: &KeyRecord) -> Markup {
     let tone = if key.scope == Scope::Admin { Tone::Warn } else { Tone::Plain };
     html! {
         td.fit { (key.id) }
-        td { (key.name) }
         td { (badge(tone, key.scope.as_str())) }
         td { (since(key.created_at)) }
         td { @match key.last_used_at { Some(at) => (since(at)), None => span.quiet { "never" } } }

@@ -33,7 +33,7 @@ pub(super) fn status(picture: &Picture) -> Markup {
             (notice(Tone::Good, html! { strong { "All is well." } " Changes are accepted and applied." }))
         }
         @for Trouble { tone, what, advice, alert } in &troubles {
-            (notice(*tone, html! { p { strong { (what) } } p { (advice) " " a href=(help::alert(alert)) { "What to do" } } }))
+            (notice(*tone, html! { p { strong { (what) } } p { (advice) } p { a href=(help::alert(alert)) { "Steps for " (alert) } } }))
         }
     }
 }

@@ -25,6 +25,7 @@ async fn every_link_in_the_documents_leads_to_a_section() {
     assert!(pages.len() >= 5, "{:?}", pages.keys());
     let mut sections = 0;
     for (path, page) in &pages {
+        assert_eq!(values(page, "id").len(), page.matches(" id=\"").count(), "{path} has an id twice");
         for link in values(page, "href") {
             assert!(!link.contains(".md") && !link.starts_with("../"), "{path}: {link}");
             let Some((to, section)) = link.split_once('#') else { continue };

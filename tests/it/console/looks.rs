@@ -1,6 +1,8 @@
 //! The look of each page of the console: it is sound at every width and in every colour scheme. The pictures go to
 //! `target/tmp/console`, from where `just pictures` copies those of the documents.
 
+use serde_json::json;
+
 use super::browser::{Stage, pages};
 use crate::{
     dead_letters::{declared, has_dead, refuse},
@@ -23,10 +25,33 @@ const HISTORY: &str = "with beats as ( \
      from counted, (values ('01a2ffc2-2f10-7a11-9c5e-51b0a4c7d201', 'serve'), \
          ('01a2ffc2-2f10-7a11-9c5e-51b0a4c7d202', 'work')) as nodes (node, role)";
 
+/// Three weeks of a customer: the action, the points, and the reason.
+const PURCHASES: [(&str, i64, &str); 14] = [
+    ("add", 500, "welcome"),
+    ("add", 240, "order 1042"),
+    ("add", 85, "order 1077"),
+    ("subtract", 300, "coupon of 3 euros"),
+    ("add", 410, "order 1103"),
+    ("add", 60, "review of a product"),
+    ("subtract", 2_000, "coupon of 20 euros"),
+    ("add", 330, "order 1160"),
+    ("add", 1_000, "birthday"),
+    ("subtract", 1_200, "coupon of 12 euros"),
+    ("add", 95, "order 1214"),
+    ("add", 720, "order 1260"),
+    ("subtract", 500, "coupon of 5 euros"),
+    ("add", 145, "order 1301"),
+];
+
+/// Days between two of them.
+const OVER_DAYS: &str = "update log set created_at = created_at - make_interval(hours => 37 * (14 - seq)::int - 2) \
+     where user_id = 'alice/coins' and seq <= 14";
+
 /// The pictures of the documents: name, path, width, height, colours.
-const PICTURES: [(&str, &str, u32, u32, &str); 3] = [
+const PICTURES: [(&str, &str, u32, u32, &str); 4] = [
     ("console-overview", "/console", 1280, 860, "light"),
     ("console-overview-dark", "/console", 1280, 860, "dark"),
+    ("console-user", "/console/user?id=alice%2Fcoins", 1280, 1000, "light"),
     ("console-dead-letters", "/console/dead-letters", 1280, 620, "light"),
 ];
 
@@ -44,6 +69,12 @@ async fn every_page_is_sound_in_every_look() {
     for (name, scope) in [("shop", "write"), ("support", "write"), ("reports", "read")] {
         create(&stage.system, name, scope).await;
     }
+    for (action, point, reason) in PURCHASES {
+        let members = json!({"user_id": "alice/coins", "point": point, "reason": reason});
+        let change = stage.client.send(action, &members).bearer_auth(&stage.admin_key);
+        answer(change.header("Prefer", "wait")).await;
+    }
+    stage.system.execute(OVER_DAYS).await;
     stage.is_sound_in_each_look("sign-in", async || stage.open("/console/sign-in").await).await;
     stage.sign_in(&stage.admin_key).await;
     stage.system.execute(HISTORY).await;
@@ -52,7 +83,7 @@ async fn every_page_is_sound_in_every_look() {
         show(&stage, path).await;
         stage.take_picture(name).await;
     }
-    for path in pages().chain(["/console/help/operations"]) {
+    for path in pages().chain(["/console/help/operations", "/console/help/size"]) {
         let name = format!("page{}", path.trim_start_matches("/console").replace('/', "-"));
         stage.is_sound_in_each_look(&name, async || show(&stage, path).await).await;
     }
@@ -64,7 +95,7 @@ async fn every_page_is_sound_in_every_look() {
 
 async fn show(stage: &Stage, path: &str) {
     stage.open(path).await;
-    if path == "/console" {
+    if path == "/console" || path.starts_with("/console/user?") {
         stage.browser.wait_for(".u-wrap canvas").await;
     }
 }

@@ -7,15 +7,17 @@ use crate::support::tools;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_debian_package_has_the_program_its_units_and_its_manual() {
-    let Some(_) = tools::installed("cargo-deb", "--version").await else {
-        eprintln!("skipped: cargo-deb is not installed");
-        return;
-    };
+    for program in ["cargo-deb", "dpkg-deb"] {
+        if tools::installed(program, "--version").await.is_none() {
+            eprintln!("skipped: {program} is not installed");
+            return;
+        }
+    }
     let mut build = Command::new("deploy/debian/build");
-    build.arg("dev");
+    build.arg(env!("CARGO_BIN_EXE_point-system"));
     let printed = accepts(build).await;
-    let package =
-        printed.lines().rfind(|line| line.contains("point-system_")).unwrap_or_else(|| panic!("{printed}"));
+    let is_package = |line: &&str| line.starts_with('/') && line.contains("/point-system_");
+    let package = printed.lines().find(is_package).unwrap_or_else(|| panic!("{printed}"));
     let asked = async |option: &str| {
         let mut dpkg = Command::new("dpkg-deb");
         dpkg.args([option, package]);
@@ -41,9 +43,7 @@ async fn the_debian_package_has_the_program_its_units_and_its_manual() {
         assert!(has(&wanted), "{wanted} is not in {contents}");
     }
     let about = asked("--info").await;
-    for line in
-        ["Package: point-system", "Depends: libc6", "/etc/point-system/serve.env", "postinst", "prerm"]
-    {
+    for line in ["Package: point-system", "Depends: libc6", "conffiles", "postinst", "prerm"] {
         assert!(about.contains(line), "{line} is not in {about}");
     }
 }

@@ -15,19 +15,19 @@ use crate::support::{
 const USERS: i64 = 5_000;
 const TOTAL: i64 = 4 * USERS;
 
-/// A file of rows, and an installation in which its users have no points.
+/// A file of rows, and an empty installation.
 async fn before_the_import() -> (Rows, System) {
     let (text, count) = many(usize::try_from(USERS).expect("small"));
     assert_eq!(TOTAL, i64::try_from(count).expect("small"));
-    let system = System::new().await;
-    let users = format!("insert into user_point (user_id) select generate_series(1, {USERS})::text");
-    system.execute(&users).await;
-    (Rows::new(&text), system)
+    (Rows::new(&text), System::new().await)
 }
 
-/// Locks the users after this one, so that an import can't end before `rollback`, however fast it is. Returns the
-/// session that has the locks, and how many rows can be applied.
+/// Creates and locks the users after this one, so that an import can't end before `rollback`, however fast it is. The
+/// import creates the users before. Returns the session that has the locks, and how many rows can be applied.
 async fn locked_after(system: &System, user: i64) -> (Client, i64) {
+    system.execute("delete from user_point where seq = 0").await;
+    let users = format!("insert into user_point (user_id) select generate_series({user} + 1, {USERS})::text");
+    system.execute(&users).await;
     let session = system.pool.get().await.expect("a connection");
     // The limit of the session would end the transaction.
     let locks = format!(

@@ -33,9 +33,10 @@ const ROOMS: [(&str, &[&str]); 12] = [
 ];
 
 /// What belongs to one room alone, as a word of the code: a library, or a statement on a table.
-const BELONGINGS: [(&[&str], &[&str]); 19] = [
+const BELONGINGS: [(&[&str], &[&str]); 20] = [
     (&["actix_web", "actix_rt", "actix_http", "actix_server", "actix_service"], &["http", "cli/serve.rs"]),
     (&["utoipa", "maud"], &["http"]),
+    (&["pulldown_cmark"], &["http/console/help.rs"]),
     (&["amqprs"], &["queue"]),
     (&["insert into log", "into user_point", "update user_point"], &["domain/store"]),
     (&["from user_point", "from log"], &["domain/store", "domain/audit"]),

@@ -32,8 +32,9 @@ function colours() {
 
 function draw(place, index, history) {
     const data = [history.map(point => point[0]), history.map(point => point[index + 1])];
-    const last = data[1].at(-1);
-    place.setAttribute("aria-label", `${place.previousElementSibling.textContent}: now ${last}, at most ${Math.max(...data[1])}`);
+    const grouped = new Intl.NumberFormat("en-US");
+    const [last, most] = [data[1].at(-1), Math.max(...data[1])].map(rate => grouped.format(rate));
+    place.setAttribute("aria-label", `${place.previousElementSibling.textContent}: now ${last}, at most ${most}`);
     const known = charts.get(place);
     if (known) return known.setData(data);
     const { line, bad, grid, text, font } = colours();
