@@ -75,20 +75,24 @@ impl LetterDesk {
         Self { url, names: link.names.clone(), turn: Arc::new(Semaphore::new(1)) }
     }
 
-    /// Returns the first `most` dead letters, and how many there are in all.
+    /// Returns up to `most` dead letters after the first `skipped`, and how many there are in all.
     ///
     /// # Errors
     /// [`DeadLettersError`] if there is no connection, or somebody else has them open.
-    pub async fn list(&self, most: usize) -> Result<(Vec<DeadLetter>, usize), DeadLettersError> {
+    pub async fn list(
+        &self,
+        skipped: usize,
+        most: usize,
+    ) -> Result<(Vec<DeadLetter>, usize), DeadLettersError> {
         self.visit(async move |letters: &mut DeadLetters| {
-            let (mut first, mut count) = (Vec::new(), 0);
+            let (mut page, mut count) = (Vec::new(), 0);
             while let Some(letter) = letters.next().await? {
                 count += 1;
-                if first.len() < most {
-                    first.push(letter);
+                if count > skipped && page.len() < most {
+                    page.push(letter);
                 }
             }
-            Ok((first, count + letters.out_of_reach() as usize))
+            Ok((page, count + letters.out_of_reach() as usize))
         })
         .await
     }

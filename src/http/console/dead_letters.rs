@@ -15,7 +15,7 @@ use crate::{
     queue::{DeadLetter, DeadLettersError, LetterId, Settled, Verdict, Which},
 };
 
-/// The most letters on the page.
+/// The most letters on a page.
 const SHOWN_MAX: usize = 50;
 
 /// The longest part of a message that is shown.
@@ -34,8 +34,9 @@ pub(super) async fn page(viewer: Viewer, api: web::Data<Api>, fields: Fields) ->
     let count = |name| fields.get(name).and_then(|count| count.parse().ok());
     let is_drop = fields.get("verdict") == Some(DROP);
     let told = count("done").map(|done| outcome(is_drop, done, count("left").unwrap_or_default()));
-    match in_a_task(&api, async |desk| desk.list(SHOWN_MAX).await).await {
-        Ok((letters, count)) => show(&viewer, StatusCode::OK, told, &list(&letters, count)),
+    let skipped = count("skip").unwrap_or_default();
+    match in_a_task(&api, async move |desk| desk.list(skipped, SHOWN_MAX).await).await {
+        Ok((letters, count)) => show(&viewer, StatusCode::OK, told, &list(&letters, skipped, count)),
         Err(error) => failed(&viewer, &error),
     }
 }
@@ -131,17 +132,22 @@ fn outcome(is_drop: bool, done: usize, left: usize) -> Markup {
     notice(tone, content)
 }
 
-fn list(letters: &[DeadLetter], count: usize) -> Markup {
+/// A page of the letters, after those that are skipped.
+fn list(letters: &[DeadLetter], skipped: usize, count: usize) -> Markup {
     if letters.is_empty() {
         return html! {
-            div.card { p.empty { "There are no dead letters." } }
+            div.card {
+                p.empty { @if skipped > 0 { "There are no more dead letters." } @else { "There are no dead letters." } }
+                @if skipped > 0 { (first()) }
+            }
         };
     }
+    let shown = skipped + letters.len();
     html! {
         div.row.apart {
             p.quiet {
                 (counted(count)) " in all, oldest first"
-                @if count > letters.len() { "; the first " (letters.len()) " are shown" }
+                @if count > letters.len() { "; " (counted(skipped + 1)) " to " (counted(shown)) " are shown" }
                 ". None is applied until you decide."
             }
             div.row { (opens("redrive-all", "Redrive all")) }
@@ -154,7 +160,17 @@ fn list(letters: &[DeadLetter], count: usize) -> Markup {
                      Messages that can't be read stay here." }
             }))
         @for letter in letters { (one(letter)) }
+        @if skipped > 0 || shown < count {
+            div.row {
+                @if skipped > 0 { (first()) }
+                @if shown < count { a.button href={ (PATH) "?skip=" (shown) } { "Next dead letters" } }
+            }
+        }
     }
+}
+
+fn first() -> Markup {
+    html! { a.button href=(PATH) { "First dead letters" } }
 }
 
 fn one(letter: &DeadLetter) -> Markup {

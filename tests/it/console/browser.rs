@@ -181,7 +181,7 @@ async fn redrive_a_dead_letter(stage: &Stage) {
     assert_eq!(browser.run(&format!("return document.querySelector('{drop}').disabled")).await, true);
     browser.fill("#drop-1-typed", "drop").await;
     assert_eq!(browser.run(&format!("return document.querySelector('{drop}').disabled")).await, false);
-    stage.is_sound("the dialog").await;
+    stage.is_sound_in_each_look("dead-letters-drop", async || ()).await;
     browser.click("#drop-1 [data-closes]").await;
     browser.click("article form button").await;
     browser.wait_for_text("1 redriven.").await;
@@ -204,7 +204,12 @@ async fn revoke_a_key(stage: &Stage) {
         answer(read).await.0
     };
     assert_eq!(read().await, 200);
-    stage.is_sound("a new key").await;
+    stage.is_sound_in_each_look("keys-new", async || ()).await;
+    browser.click("[data-copies=new-key]").await;
+    browser
+        .until("a word about the copy", async || browser.text("[data-copies=new-key]").await != "Copy")
+        .await;
+    assert_eq!(browser.run("return window.getSelection().toString()").await, key);
     stage.open("/console/keys").await;
     browser.click("tbody tr:nth-child(2) [data-opens]").await;
     browser.click("dialog[open] .danger").await;
@@ -233,6 +238,10 @@ async fn find_a_user_without_a_mouse(stage: &Stage) {
     browser.tab_to("details.entry summary").await;
     browser.press(ENTER).await;
     browser.wait_for("details.entry[open]").await;
+    let utc = "const time = document.querySelector('details.entry time'); \
+         return time.title === new Date(time.dateTime).toLocaleString(undefined, \
+             { dateStyle: 'medium', timeStyle: 'medium', timeZone: 'UTC' }) + ' UTC' ? 'UTC' : time.outerHTML";
+    assert_eq!(browser.run(utc).await, "UTC", "the UTC on hover");
     browser.tab_to("details.entry[open] .button").await;
     stage.is_sound("an entry that was opened with the keyboard").await;
 }

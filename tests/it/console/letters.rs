@@ -85,6 +85,27 @@ async fn dead_letters_are_shown_as_text_redriven_and_dropped() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn many_dead_letters_come_page_by_page() {
+    let mut system = System::new().await;
+    let visitor = Visitor::new(&system.serve());
+    let queues = declared(&system).await;
+    for number in 0..60 {
+        queues.publish_dead(&format!("letter {number}")).await;
+    }
+    has_dead(&queues, 60).await;
+    let first = visitor.read("/console/dead-letters").await;
+    assert!(first.contains("60 in all, oldest first; 1 to 50 are shown"), "{first}");
+    assert!(first.contains("letter 49") && !first.contains("letter 50"));
+    let next = first.split('"').find(|part| part.contains("?skip=")).expect("a link");
+    let second = visitor.read(next).await;
+    assert!(second.contains("51 to 60 are shown") && second.contains("letter 59"), "{second}");
+    assert!(!second.contains("letter 49") && !second.contains("Next dead letters"), "{second}");
+    let beyond = visitor.read("/console/dead-letters?skip=60").await;
+    assert!(beyond.contains("There are no more dead letters.") && beyond.contains("First dead"), "{beyond}");
+    system.discard().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn keys_are_created_shown_once_and_revoked() {
     let mut system = System::new().await;
     let key = create(&system, "admin", "admin").await;

@@ -44,6 +44,7 @@ async fn find_and_correct(stage: &Stage) {
     assert_eq!(moves, "800 →  becomes 500");
     browser.run("const confirm = document.getElementById('confirm'); confirm.click(); confirm.click()").await;
     browser.wait_for_text("from 800 to 500.").await;
+    stage.is_sound_in_each_look("correct-done", async || ()).await;
     browser.reload().await;
     browser.wait_for_text("from 800 to 500.").await;
     // A browser may show the page as it was, or ask for it again. Either way the form has the same key.
