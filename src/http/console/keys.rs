@@ -215,9 +215,11 @@ fn list(viewer: &Viewer, keys: &[&KeyRecord], (after, next): (Option<i64>, Optio
         } @else {
             (table("Active keys", &["Name", "Action", "Id", "Scope", "Created", "Last used"], rows))
         }
-        div.row {
-            @if after.is_some() { a.button href=(PATH) { "First keys" } }
-            @if let Some(next) = next { a.button href={ (PATH) "?after=" (next) } { "Next keys" } }
+        @if after.is_some() || next.is_some() {
+            div.row {
+                @if after.is_some() { a.button href=(PATH) { "First keys" } }
+                @if let Some(next) = next { a.button href={ (PATH) "?after=" (next) } { "Next keys" } }
+            }
         }
         @for key in keys { (ask(viewer, key)) }
     }
