@@ -7,7 +7,7 @@ use point_system::{local::LocalCluster, queue::Link};
 
 use super::{LANES, MANY, Size, USERS, uniform};
 use crate::{
-    bed::{Bed, cpu_s, cpu_s_of},
+    bed::{Bed, Drained, cpu_s, cpu_s_of},
     report::Line,
     support::{
         servers::{Database, own_folder},
@@ -23,7 +23,7 @@ const WORKERS: [usize; 3] = [1, 2, 4];
 struct Figures {
     accepted: f64,
     /// By the number of workers.
-    applied: Vec<f64>,
+    applied: Vec<Drained>,
     /// CPU seconds per million deltas: `serve` and RabbitMQ for a 202, and then `work`, PostgreSQL and RabbitMQ.
     cpu: [f64; 5],
 }
@@ -52,7 +52,8 @@ pub async fn measure(size: &Size, of_message: usize) -> Vec<Line> {
     };
     let mut lines = vec![line("202s, 512 connections".to_owned(), "/s", three.accepted, one.accepted)];
     for ((workers, three), one) in WORKERS.iter().zip(&three.applied).zip(&one.applied) {
-        lines.push(line(format!("apply, {workers} × work"), "/s", *three, *one));
+        lines.push(line(format!("apply, {workers} × work"), "/s", three.per_second, one.per_second));
+        lines.push(line(format!("deltas in a transaction, {workers} × work"), "", three.batch, one.batch));
     }
     let parts = ["serve", "RabbitMQ until the 202", "work", "PostgreSQL", "RabbitMQ from the 202"];
     for ((part, three), one) in parts.iter().zip(three.cpu).zip(one.cpu) {
@@ -98,7 +99,7 @@ async fn figures(bed: impl AsyncFn() -> Bed, size: &Size, of_message: usize) -> 
                 assert!(process.end("-TERM").await.success(), "a clean end");
             }
         };
-        applied.push(bed.pace_of(draining).await.per_second);
+        applied.push(bed.pace_of(draining).await);
         bed.finish().await;
     }
     Figures { accepted, applied, cpu: [of_serve, accept, of_work, postgres, apply] }
