@@ -53,16 +53,7 @@ impl Store {
     ) -> Result<Vec<BalancesPage>, StoreError> {
         self.with_client(READ_TIMEOUT_MS, async |client| {
             let statement = client.prepare_cached(BALANCES_PAGE).await?;
-            let run = async |text| client.batch_execute(text).await.map_err(StoreError::from);
-            let pages = queries.iter().map(|query| balance_page(client, &statement, query));
-            // `biased` polls in the order of the lines, which is then the order on the wire.
-            let ((), pages, ()) = try_join!(
-                biased;
-                run(IN_THE_ORDER_OF_THE_INDEX),
-                try_join_all(pages),
-                run("commit"),
-            )?;
-            Ok(pages)
+            try_join_all(queries.iter().map(|query| balance_page(client, &statement, query))).await
         })
         .await
     }
@@ -127,9 +118,6 @@ const BALANCES_PAGE: &str = concat!(
     select_balances!(),
     "where user_id >= $1 and user_id > $2 and user_id < $3 and seq > 0 order by user_id limit $4"
 );
-
-/// A plan that was made while the table was small would otherwise sort all users with the prefix for each page.
-const IN_THE_ORDER_OF_THE_INDEX: &str = "begin; set local enable_bitmapscan = off";
 
 async fn balance_page(
     client: &Client,

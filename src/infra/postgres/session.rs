@@ -34,8 +34,8 @@ pub const STATEMENT_TIMEOUT_MS: u64 = 5_000;
 /// open for longer has abandoned it or is gone, and its users are locked meanwhile.
 ///
 /// Each of our statements on users and entries looks up an index, whatever its parameters. So a plan is made once and
-/// kept. The planner settings keep it on the index: a plan that was made while a table was small would keep reading the
-/// whole table. Before PostgreSQL 18, a plan without an index, even of a table of a few rows, then costs more than
+/// kept. The planner settings keep it on the index, in its order: a plan that was made while a table was small or without
+/// statistics would keep reading the whole table, or sorting all that one user has for each page. Before PostgreSQL 18, a plan without an index, even of a table of a few rows, then costs more than
 /// `jit_optimize_above_cost`, and would be compiled at every execution, for about 0.1 s. So nothing is compiled.
 ///
 /// The last settings override what a role or a database may set and we rely on: READ COMMITTED, and commits that
@@ -44,7 +44,7 @@ pub const STATEMENT_TIMEOUT_MS: u64 = 5_000;
 const SESSION: &str = "set statement_timeout = '5s'; set lock_timeout = '500ms'; \
      set idle_in_transaction_session_timeout = '7s'; \
      set plan_cache_mode = force_generic_plan; \
-     set enable_seqscan = off; set enable_hashjoin = off; set enable_mergejoin = off; \
+     set enable_seqscan = off; set enable_bitmapscan = off; set enable_hashjoin = off; set enable_mergejoin = off; \
      set jit = off; \
      set default_transaction_isolation = 'read committed'; \
      select set_config('synchronous_commit', 'on', false) \
