@@ -1,7 +1,7 @@
 //! Transfers through the queue: a receiver who is locked, or popular, delays only those who send to that user.
 
 use futures_util::future::join_all;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::support::{
     client::answer,
@@ -37,16 +37,19 @@ async fn senders_to_a_locked_user_wait_and_all_others_go_on() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn many_senders_to_one_user_are_all_applied_by_several_workers() {
-    const SENDERS: i64 = 1_000;
+    const SENDERS: i64 = 10_000;
     let mut system = System::new().await;
     let client = system.serve();
-    let operations = |change: &dyn Fn(i64) -> serde_json::Value| json!({"operations": (1..=SENDERS).map(change).collect::<Vec<_>>()});
-    let adds = operations(&|user| json!({"action": "add", "user_id": user, "point": 2}));
-    let gifts = operations(&|user| json!({"action": "transfer", "user_id": user, "to": "star", "point": 1}));
-    let both = [adds, gifts.clone(), gifts];
-    for body in both {
-        let (status, body) = answer(client.post("/v1/point/batch").json(&body)).await;
-        assert_eq!(status, 202, "{body}");
+    let add = |user: &i64| json!({"action": "add", "user_id": user, "point": 2});
+    let gift = |user: &i64| json!({"action": "transfer", "user_id": user, "to": "star", "point": 1});
+    let senders: Vec<i64> = (1..=SENDERS).collect();
+    for change in [&add as &dyn Fn(&i64) -> Value, &gift, &gift] {
+        for some in senders.chunks(1_000) {
+            let operations: Vec<Value> = some.iter().map(change).collect();
+            let batch = client.post("/v1/point/batch").json(&json!({"operations": operations}));
+            let (status, body) = answer(batch).await;
+            assert_eq!(status, 202, "{body}");
+        }
     }
     system.work();
     system.work();

@@ -41,6 +41,24 @@ proptest! {
     }
 
     #[test]
+    fn what_all_users_have_is_what_was_added_less_what_was_taken_and_expired(batches in any_batches()) {
+        let mut accounts = HashMap::new();
+        let (mut total, mut moved) = (0, HashMap::<_, i64>::new());
+        for entry in decide_all(&batches, &mut accounts) {
+            match &*entry.action {
+                _ if entry.rejection.is_some() => {}
+                "hold" | "release" => {}
+                "capture" => total -= entry.point,
+                _ if entry.counterparty.is_some() => *moved.entry(entry.request_id).or_default() += entry.change,
+                _ => total += entry.change,
+            }
+        }
+        prop_assert!(moved.values().all(|sum| *sum == 0), "{:?}", moved);
+        let of_all = accounts.values().map(|account| account.point + account.holds.point());
+        prop_assert_eq!(of_all.sum::<i64>(), total);
+    }
+
+    #[test]
     fn what_is_there_at_a_time_is_what_a_change_would_leave(batches in any_batches(), later in 0..120i64) {
         let mut accounts = HashMap::new();
         decide_all(&batches, &mut accounts);
