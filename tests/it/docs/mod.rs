@@ -8,6 +8,7 @@ use std::{
 };
 
 use jiff::{Timestamp, tz::TimeZone};
+use regex::Regex;
 use tokio::process::Command;
 use uuid::Uuid;
 
@@ -52,12 +53,18 @@ async fn answer_as_they_say(document: &str) -> usize {
     system.work();
     let next_year = format!("{}-12-31", Timestamp::now().to_zoned(TimeZone::UTC).year() + 1);
     let mut pending = 0;
+    let folder = tempfile::tempdir().expect("a folder");
+    let programs = Path::new(env!("CARGO_BIN_EXE_point-system")).parent().expect("a folder").display();
+    let before = format!(
+        "cd '{}'; export DATABASE_URL='{}' PATH='{programs}':\"$PATH\"; curl() {{ command curl -sS \"$@\"; }};",
+        folder.path().display(),
+        system.database.url
+    );
     for (command, expected) in examples(&read(document)) {
         let command = command.replace(BASE, client.base()).replace(YEAR_END, &next_year);
-        let curl = command.strip_prefix("curl ").expect("a command that this test can run");
         // What is pending is applied before the next command.
         system.drain(pending).await;
-        let answer = shell(&format!("curl -sS {curl}")).await;
+        let answer = shell(&format!("{before} {command}")).await;
         assert_eq!(shape(&answer), shape(&expected), "{command}");
         pending += usize::from(answer.contains(r#""status":"pending""#));
     }
@@ -78,8 +85,9 @@ fn examples(text: &str) -> Vec<(String, String)> {
     parts.map(|(command, printed)| (command.to_owned(), printed.trim_end().to_owned())).collect()
 }
 
-/// A text with each id and each time replaced by its kind.
+/// A text with each id, each time and each duration replaced by its kind.
 fn shape(text: &str) -> String {
+    let text = Regex::new(r" in \d+\.\d s$").expect("a pattern").replace(text, " in <duration>");
     let kind = |part: &str| match (part.parse::<Uuid>(), part.parse::<Timestamp>()) {
         (Ok(id), _) => format!("<id of version {}>", id.get_version_num()),
         (_, Ok(_)) => "<time>".to_owned(),
