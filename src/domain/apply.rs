@@ -164,10 +164,11 @@ impl ApplyTrip {
         if !asked.is_empty() {
             let began = Instant::now();
             let applied = retried(|| self.store.apply(asked), &self.patience, &self.metrics).await;
-            let Applied { decisions, expired } =
+            let Applied { decisions, expired, ended_holds } =
                 applied.inspect_err(|error| self.tell(error, asked.len()))?;
             decided = decisions;
             self.metrics.expired.inc_by(expired as u64);
+            self.metrics.ended_holds.inc_by(ended_holds as u64);
             self.pace.took(part.len(), began.elapsed());
         }
         self.count(asked, &decided);

@@ -43,6 +43,8 @@ pub(in crate::domain) struct Applied {
     pub(in crate::domain) decisions: Vec<Decision>,
     /// The number of entries of expired points.
     pub(in crate::domain) expired: usize,
+    /// The number of entries of holds that their time has ended.
+    pub(in crate::domain) ended_holds: usize,
 }
 
 /// Removes the rows of users who have no entry.
@@ -119,8 +121,8 @@ async fn apply(client: &Client, deltas: &[Delta]) -> Result<Applied, StoreError>
     // commit that wrote those entries may be visible here but on no standby, because its answer was lost. This commit
     // follows it in the WAL, so a standby that has confirmed this one has both.
     try_join!(biased; client.execute(&write, &parameters), forget, client.batch_execute("commit"))?;
-    let is_expired = |entry: &&Arc<Entry>| entry.known_action() == Some(Action::Expire);
-    Ok(Applied { decisions, expired: further.iter().filter(is_expired).count() })
+    let count = |action| further.iter().filter(|entry| entry.known_action() == Some(action)).count();
+    Ok(Applied { decisions, expired: count(Action::Expire), ended_holds: count(Action::Release) })
 }
 
 /// The users of a batch, and the request ids that the log may have. Reads and writes follow the order of the indexes, so

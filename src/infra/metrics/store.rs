@@ -20,6 +20,11 @@ static EXPIRED: LazyLock<IntCounterVec> = LazyLock::new(|| {
     counters("point_system_expired_lots_total", help, &[])
 });
 
+static ENDED_HOLDS: LazyLock<IntCounterVec> = LazyLock::new(|| {
+    let help = "Log entries of holds that their time has ended";
+    counters("point_system_ended_holds_total", help, &[])
+});
+
 static OVERDUE: LazyLock<GaugeVec> = LazyLock::new(|| {
     let name = "point_system_expired_lots_overdue_seconds";
     let help = "How long the oldest expired points, or the hold that ended first, have been waiting for the job; 0 if \
@@ -64,6 +69,8 @@ pub struct StoreMetrics {
     pub conflict: SharedCounter,
     /// Entries of expired points.
     pub expired: IntCounter,
+    /// Entries of holds that their time has ended.
+    pub ended_holds: IntCounter,
     /// Retries in smaller parts because a transaction took too long.
     pub retries_slow: IntCounter,
     /// Retries because the database was unavailable.
@@ -78,7 +85,8 @@ impl Default for StoreMetrics {
             .map(|outcome| SETTLED.with_label_values(&[outcome]));
         let [retries_slow, retries_unavailable, retries_conflict] =
             ["slow", "unavailable", "conflict"].map(|reason| RETRIES.with_label_values(&[reason]));
-        let expired = EXPIRED.with_label_values(NO_LABELS);
+        let [expired, ended_holds] =
+            [&EXPIRED, &ENDED_HOLDS].map(|counters| counters.with_label_values(NO_LABELS));
         let [applied, rejected, conflict] = [applied, rejected, conflict].map(SharedCounter::new);
         Self {
             applied,
@@ -86,6 +94,7 @@ impl Default for StoreMetrics {
             duplicate,
             conflict,
             expired,
+            ended_holds,
             retries_slow,
             retries_unavailable,
             retries_conflict,

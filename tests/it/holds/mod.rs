@@ -101,7 +101,7 @@ async fn a_hold_ends_once_and_what_came_first_is_named() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn when_its_time_comes_the_points_return_and_those_that_have_expired_are_gone() {
-    let mut system = System::new().await;
+    let system = System::new().await;
     let service = system.service(2);
     let order = hold(7, 60, Some(in_hours(3)));
     for delta in [add(7, 100), add_until(7, 30, in_hours(1)), add_until(7, 20, in_hours(4)), order.clone()] {
@@ -119,8 +119,12 @@ async fn when_its_time_comes_the_points_return_and_those_that_have_expired_are_g
         (found.point, found.holds)
     };
     assert_eq!((at(end - 1.microsecond()).await, at(end).await), ((90, None), (120, None)));
-    system.work();
+    let work = system.process("work", &["--metrics-listen", "127.0.0.1:0"]);
     eventually("a worker has ended it", async || balance(&service, 7).await.seq == 6).await;
+    for series in ["point_system_ended_holds_total 1", "point_system_expired_lots_total 1"] {
+        eventually(series, async || work.metrics().await.lines().any(|line| line == series)).await;
+    }
+    assert!(work.end("-TERM").await.success(), "a clean end");
     let entries = log(&service, 7).await;
     assert_eq!(told(&entries)[3..], [("hold", -60, 90), ("release", 60, 150), ("expire", -30, 120)]);
     assert_eq!((entries[4].created_at, entries[5].created_at), (end, end));
