@@ -87,6 +87,8 @@ pub struct Step {
     pub at: Timestamp,
     /// The sum of all nodes.
     pub rates: Rates,
+    /// How long the oldest change that a worker held had waited, in seconds.
+    pub waited_s: f64,
 }
 
 const TELL: &str = "insert into node_beat (node, beat_at, role, version, started_at, accepted, applied, refused, \
@@ -140,9 +142,11 @@ const NODES: &str = "select distinct on (node) node, beat_at, role, version, sta
 /// last one is complete.
 const STEPS: &str = "with node_steps as ( \
          select date_bin(make_interval(secs => $1::bigint), beat_at, timestamptz 'epoch') as at, \
-             avg(accepted_s) as accepted_s, avg(applied_s) as applied_s, avg(refused_s) as refused_s \
+             avg(accepted_s) as accepted_s, avg(applied_s) as applied_s, avg(refused_s) as refused_s, \
+             max(extract(epoch from beat_at - oldest_at)) as waited_s \
          from node_rate where seconds is not null group by node, at) \
-     select at, sum(accepted_s) as accepted_s, sum(applied_s) as applied_s, sum(refused_s) as refused_s \
+     select at, sum(accepted_s) as accepted_s, sum(applied_s) as applied_s, sum(refused_s) as refused_s, \
+         coalesce(max(waited_s), 0)::float8 as waited_s \
      from node_steps where at < clock_timestamp() - make_interval(secs => $1::bigint) \
      group by at order by at";
 
@@ -151,7 +155,10 @@ pub(super) async fn read(client: &Client) -> Result<(Vec<NodeSeen>, Vec<Step>), 
     let (nodes, steps) = try_join!(client.prepare_cached(NODES), client.prepare_cached(STEPS))?;
     let (nodes, steps) = try_join!(client.query(&nodes, &[&QUIET_S]), client.query(&steps, &[&STEP_S]))?;
     let nodes = nodes.iter().map(node).collect::<Result<_, Error>>()?;
-    let step = |row: &Row| Ok::<_, Error>(Step { at: row.try_get("at")?, rates: rates(row)? });
+    let step = |row: &Row| {
+        let (at, waited_s) = (row.try_get("at")?, row.try_get("waited_s")?);
+        Ok::<_, Error>(Step { at, rates: rates(row)?, waited_s })
+    };
     Ok((nodes, steps.iter().map(step).collect::<Result<_, Error>>()?))
 }
 

@@ -24,6 +24,14 @@ const GONE_AFTER_S: i64 = 300;
 /// A rate below this is shown with a decimal.
 const SMALL_RATE: f64 = 9.95;
 
+/// The charts, in the order of the numbers of a point.
+const CHARTS: [(&str, &str); 4] = [
+    ("accepted", "Accepted a second"),
+    ("applied", "Applied a second"),
+    ("refused", "Refused a second"),
+    ("oldest", "Wait of the oldest change, in seconds"),
+];
+
 /// The page, with the current picture.
 pub(super) async fn page(viewer: Viewer, api: web::Data<Api>) -> HttpResponse {
     let picture = api.overview.look().await;
@@ -48,8 +56,8 @@ pub(super) async fn page(viewer: Viewer, api: web::Data<Api>) -> HttpResponse {
             section.card aria-labelledby="charts-title" {
                 h2 #charts-title { "The last 15 minutes" }
                 div.charts {
-                    @for (id, label) in [("accepted", "Accepted"), ("applied", "Applied"), ("refused", "Refused")] {
-                        figure { figcaption { (label) " a second" } div.chart data-chart=(id) role="img" aria-label=(label) {} }
+                    @for (id, label) in CHARTS {
+                        figure { figcaption { (label) } div.chart data-chart=(id) role="img" aria-label=(label) {} }
                     }
                 }
             }
@@ -66,7 +74,7 @@ pub(super) async fn page(viewer: Viewer, api: web::Data<Api>) -> HttpResponse {
 struct Event {
     at: i64,
     regions: Vec<(&'static str, String)>,
-    history: Vec<[f64; 4]>,
+    history: Vec<[f64; 5]>,
 }
 
 /// A picture as an event.
@@ -77,11 +85,11 @@ pub(super) fn event(picture: &Picture) -> String {
     serde_json::to_string(&Event { at: picture.at.as_second(), regions, history }).expect("texts and numbers")
 }
 
-fn point(Step { at, rates: Rates { accepted, applied, refused } }: &Step) -> [f64; 4] {
-    let rounded = |rate: f64| (rate * 10.0).round() / 10.0;
+fn point(Step { at, rates: Rates { accepted, applied, refused }, waited_s }: &Step) -> [f64; 5] {
+    let rounded = |number: f64| (number * 10.0).round() / 10.0;
     #[expect(clippy::cast_precision_loss, reason = "seconds since 1970")]
     let at = at.as_second() as f64;
-    [at, rounded(*accepted), rounded(*applied), rounded(*refused)]
+    [at, rounded(*accepted), rounded(*applied), rounded(*refused), rounded(*waited_s)]
 }
 
 /// The parts of the page that change, by their ids.

@@ -16,6 +16,12 @@ use crate::support::{
 
 const VIEWERS: usize = 100;
 
+/// A worker that held a change for seven seconds, and has ended.
+const WAITED: &str = "insert into node_beat (node, beat_at, started_at, accepted, applied, refused, oldest_at, \
+         rabbitmq_since, postgresql_since, rabbitmq_up, role, version, kept) \
+     select '01a2ffc2-2f10-7a11-9c5e-51b0a4c7d201', at, at, 0, 0, 0, at - interval '7 s', at, at, true, 'work', '0', '{}' \
+     from generate_series(now() - interval '60 s', now() - interval '40 s', interval '5 s') as at";
+
 /// A viewer's stream of events.
 struct Stream {
     response: Response,
@@ -125,6 +131,13 @@ async fn the_overview_counts_all_processes_and_says_what_is_wrong() {
     let visitor = &olivia;
     let page = async || visitor.read("/console").await;
     let mut stream = Stream::open(visitor).await;
+    system.execute(WAITED).await;
+    loop {
+        let event = stream.next().await.expect("an event");
+        if event["history"].as_array().expect("points").iter().any(|point| point[4] == 7.0) {
+            break;
+        }
+    }
     proxy.refuse();
     loop {
         let event = stream.next().await.expect("an event");
