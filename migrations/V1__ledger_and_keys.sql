@@ -5,9 +5,9 @@
 --   * A file changes one table. The statement that needs the strongest lock comes last: a lock stays until the end.
 --   * Nothing reads or rewrites a large table under that lock. A new column has no default that is computed for each
 --     row. A new constraint is `not valid`, and a later file validates it.
---   * A value is added to a domain as a check that is `not valid` and stays so: what is there satisfies the old check, and
---     to validate the new one would lock every table with that domain. A column of a new domain is added before the
---     check of the domain: with a check, PostgreSQL rewrites the table.
+--   * To allow a new value in a domain, replace its check with one that is `not valid`, and leave it so: existing rows
+--     satisfied the narrower check, and validation would block writes to every table that uses the domain. Add a column
+--     of a new domain before the domain gets its check: otherwise PostgreSQL rewrites the table.
 --   * An index on a table that has rows needs `create index concurrently`, which can't run in a transaction. Before the
 --     first such file, src/infra/migrate.rs must learn to run it outside of a transaction.
 --   * The previous version works with the new schema, because both run during a deploy.

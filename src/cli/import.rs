@@ -81,7 +81,7 @@ pub(super) async fn run(args: &ImportArgs, stop: CancellationToken) -> anyhow::R
         print!("{faults}");
         bail!("{name} has {} faults; nothing was written", faults.count());
     }
-    println!("{name}: {rows} rows, {points} points; {expiring} rows expire");
+    println!("{name}: {rows} rows, {points} points; {expiring} with an expiry");
     if past.count() > 0 {
         println!("{} rows have expired since the import began", past.count());
     }

@@ -87,7 +87,7 @@ pub struct Step {
     pub at: Timestamp,
     /// The sum of all nodes.
     pub rates: Rates,
-    /// How long the oldest change that a worker held had waited, in seconds.
+    /// The age of the oldest change that a worker held, in seconds.
     pub waited_s: f64,
 }
 

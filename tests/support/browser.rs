@@ -26,8 +26,7 @@ pub const ENTER: &str = "\u{E007}";
 /// More stops than any page has before what a test looks for.
 const TABS_MAX: usize = 60;
 
-/// A browser with one window. The libraries for that know neither the commands beside `WebDriver` nor the browser's log,
-/// which are most of what the tests ask for.
+/// A browser with one window. The `WebDriver` libraries support neither the commands beside it nor the browser's log.
 pub struct Browser {
     http: reqwest::Client,
     session: String,

@@ -96,7 +96,7 @@ pub(super) struct Chains {
     users: RangeInclusive<i64>,
     of_users: HashMap<i64, Chain>,
     early: HashMap<(i64, i64), Step>,
-    /// Users without entries who were reported, at most as many as chains.
+    /// Users with a balance but no entries, who have already been reported. Holds at most `limits.users`.
     reported: HashSet<i64>,
 }
 
@@ -191,7 +191,8 @@ impl Chains {
         }
     }
 
-    /// Compares a user's row with the user's entries, once all entries are added. A user is reported once.
+    /// Compares a user's row with the user's entries, once all entries are added. A user is reported once, unless too many
+    /// users without entries are reported.
     pub(super) fn compare(&mut self, row: &BalanceRow) -> Standing {
         if let Some(chain) = self.of_users.get_mut(&row.user) {
             chain.has_balance = true;

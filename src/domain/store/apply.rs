@@ -43,7 +43,7 @@ pub(in crate::domain) struct Applied {
     pub(in crate::domain) decisions: Vec<Decision>,
     /// The number of entries of expired points.
     pub(in crate::domain) expired: usize,
-    /// The number of entries of holds that their time has ended.
+    /// The number of holds that were released because their time ran out.
     pub(in crate::domain) ended_holds: usize,
 }
 

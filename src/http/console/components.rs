@@ -72,7 +72,7 @@ pub(super) fn capitalised(text: &str) -> String {
     first + characters.as_str()
 }
 
-/// As [`grouped`], for how many there are of something.
+/// As [`grouped`], for a count.
 pub(super) fn counted(count: usize) -> String {
     grouped(i64::try_from(count).unwrap_or(i64::MAX))
 }

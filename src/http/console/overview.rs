@@ -29,7 +29,7 @@ const CHARTS: [(&str, &str); 4] = [
     ("accepted", "Accepted a second"),
     ("applied", "Applied a second"),
     ("refused", "Refused a second"),
-    ("oldest", "Wait of the oldest change, in seconds"),
+    ("oldest", "Oldest change held, in seconds"),
 ];
 
 /// The page, with the current picture.

@@ -1,5 +1,4 @@
-//! The troubles of the installation, in words, with advice and the section of the documents on it. Must not contain
-//! measurements.
+//! The troubles of the installation, in words, with advice and a link to the steps. Must not contain measurements.
 
 use jiff::{SignedDuration, Timestamp};
 use maud::{Markup, html};
@@ -21,7 +20,7 @@ struct Trouble {
     tone: Tone,
     what: Markup,
     advice: Markup,
-    /// The alert whose section says more.
+    /// The alert whose section has the steps.
     alert: &'static str,
 }
 

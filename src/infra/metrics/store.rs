@@ -21,7 +21,7 @@ static EXPIRED: LazyLock<IntCounterVec> = LazyLock::new(|| {
 });
 
 static ENDED_HOLDS: LazyLock<IntCounterVec> = LazyLock::new(|| {
-    let help = "Log entries of holds that their time has ended";
+    let help = "Holds that were released because their time ran out";
     counters("point_system_ended_holds_total", help, &[])
 });
 
@@ -69,7 +69,7 @@ pub struct StoreMetrics {
     pub conflict: SharedCounter,
     /// Entries of expired points.
     pub expired: IntCounter,
-    /// Entries of holds that their time has ended.
+    /// Holds that were released because their time ran out.
     pub ended_holds: IntCounter,
     /// Retries in smaller parts because a transaction took too long.
     pub retries_slow: IntCounter,

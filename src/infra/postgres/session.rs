@@ -34,8 +34,9 @@ pub const STATEMENT_TIMEOUT_MS: u64 = 5_000;
 /// open for longer has abandoned it or is gone, and its users are locked meanwhile.
 ///
 /// Each of our statements on users and entries looks up an index, whatever its parameters. So a plan is made once and
-/// kept. The planner settings keep it on the index, in its order: a plan that was made while a table was small or without
-/// statistics would keep reading the whole table, or sorting all that one user has for each page. Before PostgreSQL 18, a plan without an index, even of a table of a few rows, then costs more than
+/// kept. The planner settings make it use the index and its order. Otherwise, a plan that was made while a table was
+/// small or had no statistics would read the whole table, or sort thousands of a user's entries for each page. Before
+/// PostgreSQL 18, a plan without an index, even of a table of a few rows, then costs more than
 /// `jit_optimize_above_cost`, and would be compiled at every execution, for about 0.1 s. So nothing is compiled.
 ///
 /// The last settings override what a role or a database may set and we rely on: READ COMMITTED, and commits that

@@ -76,7 +76,10 @@ async fn the_columns_are_checked_and_many_faults_are_counted() {
     assert!(rows.import(&system, &[]).await.1.contains("line 1: must name the column user_id"));
     rows.write("\u{feff}point,user_id\n5,a\n7,b");
     let (code, printed) = rows.import(&system, &["--check"]).await;
-    assert!(code == Some(0) && printed.contains("rows.csv: 2 rows, 12 points; 0 rows expire"), "{printed}");
+    assert!(
+        code == Some(0) && printed.contains("rows.csv: 2 rows, 12 points; 0 with an expiry"),
+        "{printed}"
+    );
     assert_eq!(entries(&system).await, 0, "a check writes nothing");
     rows.imported(&system).await;
     assert_eq!(balances(&system).await.len(), 2);

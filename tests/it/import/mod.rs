@@ -88,7 +88,7 @@ async fn each_row_gives_its_points_once_and_a_rerun_changes_nothing() {
     let printed = rows.imported(&system).await;
     let points: usize = (1..=700).map(|user| user + 57).sum();
     for line in [
-        format!("{count} rows, {points} points; 1400 rows expire"),
+        format!("{count} rows, {points} points; 1400 with an expiry"),
         format!("applied: {count} rows, {points} points"),
         format!("{count} rows, {points} points in "),
     ] {
