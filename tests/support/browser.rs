@@ -45,6 +45,8 @@ impl Drop for Browser {
 
 impl Browser {
     /// Starts a browser, or returns `None` where there is none, and says so.
+    ///
+    /// Pages move nothing in it, so that colours are never on their way from one to another when axe looks.
     pub async fn start() -> Option<Self> {
         let mut command = Command::new("chromedriver");
         command.arg("--port=0").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
@@ -62,7 +64,7 @@ impl Browser {
         tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
         let http = reqwest::Client::new();
         let options = json!({"args": ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
-            "--force-device-scale-factor=1", "--hide-scrollbars"]});
+            "--force-device-scale-factor=1", "--hide-scrollbars", "--force-prefers-reduced-motion"]});
         let wanted = json!({"capabilities": {"alwaysMatch": {"browserName": "chrome", "goog:chromeOptions": options,
             "goog:loggingPrefs": {"browser": "ALL"}}}});
         let base = format!("http://127.0.0.1:{port}/session");
@@ -187,7 +189,7 @@ impl Browser {
     }
 
     /// Everything that the page shows, or nothing while the next page comes.
-    async fn all_text(&self) -> String {
+    pub async fn all_text(&self) -> String {
         let script = json!({"script": "return document.body.innerText", "args": []});
         let text = self.try_call(Method::POST, "/execute/sync", &script).await.unwrap_or_default();
         text.as_str().unwrap_or_default().to_owned()

@@ -53,7 +53,7 @@ async fn find_and_correct(stage: &Stage) {
     browser.run("document.getElementById('confirm')?.click()").await;
     browser
         .until("that it was sent before", async || {
-            let page = browser.text("body").await;
+            let page = browser.all_text().await;
             page.contains("This form was sent before") || page.contains("from 800 to 500.")
         })
         .await;
