@@ -23,10 +23,6 @@ mod lines;
 /// then, half of the messages that the broker sends ahead are left for the other users.
 const WAITING_MESSAGES_MAX: usize = 256;
 
-/// The longest that a worker holds a message. Afterwards its messages go back to the queue and come again, well before
-/// the broker's `consumer_timeout` of 30 minutes (RabbitMQ, Delivery Acknowledgement Timeout).
-const HOLD_TIME_MAX_S: u64 = 600;
-
 /// The pause before a partition asks again for a turn for its waiting users, after all turns were taken.
 const TURN_PAUSE_MS: u64 = 50;
 
@@ -37,8 +33,13 @@ const REPORT_AFTER_MS: u64 = 1_000;
 const NAMED_USERS_MAX: usize = 10;
 
 /// Works on the partitions of `consumers` until each consumer has stopped and its last messages are settled or
-/// returned.
-pub async fn work(consumers: impl IntoIterator<Item = Consumer>, service: Arc<PointService>) {
+/// returned. If a message is held for longer than `ack_timeout`, those of its partition go back to the queue and come
+/// again.
+pub async fn work(
+    consumers: impl IntoIterator<Item = Consumer>,
+    service: Arc<PointService>,
+    ack_timeout: Duration,
+) {
     let tasks = TaskTracker::new();
     for consumer in consumers {
         let metrics = WorkerMetrics::new(consumer.partition());
@@ -48,6 +49,7 @@ pub async fn work(consumers: impl IntoIterator<Item = Consumer>, service: Arc<Po
             hand: Hand::default(),
             not_understood: None,
             no_turn_before: Instant::now(),
+            ack_timeout,
             metrics,
         };
         tasks.spawn(outlive(tokio::spawn(partition.work())));
@@ -81,6 +83,9 @@ struct Partition {
     not_understood: Option<String>,
     /// When the waiting users may have a turn.
     no_turn_before: Instant,
+    /// The longest that a message is held: well below the broker's `consumer_timeout` (RabbitMQ, Delivery
+    /// Acknowledgement Timeout).
+    ack_timeout: Duration,
     metrics: WorkerMetrics,
 }
 
@@ -123,12 +128,9 @@ impl Partition {
                 self.apply_waiting().await;
             }
             self.report();
-            let is_old = |since: Instant| since.elapsed() > Duration::from_secs(HOLD_TIME_MAX_S);
-            if self.hand.since().is_some_and(is_old) {
-                let partition = self.consumer.partition();
-                log::warn!(
-                    "partition {partition}: messages held for {HOLD_TIME_MAX_S} s go back to the queue"
-                );
+            if self.hand.since().is_some_and(|since| since.elapsed() > self.ack_timeout) {
+                let (partition, held_s) = (self.consumer.partition(), self.ack_timeout.as_secs());
+                log::warn!("partition {partition}: messages held for {held_s} s go back to the queue");
                 match self.not_understood.take() {
                     Some(why) => self.keep(&why).await,
                     None => self.give_back().await,

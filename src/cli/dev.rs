@@ -15,13 +15,12 @@ use clap::Args;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    BrokerArgs, DatabaseArgs, HttpArgs, MetricsArgs, NodeArgs, PartitionsArgs, PatienceArgs,
+    BrokerArgs, DatabaseArgs, HttpArgs, MessageArgs, MetricsArgs, NodeArgs, PartitionsArgs, PatienceArgs,
     migrate::migrated, serve::serve, start, work::work,
 };
 use crate::{
     infra::{migrate, postgres},
     local::{LocalPostgres, LocalRabbitMq},
-    queue::MESSAGE_VERSION,
 };
 
 /// Maximum number of concurrent transactions.
@@ -89,7 +88,7 @@ pub(super) async fn run(args: DevArgs, stop: CancellationToken) -> anyhow::Resul
         let serving = async {
             serve(listener, &first, (args.http, Duration::ZERO), stop.clone()).await.inspect_err(fail)
         };
-        let working = async { work(&node, MESSAGE_VERSION, stop.clone()).await.inspect_err(fail) };
+        let working = async { work(&node, MessageArgs::default(), stop.clone()).await.inspect_err(fail) };
         let (served, worked) = tokio::join!(serving, working);
         served.and(worked)
     }

@@ -39,7 +39,7 @@ pub use manual::{CompletionsArgs, ManArgs};
 pub use migrate::MigrateArgs;
 pub use serve::{ServeArgs, serve};
 pub use topology::TopologyArgs;
-pub use work::{WorkArgs, work};
+pub use work::{MessageArgs, WorkArgs, work};
 
 /// Keeps users' points: changes go through a queue, exactly once and in order; balances are read directly.
 ///
@@ -121,7 +121,7 @@ pub async fn run(role: Role) -> anyhow::Result<()> {
             let drained = (args.http, args.drain_delay);
             serve(start::listen("--listen", args.listen)?, &args.node, drained, stop).await
         }
-        Role::Work(args) => work(&args.node, args.understands, stop).await,
+        Role::Work(args) => work(&args.node, args.messages, stop).await,
         Role::Migrate(args) => migrate::run(&args, stop).await,
         Role::Audit(args) => {
             stop.run_until_cancelled(audit::run(&args)).await.unwrap_or_else(|| bail!("interrupted"))

@@ -1,6 +1,6 @@
 //! The command `work`: starts consumers that apply changes to the database. Must not contain how a change is applied.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use clap::Args;
 use tokio_util::sync::CancellationToken;
@@ -8,6 +8,7 @@ use uuid::Uuid;
 
 use super::{
     NodeArgs,
+    args::parse_time,
     start::{Deadline, connected, ending_within, installed},
     telemetry::Telemetry,
 };
@@ -23,29 +24,58 @@ use crate::{
 /// The connections that search for expired points.
 const EXPIRY_CONNECTIONS: usize = 1;
 
+/// The minimum of `--ack-timeout`.
+const ACK_TIMEOUT_MIN: Duration = Duration::from_secs(1);
+
 /// Flags of `work`.
 #[derive(Args, Debug)]
 pub struct WorkArgs {
     /// The servers, the limits and the metrics listener.
     #[command(flatten)]
     pub node: NodeArgs,
+    /// What a worker does with messages.
+    #[command(flatten)]
+    pub messages: MessageArgs,
+}
+
+/// What a worker does with messages.
+#[derive(Args, Clone, Copy, Debug)]
+pub struct MessageArgs {
+    /// How long to keep a message that can't be applied, for example because its user's row is locked, before the
+    /// messages of its partition go back to the queue and come again. Keep it well below RabbitMQ's
+    /// `consumer_timeout` (30 minutes by default), at which the broker closes the channel.
+    #[arg(long, env = "POINT_SYSTEM_ACK_TIMEOUT", default_value = "10m", value_name = "TIME",
+          value_parser = parse_ack_timeout)]
+    pub ack_timeout: Duration,
     /// The highest version of messages that this worker understands. Tests lower or raise it.
     #[arg(long, hide = true, default_value_t = MESSAGE_VERSION, value_name = "VERSION")]
     pub understands: u64,
 }
 
+impl Default for MessageArgs {
+    fn default() -> Self {
+        Self { ack_timeout: Duration::from_secs(600), understands: MESSAGE_VERSION }
+    }
+}
+
+fn parse_ack_timeout(text: &str) -> Result<Duration, String> {
+    let time = parse_time(text)?;
+    let rule = || format!("must be at least {} s", ACK_TIMEOUT_MIN.as_secs());
+    (time >= ACK_TIMEOUT_MIN).then_some(time).ok_or_else(rule)
+}
+
 /// Applies changes from the queue until `stop` is cancelled. Then finishes work in hand, within the shutdown timeout.
-/// The broker delivers unfinished changes again, to this worker or another. Messages of a version above `understands`
-/// wait for another worker.
+/// The broker delivers unfinished changes again, to this worker or another. Messages that this worker does
+/// not understand wait for another worker.
 ///
 /// # Errors
 /// The database or the broker is not ready in time.
-pub async fn work(node: &NodeArgs, understands: u64, stop: CancellationToken) -> anyhow::Result<()> {
-    let working = Box::pin(work_until(node, understands, stop.clone()));
+pub async fn work(node: &NodeArgs, messages: MessageArgs, stop: CancellationToken) -> anyhow::Result<()> {
+    let working = Box::pin(work_until(node, messages, stop.clone()));
     ending_within(node.patience.shutdown_timeout, stop, working).await
 }
 
-async fn work_until(node: &NodeArgs, understands: u64, stop: CancellationToken) -> anyhow::Result<()> {
+async fn work_until(node: &NodeArgs, messages: MessageArgs, stop: CancellationToken) -> anyhow::Result<()> {
     let connections = usize::from(node.concurrency) + APART_MAX + EXPIRY_CONNECTIONS;
     let pool = postgres::pool(&node.database.url, connections)?;
     let telemetry = Telemetry::start(Duty::Work, node, &pool, &stop)?;
@@ -59,7 +89,7 @@ async fn work_until(node: &NodeArgs, understands: u64, stop: CancellationToken) 
         let connected = connected(&link, deadline);
         let worked = match stop.run_until_cancelled(connected).await {
             Some(Ok(())) => {
-                work_on(&installation, (node, understands), (&pool, &link, &telemetry), &stop).await;
+                work_on(&installation, (node, messages), (&pool, &link, &telemetry), &stop).await;
                 Ok(())
             }
             Some(Err(error)) => Err(error),
@@ -76,7 +106,7 @@ async fn work_until(node: &NodeArgs, understands: u64, stop: CancellationToken) 
 /// Works on every partition until `stop` is cancelled.
 async fn work_on(
     Installation { id, partitions, .. }: &Installation,
-    (node, understands): (&NodeArgs, u64),
+    (node, messages): (&NodeArgs, MessageArgs),
     (pool, link, telemetry): (&Pool, &Link, &Telemetry),
     stop: &CancellationToken,
 ) {
@@ -85,7 +115,7 @@ async fn work_on(
     let patience = Patience::Queue(stop.clone());
     let service = Arc::new(PointService::start(pool.clone(), concurrency.into(), &patience));
     let worker = Uuid::now_v7();
-    let consumer = |p| Consumer::new(p, link.watch(), worker, understands, stop.clone());
+    let consumer = |p| Consumer::new(p, link.watch(), worker, messages.understands, stop.clone());
     let consumers: Vec<Consumer> = partitions.all().map(consumer).collect();
     let (progress, watch) = (consumers.iter().map(Consumer::progress).collect(), link.watch());
     let counted = Arc::clone(&service);
@@ -102,5 +132,35 @@ async fn work_on(
         stop.cancelled().await;
         log::info!("taking no more from the queue");
     };
-    tokio::join!(worker::work(consumers, Arc::clone(&service)), jobs::expire(service, stop.clone()), taking);
+    let working = worker::work(consumers, Arc::clone(&service), messages.ack_timeout);
+    tokio::join!(working, jobs::expire(service, stop.clone()), taking);
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        messages: MessageArgs,
+    }
+
+    #[test]
+    fn an_ack_timeout_is_a_second_or_longer() {
+        let parse = |text: &str| {
+            Line::try_parse_from(["work", &format!("--ack-timeout={text}")])
+                .map(|line| line.messages.ack_timeout)
+        };
+        assert_eq!(parse("1s").expect("the least"), Duration::from_secs(1));
+        for wrong in ["0s", "999ms", "-1s", "600"] {
+            let error = parse(wrong).expect_err(wrong).to_string();
+            assert!(error.contains("--ack-timeout"), "{error}");
+        }
+        let default = Line::try_parse_from(["work"]).expect("defaults").messages;
+        assert_eq!(default.ack_timeout, MessageArgs::default().ack_timeout);
+        assert_eq!(default.understands, MessageArgs::default().understands);
+    }
 }

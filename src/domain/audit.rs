@@ -135,17 +135,17 @@ pub async fn audit_within(
         find(finding);
     };
     let (mut users, mut passes, mut chains) = (0, 0, Chains::new(limits));
-    loop {
-        scan::read_log(&client, &mut chains, passes, &mut progress).await?;
+    let read = loop {
+        let read = scan::read_log(&client, &mut chains, passes, &mut progress).await?;
         users += compare_balances(&client, &mut chains, &mut count).await?;
         passes += 1;
         match chains.next() {
             Some(next) => chains = next,
-            None => break,
+            None => break read,
         }
-    }
+    };
     uniqueness::examine(&client, &mut count).await?;
-    let entries = scan::count_log(&client).await?;
+    let entries = if passes == 1 { read } else { scan::count_log(&client).await? };
     client.batch_execute("rollback").await?;
     Ok(AuditReport { entries, users, findings })
 }

@@ -12,7 +12,7 @@ use point_system::{
         migrate,
         postgres::{Client as Session, Pool},
     },
-    queue::{MESSAGE_VERSION, QueueNames},
+    queue::QueueNames,
 };
 use tokio::{process::Command, task::JoinHandle};
 use tokio_postgres::Row;
@@ -154,7 +154,7 @@ impl System {
         let (node, stop) = (self.node(), CancellationToken::new());
         let role = {
             let stop = stop.clone();
-            async move { cli::work(&node, MESSAGE_VERSION, stop).await }
+            async move { cli::work(&node, cli::MessageArgs::default(), stop).await }
         };
         self.roles.push((stop.clone(), tokio::spawn(role)));
         stop

@@ -11,7 +11,7 @@ use super::{
     moment::Moment,
     references::{broken_reference, is_unmatched},
 };
-use crate::infra::postgres::Client;
+use crate::{domain::delta::POINTS_MAX, infra::postgres::Client};
 
 mod change;
 
@@ -45,11 +45,12 @@ macro_rules! user {
     };
 }
 
-/// The entries of a range of users in the part of the log between two blocks.
+/// The entries of a range of users in the part of the log between two blocks. Usually these are all users.
 macro_rules! part {
     () => {
         " from log where ctid >= format('(%s,0)', $1::bigint)::tid and ctid < format('(%s,0)', $2::bigint)::tid \
-             and (hashtextextended(user_id, 0) between $3 and $4) is not false"
+             and ($3::bigint = '-9223372036854775808' and $4::bigint = '9223372036854775807' \
+                 or hashtextextended(user_id, 0) between $3 and $4) is not false"
     };
 }
 
@@ -117,16 +118,16 @@ const CONTROL_CHARACTERS: &str = concat!(
     " and reason ~ '[\\x01-\\x1f\\x7f-\\x9f]'"
 );
 
-/// Reads the entries of the wanted users. Few entries of other users are sent.
+/// Reads the entries of the wanted users, and returns how many. Few entries of other users are sent.
 pub(super) async fn read_log(
     client: &Client,
     chains: &mut Chains,
     passes: i64,
     progress: &mut impl FnMut(i64, i64),
-) -> Result<(), AuditError> {
+) -> Result<i64, AuditError> {
     let blocks: i64 = client.query_one(LOG_BLOCKS, &[]).await?.try_get("blocks")?;
     let statement = client.prepare(LOG).await?;
-    let mut first = 0;
+    let (mut first, mut count) = (0, 0);
     // The last step has no end. Our snapshot does not show entries that are written meanwhile.
     while first <= blocks {
         let next = if first + STEP_BLOCKS > blocks { i64::from(u32::MAX) } else { first + STEP_BLOCKS };
@@ -141,7 +142,9 @@ pub(super) async fn read_log(
         );
         let entries = columns.0.zip(columns.1).zip(columns.2.zip(columns.3)).zip(numbers(&row, "times")?);
         for (((user, seq), (after, change)), time) in entries {
-            let sound = after != NULL && change != NULL && time != NULL;
+            let sound =
+                (0..=POINTS_MAX).contains(&after) && change != NULL && Moment(time).readable().is_some();
+            count += 1;
             let step = sound.then(|| Step { before: after - change, after, time });
             chains.entry(user, seq, step);
         }
@@ -168,7 +171,7 @@ pub(super) async fn read_log(
         progress(passes * blocks + next.min(blocks), (passes + 1) * blocks);
         first = next;
     }
-    Ok(())
+    Ok(count)
 }
 
 /// Adds the points that expire or are held according to the entries of a part.

@@ -159,6 +159,29 @@ async fn where_more_messages_have_stuck_users_than_a_worker_holds_their_partitio
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn messages_that_are_held_for_too_long_go_back_and_keep_their_order() {
+    let mut system = System::new().await;
+    let client = system.serve();
+    let mut stuck = vec![client.queue("add", STUCK, 1).await];
+    let work = system.process("work", &["--ack-timeout", "1s"]);
+    system.drain(1).await;
+    let session = lock_stuck(&system).await;
+    stuck.push(client.queue("add", STUCK, 2).await);
+    work.says("messages held for 1 s go back to the queue").await;
+    // A healthy worker has its turn now, and meets the same lock.
+    system.work();
+    stuck.push(client.queue("add", STUCK, 3).await);
+    let neighbour = users_of(partition(STUCK), 1_000).next().expect("a neighbour");
+    queue_adds(&client, [neighbour]).await;
+    eventually("a neighbour is applied", async || client.balance(neighbour).await == 1).await;
+    session.batch_execute("rollback").await.expect("unlocked");
+    system.drain(4).await;
+    assert_eq!(system.ledger().await[&STUCK], stuck);
+    assert!(work.end("-TERM").await.success());
+    system.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_user_whose_rows_are_damaged_waits_alone_and_is_named() {
     let mut system = System::new().await;
     let client = system.serve();
