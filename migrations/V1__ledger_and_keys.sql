@@ -166,6 +166,8 @@ create table node_beat (
     role text not null,
     version text not null,
     kept smallint[] not null,
+    -- For each partition, the number of waiting messages; null where the broker did not answer.
+    depths integer[] not null,
     primary key (beat_at, node)
 );
 

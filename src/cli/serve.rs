@@ -118,7 +118,7 @@ async fn serve_with(
         service: PointService::start(pool.clone(), usize::from(node.concurrency), &Patience::Caller),
         publisher: Publisher::start(&link.watch()),
         letters: LetterDesk::new(node.broker.url.clone(), &link.watch()),
-        overview: telemetry.overview(link.watch()),
+        overview: telemetry.overview(),
     });
     let (published, counted) = (api.clone(), api.clone());
     let accepted_until = move || published.publisher.accepted_until();

@@ -75,18 +75,16 @@ impl Telemetry {
         Ok(Self { health, probe, telling, listening, ended, guard })
     }
 
-    /// Watches the connection to the broker as well, and the queues if there is a listener.
+    /// Watches the connection to the broker as well, and the queues.
     pub(super) fn watch(&self, link: &Link) {
         self.health.uses(link.watch());
-        if self.listening.is_some() {
-            let (depths, ended) = (watch_depths(link.watch()), self.ended.clone());
-            tokio::spawn(async move { ended.run_until_cancelled(depths).await });
-        }
+        let (depths, ended) = (watch_depths(link.watch(), Arc::clone(&self.health)), self.ended.clone());
+        tokio::spawn(async move { ended.run_until_cancelled(depths).await });
     }
 
     /// The overview for the console.
-    pub(super) fn overview(&self, link: LinkWatch) -> Overview {
-        Overview::new(self.probe.clone(), Arc::clone(&self.health), link)
+    pub(super) fn overview(&self) -> Overview {
+        Overview::new(self.probe.clone(), Arc::clone(&self.health))
     }
 
     /// Runs the pulse that `beating` makes until [`Telemetry::end`].
@@ -115,16 +113,17 @@ async fn listen(listener: TcpListener, health: Arc<Health>, ended: CancellationT
     }
 }
 
-async fn watch_depths(link: LinkWatch) {
+async fn watch_depths(link: LinkWatch, health: Arc<Health>) {
     let mut probe = DepthProbe::new(link);
     let mut looks = interval(Duration::from_secs(DEPTHS_PAUSE_S));
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         looks.tick().await;
         let depths = probe.look().await;
-        for (partition, depth) in (0..).zip(depths.partitions) {
-            metrics::queue_has(partition, depth);
+        for (partition, depth) in (0..).zip(&depths.partitions) {
+            metrics::queue_has(partition, *depth);
         }
         metrics::dead_letters_have(depths.dead_letters);
+        health.set_depths(depths);
     }
 }

@@ -13,6 +13,7 @@ use crate::{
     domain::{Change, Delta, Entry, Moved, Obstacle, Points, Rejection, UserId, Verdict},
     infra::build,
     ops::health::{Condition, Duty, Report, Seen},
+    queue::Depths,
 };
 
 /// The moment in every example.
@@ -195,6 +196,7 @@ fn report(condition: Condition) -> Report {
         silent: Vec::new(),
         kept: Vec::new(),
         unusable: Vec::new(),
+        depths: Depths::default(),
     }
 }
 

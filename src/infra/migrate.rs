@@ -34,7 +34,7 @@ const BLOCKERS_PAUSE_MS: u64 = 250;
 
 /// The settings of a migrating session. A migration may run longer than the statements of the service, with the
 /// planner's defaults. It never waits long for a table, because every later statement on that table waits behind it.
-const SESSION: &str = "set statement_timeout = 0; set lock_timeout = '1s'; reset plan_cache_mode; \
+const SESSION: &str = "set statement_timeout = 0; set lock_timeout = '500ms'; reset plan_cache_mode; \
      reset enable_seqscan; reset enable_bitmapscan; reset enable_hashjoin; reset enable_mergejoin; reset jit";
 
 /// Returns the migrations that the database lacks, as `V1__name`, oldest first. Only reads, so it works on a replica.
@@ -73,7 +73,7 @@ pub async fn run(pool: &Pool, patience: Duration) -> anyhow::Result<Vec<String>>
 }
 
 /// Applies any migrations; `migrations` must begin with those that were applied before. If a table is locked, the
-/// migration is rolled back after a second and retried, for at most `patience`.
+/// migration is rolled back after half a second and retried, for at most `patience`.
 ///
 /// # Errors
 /// The database can't be reached, the lock or a table stays locked, or a migration fails. A failed migration changes

@@ -91,9 +91,12 @@ pub struct Step {
     pub waited_s: f64,
 }
 
+/// The most messages that waited in a partition, for each step of the history in which a node knew it.
+pub type DepthHistory = Vec<(Timestamp, u32)>;
+
 const TELL: &str = "insert into node_beat (node, beat_at, role, version, started_at, accepted, applied, refused, \
-         oldest_at, rabbitmq_up, rabbitmq_since, postgresql_since, kept) \
-     values ($1, clock_timestamp(), $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)";
+         oldest_at, rabbitmq_up, rabbitmq_since, postgresql_since, kept, depths) \
+     values ($1, clock_timestamp(), $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)";
 
 /// Any node removes beats that are too old, including those of nodes that have ended. Nodes do not wait for each other.
 const FORGET: &str = "delete from node_beat where (node, beat_at) in ( \
@@ -111,11 +114,13 @@ pub(super) async fn tell(
 ) -> Result<(), Error> {
     let (tell, forget) = try_join!(client.prepare_cached(TELL), client.prepare_cached(FORGET))?;
     let number = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
-    let Report { duty, rabbitmq, postgresql, kept, .. } = report;
+    let Report { duty, rabbitmq, postgresql, kept, depths, .. } = report;
     let kept: Vec<i16> = kept.iter().map(|partition| partition.cast_signed()).collect();
+    let count = |messages: u32| i32::try_from(messages).unwrap_or(i32::MAX);
+    let depths: Vec<Option<i32>> = depths.waiting().map(|messages| messages.map(count)).collect();
     let (accepted, applied, refused) =
         (number(counts.accepted), number(counts.applied), number(counts.refused));
-    let told: [&(dyn ToSql + Sync); 12] = [
+    let told: [&(dyn ToSql + Sync); 13] = [
         id,
         &duty.as_str(),
         &build::VERSION,
@@ -128,6 +133,7 @@ pub(super) async fn tell(
         &rabbitmq.since,
         &postgresql.since,
         &kept,
+        &depths,
     ];
     try_join!(client.execute(&tell, &told), client.execute(&forget, &[&HISTORY_S]))?;
     Ok(())
@@ -150,16 +156,36 @@ const STEPS: &str = "with node_steps as ( \
      from node_steps where at < clock_timestamp() - make_interval(secs => $1::bigint) \
      group by at order by at";
 
-/// Reads the reports of the nodes: each node's last beat, and the history.
-pub(super) async fn read(client: &Client) -> Result<(Vec<NodeSeen>, Vec<Step>), Error> {
-    let (nodes, steps) = try_join!(client.prepare_cached(NODES), client.prepare_cached(STEPS))?;
-    let (nodes, steps) = try_join!(client.query(&nodes, &[&QUIET_S]), client.query(&steps, &[&STEP_S]))?;
+/// The partitions in their order.
+const DEPTHS: &str = "select array_agg(at order by at) as times, array_agg(depth order by at) as depths from ( \
+         select date_bin(make_interval(secs => $1::bigint), beat_at, timestamptz 'epoch') as at, partition, \
+             max(depth) as depth \
+         from node_beat, unnest(depths) with ordinality as partitions (depth, partition) \
+         group by at, partition) as steps \
+     group by partition order by partition";
+
+/// Reads the reports of the nodes: each node's last beat, and the history of the nodes and of the partitions.
+pub(super) async fn read(client: &Client) -> Result<(Vec<NodeSeen>, Vec<Step>, Vec<DepthHistory>), Error> {
+    let prepare = |statement| client.prepare_cached(statement);
+    let (nodes, steps, depths) = try_join!(prepare(NODES), prepare(STEPS), prepare(DEPTHS))?;
+    let (nodes, steps, depths) = try_join!(
+        client.query(&nodes, &[&QUIET_S]),
+        client.query(&steps, &[&STEP_S]),
+        client.query(&depths, &[&STEP_S])
+    )?;
     let nodes = nodes.iter().map(node).collect::<Result<_, Error>>()?;
     let step = |row: &Row| {
         let (at, waited_s) = (row.try_get("at")?, row.try_get("waited_s")?);
         Ok::<_, Error>(Step { at, rates: rates(row)?, waited_s })
     };
-    Ok((nodes, steps.iter().map(step).collect::<Result<_, Error>>()?))
+    let steps = steps.iter().map(step).collect::<Result<_, Error>>()?;
+    Ok((nodes, steps, depths.iter().map(depth_history).collect::<Result<_, Error>>()?))
+}
+
+fn depth_history(row: &Row) -> Result<DepthHistory, Error> {
+    let (times, depths): (Vec<Timestamp>, Vec<Option<i32>>) = (row.try_get("times")?, row.try_get("depths")?);
+    let known = times.into_iter().zip(depths).filter_map(|(at, depth)| Some((at, depth?.unsigned_abs())));
+    Ok(known.collect())
 }
 
 fn node(row: &Row) -> Result<NodeSeen, Error> {

@@ -15,7 +15,7 @@ use crate::{
         metrics::NodeMetrics,
         postgres::{self, Answer, Pool},
     },
-    queue::LinkWatch,
+    queue::{Depths, LinkWatch},
 };
 
 /// The pause between two checks of PostgreSQL. Probes of the node do not add checks.
@@ -105,6 +105,8 @@ pub struct Report {
     pub kept: Vec<u16>,
     /// The names of the queues that the node can't use.
     pub unusable: Vec<String>,
+    /// The depths of the queues, up to some seconds old.
+    pub depths: Depths,
 }
 
 /// Watches what a node needs. A report is read from memory.
@@ -117,6 +119,7 @@ pub struct Health {
     seen: Mutex<(Seen, Seen)>,
     silent: Mutex<Vec<u16>>,
     kept: Mutex<Vec<u16>>,
+    depths: Mutex<Depths>,
 }
 
 impl Health {
@@ -125,12 +128,13 @@ impl Health {
     pub fn new(duty: Duty, stop: CancellationToken) -> Self {
         let seen = Mutex::new((Seen::now(false, false), Seen::now(false, false)));
         let (link, started) = (OnceLock::new(), CancellationToken::new());
-        let (silent, kept) = (Mutex::default(), Mutex::default());
-        Self { duty, link, started, stop, seen, silent, kept }
+        let (silent, kept, depths) = (Mutex::default(), Mutex::default(), Mutex::default());
+        Self { duty, link, started, stop, seen, silent, kept, depths }
     }
 
     /// Sets the connection to the broker that the node uses from now on.
     pub fn uses(&self, link: LinkWatch) {
+        self.set_depths(Depths::unknown(&link));
         self.link.get_or_init(|| link);
     }
 
@@ -173,6 +177,11 @@ impl Health {
         *self.kept.lock().unwrap_or_else(PoisonError::into_inner) = partitions;
     }
 
+    /// Sets the depths of the queues.
+    pub fn set_depths(&self, depths: Depths) {
+        *self.depths.lock().unwrap_or_else(PoisonError::into_inner) = depths;
+    }
+
     /// Marks the node as started: everything that it needs has been ready.
     pub fn started(&self) {
         self.started.cancel();
@@ -188,6 +197,7 @@ impl Health {
         };
         let [silent, kept] = [&self.silent, &self.kept]
             .map(|partitions| partitions.lock().unwrap_or_else(PoisonError::into_inner).clone());
+        let depths = self.depths.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let unusable = self.link.get().map(LinkWatch::unusable).unwrap_or_default();
         let moves = silent.is_empty() && kept.is_empty() && unusable.is_empty();
         let is_whole = rabbitmq.up && postgresql.up && moves;
@@ -199,6 +209,6 @@ impl Health {
             (false, true, Duty::Serve) if rabbitmq.up => Condition::Degraded,
             (false, true, _) => Condition::Unable,
         };
-        Report { duty: self.duty, condition, rabbitmq, postgresql, silent, kept, unusable }
+        Report { duty: self.duty, condition, rabbitmq, postgresql, silent, kept, unusable, depths }
     }
 }

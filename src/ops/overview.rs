@@ -9,20 +9,17 @@ use std::{
 
 use jiff::Timestamp;
 use tokio::{
-    sync::{Mutex, Notify, watch},
+    sync::{Notify, watch},
     time::{MissedTickBehavior, interval, timeout},
 };
 
-pub use super::beat::{NodeSeen, Rates, Step};
+pub use super::beat::{DepthHistory, NodeSeen, Rates, Step};
 use super::{
     beat,
     health::{Health, Report},
     pulse,
 };
-use crate::{
-    infra::postgres::{Client, Pool, within},
-    queue::{DepthProbe, Depths, LinkWatch},
-};
+use crate::infra::postgres::{Client, Pool, within};
 
 /// The pause between two pictures: that between two beats of a node.
 const PAUSE_S: u64 = 5;
@@ -46,8 +43,6 @@ pub struct Picture {
     pub here: Report,
     /// The reports of all nodes, or why PostgreSQL does not return them.
     pub told: Result<Told, String>,
-    /// The queues, as the broker counts them.
-    pub depths: Depths,
     shown: OnceLock<String>,
 }
 
@@ -66,6 +61,8 @@ pub struct Told {
     pub nodes: Vec<NodeSeen>,
     /// The last quarter of an hour.
     pub history: Vec<Step>,
+    /// The last quarter of an hour of each partition.
+    pub depths: Vec<DepthHistory>,
     /// For each partition with changes that no worker has taken, when the first of them was accepted.
     pub untaken: Vec<(u16, Timestamp)>,
 }
@@ -81,7 +78,6 @@ impl Told {
 pub struct Overview {
     pool: Pool,
     health: Arc<Health>,
-    probe: Mutex<DepthProbe>,
     latest: watch::Sender<Option<Arc<Picture>>>,
     wanted: Notify,
 }
@@ -89,9 +85,8 @@ pub struct Overview {
 impl Overview {
     /// Makes the overview of a node. It uses one connection of `pool` at a time.
     #[must_use]
-    pub fn new(pool: Pool, health: Arc<Health>, link: LinkWatch) -> Self {
-        let (probe, latest) = (Mutex::new(DepthProbe::new(link)), watch::Sender::new(None));
-        Self { pool, health, probe, latest, wanted: Notify::new() }
+    pub fn new(pool: Pool, health: Arc<Health>) -> Self {
+        Self { pool, health, latest: watch::Sender::new(None), wanted: Notify::new() }
     }
 
     /// Shows the pictures from now on. There is one every five seconds, as long as somebody watches.
@@ -128,10 +123,9 @@ impl Overview {
     }
 
     async fn take(&self) -> Picture {
-        let mut probe = self.probe.lock().await;
-        let (told, depths) = tokio::join!(self.told(), probe.look());
+        let told = self.told().await;
         let (at, taken) = (Timestamp::now(), Instant::now());
-        Picture { at, taken, here: self.health.report(), told, depths, shown: OnceLock::new() }
+        Picture { at, taken, here: self.health.report(), told, shown: OnceLock::new() }
     }
 
     async fn told(&self) -> Result<Told, String> {
@@ -142,6 +136,6 @@ impl Overview {
         if read.is_err() {
             drop(Client::take(client));
         }
-        read.map(|((nodes, history), untaken)| Told { nodes, history, untaken })
+        read.map(|((nodes, history, depths), untaken)| Told { nodes, history, depths, untaken })
     }
 }

@@ -11,13 +11,26 @@ use super::{link::LinkWatch, session::OpenChannel};
 const ANSWER_TIMEOUT_MS: u64 = 5_000;
 
 /// The current depths of the queues. A depth is `None` if the broker does not answer for the queue.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Depths {
     /// For each partition, the number of waiting messages, not counting messages that a worker holds, and the number of
     /// subscribed workers.
     pub partitions: Vec<Option<(u32, u32)>>,
     /// The number of waiting dead letters.
     pub dead_letters: Option<u32>,
+}
+
+impl Depths {
+    /// No depth is known yet.
+    #[must_use]
+    pub fn unknown(link: &LinkWatch) -> Self {
+        Self { partitions: link.names.partitions().all().map(|_| None).collect(), dead_letters: None }
+    }
+
+    /// For each partition, the number of waiting messages.
+    pub fn waiting(&self) -> impl Iterator<Item = Option<u32>> {
+        self.partitions.iter().map(|depth| depth.map(|(messages, _)| messages))
+    }
 }
 
 /// Asks the broker on one channel per queue, so that a queue that does not answer delays no other.

@@ -8,6 +8,7 @@ use super::{
     components::{Tone, badge, card, grouped, number, since, table, time},
     door::Viewer,
     layout::{Page, Place},
+    sparkline::sparkline,
     troubles::{self, name},
 };
 use crate::{
@@ -106,8 +107,7 @@ fn figures(picture: &Picture) -> Markup {
     let told = picture.told.as_ref().ok();
     let sum = |of: fn(&Rates) -> f64| told.map(|told| told.live().map(|node| of(&node.rates)).sum::<f64>());
     let count = |role: &str| told.map(|told| told.live().filter(|node| node.role == role).count());
-    let depths = &picture.depths.partitions;
-    let waiting: Option<u32> = depths.iter().map(|depth| depth.map(|(messages, _)| messages)).sum();
+    let waiting: Option<u32> = picture.here.depths.waiting().sum();
     let oldest = told.map(|told| troubles::oldest(picture, told));
     html! {
         div.figures {
@@ -118,7 +118,7 @@ fn figures(picture: &Picture) -> Markup {
             (figure("Messages", waiting.map(|waiting| grouped(waiting.into())), "waiting"))
             (figure("Workers", count("work").map(|count| count.to_string()), "running"))
             (figure("API nodes", count("serve").map(|count| count.to_string()), "running"))
-            (figure("Dead letters", picture.depths.dead_letters.map(|count| grouped(count.into())), "to decide"))
+            (figure("Dead letters", picture.here.depths.dead_letters.map(|count| grouped(count.into())), "to decide"))
         }
     }
 }
@@ -150,16 +150,17 @@ fn partitions(picture: &Picture) -> Markup {
         let told = picture.told.as_ref();
         told.is_ok_and(|told| told.live().any(|node| node.kept.contains(&partition.cast_signed())))
     };
-    let most =
-        picture.depths.partitions.iter().flatten().map(|(messages, _)| *messages).max().unwrap_or_default();
+    let histories = picture.told.as_ref().map(|told| told.depths.as_slice()).unwrap_or_default();
+    let history = |partition: u16| histories.get(usize::from(partition)).map_or(&[][..], Vec::as_slice);
+    let most = histories.iter().flatten().map(|(_, depth)| *depth).max().unwrap_or_default();
     let rows = html! {
-        @for (partition, depth) in (0u16..).zip(&picture.depths.partitions) {
+        @for (partition, depth) in (0u16..).zip(&picture.here.depths.partitions) {
             tr {
                 td.fit { (partition) }
                 @if let Some((messages, consumers)) = depth {
                     td { div.depth {
                         (number((*messages).into()))
-                        meter min="0" max=(most.max(1)) value=(messages) aria-label={ "Messages waiting in partition " (partition) } {}
+                        (sparkline(history(partition), picture.at, most))
                     } }
                     td { (consumers) }
                     td.fit { (state(picture.here.silent.contains(&partition), kept(partition), *consumers)) }

@@ -163,7 +163,7 @@ fn workers(picture: &Picture, told: &Told) -> Vec<Trouble> {
 /// The partitions whose depths fulfil a condition.
 fn partitions_where(picture: &Picture, is: impl Fn(&Option<(u32, u32)>) -> bool) -> Vec<u16> {
     (0..)
-        .zip(&picture.depths.partitions)
+        .zip(&picture.here.depths.partitions)
         .filter(|(_, depth)| is(depth))
         .map(|(partition, _)| partition)
         .collect()
@@ -209,7 +209,7 @@ fn queues(picture: &Picture) -> Vec<Trouble> {
             },
         ));
     }
-    let dead_letters = picture.depths.dead_letters.unwrap_or_default();
+    let dead_letters = picture.here.depths.dead_letters.unwrap_or_default();
     if dead_letters > 0 {
         let (count, noun) =
             (grouped(dead_letters.into()), if dead_letters == 1 { "dead letter" } else { "dead letters" });

@@ -17,13 +17,15 @@ const HISTORY: &str = "with beats as ( \
          from generate_series(0, 180) as n), \
      counted as (select n, beat_at, sum(done) over (order by n) as done from beats) \
      insert into node_beat (node, beat_at, started_at, accepted, applied, refused, oldest_at, rabbitmq_since, \
-         postgresql_since, rabbitmq_up, role, version, kept) \
+         postgresql_since, rabbitmq_up, role, version, kept, depths) \
      select node::uuid, beat_at, clock_timestamp() - interval '3 days', \
          case role when 'serve' then done else 0 end, case role when 'work' then done * 0.985 else 0 end, \
          case role when 'work' then done * 0.015 else 0 end, \
          case role when 'work' then beat_at - (0.8 + 0.5 * sin(n / 9.0)) * interval '1 s' end, \
          clock_timestamp() - interval '3 days', \
-         clock_timestamp() - interval '9 days', true, role, '0.1.0', '{}' \
+         clock_timestamp() - interval '9 days', true, role, '0.1.0', '{}', \
+         array(select greatest(0, 14 + 11 * sin(n / (7.0 + p)) + 6 * sin(n * (1.3 + p / 5.0)))::int \
+             from generate_series(1, 4) as p) \
      from counted, (values ('01a2ffc2-2f10-7a11-9c5e-51b0a4c7d201', 'serve'), \
          ('01a2ffc2-2f10-7a11-9c5e-51b0a4c7d202', 'work')) as nodes (node, role)";
 
