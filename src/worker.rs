@@ -128,9 +128,9 @@ impl Partition {
                 self.apply_waiting().await;
             }
             self.report();
-            if self.hand.since().is_some_and(|since| since.elapsed() > self.ack_timeout) {
-                let (partition, held_s) = (self.consumer.partition(), self.ack_timeout.as_secs());
-                log::warn!("partition {partition}: messages held for {held_s} s go back to the queue");
+            if self.held_until().is_some_and(|until| until <= Instant::now()) {
+                let (partition, limit) = (self.consumer.partition(), self.ack_timeout);
+                log::warn!("partition {partition}: messages held for {limit:?} go back to the queue");
                 match self.not_understood.take() {
                     Some(why) => self.keep(&why).await,
                     None => self.give_back().await,
@@ -140,9 +140,15 @@ impl Partition {
         self.give_back().await;
     }
 
-    /// When to try the waiting users again.
+    /// When to try the waiting users again, or to give the messages back.
     fn due(&self) -> Option<Instant> {
-        self.hand.due().map(|due| due.max(self.no_turn_before))
+        let turn = self.hand.due().map(|due| due.max(self.no_turn_before));
+        turn.into_iter().chain(self.held_until()).min()
+    }
+
+    /// Until when the messages may be held.
+    fn held_until(&self) -> Option<Instant> {
+        self.hand.since().map(|since| since + self.ack_timeout)
     }
 
     /// Applies the deltas of users that are due, apart from others. If other partitions hold all turns, only these users

@@ -118,7 +118,10 @@ async fn watch_depths(link: LinkWatch, health: Arc<Health>) {
     let mut looks = interval(Duration::from_secs(DEPTHS_PAUSE_S));
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        looks.tick().await;
+        tokio::select! {
+            _ = looks.tick() => {}
+            () = probe.changed() => {}
+        }
         let depths = probe.look().await;
         for (partition, depth) in (0..).zip(&depths.partitions) {
             metrics::queue_has(partition, *depth);

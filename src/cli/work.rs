@@ -24,8 +24,8 @@ use crate::{
 /// The connections that search for expired points.
 const EXPIRY_CONNECTIONS: usize = 1;
 
-/// The minimum of `--ack-timeout`.
-const ACK_TIMEOUT_MIN: Duration = Duration::from_secs(1);
+/// The minimum of `--ack-timeout`: longer than a user waits before the alert for it fires.
+const ACK_TIMEOUT_MIN: Duration = Duration::from_secs(120);
 
 /// Flags of `work`.
 #[derive(Args, Debug)]
@@ -33,17 +33,17 @@ pub struct WorkArgs {
     /// The servers, the limits and the metrics listener.
     #[command(flatten)]
     pub node: NodeArgs,
-    /// What a worker does with messages.
+    /// How long a worker keeps messages, and which it understands.
     #[command(flatten)]
     pub messages: MessageArgs,
 }
 
-/// What a worker does with messages.
+/// How long a worker keeps messages, and which it understands.
 #[derive(Args, Clone, Copy, Debug)]
 pub struct MessageArgs {
     /// How long to keep a message that can't be applied, for example because its user's row is locked, before the
-    /// messages of its partition go back to the queue and come again. Keep it well below RabbitMQ's
-    /// `consumer_timeout` (30 minutes by default), at which the broker closes the channel.
+    /// messages of its partition go back to the queue and come again; at least two minutes. Keep it well below
+    /// RabbitMQ's `consumer_timeout` (30 minutes by default), at which the broker closes the channel.
     #[arg(long, env = "POINT_SYSTEM_ACK_TIMEOUT", default_value = "10m", value_name = "TIME",
           value_parser = parse_ack_timeout)]
     pub ack_timeout: Duration,
@@ -149,13 +149,13 @@ mod tests {
     }
 
     #[test]
-    fn an_ack_timeout_is_a_second_or_longer() {
+    fn an_ack_timeout_is_two_minutes_or_longer() {
         let parse = |text: &str| {
             Line::try_parse_from(["work", &format!("--ack-timeout={text}")])
                 .map(|line| line.messages.ack_timeout)
         };
-        assert_eq!(parse("1s").expect("the least"), Duration::from_secs(1));
-        for wrong in ["0s", "999ms", "-1s", "600"] {
+        assert_eq!(parse("2m").expect("the least"), Duration::from_secs(120));
+        for wrong in ["0s", "119s", "-3m", "600"] {
             let error = parse(wrong).expect_err(wrong).to_string();
             assert!(error.contains("--ack-timeout"), "{error}");
         }

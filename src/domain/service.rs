@@ -29,9 +29,11 @@ pub(super) const LANE_CAPACITY: usize = 16_384;
 /// The most transactions at once for users who have an obstacle.
 pub const APART_MAX: usize = 4;
 
-/// How long a caller waits for a row that another session has locked, and the first pause between two attempts.
+/// How long a caller waits for a row that another session has locked, and the pauses between two attempts. The row of a
+/// busy user is locked again and again, so the last pauses must not be much longer than a transaction.
 const LOCK_PATIENCE_MS: u64 = 1_500;
 const LOCK_PAUSE_MIN_MS: u64 = 2;
+const LOCK_PAUSE_MAX_MS: u64 = 100;
 
 /// The pause between two checks whether the database is back.
 const RETURN_PAUSE_MS: u64 = 500;
@@ -76,7 +78,7 @@ impl PointService {
                 return result;
             }
             sleep(pause).await;
-            pause *= 2;
+            pause = (2 * pause).min(Duration::from_millis(LOCK_PAUSE_MAX_MS));
         }
     }
 

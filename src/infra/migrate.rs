@@ -30,7 +30,7 @@ const LOCK_POLL_MS: u64 = 100;
 const TABLE_PAUSE_MS: u64 = 2_000;
 
 /// The pause between two checks of what locks a table. It is shorter than the `lock_timeout`.
-const BLOCKERS_PAUSE_MS: u64 = 250;
+const BLOCKERS_PAUSE_MS: u64 = 100;
 
 /// The settings of a migrating session. A migration may run longer than the statements of the service, with the
 /// planner's defaults. It never waits long for a table, because every later statement on that table waits behind it.

@@ -1,4 +1,5 @@
-//! The report of each node with every beat of its pulse: its counts, and the servers that it can reach. Together, the
+//! The report of each node with every beat of its pulse: its counts, the servers that it can reach, and the depths of
+//! the queues. Together, the
 //! beats of the last quarter of an hour are the picture of the installation. Must not contain how the picture is shown.
 
 use jiff::Timestamp;
@@ -91,7 +92,7 @@ pub struct Step {
     pub waited_s: f64,
 }
 
-/// The most messages that waited in a partition, for each step of the history in which a node knew it.
+/// How many messages waited in a partition, for each step of the history in which it was known.
 pub type DepthHistory = Vec<(Timestamp, u32)>;
 
 const TELL: &str = "insert into node_beat (node, beat_at, role, version, started_at, accepted, applied, refused, \
@@ -156,12 +157,14 @@ const STEPS: &str = "with node_steps as ( \
      from node_steps where at < clock_timestamp() - make_interval(secs => $1::bigint) \
      group by at order by at";
 
-/// The partitions in their order.
-const DEPTHS: &str = "select array_agg(at order by at) as times, array_agg(depth order by at) as depths from ( \
-         select date_bin(make_interval(secs => $1::bigint), beat_at, timestamptz 'epoch') as at, partition, \
-             max(depth) as depth \
-         from node_beat, unnest(depths) with ordinality as partitions (depth, partition) \
-         group by at, partition) as steps \
+/// All nodes see the same queues, so each step has the depths that one node saw, if possible one that saw them all. The
+/// partitions are in their order.
+const DEPTHS: &str = "with steps as ( \
+         select distinct on (at) date_bin(make_interval(secs => $1::bigint), beat_at, timestamptz 'epoch') as at, depths \
+         from node_beat where beat_at > clock_timestamp() - make_interval(secs => $2::bigint) and depths <> '{}' \
+         order by at, array_position(depths, null) nulls first, beat_at desc) \
+     select array_agg(at order by at) as times, array_agg(depth order by at) as depths \
+     from steps, unnest(depths) with ordinality as partitions (depth, partition) \
      group by partition order by partition";
 
 /// Reads the reports of the nodes: each node's last beat, and the history of the nodes and of the partitions.
@@ -171,7 +174,7 @@ pub(super) async fn read(client: &Client) -> Result<(Vec<NodeSeen>, Vec<Step>, V
     let (nodes, steps, depths) = try_join!(
         client.query(&nodes, &[&QUIET_S]),
         client.query(&steps, &[&STEP_S]),
-        client.query(&depths, &[&STEP_S])
+        client.query(&depths, &[&STEP_S, &HISTORY_S])
     )?;
     let nodes = nodes.iter().map(node).collect::<Result<_, Error>>()?;
     let step = |row: &Row| {

@@ -46,6 +46,11 @@ impl DepthProbe {
         Self { link, channels: HashMap::new() }
     }
 
+    /// Waits until the connection to the broker has changed.
+    pub async fn changed(&mut self) {
+        self.link.changed().await;
+    }
+
     /// Returns the current depths.
     pub async fn look(&mut self) -> Depths {
         let names = &self.link.names;

@@ -115,16 +115,20 @@ impl LinkWatch {
         self.current().is_ok()
     }
 
+    /// Waits until a session has begun or ended. Once the link is closed, there are no more sessions.
+    pub(super) async fn changed(&mut self) {
+        if self.state.changed().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+
     /// Waits for a session.
     pub(super) async fn session(&mut self) -> Session {
         loop {
             if let Ok(session) = self.current() {
                 return session;
             }
-            // Once the link is closed, there are no more sessions.
-            if self.state.changed().await.is_err() {
-                std::future::pending::<()>().await;
-            }
+            self.changed().await;
         }
     }
 

@@ -6,7 +6,10 @@ use std::{
 };
 
 use point_system::{
-    cli::{self, AccessArgs, BrokerArgs, DatabaseArgs, HttpArgs, MetricsArgs, NodeArgs, PatienceArgs},
+    cli::{
+        self, AccessArgs, BrokerArgs, DatabaseArgs, HttpArgs, MessageArgs, MetricsArgs, NodeArgs,
+        PatienceArgs,
+    },
     domain::{Installation, Partitions, Patience, PointService, audit},
     infra::{
         migrate,
@@ -15,7 +18,6 @@ use point_system::{
     queue::QueueNames,
 };
 use tokio::{process::Command, task::JoinHandle};
-use tokio_postgres::Row;
 use tokio_util::sync::CancellationToken;
 
 use crate::support::{
@@ -93,8 +95,8 @@ impl System {
         leaks::watch();
         let pool = database.pool(4);
         let (installation, _) = Installation::make(&pool, partitions).await.expect("an installation");
-        let (node_database_url, node_amqp_url, roles) = (None, None, Vec::new());
-        let prefix = database.name.clone();
+        let (prefix, node_database_url, node_amqp_url, roles) =
+            (database.name.clone(), None, None, Vec::new());
         Self { database, amqp_url, prefix, installation, pool, node_database_url, node_amqp_url, roles }
     }
 
@@ -151,10 +153,15 @@ impl System {
 
     /// Starts a worker. Returns the token that stops it.
     pub fn work(&mut self) -> CancellationToken {
+        self.work_with(MessageArgs::default())
+    }
+
+    /// As `work`, with options for messages.
+    pub fn work_with(&mut self, messages: MessageArgs) -> CancellationToken {
         let (node, stop) = (self.node(), CancellationToken::new());
         let role = {
             let stop = stop.clone();
-            async move { cli::work(&node, cli::MessageArgs::default(), stop).await }
+            async move { cli::work(&node, messages, stop).await }
         };
         self.roles.push((stop.clone(), tokio::spawn(role)));
         stop
@@ -177,11 +184,8 @@ impl System {
 
     pub fn set_up(&self, command: &mut Command, log: &str) {
         let (database_url, amqp_url) = self.node_urls();
-        command
-            .env("DATABASE_URL", database_url)
-            .env("AMQP_URL", amqp_url)
-            .env("POINT_SYSTEM_QUEUE_PREFIX", &self.prefix)
-            .env("RUST_LOG", log);
+        command.env("DATABASE_URL", database_url).env("AMQP_URL", amqp_url);
+        command.env("POINT_SYSTEM_QUEUE_PREFIX", &self.prefix).env("RUST_LOG", log);
     }
 
     pub async fn queues(&self) -> Queues {
@@ -210,7 +214,7 @@ impl System {
     }
 
     /// The rows that a query returns.
-    pub async fn rows(&self, query: &str) -> Vec<Row> {
+    pub async fn rows(&self, query: &str) -> Vec<tokio_postgres::Row> {
         self.client().await.query(query, &[]).await.expect(query)
     }
 
@@ -228,15 +232,11 @@ impl System {
 
     /// Each user's request ids, in the order of the log.
     pub async fn ledger(&self) -> Promises {
-        let client = self.client().await;
-        let rows = client
-            .query(
-                &format!("select user_id::bigint, request_id::text from log where {REQUESTED} order by user_id, seq"),
-                &[],
-            )
-            .await;
+        let query = format!(
+            "select user_id::bigint, request_id::text from log where {REQUESTED} order by user_id, seq"
+        );
         let mut ledger = Promises::new();
-        for row in rows.expect("the log") {
+        for row in self.rows(&query).await {
             ledger.entry(row.get(0)).or_default().push(row.get(1));
         }
         ledger

@@ -1,4 +1,4 @@
-//! The statements that read whole tables, and their rows. Must not contain a judgement of the rows.
+//! The statements that read whole tables, and their rows. Must not contain a comparison of rows.
 
 use std::ops::RangeInclusive;
 

@@ -22,7 +22,7 @@ mod errors;
 mod fields;
 mod assets;
 mod sign_in;
-mod sparkline;
+mod sparklines;
 mod overview;
 mod help;
 mod troubles;

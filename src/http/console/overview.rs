@@ -8,7 +8,7 @@ use super::{
     components::{Tone, badge, card, grouped, number, since, table, time},
     door::Viewer,
     layout::{Page, Place},
-    sparkline::sparkline,
+    sparklines::Sparklines,
     troubles::{self, name},
 };
 use crate::{
@@ -151,21 +151,19 @@ fn partitions(picture: &Picture) -> Markup {
         told.is_ok_and(|told| told.live().any(|node| node.kept.contains(&partition.cast_signed())))
     };
     let histories = picture.told.as_ref().map(|told| told.depths.as_slice()).unwrap_or_default();
-    let history = |partition: u16| histories.get(usize::from(partition)).map_or(&[][..], Vec::as_slice);
-    let most = histories.iter().flatten().map(|(_, depth)| *depth).max().unwrap_or_default();
+    let sparklines = Sparklines::new(histories);
     let rows = html! {
         @for (partition, depth) in (0u16..).zip(&picture.here.depths.partitions) {
             tr {
                 td.fit { (partition) }
                 @if let Some((messages, consumers)) = depth {
-                    td { div.depth {
-                        (number((*messages).into()))
-                        (sparkline(history(partition), picture.at, most))
-                    } }
+                    td { div.depth { (number((*messages).into())) (sparklines.of(partition)) } }
                     td { (consumers) }
                     td.fit { (state(picture.here.silent.contains(&partition), kept(partition), *consumers)) }
                 } @else {
-                    td { "–" } td { "–" } td.fit { (badge(Tone::Plain, "unknown")) }
+                    td { div.depth { span.number { "–" } (sparklines.of(partition)) } }
+                    td { "–" }
+                    td.fit { (badge(Tone::Plain, "unknown")) }
                 }
             }
         }

@@ -19,8 +19,8 @@ const VIEWERS: usize = 100;
 /// A worker that held a change for seven seconds while seven thousand messages waited in a partition, and has ended.
 const WAITED: &str = "insert into node_beat (node, beat_at, started_at, accepted, applied, refused, oldest_at, \
          rabbitmq_since, postgresql_since, rabbitmq_up, role, version, kept, depths) \
-     select '01a2ffc2-2f10-7a11-9c5e-51b0a4c7d201', at, at, 0, 0, 0, at - interval '7 s', at, at, true, 'work', '0', '{}', '{0,7000,null,0}' \
-     from generate_series(now() - interval '60 s', now() - interval '40 s', interval '5 s') as at";
+     select '01a2ffc2-2f10-7a11-9c5e-51b0a4c7d201', at, at, 0, 0, 0, at - interval '7 s', at, at, true, 'work', '0', '{}', '{0,7000,null,5}' \
+     from generate_series(now() - interval '800 s', now() - interval '780 s', interval '5 s') as at";
 
 /// A viewer's stream of events.
 struct Stream {
@@ -116,7 +116,7 @@ async fn the_overview_counts_all_processes_and_says_what_is_wrong() {
     eventually("the page misses the workers", async || page().await.contains(alone)).await;
     client.queue("add", 7, 1_000).await;
     client.queue("subtract", 7, 5_000).await;
-    let waited = "at most 2 in the last 15 minutes";
+    let waited = ": at most 2 in the last 15 minutes";
     eventually("the page shows how many wait", async || page().await.contains(waited)).await;
     let stop = system.work();
     system.drain(2).await;
@@ -138,7 +138,8 @@ async fn the_overview_counts_all_processes_and_says_what_is_wrong() {
         let event = stream.next().await.expect("an event");
         if event["history"].as_array().expect("points").iter().any(|point| point[4] == 7.0) {
             let partitions = event["regions"][2][1].as_str().expect("text");
-            assert!(partitions.contains("at most 7,000 in the last 15 minutes"), "{partitions}");
+            assert!(partitions.contains("partition 1: at most 7,000 in the last 15 minutes"), "{partitions}");
+            assert!(partitions.contains("partition 3: at most 5 in the last 15 minutes"), "{partitions}");
             break;
         }
     }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use point_system::infra::postgres::Client as Session;
+use point_system::{cli::MessageArgs, infra::postgres::Client as Session};
 use reqwest::RequestBuilder;
 use tokio::time::interval;
 
@@ -163,13 +163,14 @@ async fn messages_that_are_held_for_too_long_go_back_and_keep_their_order() {
     let mut system = System::new().await;
     let client = system.serve();
     let mut stuck = vec![client.queue("add", STUCK, 1).await];
-    let work = system.process("work", &["--ack-timeout", "1s"]);
+    let ack_timeout = Duration::from_secs(1);
+    system.work_with(MessageArgs { ack_timeout, ..MessageArgs::default() });
     system.drain(1).await;
     let session = lock_stuck(&system).await;
     stuck.push(client.queue("add", STUCK, 2).await);
-    work.says("messages held for 1 s go back to the queue").await;
-    // A healthy worker has its turn now, and meets the same lock.
-    system.work();
+    // The next worker in line gets the messages only if the first one gives them back.
+    let next = system.process("work", &[]);
+    next.says("only this user's changes wait").await;
     stuck.push(client.queue("add", STUCK, 3).await);
     let neighbour = users_of(partition(STUCK), 1_000).next().expect("a neighbour");
     queue_adds(&client, [neighbour]).await;
@@ -177,7 +178,7 @@ async fn messages_that_are_held_for_too_long_go_back_and_keep_their_order() {
     session.batch_execute("rollback").await.expect("unlocked");
     system.drain(4).await;
     assert_eq!(system.ledger().await[&STUCK], stuck);
-    assert!(work.end("-TERM").await.success());
+    assert!(next.end("-TERM").await.success());
     system.finish().await;
 }
 
