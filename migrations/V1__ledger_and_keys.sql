@@ -151,7 +151,8 @@ create table partition_pulse (
 
 -- What each process tells of itself every five seconds, for the last quarter of an hour: what it has counted since it
 -- started, what it can reach, and how many messages wait in the queues. The console shows it. `oldest_at` is when the
--- oldest change that a worker holds was accepted. `kept` are the partitions whose next message the worker does not understand.
+-- oldest change that a worker holds was accepted. `kept` are the partitions whose next message the worker does not
+-- understand.
 create table node_beat (
     node uuid not null,
     beat_at timestamptz not null,

@@ -114,6 +114,12 @@ pub(super) fn parse_time(text: &str) -> Result<Duration, String> {
     Duration::try_from(time).map_err(|_| "must not be negative".to_owned())
 }
 
+/// As `parse_time`, for a time of at least `least`.
+pub(super) fn parse_time_from(least: Duration, text: &str) -> Result<Duration, String> {
+    let time = parse_time(text)?;
+    (time >= least).then_some(time).ok_or_else(|| format!("must be at least {least:?}"))
+}
+
 /// Parses a value that may contain a secret. An error names the flag and the rule, never the value.
 #[derive(Clone)]
 struct Discreet<T>(PhantomData<T>);

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::args::parse_time;
+use super::args::parse_time_from;
 use crate::{
     access::{Anonymous, Policy, RateLimit},
     http::KEEP_ALIVE_S,
@@ -46,7 +46,7 @@ pub struct HttpArgs {
     /// How long to keep an idle client connection open. Make it longer than the load balancer's own idle timeout
     /// (60s for an AWS ALB and for nginx), or the load balancer sends requests on connections that are being closed.
     #[arg(long, env = "POINT_SYSTEM_KEEP_ALIVE", default_value = "75s", value_name = "TIME",
-          value_parser = parse_keep_alive)]
+          value_parser = |text: &str| parse_time_from(KEEP_ALIVE_MIN, text))]
     pub keep_alive: Duration,
 }
 
@@ -54,12 +54,6 @@ impl Default for HttpArgs {
     fn default() -> Self {
         Self { access: AccessArgs::default(), keep_alive: Duration::from_secs(KEEP_ALIVE_S) }
     }
-}
-
-fn parse_keep_alive(text: &str) -> Result<Duration, String> {
-    let time = parse_time(text)?;
-    let rule = || format!("must be at least {} ms", KEEP_ALIVE_MIN.as_millis());
-    (time >= KEEP_ALIVE_MIN).then_some(time).ok_or_else(rule)
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::{
     NodeArgs,
-    args::parse_time,
+    args::parse_time_from,
     start::{Deadline, connected, ending_within, installed},
     telemetry::Telemetry,
 };
@@ -45,7 +45,7 @@ pub struct MessageArgs {
     /// messages of its partition go back to the queue and come again; at least two minutes. Keep it well below
     /// RabbitMQ's `consumer_timeout` (30 minutes by default), at which the broker closes the channel.
     #[arg(long, env = "POINT_SYSTEM_ACK_TIMEOUT", default_value = "10m", value_name = "TIME",
-          value_parser = parse_ack_timeout)]
+          value_parser = |text: &str| parse_time_from(ACK_TIMEOUT_MIN, text))]
     pub ack_timeout: Duration,
     /// The highest version of messages that this worker understands. Tests lower or raise it.
     #[arg(long, hide = true, default_value_t = MESSAGE_VERSION, value_name = "VERSION")]
@@ -58,15 +58,9 @@ impl Default for MessageArgs {
     }
 }
 
-fn parse_ack_timeout(text: &str) -> Result<Duration, String> {
-    let time = parse_time(text)?;
-    let rule = || format!("must be at least {} s", ACK_TIMEOUT_MIN.as_secs());
-    (time >= ACK_TIMEOUT_MIN).then_some(time).ok_or_else(rule)
-}
-
 /// Applies changes from the queue until `stop` is cancelled. Then finishes work in hand, within the shutdown timeout.
-/// The broker delivers unfinished changes again, to this worker or another. Messages that this worker does
-/// not understand wait for another worker.
+/// The broker delivers unfinished changes again, to this worker or another. Messages that this worker does not
+/// understand wait for another worker.
 ///
 /// # Errors
 /// The database or the broker is not ready in time.

@@ -1,6 +1,6 @@
 //! The report of each node with every beat of its pulse: its counts, the servers that it can reach, and the depths of
-//! the queues. Together, the
-//! beats of the last quarter of an hour are the picture of the installation. Must not contain how the picture is shown.
+//! the queues. Together, the beats of the last quarter of an hour are the picture of the installation. Must not contain
+//! how the picture is shown.
 
 use jiff::Timestamp;
 use tokio::try_join;

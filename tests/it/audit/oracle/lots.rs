@@ -19,8 +19,9 @@ fn is_time(time: i128) -> bool {
 /// The lots that a column has, or `None` if they are none.
 pub fn of_text(text: Option<&str>) -> Option<Lots> {
     let Some(text) = text else { return Some(Vec::new()) };
-    let numbers: Vec<i128> =
-        text.trim_matches(['{', '}']).split(',').map(|number| number.parse().ok()).collect::<Option<_>>()?;
+    // One pair of braces: the service can't read an array of arrays.
+    let numbers = text.strip_prefix('{')?.strip_suffix('}')?.split(',');
+    let numbers: Vec<i128> = numbers.map(|number| number.parse().ok()).collect::<Option<_>>()?;
     let lots: Lots = numbers.chunks(2).map(|pair| Some((pair[0], *pair.get(1)?))).collect::<Option<_>>()?;
     let ends: BTreeSet<i128> = lots.iter().map(|(end, _)| *end).collect();
     let in_order = ends.into_iter().eq(lots.iter().map(|(end, _)| *end));
