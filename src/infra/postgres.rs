@@ -9,10 +9,12 @@ use tokio_postgres::{SimpleQueryMessage, SimpleQueryRow};
 
 mod fitness;
 mod session;
+mod settings;
 mod url;
 
 pub use fitness::{Unfit, check};
-pub use session::{ConnectError, Manager, SNAPSHOT, STATEMENT_TIMEOUT_MS, Session};
+pub use session::{ConnectError, Manager, Session};
+pub use settings::{SNAPSHOT, STATEMENT_TIMEOUT_MS};
 pub use url::DatabaseUrl;
 
 use session::Need;

@@ -4,9 +4,11 @@ use std::{
     fs,
     os::unix::{fs::PermissionsExt, net::UnixStream},
     path::Path,
+    pin::pin,
     process::{Command, Stdio},
 };
 
+use futures_util::future::{Either, join_all, select};
 use point_system::infra::postgres::{self, Unfit};
 use tempfile::TempDir;
 use tokio::{process::Child, task::JoinSet};
@@ -33,8 +35,8 @@ struct PgBouncer {
 }
 
 impl PgBouncer {
-    /// Starts it with a `pool_mode`. Returns `None` if it is not installed.
-    async fn start(database: &Database, mode: &str) -> Option<Self> {
+    /// Starts it with a `pool_mode`, and at most `sessions` on the server. Returns `None` if it is not installed.
+    async fn start(database: &Database, mode: &str, sessions: usize) -> Option<Self> {
         let succeeds = |command: &mut Command| {
             command.stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|status| status.success())
         };
@@ -48,7 +50,7 @@ impl PgBouncer {
         // It refuses to run as root, and its user creates the socket.
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o777)).expect("open");
         let settings = folder.path().join("pgbouncer.ini");
-        fs::write(&settings, configuration(database, mode, folder.path())).expect("written");
+        fs::write(&settings, configuration(database, mode, sessions, folder.path())).expect("written");
         let mut command = tokio::process::Command::new(program);
         command.arg("--quiet").arg(&settings).current_dir(folder.path()).kill_on_drop(true);
         if String::from_utf8_lossy(&Command::new("id").arg("-u").output().expect("id").stdout).trim() == "0" {
@@ -68,14 +70,14 @@ impl PgBouncer {
 }
 
 /// Lets in every client that reaches the socket, as the user of the tests.
-fn configuration(database: &Database, mode: &str, folder: &Path) -> String {
+fn configuration(database: &Database, mode: &str, sessions: usize, folder: &Path) -> String {
     let server = Url::parse(&database.url).expect("a valid URL");
     let (host, port) = (server.host_str().expect("a host"), server.port().unwrap_or(5432));
     let user = server.username();
     let password = server.password().map(|password| format!(" password={password}")).unwrap_or_default();
     format!(
         "[databases]\n* = host={host} port={port} user={user}{password}\n\
-         [pgbouncer]\nauth_type = any\npool_mode = {mode}\ndefault_pool_size = 50\n\
+         [pgbouncer]\nauth_type = any\npool_mode = {mode}\ndefault_pool_size = {sessions}\n\
          listen_addr =\nlisten_port = {PORT}\nunix_socket_dir = {}\n",
         folder.display()
     )
@@ -84,7 +86,7 @@ fn configuration(database: &Database, mode: &str, folder: &Path) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn session_pooling_keeps_every_promise() {
     let mut system = System::new().await;
-    let Some(pgbouncer) = PgBouncer::start(&system.database, "session").await else {
+    let Some(pgbouncer) = PgBouncer::start(&system.database, "session", 50).await else {
         return system.discard().await;
     };
     let empty = Database::empty().await;
@@ -112,6 +114,41 @@ async fn session_pooling_keeps_every_promise() {
     system.finish().await;
 }
 
+/// Has a client leave after the first of its answers. The next two reach nobody: PgBouncer takes them for those to its
+/// own statements, which reset the session and set `application_name`. The last one looks like the answer to whether our
+/// session can write.
+async fn leave_early(url: &str) {
+    let (client, connection) = tokio_postgres::connect(url, NoTls).await.expect("a connection");
+    let connection = tokio::spawn(connection);
+    let first = pin!(client.simple_query("select 1"));
+    let others = ["''", "''", "'off'"].map(|word| format!("select {word} from pg_sleep(0.2)"));
+    let others = join_all(others.iter().map(|statement| client.simple_query(statement)));
+    let answered = select(first, others).await;
+    assert!(matches!(answered, Either::Left((Ok(_), _))), "the first is answered first");
+    connection.abort();
+}
+
+/// PgBouncer before 1.21 gives a session to its next client while the answer to another one is under way.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_that_still_answers_another_client_is_not_used() {
+    let database = Database::migrated().await;
+    let Some(pgbouncer) = PgBouncer::start(&database, "session", 1).await else {
+        return database.drop().await;
+    };
+    let url = pgbouncer.url(&database.name);
+    for open in [postgres::pool, postgres::reading_pool] {
+        leave_early(&url).await;
+        let pool = open(&url.parse().expect("a valid URL"), 1).expect("a pool");
+        let client = pool.get().await.expect("a session");
+        for word in ["ours", "ours, too"] {
+            let row = client.query_one("select $1::text", &[&word]).await.expect("an answer");
+            assert_eq!(row.get::<_, &str>(0), word);
+        }
+    }
+    drop(pgbouncer);
+    database.drop().await;
+}
+
 /// Checks that the mode is refused, however the sessions are shared with other clients.
 async fn is_refused_amid_traffic(url: &str) {
     let mut traffic = JoinSet::new();
@@ -130,7 +167,9 @@ async fn is_refused_amid_traffic(url: &str) {
 async fn other_pooling_is_refused_by_every_role() {
     let database = Database::migrated().await;
     for mode in ["transaction", "statement"] {
-        let Some(pgbouncer) = PgBouncer::start(&database, mode).await else { return database.drop().await };
+        let Some(pgbouncer) = PgBouncer::start(&database, mode, 50).await else {
+            return database.drop().await;
+        };
         let url = pgbouncer.url(&database.name);
         is_refused_amid_traffic(&url).await;
         for (role, arguments) in [

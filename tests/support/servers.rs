@@ -40,6 +40,7 @@ pub struct OwnServers {
     pub postgres: LocalPostgres,
     pub broker: LocalRabbitMq,
     pub folder: PathBuf,
+    _log: BrokerLog,
     _lock: File,
 }
 
@@ -50,13 +51,30 @@ impl OwnServers {
         let started =
             tokio::try_join!(LocalPostgres::start(&in_postgres), LocalRabbitMq::start(&in_rabbitmq));
         let (postgres, broker) = started.expect("private servers");
-        Self { postgres, broker, folder, _lock: lock }
+        Self { postgres, broker, _log: BrokerLog(in_rabbitmq), folder, _lock: lock }
     }
 
     pub async fn stop(mut self) {
         self.broker.shut_down().await.expect("RabbitMQ stops");
         self.postgres.stop().await.expect("PostgreSQL stops");
         fs::remove_dir_all(self.folder).expect("the folder is ours");
+    }
+}
+
+/// Prints the end of a broker's log if the test fails, because the log is in the folder of the servers.
+struct BrokerLog(PathBuf);
+
+impl Drop for BrokerLog {
+    fn drop(&mut self) {
+        const LINES: usize = 100;
+        if std::thread::panicking() {
+            let log = fs::read_to_string(self.0.join("rabbitmq.log")).unwrap_or_default();
+            let lines: Vec<&str> = log.lines().collect();
+            eprintln!(
+                "the end of RabbitMQ's log:\n{}",
+                lines[lines.len().saturating_sub(LINES)..].join("\n")
+            );
+        }
     }
 }
 

@@ -13,7 +13,10 @@ use tokio::{task::JoinHandle, time::timeout};
 use tokio_postgres::{Config, NoTls, Socket, tls::MakeTlsConnect};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-use super::{DatabaseUrl, is_writable};
+use super::{
+    DatabaseUrl,
+    settings::{SETTINGS, set_up},
+};
 use crate::infra::{
     hosts::{Host, Hosts, Place, reasons},
     tls::{Tls, TlsError},
@@ -25,37 +28,8 @@ const REACH_TIMEOUT_MS: u64 = 1_000;
 /// The longest that one host may take to open a session that is ready for use, if the URL has no `connect_timeout`.
 const OPEN_TIMEOUT_MS: u64 = 3_000;
 
-/// The longest that a statement of a session may take.
-pub const STATEMENT_TIMEOUT_MS: u64 = 5_000;
-
-/// The settings of every session.
-///
-/// The third timeout is a second longer than the store's limit for a transaction. A client that leaves a transaction
-/// open for longer has abandoned it or is gone, and its users are locked meanwhile.
-///
-/// Each of our statements on users and entries looks up an index, whatever its parameters. So a plan is made once and
-/// kept. The planner settings make it use the index and its order. Otherwise, a plan that was made while a table was
-/// small or had no statistics would read the whole table, or sort thousands of a user's entries for each page. Before
-/// PostgreSQL 18, a plan without an index, even of a table of a few rows, then costs more than
-/// `jit_optimize_above_cost`, and would be compiled at every execution, for about 0.1 s. So nothing is compiled.
-///
-/// The last settings override what a role or a database may set and we rely on: READ COMMITTED, and commits that
-/// survive a crash and, if the server has synchronous standbys, a failover. `remote_write` and `remote_apply` survive
-/// as much, so they stay. The last answer says whether the session can write.
-const SESSION: &str = "set statement_timeout = '5s'; set lock_timeout = '500ms'; \
-     set idle_in_transaction_session_timeout = '7s'; \
-     set plan_cache_mode = force_generic_plan; \
-     set enable_seqscan = off; set enable_bitmapscan = off; set enable_hashjoin = off; set enable_mergejoin = off; \
-     set jit = off; \
-     set default_transaction_isolation = 'read committed'; \
-     select set_config('synchronous_commit', 'on', false) \
-         where current_setting('synchronous_commit') in ('off', 'local'); \
-     show transaction_read_only";
-
-/// Begins a transaction that reads whole tables from one snapshot. The session's limits and its preference for indexes
-/// are for the service. The audit runs many short statements, and compiling each takes longer than running it.
-pub const SNAPSHOT: &str = "reset all; begin isolation level repeatable read, read only; set local jit = off; \
-     set local statement_timeout = 0; set local idle_in_transaction_session_timeout = 0";
+/// The most sessions that one attempt opens on a host, if those before it are unfit.
+const SESSION_TRIES_MAX: u32 = 3;
 
 /// Why there is no session, without secrets.
 #[derive(Debug, thiserror::Error)]
@@ -66,7 +40,7 @@ pub struct ConnectError {
 }
 
 impl ConnectError {
-    fn new(why: impl Into<String>) -> Self {
+    pub(super) fn new(why: impl Into<String>) -> Self {
         Self { why: why.into(), read_only: false }
     }
 
@@ -142,15 +116,8 @@ impl Manager {
         config.connect_timeout(limit.unwrap_or(Duration::from_millis(REACH_TIMEOUT_MS)));
         let limit = limit.unwrap_or(Duration::from_millis(OPEN_TIMEOUT_MS));
         let opening = async {
-            let client = match &self.url.tls {
-                Some(tls) => {
-                    let tls = MakeRustlsConnect::new(tls.config_for_postgresql()?);
-                    connect(&config, tls, place).await?
-                }
-                None => connect(&config, NoTls, place).await?,
-            };
+            let (client, writable) = self.session(&config, place).await?;
             if self.need != Need::Bare {
-                let writable = is_writable(&client.simple_query(SESSION).await?);
                 if !writable && (self.need == Need::Write || self.url.is_read_write()) {
                     return Err(ConnectError { why: READ_ONLY.to_owned(), read_only: true });
                 }
@@ -164,6 +131,28 @@ impl Manager {
         };
         let late = |_| Err(ConnectError::new(format!("no answer within {} ms", limit.as_millis())));
         timeout(limit, opening).await.unwrap_or_else(late)
+    }
+
+    /// Connects, and sets the session up. Returns whether it can write. A pooler's session may be unfit while the next
+    /// one is not.
+    async fn session(&self, config: &Config, place: &Place) -> Result<(ClientWrapper, bool), ConnectError> {
+        let settings = if self.need == Need::Bare { "" } else { SETTINGS };
+        let mut tries_left = SESSION_TRIES_MAX;
+        loop {
+            let client = match &self.url.tls {
+                Some(tls) => {
+                    let tls = MakeRustlsConnect::new(tls.config_for_postgresql()?);
+                    connect(config, tls, place).await?
+                }
+                None => connect(config, NoTls, place).await?,
+            };
+            tries_left -= 1;
+            match set_up(&client, settings).await {
+                Ok(writable) => return Ok((client, writable)),
+                Err(error) if tries_left == 0 => return Err(error),
+                Err(error) => log::info!("PostgreSQL at {place}: {}; opening another session", error.why),
+            }
+        }
     }
 }
 
@@ -258,16 +247,5 @@ impl Deref for Session {
 impl DerefMut for Session {
     fn deref_mut(&mut self) -> &mut ClientWrapper {
         &mut self.client
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_longest_statement_is_as_long_as_a_session_allows() {
-        let setting = format!("statement_timeout = '{}s'", STATEMENT_TIMEOUT_MS / 1_000);
-        assert!(SESSION.contains(&setting), "{SESSION}");
     }
 }
