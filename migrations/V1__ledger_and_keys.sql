@@ -1,7 +1,7 @@
 -- The first schema. Its tables are empty when their indexes are created, so nobody waits for that.
 --
--- Later migrations run beside the service. Each file is one transaction. If a table is locked, it waits for at most a
--- second, is rolled back, and is retried (src/infra/migrate.rs). So:
+-- Later migrations run beside the service. Each file is one transaction. If a table is locked, it waits for at most
+-- half a second, is rolled back, and is retried (src/infra/migrate.rs). So:
 --   * A file changes one table. The statement that needs the strongest lock comes last: a lock stays until the end.
 --   * Nothing reads or rewrites a large table under that lock. A new column has no default that is computed for each
 --     row. A new constraint is `not valid`, and a later file validates it.
@@ -139,15 +139,25 @@ create table api_key (
 );
 
 -- How far the nodes are in each partition. Nodes that accept changes and nodes that take them from the queue write it
--- every few seconds. A partition is silent if changes were accepted and no node takes them. The first two times are
--- those of requests, by the clocks of the nodes that accepted them. `moved_at` is when the partition last moved, by the
--- clock of this server.
+-- every few seconds. The first two times are those of requests, by the clocks of the nodes that accepted them. The
+-- latest request that was accepted has this user and this id. `moved_at` is when the partition last moved, by the clock
+-- of this server.
 create table partition_pulse (
     partition smallint primary key,
     accepted_until timestamptz not null default '-infinity',
+    accepted_user text,
+    accepted_request uuid,
     taken_until timestamptz not null default '-infinity',
     moved_at timestamptz not null
 );
+
+-- Whether changes wait in a partition: some were accepted, no node has told that it has taken them, and the latest is
+-- not decided. A worker that has decided it may have ended before it could tell. A partition is silent if changes wait
+-- and no node takes them.
+create view partition_silence as
+    select partition, accepted_until, taken_until, moved_at, accepted_until > taken_until and not exists (
+            select from log where user_id = accepted_user and request_id = accepted_request) as waits
+    from partition_pulse;
 
 -- What each process tells of itself every five seconds, for the last quarter of an hour: what it has counted since it
 -- started, what it can reach, and how many messages wait in the queues. The console shows it. `oldest_at` is when the

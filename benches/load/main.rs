@@ -13,7 +13,7 @@ use point_system::domain::Partitions;
 
 use report::{Line, Report};
 use scenes::Size;
-use support::{sizing, system::System};
+use support::{servers::versions, sizing, system::System};
 
 mod backlog;
 mod bed;
@@ -171,7 +171,7 @@ fn document(folder: &Path, size: &Size, report: &Report) {
 /// Describes the machine and the software of the measurement.
 async fn machine(partitions: Partitions) -> String {
     let cores = std::thread::available_parallelism().expect("a number of cores");
-    let versions = System::new().await.versions().await;
+    let versions = versions(&System::new().await).await;
     let today = jiff::Zoned::now().date();
     format!(
         "{today}, {cores} cores for everything, the load included, {versions}, partitions: {partitions}; medians of the \

@@ -58,6 +58,7 @@ begin
             ('api_key', 'select, update (last_used_at)',
                 'select (id, name, generation, scope, created_at, last_used_at, revoked_at)'),
             ('partition_pulse', 'select, insert, update', 'select'),
+            ('partition_silence', 'select', 'select'),
             -- Locking a row requires the privilege to update a column.
             ('node_beat', 'select, insert, delete, update (kept)', 'select'),
             ('node_rate', 'select', 'select')

@@ -16,7 +16,7 @@ pub enum AccessError {
     NotPermitted(String),
     /// A key has, or had, this name.
     #[error(
-        "the name {0} was used before, and a name stands for the same actor for ever: choose another name, or give \
+        "the name {0} has been used before, and a name always identifies the same actor: choose another name, or give \
          {0} a new key with `point-system key rotate {0}`"
     )]
     NameUsed(String),

@@ -101,6 +101,8 @@ struct ActiveKey {
 /// The active keys at one moment.
 struct Ring {
     keys: HashMap<KeyHash, Arc<ActiveKey>>,
+    /// The active keys that this version can't read, and why. They are refused.
+    unreadable: Vec<String>,
     /// Whether no key was ever created.
     unused: bool,
 }
@@ -120,7 +122,9 @@ impl Access {
     /// # Errors
     /// [`AccessError::Unavailable`].
     pub async fn open(pool: Pool, policy: Policy, listen: SocketAddr) -> Result<Self, AccessError> {
-        let ring = ArcSwap::from_pointee(Ring::new(store::snapshot(&pool).await?, None));
+        let ring = Ring::new(store::snapshot(&pool).await?, None);
+        ring.tell_unreadable();
+        let ring = ArcSwap::from_pointee(ring);
         let limits = policy.rate_limit.map(Limits::new);
         Ok(Self { pool, ring, limits, policy, listen })
     }
@@ -234,7 +238,11 @@ impl Access {
     /// [`AccessError::Unavailable`].
     pub async fn refresh(&self) -> Result<(), AccessError> {
         let before = self.ring.load_full();
-        self.ring.store(Arc::new(Ring::new(store::snapshot(&self.pool).await?, Some(&before))));
+        let ring = Ring::new(store::snapshot(&self.pool).await?, Some(&before));
+        if ring.unreadable != before.unreadable {
+            ring.tell_unreadable();
+        }
+        self.ring.store(Arc::new(ring));
         let used: Vec<&ActiveKey> = before
             .keys
             .values()
@@ -262,6 +270,12 @@ impl Ring {
             let fresh = || Arc::new(ActiveKey { id, actor, scope, used: AtomicBool::new(false) });
             (hash, known.unwrap_or_else(fresh))
         });
-        Self { keys: keys.collect(), unused: !snapshot.any }
+        Self { keys: keys.collect(), unreadable: snapshot.unreadable, unused: !snapshot.any }
+    }
+
+    fn tell_unreadable(&self) {
+        for key in &self.unreadable {
+            log::warn!("refusing an API key that this version can't read: {key}");
+        }
     }
 }

@@ -73,6 +73,8 @@ pub(super) struct ActiveRow {
 /// What a node needs to know about the keys.
 pub(super) struct Snapshot {
     pub(super) active: Vec<ActiveRow>,
+    /// The active keys that this version can't read, and why.
+    pub(super) unreadable: Vec<String>,
     /// Whether there is any key, active or revoked.
     pub(super) any: bool,
 }
@@ -132,13 +134,18 @@ const ACTIVE: &str = "select id, name, scope, key_hash from api_key where revoke
 
 const ANY: &str = "select exists (select from api_key) as has_any";
 
-/// Reads what a node needs to know about the keys.
+/// Reads what a node needs to know about the keys. A key that can't be read hides no other.
 pub(super) async fn snapshot(pool: &Pool) -> Result<Snapshot, AccessError> {
     visit(pool, async |client| {
         let (active, any) = try_join!(client.prepare_cached(ACTIVE), client.prepare_cached(ANY))?;
         let (active, any) = try_join!(client.query(&active, &[]), client.query_one(&any, &[]))?;
-        let active = active.iter().map(active_row).collect::<Result<_, _>>()?;
-        Ok(Snapshot { active, any: any.try_get("has_any")? })
+        let mut unreadable = Vec::new();
+        let active = active.iter().filter_map(|row| {
+            active_row(row)
+                .map_err(|why| unreadable.push(format!("key {}: {why}", row.get::<_, i64>("id"))))
+                .ok()
+        });
+        Ok(Snapshot { active: active.collect(), unreadable, any: any.try_get("has_any")? })
     })
     .await
 }
@@ -160,8 +167,8 @@ pub(super) async fn used(pool: &Pool, ids: &[i64]) -> Result<(), AccessError> {
     .await
 }
 
-/// Runs `work` on a connection of the pool. If the server is unavailable, closes this connection and the idle ones,
-/// which are probably dead too.
+/// Runs `work` on a connection of the pool. After a failure, closes the connection. If the server had closed it, closes
+/// the idle ones too: they are likely to be dead as well.
 async fn visit<T>(
     pool: &Pool,
     work: impl AsyncFnOnce(&Client) -> Result<T, AccessError>,
@@ -171,8 +178,11 @@ async fn visit<T>(
     let done = timeout(Duration::from_millis(VISIT_TIMEOUT_MS), work(&client)).await;
     let result = done.unwrap_or_else(|_| Err(late()));
     if let Err(AccessError::Unavailable(_)) = result {
+        let was_closed = client.is_closed();
         drop(Client::take(client));
-        pool.retain(|_, _| false);
+        if was_closed {
+            pool.retain(|_, _| false);
+        }
     }
     result
 }

@@ -89,7 +89,8 @@ pub struct PartitionsArgs {
 /// The limits at startup and at shutdown.
 #[derive(Args, Clone, Debug)]
 pub struct PatienceArgs {
-    /// How long to wait at startup until PostgreSQL, its migrations and RabbitMQ are ready.
+    /// How long to wait at startup until PostgreSQL, its migrations and RabbitMQ are ready. `serve` waits for RabbitMQ
+    /// for at most 10 s, and then serves without it.
     #[arg(long, env = "POINT_SYSTEM_STARTUP_TIMEOUT", default_value = "60s", value_name = "TIME",
           value_parser = parse_time)]
     pub startup_timeout: Duration,
@@ -109,9 +110,13 @@ pub struct MetricsArgs {
     pub listen: Option<SocketAddr>,
 }
 
+/// The longest time that a flag may set.
+const TIME_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+
 pub(super) fn parse_time(text: &str) -> Result<Duration, String> {
     let time = text.parse::<jiff::SignedDuration>().map_err(|error| error.to_string())?;
-    Duration::try_from(time).map_err(|_| "must not be negative".to_owned())
+    let time = Duration::try_from(time).map_err(|_| "must not be negative".to_owned())?;
+    (time <= TIME_MAX).then_some(time).ok_or_else(|| "must be at most 24h".to_owned())
 }
 
 /// As `parse_time`, for a time of at least `least`.

@@ -218,14 +218,14 @@ async fn redrive(letters: &mut DeadLetters, which: &WhichArgs) -> anyhow::Result
                 .await
                 .with_context(|| format!("{redriven} redriven, failed at {line}"))?;
             redriven += 1;
-            println!("redriven {line}");
+            writeln!(io::stdout(), "redriven {line}")?;
         } else {
             let is_newer = matches!(letter.death, Death::NotUnderstood(_));
             *(if is_newer { &mut newer } else { &mut malformed }) += 1;
-            println!("left     {line}");
+            writeln!(io::stdout(), "left     {line}")?;
         }
     }
-    println!("{redriven} redriven, {} left", malformed + newer);
+    writeln!(io::stdout(), "{redriven} redriven, {} left", malformed + newer)?;
     tell_the_rest(letters);
     wanted.all_found()?;
     let why_left = [
@@ -248,10 +248,10 @@ async fn drop_letters(letters: &mut DeadLetters, which: &WhichArgs) -> anyhow::R
             let line = line(&letter);
             letters.remove(letter).await.with_context(|| format!("{dropped} dropped, failed at {line}"))?;
             dropped += 1;
-            println!("dropped {line}");
+            writeln!(io::stdout(), "dropped {line}")?;
         }
     }
-    println!("{dropped} dropped");
+    writeln!(io::stdout(), "{dropped} dropped")?;
     tell_the_rest(letters);
     wanted.all_found()
 }

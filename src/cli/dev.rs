@@ -105,8 +105,8 @@ fn name_the_data(error: anyhow::Error, folder: &Path) -> anyhow::Error {
         return error;
     }
     error.context(format!(
-        "the data in {} is of another version of point-system: remove that folder, or start with --fresh, which deletes \
-         the data",
+        "the data in {} was written by another version of point-system: remove that folder, or start with --fresh, which \
+         deletes the data",
         folder.display()
     ))
 }

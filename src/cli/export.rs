@@ -71,7 +71,13 @@ async fn into_file(
     let mut part = path.as_os_str().to_owned();
     part.push(".part");
     let named = || format!("writing {}", path.display());
-    let mut file = File::create(&part).with_context(named)?;
+    // Another export may be writing this file. Its lock ends with its process.
+    let mut file =
+        File::options().write(true).create(true).truncate(false).open(&part).with_context(named)?;
+    if file.try_lock().is_err() {
+        bail!("another export is writing {}", path.display());
+    }
+    file.set_len(0).with_context(named)?;
     let written = write_to(&mut file).await.map_err(told);
     let written = written.and_then(|rows| {
         file.sync_all()?;

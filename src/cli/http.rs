@@ -77,7 +77,7 @@ mod tests {
         {
             assert_eq!(parse(text).expect(text), Duration::from_millis(ms));
         }
-        for wrong in ["0s", "0", "99ms", "-1s", "75", "for ever"] {
+        for wrong in ["0s", "0", "99ms", "-1s", "75", "for ever", "25h", "9223372036854775807s"] {
             let error = parse(wrong).expect_err(wrong).to_string();
             assert!(error.contains("--keep-alive"), "{error}");
         }

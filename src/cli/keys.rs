@@ -149,8 +149,8 @@ async fn revoke(pool: &Pool, which: &WhichKey) -> anyhow::Result<()> {
         bail!("not found: {}", label(which));
     };
     match revoked_at {
-        None => println!("revoked key {id} ({name}); every node refuses it within 5 s"),
-        Some(at) => println!("key {id} ({name}) was revoked before, at {}", in_seconds(at)),
+        None => writeln!(io::stdout(), "revoked key {id} ({name}); every node refuses it within 5 s")?,
+        Some(at) => writeln!(io::stdout(), "key {id} ({name}) was already revoked at {}", in_seconds(at))?,
     }
     Ok(())
 }

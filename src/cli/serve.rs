@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     HttpArgs, NodeArgs,
     args::parse_time,
-    start::{Deadline, connected, ending_within, installed, patiently},
+    start::{Deadline, ending_within, installed, patiently},
     telemetry::Telemetry,
 };
 use crate::{
@@ -24,6 +24,9 @@ use crate::{
     ops::{health::Duty, pulse::Counts},
     queue::{LetterDesk, Link, Publisher},
 };
+
+/// The longest that the start waits for the broker.
+const CONNECT_MAX_S: u64 = 10;
 
 /// Flags of `serve`.
 #[derive(Args, Debug)]
@@ -49,8 +52,8 @@ pub struct ServeArgs {
 /// that ends within the shutdown timeout.
 ///
 /// # Errors
-/// The delay is not shorter than the shutdown timeout; the database or the broker is not ready in time; other machines
-/// could call without a key and no flag allows that; or the listener fails.
+/// The delay is not shorter than the shutdown timeout; the database is not ready in time; other machines could call
+/// without a key and no flag allows that; or the listener fails.
 pub async fn serve(
     listener: TcpListener,
     node: &NodeArgs,
@@ -96,7 +99,7 @@ async fn serve_until(
     served
 }
 
-/// Serves HTTP through `link` once the broker has the queues.
+/// Serves HTTP through `link`. Without the broker, it can still read and apply changes that do not wait in the queue.
 async fn serve_with(
     listener: TcpListener,
     (node, http, limits): (&NodeArgs, HttpArgs, HttpLimits),
@@ -105,7 +108,10 @@ async fn serve_with(
 ) -> anyhow::Result<()> {
     let listen = listener.local_addr()?;
     let starting = async {
-        connected(link, deadline).await?;
+        let limit = deadline.left_to_connect().min(Duration::from_secs(CONNECT_MAX_S));
+        if let Err(why) = link.watch().ready(limit).await {
+            log::warn!("{why}; serving without RabbitMQ until it can be used");
+        }
         let open = || async { Ok(Access::open(pool.clone(), http.access.into(), listen).await?) };
         patiently(&node.database, deadline, open).await
     };
@@ -121,12 +127,12 @@ async fn serve_with(
         overview: telemetry.overview(),
     });
     let (published, counted) = (api.clone(), api.clone());
-    let accepted_until = move || published.publisher.accepted_until();
+    let latest = move || published.publisher.latest();
     let counts = move || {
         let (applied, refused) = counted.service.settled();
         Counts { accepted: counted.publisher.confirmed() + applied + refused, applied, refused }
     };
-    telemetry.beat(link.watch().partitions(), |pulse| pulse.accepting(accepted_until, counts));
+    telemetry.beat(link.watch().partitions(), |pulse| pulse.accepting(latest, counts));
     tokio::select! {
         served = http::serve(listener, (api.clone(), telemetry.health.clone()), limits, drain) => served?,
         never = api.access.keep_up() => match never {},

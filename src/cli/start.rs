@@ -10,6 +10,7 @@ use std::{
 use anyhow::{Context, bail};
 use backon::{ConstantBuilder, Retryable};
 use tokio::{
+    net::TcpSocket,
     signal::unix::{SignalKind, signal},
     time::sleep,
 };
@@ -30,6 +31,9 @@ const STARTUP_PAUSE_MS: u64 = 1_000;
 
 /// The least time to connect to the broker, however late PostgreSQL was ready.
 const CONNECT_MIN_S: u64 = 5;
+
+/// The most connections that wait to be accepted, as actix-web has it. Beyond that, clients try again after a second.
+const BACKLOG: u32 = 2_048;
 
 /// Exit status after a second signal: 128 + SIGINT, as shells define it.
 const INTERRUPTED: i32 = 130;
@@ -52,7 +56,7 @@ impl Deadline {
     }
 
     /// The time to connect to the broker, which is only tried once PostgreSQL is ready.
-    fn left_to_connect(self) -> Duration {
+    pub(super) fn left_to_connect(self) -> Duration {
         self.left().max(Duration::from_secs(CONNECT_MIN_S).min(self.limit))
     }
 
@@ -63,7 +67,13 @@ impl Deadline {
 
 /// Binds the port. Roles do this first, because a port that is in use is the most likely mistake.
 pub(super) fn listen(flag: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
-    TcpListener::bind(address).with_context(|| format!("{flag} {address}"))
+    let bind = || {
+        let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        socket.listen(BACKLOG)?.into_std()
+    };
+    bind().with_context(|| format!("{flag} {address}"))
 }
 
 /// Runs a role until it ends, or until `limit` has passed since `stop` was cancelled.

@@ -28,7 +28,8 @@ pub struct TopologyArgs {
     /// The output to print.
     #[command(flatten)]
     what: What,
-    /// Number of members that each queue must have: the number of nodes of the cluster, up to five.
+    /// Number of members that each queue must have. RabbitMQ gives a queue three, or one on each node of a smaller
+    /// cluster; `rabbitmq-queues grow` adds more.
     #[arg(long, default_value_t = 3, value_name = "N", requires = "check",
           value_parser = clap::value_parser!(u16).range(1..))]
     members: u16,
@@ -127,7 +128,7 @@ fn check(names: &QueueNames, listed: &str, members: u16) -> anyhow::Result<()> {
     }
     let wrong = findings.iter().filter(|finding| !matches!(finding, Finding::Sound { .. })).count();
     if wrong > 0 {
-        bail!("{wrong} of {} queues can't lose a node", findings.len());
+        bail!("{wrong} of {} queues would not survive the loss of a node", findings.len());
     }
     Ok(())
 }

@@ -42,7 +42,7 @@ pub struct WorkArgs {
 #[derive(Args, Clone, Copy, Debug)]
 pub struct MessageArgs {
     /// How long to keep a message that can't be applied, for example because its user's row is locked, before the
-    /// messages of its partition go back to the queue and come again; at least two minutes. Keep it well below
+    /// messages of its partition return to the queue and are delivered again; at least two minutes. Keep it well below
     /// RabbitMQ's `consumer_timeout` (30 minutes by default), at which the broker closes the channel.
     #[arg(long, env = "POINT_SYSTEM_ACK_TIMEOUT", default_value = "10m", value_name = "TIME",
           value_parser = |text: &str| parse_time_from(ACK_TIMEOUT_MIN, text))]
@@ -124,7 +124,7 @@ async fn work_on(
     );
     let taking = async {
         stop.cancelled().await;
-        log::info!("taking no more from the queue");
+        log::info!("no longer taking messages from the queue");
     };
     let working = worker::work(consumers, Arc::clone(&service), messages.ack_timeout);
     tokio::join!(working, jobs::expire(service, stop.clone()), taking);

@@ -95,29 +95,28 @@ impl ApplyTrip {
         Self { store, pace, patience, metrics }
     }
 
-    /// Applies the deltas in order: all at once, in parts if that takes the database too long, or one by one if the
-    /// database refuses or a row is damaged, so that only the offending delta is refused, and only its user waits. The
-    /// first result that is neither final nor an obstacle of one user ends the group: a later delta may belong to the
-    /// same user.
+    /// Applies the deltas in order, all at once. If that takes the database too long, or it refuses, or it can't read a
+    /// row, halves the part until it has found the offending delta: only that one is refused, or only its user waits.
+    /// The first result that is neither final nor an obstacle of one user ends the group: a later delta may belong to
+    /// the same user.
     pub(super) async fn apply(&self, deltas: &[Delta]) -> Vec<Result<Option<Outcome>, ServiceError>> {
         let mut results = Vec::with_capacity(deltas.len());
         let mut obstacles = HashMap::new();
-        let (mut one_by_one_until, mut slow_users) = (0, 0);
-        // Narrows the search for the delta that takes too long. Unlike the pace, it concerns this group only.
+        let mut slow_users = 0;
+        // Narrows the search for the offending delta. Unlike the pace, it concerns this group only.
         let mut bound = usize::MAX;
         let began = Instant::now();
         while results.len() < deltas.len() {
             let rest = &deltas[results.len()..];
-            let max = if results.len() < one_by_one_until { 1 } else { self.pace.batch_max().min(bound) };
-            let part = &rest[..max.min(rest.len())];
+            let part = &rest[..self.pace.batch_max().min(bound).min(rest.len())];
             match self.transact(part, &mut obstacles).await {
                 Ok(decided) => {
                     slow_users = 0;
                     results.extend(decided);
                 }
-                Err(StoreError::TooSlow { obstacle, .. }) if part.len() > 1 => {
+                Err(error) if part.len() > 1 && error.may_be_of_one_delta() => {
                     bound = part.len() / 2;
-                    if obstacle == Obstacle::Slow {
+                    if matches!(error, StoreError::TooSlow { obstacle: Obstacle::Slow, .. }) {
                         self.pace.too_slow(part.len());
                     }
                 }
@@ -127,15 +126,16 @@ impl ApplyTrip {
                     obstacles.insert(part[0].user_id.clone(), obstacle.clone());
                     results.push(Err(obstacle.into()));
                 }
-                Err(StoreError::Refused(_) | StoreError::Unreadable(_)) if part.len() > 1 => {
-                    one_by_one_until = results.len() + part.len();
-                }
                 Err(StoreError::Unreadable(why)) => {
+                    bound = usize::MAX;
                     let obstacle = Obstacle::Unreadable(why);
                     obstacles.insert(part[0].user_id.clone(), obstacle.clone());
                     results.push(Err(obstacle.into()));
                 }
-                Err(refused @ StoreError::Refused(_)) => results.push(Err(refused.into())),
+                Err(refused @ StoreError::Refused(_)) => {
+                    bound = usize::MAX;
+                    results.push(Err(refused.into()));
+                }
                 Err(other) => results.resize(deltas.len(), Err(other.into())),
             }
             if results.len() < deltas.len() && self.patience.has_ended(began) {

@@ -25,7 +25,7 @@ pub struct CourseQuery {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Course {
     /// The balance after each entry, oldest first. If there are more than [`COURSE_POINTS_MAX`] entries, the balance
-    /// after that number of entries, at equal distances in the log, including the first and the last.
+    /// after that number of entries, at equal intervals in the log, including the first and the last.
     pub points: Vec<CoursePoint>,
     /// The number of entries from the first point to the last.
     pub entries: i64,

@@ -19,6 +19,10 @@ const CALLER_PATIENCE_MS: u64 = 1_500;
 /// How long a worker keeps trying. Afterwards, other workers get its messages: their database may answer.
 const QUEUE_PATIENCE_MS: u64 = 10_000;
 
+/// How long a worker starts new transactions for one group. What is applied by then is acked, and the rest goes back to
+/// the queue, long before the broker's `consumer_timeout` would end the subscription.
+const GROUP_TIME_MAX_MS: u64 = 60_000;
+
 /// How long to keep trying during an outage of PostgreSQL.
 #[derive(Clone)]
 pub enum Patience {
@@ -33,7 +37,9 @@ impl Patience {
     pub(super) fn has_ended(&self, began: Instant) -> bool {
         match self {
             Self::Caller => began.elapsed() > Duration::from_millis(CALLER_PATIENCE_MS),
-            Self::Queue(stop) => stop.is_cancelled(),
+            Self::Queue(stop) => {
+                stop.is_cancelled() || began.elapsed() > Duration::from_millis(GROUP_TIME_MAX_MS)
+            }
         }
     }
 

@@ -29,7 +29,10 @@ impl<'a> IdempotencyKey<'a> {
     /// # Errors
     /// [`Invalid`] for any other text.
     pub fn new(text: &'a str) -> Result<Self, Invalid> {
-        let rule = || format!("must be 1 to {KEY_MAX_BYTES} visible ASCII characters");
+        let rule = || {
+            let and = if text.contains('"') { "; a key that begins with \" must end with it" } else { "" };
+            format!("must be 1 to {KEY_MAX_BYTES} visible ASCII characters{and}")
+        };
         let key = unquoted(text.trim_matches(' '));
         let valid = key.as_deref().is_some_and(|key| {
             (1..=KEY_MAX_BYTES).contains(&key.len()) && key.bytes().all(|byte| (b' '..=b'~').contains(&byte))

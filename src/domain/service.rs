@@ -70,13 +70,19 @@ impl PointService {
     /// [`ServiceError`]. After `Unavailable` the delta may be applied; it is safe to send it again.
     pub async fn apply_delta(&self, delta: Delta) -> Result<Outcome, ServiceError> {
         let (started, mut pause) = (Instant::now(), Duration::from_millis(LOCK_PAUSE_MIN_MS));
+        let mut blocked = None;
         loop {
-            let results = self.apply_deltas(vec![delta.clone()]).await?;
+            let results = match (self.apply_deltas(vec![delta.clone()]).await, blocked) {
+                // An earlier attempt may have been applied without an answer.
+                (Err(ServiceError::Overloaded), Some(blocked)) => return blocked,
+                (results, _) => results?,
+            };
             let result = results.into_iter().next().expect("one result per delta");
             let waits = matches!(result, Err(ServiceError::Blocked(Obstacle::Locked)));
             if !waits || started.elapsed() + pause > Duration::from_millis(LOCK_PATIENCE_MS) {
                 return result;
             }
+            blocked = Some(result);
             sleep(pause).await;
             pause = (2 * pause).min(Duration::from_millis(LOCK_PAUSE_MAX_MS));
         }

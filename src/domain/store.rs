@@ -54,7 +54,7 @@ pub(super) enum StoreError {
         /// The message of PostgreSQL, or of our own limit.
         why: String,
     },
-    /// A row breaks our constraints, or contradicts another.
+    /// A row breaks our constraints or contradicts another, or the server can't read or write it.
     #[error("{0}")]
     Unreadable(String),
     /// Two transactions are in conflict: try again at once.
@@ -79,9 +79,24 @@ impl From<tokio_postgres::Error> for StoreError {
             &SqlState::UNIQUE_VIOLATION => {
                 Self::Unreadable(format!("the user's balance and log contradict each other: {text}"))
             }
-            // Data exceptions, broken constraints and errors raised by a trigger. All else is the state of the server.
-            state if ["22", "23", "P0"].contains(&&state.code()[..2]) => Self::Refused(text),
-            _ => Self::Unavailable(text),
+            state => match &state.code()[..2] {
+                // Data exceptions, broken constraints and errors raised by a trigger.
+                "22" | "23" | "P0" => Self::Refused(text),
+                // A damaged page or a missing file, or a trigger that fails. Other users may have neither.
+                "XX" | "58" | "2F" | "38" | "39" => Self::Unreadable(format!("PostgreSQL fails: {text}")),
+                // All else is the state of the server.
+                _ => Self::Unavailable(text),
+            },
+        }
+    }
+}
+
+impl StoreError {
+    /// Whether a single delta may be the cause. Then the others can be applied without it.
+    pub(super) fn may_be_of_one_delta(&self) -> bool {
+        match self {
+            Self::TooSlow { .. } | Self::Unreadable(_) | Self::Refused(_) => true,
+            Self::Unavailable(_) | Self::Conflict(_) => false,
         }
     }
 }
@@ -113,10 +128,9 @@ impl Store {
             .is_ok()
     }
 
-    /// Lends a connection for at most `limit_ms`. After a failure the connection is closed, which ends its transaction.
-    /// If the server is unavailable, the idle connections are closed too: they are likely to be dead as well. A host that
-    /// stays silent for longer than the limit of a statement is given up: it may be an old primary, whose commits never
-    /// end.
+    /// Lends a connection for at most `limit_ms`. `work` leaves no transaction open unless the server is unavailable: then
+    /// the connection is closed, and the idle ones too, because they are likely to be dead as well. A host that stays
+    /// silent for longer than the limit of a statement is given up: it may be an old primary, whose commits never end.
     async fn with_client<T>(
         &self,
         limit_ms: u64,
@@ -127,12 +141,13 @@ impl Store {
                 let late = || StoreError::Unavailable(format!("no answer within {limit_ms} ms"));
                 let done = timeout(Duration::from_millis(limit_ms), work(&client)).await;
                 let result = done.unwrap_or_else(|_| {
+                    client.cancel();
                     if limit_ms > STATEMENT_TIMEOUT_MS {
                         client.give_up();
                     }
                     Err(late())
                 });
-                if result.is_err() {
+                if matches!(result, Err(StoreError::Unavailable(_))) {
                     drop(Client::take(client));
                 }
                 result

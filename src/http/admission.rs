@@ -46,6 +46,10 @@ where
         Err(refusal) => Either::Right(ready(Ok(request.error_response(refusal)))),
     };
     answer.map_ok(move |mut response| {
+        if needed.is_some() {
+            // Without this, a cache may keep the answers of a service that needs no key (RFC 9111 §4.2.2).
+            response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        }
         if let Some(allowance) = allowance {
             tell(&allowance, response.headers_mut());
         }

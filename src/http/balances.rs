@@ -74,7 +74,7 @@ fn requested(request: &HttpRequest) -> Result<Requested, ApiError> {
             return Err(ApiError::invalid("id", "is required, unless there is a prefix"));
         }
         return match ["after", "limit"].into_iter().find(|name| query.get(name).is_some()) {
-            Some(name) => Err(ApiError::invalid(name, "is only for pages, which have a prefix")),
+            Some(name) => Err(ApiError::invalid(name, "is allowed only together with prefix")),
             None => Ok(Requested::Users(users)),
         };
     };

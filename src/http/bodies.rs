@@ -109,8 +109,8 @@ pub(super) struct EntryResponse<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub(super) expires_at: Option<Timestamp>,
-    /// Which of the points that the change took or gave back expire, if any do. For a capture, which of the captured
-    /// points do.
+    /// The expiring points among those that the change took or gave back. For a capture, those among the captured
+    /// points.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schema(required = false)]
     pub(super) lots: Vec<LotResponse>,
@@ -198,7 +198,7 @@ pub(super) struct BalanceResponse<'a> {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schema(required = false, max_items = 10)]
     pub(super) expires: Vec<LotResponse>,
-    /// How many more points are held. Absent with `at`.
+    /// The held points, which `point` does not include. Absent with `at`.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(schema_with = schema::held)]
     pub(super) held: Option<i64>,

@@ -94,16 +94,16 @@ catalogue! {
         "Use a new key for each new change. To repeat a request, send it unchanged with the same key."
     }
     InsufficientPoints(CONFLICT, "insufficient-points", "Insufficient points") {
-        "The user has fewer points than the request would subtract, transfer or hold. To reverse a transfer, the points come from \
-         the user who received them. The log of the user who asked has the rejection. The balance is unchanged; the \
-         member balance states it."
+        "The user has fewer points than the request would subtract, transfer or hold. To reverse a transfer, the points \
+         come from the user who received them. The log of the request's user_id has the rejection. The balance is \
+         unchanged; the member balance states it."
         "Take at most the balance, send \"partial\": true to accept a smaller amount, or add points first. Use a new \
          Idempotency-Key: a rejected key stays rejected."
     }
     BalanceLimit(CONFLICT, "balance-limit", "Balance limit") {
         "The balance would exceed 9007199254740991 (2^53 − 1), the largest whole number that every JSON client reads \
-         exactly. For a transfer, that is the balance of the user who receives the points. The log of the user who asked \
-         has the rejection. The balance is unchanged."
+         exactly. For a transfer, that is the balance of the user who receives the points. The log of the request's \
+         user_id has the rejection. The balance is unchanged."
         "Add fewer points, with a new Idempotency-Key: a rejected key stays rejected."
     }
     UnknownRequest(CONFLICT, "unknown-request", "Unknown request") {
@@ -125,10 +125,10 @@ catalogue! {
          lost, send it with the same Idempotency-Key: you then get the original response."
     }
     Expired(CONFLICT, "expired", "Expired") {
-        "The points to add had expired, or the hold was over, when the change was decided: it was in the queue for too long. The user's log has the \
-         rejection, and the balance is unchanged."
-        "Add or hold the points with a later expires_at, and with a new Idempotency-Key: a rejected key stays rejected. With Prefer: \
-         wait a change does not wait in the queue."
+        "The change waited in the queue until its expires_at had passed. The user's log has the rejection, and the \
+         balance is unchanged."
+        "Add or hold the points with a later expires_at, and with a new Idempotency-Key: a rejected key stays rejected. \
+         With Prefer: wait, a change does not wait in the queue."
     }
     LotLimit(CONFLICT, "lot-limit", "Lot limit") {
         "The user would have points that expire at more than 100 different times. Points that expire at the same time count \
@@ -138,7 +138,7 @@ catalogue! {
     }
     HoldLimit(CONFLICT, "hold-limit", "Hold limit") {
         "The user has 100 open holds, and can't have more. The user's log has the rejection, and the balance is unchanged."
-        "Capture or release holds that are no longer needed, or let them end sooner. GET /v1/point/holds lists them. Use a \
+        "Capture or release holds that are no longer needed, or give holds an earlier expires_at. GET /v1/point/holds lists them. Use a \
          new Idempotency-Key: a rejected key stays rejected."
     }
     UnknownHold(CONFLICT, "unknown-hold", "Unknown hold") {

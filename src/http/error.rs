@@ -40,7 +40,7 @@ pub enum ApiError {
     UnknownUser,
     #[error("this user had no log entries at that time")]
     UnknownUserThen,
-    #[error("faults in the batch: {}; nothing was queued", .0.len())]
+    #[error("the batch has invalid operations or fields ({}); nothing was queued", .0.len())]
     InvalidOperations(Vec<Fault>),
     #[error("some operations are not known to be queued; send the whole batch again with the same keys")]
     PartlyQueued(Vec<OperationResponse>),
@@ -49,7 +49,7 @@ pub enum ApiError {
         .0.action, .0.point, .0.created_at
     )]
     KeyReused(Arc<Entry>),
-    #[error("keys that were already used for another change of the user: {}; nothing was queued", .0.len())]
+    #[error("operations reuse the key of another change of their user ({}); nothing was queued", .0.len())]
     KeysReused(Vec<Fault>),
     #[error("{}", detail_of(.0, .1))]
     Rejected(Arc<Entry>, Rejection),
@@ -144,7 +144,7 @@ pub(super) fn detail_of(entry: &Entry, rejection: &Rejection) -> Cow<'static, st
         Rejection::HoldLimit => format!("the user has {HOLDS_MAX} open holds").into(),
         Rejection::UnknownHold => "the user has no log entry of the hold".into(),
         Rejection::HoldOver => over(None).into(),
-        Rejection::HoldTooSmall => "the hold has fewer points than are to be captured".into(),
+        Rejection::HoldTooSmall => "the capture asks for more points than the hold has".into(),
         Rejection::Unknown(name) => format!("the change was rejected: {name}").into(),
     }
 }

@@ -14,6 +14,7 @@ use crate::{
 mod server;
 mod drain;
 mod connection;
+mod pieces;
 mod traffic;
 mod endpoints;
 mod admission;

@@ -37,8 +37,8 @@ pub(super) use answers::{
             The service queues a change and answers `202` as soon as the change is safe. With `Prefer: wait` it \
             applies the change before it answers. After a `503`, or without an answer, send the change again with \
             the same `Idempotency-Key`: it counts once.\n\n\
-            Every path that takes GET also takes HEAD. Every error is a problem (RFC 9457); [/problems](/problems) \
-            explains them all.",
+            Every path that takes GET also takes HEAD. Every error is a problem (RFC 9457), except the `400` or `431` \
+            of a request that is not HTTP/1.1; [/problems](/problems) explains them all.",
     ),
     servers((url = "/", description = "This service.")),
     tags(

@@ -74,7 +74,10 @@ pub(super) fn preferred_wait(request: &HttpRequest) -> Option<Duration> {
         match preference.split_once('=') {
             None if preference.trim().eq_ignore_ascii_case("wait") => Some(WAIT_MAX_S),
             Some((name, seconds)) if name.trim().eq_ignore_ascii_case("wait") => {
-                seconds.trim().trim_matches('"').parse().ok()
+                let seconds = seconds.trim().trim_matches('"');
+                // Longer than any number is longer than the limit.
+                let is_number = !seconds.is_empty() && seconds.bytes().all(|byte| byte.is_ascii_digit());
+                is_number.then(|| seconds.parse().unwrap_or(WAIT_MAX_S))
             }
             _ => None,
         }

@@ -1,7 +1,10 @@
 //! The handlers of the pages for people: the problems and the interactive description. Must not contain links to other
 //! servers.
 
-use std::sync::{Arc, LazyLock};
+use std::{
+    borrow::Cow,
+    sync::{Arc, LazyLock},
+};
 
 use actix_web::{
     HttpRequest, HttpResponse,
@@ -99,7 +102,11 @@ pub(super) async fn file(request: HttpRequest) -> Result<HttpResponse, ApiError>
             if file.gzpipped {
                 response.insert_header(ContentEncoding::Gzip);
             }
-            Ok(response.content_type(file.content_type).body(file.bytes.into_owned()))
+            let bytes = match file.bytes {
+                Cow::Borrowed(bytes) => Bytes::from_static(bytes),
+                Cow::Owned(bytes) => bytes.into(),
+            };
+            Ok(response.content_type(file.content_type).body(bytes))
         }
     }
 }

@@ -111,7 +111,7 @@ fn hold() -> Object {
 }
 
 pub(super) fn held() -> Object {
-    whole_number("How many more points are held.", 0, POINTS_MAX, 300)
+    whole_number("The held points, which `point` does not include.", 0, POINTS_MAX, 300)
 }
 
 fn hold_ends() -> String {

@@ -12,7 +12,10 @@ use actix_service::{IntoServiceFactory, ServiceFactoryExt, apply_fn_factory, fn_
 use actix_web::dev::{AppConfig, Service, ServiceFactory};
 use tokio::net::TcpStream;
 
-use super::connection::{Activity, Connection, Silence, Slots};
+use super::{
+    connection::{Activity, Connection, Silence, Slots},
+    pieces::Pieces,
+};
 
 /// The time limit for a client to send the head of a request, the same for every request of a connection.
 const REQUEST_HEAD_TIMEOUT_S: u64 = 10;
@@ -23,7 +26,7 @@ const DISCONNECT_TIMEOUT_S: u64 = 1;
 /// How long a connection may be idle by default: longer than load balancers keep idle connections.
 pub const KEEP_ALIVE_S: u64 = 75;
 
-/// The most connections of API clients. Each takes about 20 KiB.
+/// The most connections of API clients. An idle one takes about 20 KiB.
 const CONNECTIONS_MAX: usize = 10_000;
 
 /// The fewest connections that make a useful server.
@@ -124,7 +127,10 @@ where
                 async move {
                     let answer = answer.await;
                     drop(answering);
-                    answer
+                    answer.map(|answer| {
+                        let answer: Response<B> = answer.into();
+                        answer.map_body(|_, body| Pieces::new(body.boxed()))
+                    })
                 }
             });
             let http = HttpService::build()

@@ -1,6 +1,7 @@
 //! The hosts of a server, and the order in which they are tried. Must not contain a protocol.
 
 use std::{
+    collections::HashMap,
     fmt,
     net::{IpAddr, SocketAddr},
     sync::{Mutex, MutexGuard, PoisonError},
@@ -10,11 +11,14 @@ use std::{
 use futures_util::future::join_all;
 use tokio::{net::lookup_host, time::timeout};
 
-/// The limit for resolving the names of all hosts.
+/// The limit for resolving the names of several hosts: the others may have an answer.
 const RESOLVE_TIMEOUT_MS: u64 = 1_000;
 
+/// The limit for resolving the only host. Resolvers ask the second name server after 5 s (resolv.conf(5)).
+const RESOLVE_ALONE_TIMEOUT_MS: u64 = 10_000;
+
 /// A host as a URL names it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Host {
     /// A name, an IP address, or the folder of a socket, which begins with `/`.
     pub name: String,
@@ -30,7 +34,7 @@ impl Host {
     }
 
     /// Returns the addresses that the name has now.
-    async fn addresses(&self) -> Result<Vec<Option<IpAddr>>, String> {
+    async fn addresses(&self, limit_ms: u64) -> Result<Vec<Option<IpAddr>>, String> {
         if self.is_folder() {
             return Ok(vec![None]);
         }
@@ -38,10 +42,10 @@ impl Host {
             return Ok(vec![Some(address)]);
         }
         let looking = lookup_host((self.name.as_str(), self.port));
-        match timeout(Duration::from_millis(RESOLVE_TIMEOUT_MS), looking).await {
+        match timeout(Duration::from_millis(limit_ms), looking).await {
             Ok(Ok(found)) => Ok(found.map(|address| Some(address.ip())).collect()),
             Ok(Err(error)) => Err(error.to_string()),
-            Err(_) => Err(format!("its name was not resolved within {RESOLVE_TIMEOUT_MS} ms")),
+            Err(_) => Err(format!("its name was not resolved within {limit_ms} ms")),
         }
     }
 }
@@ -94,6 +98,8 @@ pub struct Hosts {
 struct Memory {
     /// The number of places when the names of the hosts were last resolved.
     places: usize,
+    /// The addresses that the hosts had when their names were last resolved.
+    addresses: HashMap<Host, Vec<Option<IpAddr>>>,
     /// The places that have failed, the latest last.
     failures: Vec<Failure>,
 }
@@ -111,20 +117,22 @@ impl Hosts {
         Self { list, memory: Mutex::default() }
     }
 
-    /// Resolves the names again. Returns the places in the order in which to try them: those that have never failed in
-    /// the order of the list, then the others. Also returns the hosts that could not be resolved, with the reasons.
+    /// Resolves the names again. A name that can't be resolved keeps its last addresses. Returns the places in the order
+    /// in which to try them: those that have never failed in the order of the list, then the others. Also returns the
+    /// hosts that could not be resolved, with the reasons.
     pub async fn places(&self) -> (Vec<Place>, Vec<(Host, String)>) {
         let (mut places, mut unknown) = (Vec::new(), Vec::new());
-        let resolved = join_all(self.list.iter().map(Host::addresses)).await;
+        let limit_ms = if self.list.len() == 1 { RESOLVE_ALONE_TIMEOUT_MS } else { RESOLVE_TIMEOUT_MS };
+        let resolved = join_all(self.list.iter().map(|host| host.addresses(limit_ms))).await;
+        let mut memory = self.memory();
         for (host, addresses) in self.list.iter().zip(resolved) {
             match addresses {
-                Ok(addresses) => {
-                    places.extend(addresses.into_iter().map(|address| Place { host: host.clone(), address }));
-                }
+                Ok(addresses) => drop(memory.addresses.insert(host.clone(), addresses)),
                 Err(why) => unknown.push((host.clone(), why)),
             }
+            let known = memory.addresses.get(host).into_iter().flatten();
+            places.extend(known.map(|address| Place { host: host.clone(), address: *address }));
         }
-        let mut memory = self.memory();
         memory.places = places.len();
         memory.failures.retain(|failure| places.contains(&failure.place));
         places.sort_by_key(|place| memory.failures.iter().position(|failure| failure.place == *place));
@@ -233,5 +241,13 @@ mod tests {
         assert!(places.iter().any(|place| place.to_string() == "localhost:1 (127.0.0.1)"), "{places:?}");
         assert_eq!(unknown.len(), 1);
         assert_eq!(unknown[0].0.to_string(), "no-such-host.invalid:1");
+    }
+
+    #[tokio::test]
+    async fn a_name_that_can_not_be_resolved_any_more_keeps_its_addresses() {
+        let hosts = hosts(&["no-such-host.invalid", "10.0.0.2"]);
+        let address = "10.0.0.1".parse().expect("an address");
+        hosts.memory().addresses.insert(hosts.list[0].clone(), vec![Some(address)]);
+        assert_eq!(order(&hosts).await, ["no-such-host.invalid:1 (10.0.0.1)", "10.0.0.2:1"]);
     }
 }

@@ -24,12 +24,12 @@ use crate::{
         health::Health,
         setback::Memory,
     },
-    queue::{LinkWatch, Progress, Standing},
+    queue::{Accepted, LinkWatch, Progress, Standing},
 };
 
 pub use super::beat::Counts;
 pub(super) use table::untaken;
-use table::{ACCEPTED, News, TAKEN, told_and_seen};
+use table::{News, told_and_seen};
 pub use table::{tell_taken, waiting_until};
 
 mod table;
@@ -65,30 +65,31 @@ pub struct Pulse {
     partitions: Partitions,
     memory: Memory,
     node: Node,
+    /// Whether the last beat failed. Then this node does not know which partitions are silent.
+    is_blind: bool,
 }
 
 impl Pulse {
     /// Makes a pulse that uses one connection of `pool` at a time, and reports silence to `health`.
     #[must_use]
     pub fn new(pool: Pool, health: Arc<Health>, partitions: Partitions) -> Self {
-        Self { pool, health, partitions, memory: Memory::new(), node: Node::new() }
+        Self { pool, health, partitions, memory: Memory::new(), node: Node::new(), is_blind: false }
     }
 
-    /// Beats for a node that accepts changes. For each partition, `accepted_until` returns when the latest delta that
-    /// is safe in its queue was accepted. `counts` returns what the node has counted.
+    /// Beats for a node that accepts changes. For each partition, `latest` returns the latest delta that is safe in its
+    /// queue. `counts` returns what the node has counted.
     pub async fn accepting(
         mut self,
-        accepted_until: impl Fn() -> Vec<Option<Timestamp>>,
+        latest: impl Fn() -> Vec<Option<Accepted>>,
         counts: impl Fn() -> Counts,
     ) -> Infallible {
         let (mut beats, mut told) = (beats(), Vec::new());
         loop {
             beats.tick().await;
-            let now = accepted_until();
-            let news = (0..).zip(&now).filter(|(partition, until)| told.get(*partition) != Some(*until));
-            let news = news.filter(|(_, until)| until.is_some());
-            let news = news.map(|(partition, until)| (number(partition), *until)).unzip();
-            if self.beat(ACCEPTED, &news, (counts(), None)).await.is_some() {
+            let now = latest();
+            let news = (0..).zip(&now).filter(|(partition, latest)| told.get(*partition) != Some(*latest));
+            let news = news.filter_map(|(partition, latest)| Some((number(partition), latest.clone()?)));
+            if self.beat(News::Accepted(news.collect()), (counts(), None)).await.is_some() {
                 told = now;
             }
         }
@@ -119,9 +120,11 @@ impl Pulse {
             let is_waiting = |standing: &Standing| holds(standing) || is_kept(standing);
             let is_news = |partition: usize| has_moved(partition) || is_waiting(&now[partition]);
             let news = (0..now.len()).filter(|partition| is_news(*partition));
-            let news = news.map(|partition| (number(partition), untils[partition])).unzip();
+            let news = news.map(|partition| (number(partition), untils[partition]));
             let oldest = now.iter().filter_map(|standing| standing.oldest).min();
-            let Some(silent) = self.beat(TAKEN, &news, (counts(), oldest)).await else { continue };
+            let Some(silent) = self.beat(News::Taken(news.collect()), (counts(), oldest)).await else {
+                continue;
+            };
             told = untils;
             let is_recent = |then: Instant| then.elapsed() < Duration::from_secs(RENEW_PAUSE_S);
             let ours =
@@ -153,38 +156,38 @@ impl Pulse {
 
     /// Writes the news, and the counts and the oldest change of the node. Returns the silent partitions, or `None` if
     /// PostgreSQL did not answer.
-    async fn beat(
-        &mut self,
-        tell: &'static str,
-        news: &News,
-        (counts, oldest): (Counts, Option<Timestamp>),
-    ) -> Option<Vec<u16>> {
+    async fn beat(&mut self, news: News, (counts, oldest): (Counts, Option<Timestamp>)) -> Option<Vec<u16>> {
         let report = self.health.report();
         let limit = Duration::from_millis(BEAT_TIMEOUT_MS);
         let seen = match within(limit, self.pool.get()).await {
             Ok(client) => {
                 // The pulse does not depend on the console's figures.
                 let (seen, told) = join!(
-                    within(limit, told_and_seen(&client, (tell, news), self.partitions, &mut self.memory)),
+                    within(limit, told_and_seen(&client, &news, self.partitions, &mut self.memory)),
                     within(
                         Duration::from_millis(TELL_TIMEOUT_MS),
                         beat::tell(&client, &self.node, &report, counts, oldest)
                     ),
                 );
-                for (what, failure) in [("pulse", seen.as_ref().err()), ("figures", told.as_ref().err())] {
-                    failure.inspect(|why| log::debug!("no {what} of this node: {why}"));
+                if let Err(why) = &told {
+                    log::debug!("the console gets no figures of this node: {why}");
                 }
                 if seen.is_err() || told.is_err() {
                     drop(Client::take(client));
                 }
-                seen.ok()
+                seen
             }
-            Err(why) => {
-                log::debug!("no pulse of this node: {why}");
-                None
-            }
+            Err(why) => Err(why),
         };
-        let known = seen.is_some();
+        match &seen {
+            Err(why) if !self.is_blind => {
+                log::warn!("this node can't tell whether a partition is silent: {why}");
+            }
+            Ok(_) if self.is_blind => log::info!("this node can tell again whether a partition is silent"),
+            Ok(_) | Err(_) => {}
+        }
+        self.is_blind = seen.is_err();
+        let known = seen.is_ok();
         let mut silent = Vec::new();
         metrics::silence_is_unknown();
         for (partition, seconds) in seen.into_iter().flatten() {

@@ -30,6 +30,7 @@ pub use depth::{DepthProbe, Depths};
 pub use desk::{LetterDesk, LetterId, Settled, Verdict, Which};
 pub use link::{Link, LinkWatch};
 pub use names::{QueueNames, QueuePrefix};
+pub use pace::Accepted;
 pub use progress::{Progress, Standing};
 pub use publisher::{PARTITION_CAPACITY_MIN, PublishError, Publisher};
 pub use set_aside::{SetAside, SetAsideError, is_empty, set_aside};

@@ -1,12 +1,13 @@
 //! Measures how fast the broker confirms a partition's deltas. Must not contain a connection.
 
 use std::{
-    cmp,
     sync::{Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
 use jiff::Timestamp;
+
+use crate::domain::{Delta, RequestId, UserId};
 
 /// The length of a window. The measurement looks back over one to two windows.
 const WINDOW: Duration = Duration::from_secs(5);
@@ -15,6 +16,23 @@ const WINDOW: Duration = Duration::from_secs(5);
 const RETRY_AFTER_MIN: Duration = Duration::from_secs(1);
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(30);
 
+/// The latest delta of a partition that the broker has confirmed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Accepted {
+    /// When it was accepted.
+    pub at: Timestamp,
+    /// Its user.
+    pub user_id: UserId,
+    /// Its request.
+    pub request_id: RequestId,
+}
+
+impl From<&Delta> for Accepted {
+    fn from(delta: &Delta) -> Self {
+        Self { at: delta.requested_at, user_id: delta.user_id.clone(), request_id: delta.request_id }
+    }
+}
+
 /// The confirms of this window and of the previous one.
 pub(super) struct Pace(Mutex<Windows>);
 
@@ -22,25 +40,26 @@ struct Windows {
     began: Instant,
     confirmed: usize,
     before: usize,
-    until: Option<Timestamp>,
+    latest: Option<Accepted>,
 }
 
 impl Pace {
     pub(super) fn new() -> Self {
-        Self(Mutex::new(Windows { began: Instant::now(), confirmed: 0, before: 0, until: None }))
+        Self(Mutex::new(Windows { began: Instant::now(), confirmed: 0, before: 0, latest: None }))
     }
 
-    /// Counts deltas that are confirmed now. `latest` is when the latest of them was accepted.
-    pub(super) fn confirmed(&self, deltas: usize, latest: Option<Timestamp>) {
+    /// Counts deltas that are confirmed now.
+    pub(super) fn confirmed(&self, deltas: &[Delta]) {
+        let latest = deltas.iter().max_by_key(|delta| delta.requested_at).map(Accepted::from);
         self.with(Instant::now(), |windows| {
-            windows.confirmed += deltas;
-            windows.until = cmp::max(windows.until, latest);
+            windows.confirmed += deltas.len();
+            windows.latest = windows.latest.take().into_iter().chain(latest).max_by_key(|latest| latest.at);
         });
     }
 
-    /// When the latest of all confirmed deltas was accepted.
-    pub(super) fn until(&self) -> Option<Timestamp> {
-        self.with(Instant::now(), |windows| windows.until)
+    /// The latest of all confirmed deltas.
+    pub(super) fn latest(&self) -> Option<Accepted> {
+        self.with(Instant::now(), |windows| windows.latest.clone())
     }
 
     /// How long the `waiting` deltas before a client's will take at the recent pace: whole seconds, rounded up, from 1
@@ -64,7 +83,7 @@ impl Pace {
         let age = now.saturating_duration_since(windows.began);
         if age >= WINDOW {
             let before = if age < 2 * WINDOW { windows.confirmed } else { 0 };
-            *windows = Windows { began: now, confirmed: 0, before, until: windows.until };
+            *windows = Windows { began: now, confirmed: 0, before, latest: windows.latest.take() };
         }
         work(&mut windows)
     }

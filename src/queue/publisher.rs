@@ -5,13 +5,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use jiff::Timestamp;
 use tokio::time::timeout;
 
 use super::{
     confirm::{CONFIRM_TIMEOUT_MS, Confirm, ConfirmChannel, lost},
     link::LinkWatch,
-    pace::Pace,
+    pace::{Accepted, Pace},
     pauses::Pauses,
     session::Session,
     wire,
@@ -136,10 +135,10 @@ impl Publisher {
         Ok(published.into_iter().map(|one| one.unwrap_or_else(ended)).collect())
     }
 
-    /// For each partition, when the latest of its confirmed deltas was accepted.
+    /// For each partition, the latest of its confirmed deltas.
     #[must_use]
-    pub fn accepted_until(&self) -> Vec<Option<Timestamp>> {
-        self.paces.iter().map(|pace| pace.until()).collect()
+    pub fn latest(&self) -> Vec<Option<Accepted>> {
+        self.paces.iter().map(|pace| pace.latest()).collect()
     }
 
     fn partition(&self, delta: &Delta) -> usize {
@@ -208,7 +207,7 @@ impl PublishTrip {
         }
         let result = match confirmed {
             Ok(Ok(Confirm::Ack)) => {
-                self.pace.confirmed(deltas.len(), deltas.iter().map(|delta| delta.requested_at).max());
+                self.pace.confirmed(deltas);
                 Ok(())
             }
             Ok(Ok(Confirm::Nack)) => {
@@ -216,6 +215,8 @@ impl PublishTrip {
             }
             Ok(Err(error)) => Err(error),
             Err(_) => {
+                // The messages that wait meanwhile fail at once, instead of waiting one after the other.
+                self.not_before = Instant::now() + self.pauses.after_failure();
                 self.lacks_confirm(&session);
                 Err(lost(&format!("no confirm within {CONFIRM_TIMEOUT_MS} ms")))
             }

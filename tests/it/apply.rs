@@ -176,7 +176,44 @@ async fn a_balance_that_contradicts_the_log_holds_up_its_own_user_only() {
     system.finish_without_queues().await;
 }
 
-/// After a refusal the deltas are applied one by one. A later delta must not overtake one that fails for now.
+/// A damaged page, a missing file and a trigger that fails look like this. The statement may succeed for other users.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_user_for_whom_the_database_fails_waits_alone() {
+    let system = System::new().await;
+    system
+        .execute(
+            "create function fail() returns trigger language plpgsql as $$ begin
+                 if new.user_id = '7' then
+                     raise exception 'invalid page' using errcode = (select code from failure);
+                 end if;
+                 return new;
+             end $$;
+             create table failure (code text);
+             create trigger fail before insert on log for each row execute function fail()",
+        )
+        .await;
+    let patience = Patience::Queue(CancellationToken::new());
+    let service = PointService::start(system.database.pool(1), 1, &patience);
+    for (round, code) in (1..).zip(["XX000", "XX001", "XX002", "58030", "58P01", "38000", "39000", "2F000"]) {
+        system.execute(&format!("truncate failure; insert into failure values ('{code}')")).await;
+        let deltas: Vec<Delta> = (1..=40).map(|user| add(user, 1)).chain([add(7, 2), add(8, 2)]).collect();
+        let results = service.apply_deltas(deltas.clone()).await.expect("results");
+        for (delta, result) in deltas.iter().zip(&results) {
+            let waits = match result {
+                Err(ServiceError::Blocked(Obstacle::Unreadable(why))) => why.contains(code),
+                _ => false,
+            };
+            let is_seventh = delta.user_id == user(7);
+            assert!(waits == is_seventh && result.is_err() == is_seventh, "{code}: {result:?}");
+        }
+        assert_eq!(balance(&service, 8).await, Some((3 * round, 2 * round)), "{code}");
+    }
+    system.execute("drop trigger fail on log").await;
+    apply(&service, &add(7, 1)).await;
+    system.finish_without_queues().await;
+}
+
+/// After a refusal the deltas are applied in parts. A later delta must not overtake one that fails for now.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_delta_that_fails_while_its_worker_stops_is_not_overtaken() {
     let system = System::new().await;

@@ -17,6 +17,8 @@ use crate::support::{
 
 const PING: &[u8] = b"GET /ping HTTP/1.1\r\nHost: localhost\r\n\r\n";
 
+const HEAD_OF_STREAM: &[u8] = b"HEAD /console/live HTTP/1.1\r\nHost: localhost\r\n\r\n";
+
 /// An unfinished head, which a slow client sends byte by byte.
 const ENDLESS_HEAD: &[u8] = b"GET /ping HTTP/1.1\r\nHost: localhost\r\nX-Endless: ";
 
@@ -167,6 +169,18 @@ async fn a_client_that_does_not_take_its_answers_is_given_up() {
     .await;
     drop(raw);
     assert!(serve.end("-TERM").await.success());
+    system.finish().await;
+}
+
+/// A stream of events has no end, and a `HEAD` gets none of it. So nothing would show that the client has left.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_for_the_head_of_a_stream_ends() {
+    let mut system = System::new().await;
+    let client = system.serve();
+    let mut raw = Raw::open(client.base().rsplit(':').next().expect("a port")).await;
+    let answer = raw.asks(&[HEAD_OF_STREAM, PING].concat()).await.expect("two answers");
+    assert!(answer.contains("text/event-stream") && answer.matches("200 OK").count() == 2, "{answer}");
+    drop(raw);
     system.finish().await;
 }
 

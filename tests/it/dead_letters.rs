@@ -67,6 +67,7 @@ async fn each_is_listed_with_its_reason_however_often_one_looks() {
     has_dead(&queues, 6).await;
     queues.publish_dead("from elsewhere").await;
     queues.publish_dead(&message(ID, 7, 1)).await;
+    has_dead(&queues, 8).await;
     let first = list(&system).await;
     let reasons: Vec<String> = first.iter().map(|letter| text(&letter["reason"])).collect();
     let partition_of_stranger = partition(stranger);

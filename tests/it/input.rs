@@ -8,7 +8,10 @@ use proptest::{
 };
 use reqwest::header::{CONTENT_TYPE, HeaderValue};
 
-use crate::support::{client::Client, system::System};
+use crate::support::{
+    client::Client,
+    system::{System, eventually},
+};
 
 /// The number of requests of each kind.
 const CASES: usize = 600;
@@ -131,7 +134,11 @@ async fn send(client: &Client, request: &Request, post: bool) -> Option<u16> {
     if let Some(prefer) = request.prefer {
         sending = sending.header("Prefer", prefer);
     }
-    let answer = sending.send().await.ok()?;
+    let answer = match sending.send().await {
+        Ok(answer) => answer,
+        Err(error) if error.is_builder() => return None,
+        Err(error) => panic!("{error} for {request:?}"),
+    };
     let status = answer.status().as_u16();
     let media_type = answer.headers().get(CONTENT_TYPE).map(|value| value.as_bytes().to_vec());
     assert!(status < 500, "{status} for {request:?}");
@@ -150,12 +157,11 @@ async fn whatever_is_sent_is_answered_and_stays_out_of_the_log() {
     // Every run sends the same requests, so that a failure can be reproduced.
     let rng = TestRng::deterministic_rng(RngAlgorithm::ChaCha);
     let mut runner = TestRunner::new_with_rng(Config::default(), rng);
-    let (mut statuses, mut queued) = (std::collections::BTreeMap::<u16, usize>::new(), 0);
+    let mut statuses = std::collections::BTreeMap::<u16, usize>::new();
     for case in 0..2 * CASES {
         let request = any_request().new_tree(&mut runner).expect("a request").current();
         if let Some(status) = send(&client, &request, case % 2 == 0).await {
             *statuses.entry(status).or_default() += 1;
-            queued += usize::from(status == 202);
         }
     }
     for status in [200, 202, 400, 404, 405, 415] {
@@ -164,7 +170,7 @@ async fn whatever_is_sent_is_answered_and_stays_out_of_the_log() {
     // The audit proves that every entry in the log follows the rules.
     system.work();
     client.queue("add", 1, 1).await;
-    system.drain(queued.min(1)).await;
+    eventually("it is applied", async || client.balance(1).await > 0).await;
     for (process, name) in [(serve, "serve"), (worker, "work")] {
         let printed = process.printed();
         assert!(process.end("-TERM").await.success(), "{name} did not end well");
@@ -172,6 +178,5 @@ async fn whatever_is_sent_is_answered_and_stays_out_of_the_log() {
         let told = printed.lines().find(|line| line.contains(SECRET));
         assert_eq!(told, None, "{name} told");
     }
-    system.stop().await;
-    system.finish().await;
+    system.finish_drained().await;
 }

@@ -8,7 +8,10 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use tokio::process::Command;
 
-use crate::support::{leaks, system::System};
+use crate::support::{
+    leaks,
+    system::{System, eventually},
+};
 
 /// Runs the role `key` to its end. Its standard output is for the caller alone; its standard error is a log.
 async fn run(system: &System, arguments: &[&str]) -> Output {
@@ -72,7 +75,7 @@ async fn a_key_is_shown_once_and_kept_as_a_hash() {
     assert!(listed.contains("shop  write") && !listed.contains(secret), "{listed}");
 
     assert!(revoke(&system, "shop").await.starts_with("revoked key 1 (shop)"));
-    assert!(revoke(&system, "1").await.starts_with("key 1 (shop) was revoked before, at "));
+    assert!(revoke(&system, "1").await.starts_with("key 1 (shop) was already revoked at "));
     for missing in ["shop", "9", "nobody"] {
         assert_eq!(run(&system, &["revoke", missing]).await.status.code(), Some(1), "{missing}");
     }
@@ -90,6 +93,27 @@ async fn a_key_is_shown_once_and_kept_as_a_hash() {
     system.finish_without_queues().await;
 }
 
+/// A row of a newer version, or one that was changed by hand.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_can_not_be_read_is_refused_and_keeps_no_other_from_being_revoked() {
+    let mut system = System::new().await;
+    let (newer, shop) = (create(&system, "newer", "write").await, create(&system, "shop", "write").await);
+    let client = system.serve();
+    let status = async |key: &str| {
+        let asked = client.get("/v1/point?id=7").bearer_auth(key).send().await;
+        asked.expect("an answer").status().as_u16()
+    };
+    assert_eq!((status(&newer).await, status(&shop).await), (404, 404), "no such user");
+    let change = "alter table api_key drop constraint api_key_scope_check; \
+         update api_key set scope = 'newer' where name = 'newer'";
+    system.execute(change).await;
+    eventually("the unreadable key is refused", async || status(&newer).await == 401).await;
+    assert_eq!(status(&shop).await, 404, "the other key is accepted");
+    system.execute("update api_key set revoked_at = now() where name = 'shop'").await;
+    eventually("the revoked key is refused", async || status(&shop).await == 401).await;
+    system.finish().await;
+}
+
 /// The number, name and scope of every key, and whether it is revoked.
 async fn kept(system: &System) -> Vec<Value> {
     let row = |key: &Value| json!([key["id"], key["name"], key["scope"], key["revoked_at"].is_string()]);
@@ -104,7 +128,7 @@ async fn a_name_that_was_used_is_never_given_to_another_actor() {
     for is_revoked in [false, true] {
         let (status, complaint) = refused(&system, &again).await;
         assert_eq!(status, Some(1), "{complaint}");
-        assert!(complaint.contains("the name shop was used before"), "{complaint}");
+        assert!(complaint.contains("the name shop has been used before"), "{complaint}");
         assert!(complaint.contains("choose another name"), "{complaint}");
         assert!(complaint.contains("`point-system key rotate shop`"), "{complaint}");
         assert_eq!(kept(&system).await, [json!([1, "shop", "write", is_revoked])]);

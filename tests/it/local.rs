@@ -60,8 +60,10 @@ async fn dev_keeps_its_data_and_leaves_no_server_behind() {
     let own = ["--listen", "127.0.0.1:0", "--data-dir", path.to_str().expect("UTF-8")];
     let (status, printed) = Process::start("dev", &own, |_| {}).ends().await;
     assert_eq!(status.code(), Some(1), "{printed}");
-    let named =
-        format!("the data in {} is of another version of point-system: remove that folder", path.display());
+    let named = format!(
+        "the data in {} was written by another version of point-system: remove that folder",
+        path.display()
+    );
     assert!(printed.contains(&named) && printed.contains("--fresh"), "{printed}");
 
     let dev = Dev::start(&path, &["--fresh"]).await;

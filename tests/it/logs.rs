@@ -20,6 +20,12 @@ fn lines_with(process: &Process, part: &str) -> Vec<Value> {
     lines.map(|line| serde_json::from_str(line).expect(line)).collect()
 }
 
+/// The first line that contains `part`. It may come after what it tells.
+async fn line_with(process: &Process, part: &str) -> Value {
+    eventually(part, async || !lines_with(process, part).is_empty()).await;
+    lines_with(process, part).swap_remove(0)
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_is_followed_from_the_http_line_to_the_workers_by_its_trace_and_its_id() {
     let system = System::new().await;
@@ -49,7 +55,7 @@ async fn a_request_is_followed_from_the_http_line_to_the_workers_by_its_trace_an
     assert_eq!(answer(batch.header("traceparent", format!("{of_batch}-01"))).await.0, 202);
     system.drain(9).await;
     eventually("a line for each operation", async || lines_with(&work, &of_batch).len() == 2).await;
-    assert_eq!(lines_with(&serve, &of_batch)[0]["route"], "/v1/point/batch");
+    assert_eq!(line_with(&serve, &of_batch).await["route"], "/v1/point/batch");
 
     let id = text(&sampled["request_id"]);
     eventually("both lines", async || {
@@ -69,10 +75,10 @@ async fn a_request_is_followed_from_the_http_line_to_the_workers_by_its_trace_an
     assert!(http["duration_ms"].as_f64().is_some_and(|ms| ms > 0.0), "{http}");
     assert_eq!((&worker["message"], &worker["seq"]), (&"applied".into(), &1.into()));
 
-    let rejected = lines_with(&work, &text(&rejected["request_id"]));
-    assert_eq!(rejected[0]["traceparent"], format!("{TRACE}-03"));
-    assert_eq!(rejected[0]["message"], "rejected: insufficient_points");
-    assert_eq!(lines_with(&serve, &text(&waited["request_id"]))[0]["status"], 200, "past the queue");
+    let rejected = line_with(&work, &text(&rejected["request_id"])).await;
+    assert_eq!(rejected["traceparent"], format!("{TRACE}-03"));
+    assert_eq!(rejected["message"], "rejected: insufficient_points");
+    assert_eq!(line_with(&serve, &text(&waited["request_id"])).await["status"], 200, "past the queue");
     for quiet in [&unsampled, &untraced, &wrong, &twice] {
         let id = text(&quiet["request_id"]);
         assert!(lines_with(&serve, &id).is_empty() && lines_with(&work, &id).is_empty(), "{quiet}");

@@ -205,10 +205,9 @@ async fn a_node_that_is_told_to_stop_is_ready_no_more() {
     let system = System::new().await;
     let (work, working) = with_metrics(&system, "work", &[]).await;
     eventually("it is ready", async || readiness(&working).await.0 == 200).await;
-    let mut session = system.pool.get().await.expect("a connection");
-    let transaction = session.transaction().await.expect("begun");
-    let lock = "insert into user_point (user_id) values ('7')";
-    transaction.execute(lock, &[]).await.expect("locked");
+    let session = system.pool.get().await.expect("a connection");
+    let lock = "reset all; begin; insert into user_point (user_id) values ('7')";
+    session.batch_execute(lock).await.expect("locked");
     system.queues().await.publish(partition(7), &message("01890a5d-ac96-774b-bcce-b302099a8057", 7, 1)).await;
     let waiting = "select count(*) from pg_stat_activity \
          where datname = current_database() and wait_event_type = 'Lock'";
@@ -217,7 +216,7 @@ async fn a_node_that_is_told_to_stop_is_ready_no_more() {
     eventually("it is stopping", async || readiness(&working).await.1["state"] == "stopping").await;
     assert_eq!(readiness(&working).await.0, 503);
     assert_eq!(answer(working.get("/livez")).await.0, 200);
-    transaction.rollback().await.expect("rolled back");
+    session.batch_execute("rollback").await.expect("rolled back");
     assert!(work.ends().await.0.success());
     let mut system = system;
     system.work();

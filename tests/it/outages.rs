@@ -32,10 +32,19 @@ async fn either_half_may_go_away_and_come_back() {
     assert_eq!(client.balance(7).await, 1, "reads go on, and nothing is applied");
     let waited = client.change("add", 7, 100).header("Prefer", "wait");
     assert_eq!(answer(waited).await.0, 200, "writes past the queue go on");
+    let late = system.process("serve", &["--listen", "127.0.0.1:0"]);
+    let late_client = Client::new(&format!("http://127.0.0.1:{}", late.says("server listen at :").await));
+    assert_eq!(late_client.balance(7).await, 101, "a server that starts now reads, too");
+    assert_eq!(late_client.get("/readyz").send().await.expect("an answer").status(), 503);
     servers.broker.resume().await.expect("RabbitMQ starts");
     eventually("the queue takes deltas again", async || accepted(&client, "after the outage", 1_000).await)
         .await;
     eventually("they are applied", async || client.balance(7).await == 1_101).await;
+    eventually("the late server is ready", async || {
+        late_client.get("/readyz").send().await.expect("an answer").status() == 200
+    })
+    .await;
+    assert!(late.end("-TERM").await.success());
 
     servers.broker.control(&["close_all_connections", "a test"]).await.expect("closed");
     eventually("the queue takes deltas again", async || accepted(&client, "after the close", 1).await).await;

@@ -65,15 +65,14 @@ async fn a_server_that_is_told_to_stop_answers_what_it_has_and_ends_well() {
     let first = requests.join_next().await.expect("fifty").expect("no panic").expect("an answer");
     assert_eq!(first, StatusCode::ACCEPTED);
     assert!(serve.end("-TERM").await.success());
-    let answers = requests.join_all().await;
-    let promised = answers.iter().filter(|answer| matches!(answer, Ok(StatusCode::ACCEPTED))).count();
-    let failed: Vec<_> =
-        answers.iter().filter_map(|answer| answer.as_ref().ok()).filter(|s| **s != 202).collect();
-    assert!(failed.is_empty(), "{failed:?}");
+    // All of them were sent before it stopped to accept connections.
+    for answer in requests.join_all().await {
+        assert_eq!(answer.expect("an answer"), StatusCode::ACCEPTED);
+    }
     // Another process applies the changes that the ended one has acknowledged.
     let mut system = system;
     system.work();
-    system.drain(1 + promised).await;
+    system.drain(50).await;
     system.finish().await;
 }
 
@@ -108,9 +107,9 @@ async fn a_worker_that_is_killed_before_its_commit_has_acked_nothing() {
              create trigger wait after insert on log for each statement execute function wait()",
         )
         .await;
-    let mut session = system.pool.get().await.expect("a connection");
-    let transaction = session.transaction().await.expect("begun");
-    transaction.execute("select pg_advisory_xact_lock(1)", &[]).await.expect("locked");
+    let session = system.pool.get().await.expect("a connection");
+    let lock = "reset all; begin; select pg_advisory_xact_lock(1)";
+    session.batch_execute(lock).await.expect("locked");
     for point in 2..5 {
         promises.push(client.queue("add", 7, point).await);
     }
@@ -118,7 +117,7 @@ async fn a_worker_that_is_killed_before_its_commit_has_acked_nothing() {
          where datname = current_database() and wait_event_type = 'Lock'";
     eventually("the worker is within its transaction", async || system.count(waiting).await > 0).await;
     assert!(!only.end("-KILL").await.success());
-    transaction.rollback().await.expect("rolled back");
+    session.batch_execute("rollback").await.expect("rolled back");
     drop(session);
     system.work();
     system.drain(promises.len()).await;

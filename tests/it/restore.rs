@@ -83,8 +83,8 @@ async fn a_restore_from_the_archive_loses_nothing_and_one_to_an_earlier_time_is_
     archived.lose().await;
     archived.restore(Some(&earlier)).await;
     eventually("the nodes notice", async || went_back(&serve).await || went_back(&work).await).await;
-    let told = [serve.printed(), work.printed()].concat();
-    assert!(told.contains(WENT_BACK), "{told}");
+    let told = async || [serve.printed(), work.printed()].concat().contains(WENT_BACK);
+    eventually("the log says so", told).await;
     let verdict_then = verdict(&system, &promises).await;
     let all = promises.values().map(Vec::len).sum::<usize>();
     assert_eq!(verdict_then, Verdict { lost: verdict_then.lost, ..Verdict::default() });

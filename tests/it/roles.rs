@@ -13,7 +13,7 @@ use url::Url;
 
 use crate::{
     console::{Visitor, shown},
-    dead_letters::dead_letters,
+    dead_letters::{dead_letters, has_dead},
     keys,
     support::{
         client::{self, answer},
@@ -280,6 +280,7 @@ async fn each_role_runs_with_permissions_for_its_own_queues_alone() {
     assert!(!status.success() && printed.contains("ACCESS_REFUSED"), "{printed}");
     let queues = system.queues().await;
     queues.publish_dead("damage").await;
+    has_dead(&queues, 1).await;
     system.node_amqp_url = operator;
     let (status, printed) = dead_letters(&system, &["list"]).await;
     assert!(status.success() && printed.contains("malformed"), "{printed}");
@@ -292,9 +293,8 @@ async fn each_role_runs_with_permissions_for_its_own_queues_alone() {
     assert!(!status.success() && printed.contains("ACCESS_REFUSED"), "{printed}");
     system.prefix = prefix;
     system.finish().await;
-    let gone = permissions
-        .iter()
-        .map(|[user, ..]| format!("rabbit_auth_backend_internal:delete_user({}, <<\"test\">>)", text(user)));
-    let gone: Vec<String> = gone.collect();
-    broker.control(&["eval", &format!("{}.", gone.join(", "))]).await.expect("no users");
+    for [user, ..] in &permissions {
+        let gone = format!("rabbit_auth_backend_internal:delete_user({}, <<\"test\">>).", text(user));
+        broker.control(&["eval", &gone]).await.expect("no user");
+    }
 }

@@ -17,7 +17,7 @@ const IDS: [&str; 10] = [
     "800356270543470622",
     "alice/coins",
     "a&b=c+d%2F#?",
-    "'; drop table log; --",
+    "';drop/**/table/**/log;--",
     r#"\"{}[]"#,
     "0195c3f0-6b5e-7c60-9f0c-6f1d2e7a9b10",
 ];

@@ -33,7 +33,7 @@ async fn a_redelivered_delta_changes_nothing() {
     system.drain(3).await;
     stop.cancel();
     assert_eq!(client.balance(7).await, 111);
-    system.finish().await;
+    system.finish_drained().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -104,3 +104,8 @@ pub fn text(value: &Value) -> String {
 
 /// The changes that a client got acknowledged: for each user, the request ids in the order of their 202s.
 pub type Promises = HashMap<i64, Vec<String>>;
+
+/// The condition for entries that their users requested. It excludes expiry, holds that end by time, and points that
+/// come from another user.
+pub const REQUESTED: &str = "actor is distinct from 'system:expiry' and (counterparty is null or reject_reason is not null \
+     or (action = 'transfer') = (change < 0))";

@@ -19,7 +19,7 @@ use point_system::{
 use tempfile::TempDir;
 use tokio::sync::OnceCell;
 
-use crate::support::system::PATIENCE;
+use crate::support::system::{PATIENCE, System};
 
 /// The servers of this test run. They end with the process.
 pub struct Servers {
@@ -190,6 +190,13 @@ pub async fn database(server: &str, name: &str, template: &str) -> Database {
     let (hosts, _) = address.rsplit_once('/').expect("a valid URL");
     let options = options.map(|options| format!("?{options}")).unwrap_or_default();
     Database { url: format!("{hosts}/{name}{options}"), name: name.to_owned(), server: server.to_owned() }
+}
+
+/// The versions of the servers of an installation.
+pub async fn versions(system: &System) -> String {
+    let postgres: String = system.rows("show server_version").await[0].get(0);
+    let rabbitmq = system.queues().await.server_version().await;
+    format!("PostgreSQL {postgres}, RabbitMQ {rabbitmq}")
 }
 
 pub fn fresh_name() -> String {

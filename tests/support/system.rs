@@ -21,17 +21,12 @@ use tokio::{process::Command, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
 use crate::support::{
-    client::{Client, Promises},
+    client::{Client, Promises, REQUESTED},
     leaks,
     process::Process,
     queues::Queues,
     servers::{Database, OwnServers, database, servers},
 };
-
-/// The condition for entries that their users requested. It excludes expiry, holds that end by time, and points that
-/// come from another user.
-pub const REQUESTED: &str = "actor is distinct from 'system:expiry' and (counterparty is null or reject_reason is not null \
-     or (action = 'transfer') = (change < 0))";
 
 /// The longest that a condition may take to become true.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -65,6 +60,8 @@ pub struct System {
     /// The URL that the nodes use for the database, if it differs from the test's.
     pub node_database_url: Option<String>,
     pub node_amqp_url: Option<String>,
+    /// Whether its servers go away with the test.
+    is_on_own: bool,
     roles: Vec<(CancellationToken, JoinHandle<anyhow::Result<()>>)>,
 }
 
@@ -87,7 +84,7 @@ impl System {
     pub async fn on_own_with(servers: &OwnServers, partitions: Partitions) -> Self {
         let database = database(&servers.postgres.url(), "own", "template0").await;
         migrate::run(&database.pool(1), PATIENCE).await.expect("migrations");
-        Self::on(database, servers.broker.url(), partitions).await
+        Self { is_on_own: true, ..Self::on(database, servers.broker.url(), partitions).await }
     }
 
     /// An installation on this database and broker.
@@ -95,9 +92,19 @@ impl System {
         leaks::watch();
         let pool = database.pool(4);
         let (installation, _) = Installation::make(&pool, partitions).await.expect("an installation");
-        let (prefix, node_database_url, node_amqp_url, roles) =
-            (database.name.clone(), None, None, Vec::new());
-        Self { database, amqp_url, prefix, installation, pool, node_database_url, node_amqp_url, roles }
+        let (prefix, roles, is_on_own) = (database.name.clone(), Vec::new(), false);
+        let (node_database_url, node_amqp_url) = (None, None);
+        Self {
+            database,
+            amqp_url,
+            prefix,
+            installation,
+            pool,
+            node_database_url,
+            node_amqp_url,
+            is_on_own,
+            roles,
+        }
     }
 
     /// The names of its queues.
@@ -199,14 +206,6 @@ impl System {
         client
     }
 
-    /// The versions of the servers.
-    pub async fn versions(&self) -> String {
-        let client = self.client().await;
-        let postgres: String = client.query_one("show server_version", &[]).await.expect("a version").get(0);
-        let rabbitmq = self.queues().await.server_version().await;
-        format!("PostgreSQL {postgres}, RabbitMQ {rabbitmq}")
-    }
-
     /// The number that a query returns.
     pub async fn count(&self, query: &str) -> i64 {
         let client = self.client().await;
@@ -257,7 +256,10 @@ impl System {
         self.audit().await;
         let queues = self.queues().await;
         assert_eq!(queues.waiting().await, 0, "deltas left in the queues");
-        queues.delete().await;
+        // Soon after a restart, a RabbitMQ 3.10.8 that deletes such queues can crash (rabbit_fifo_dlx, mended later).
+        if !self.is_on_own {
+            queues.delete().await;
+        }
         leaks::have_neither();
         self.discard().await;
     }

@@ -8,7 +8,7 @@ use std::{
 };
 
 use jiff::Timestamp;
-use tokio::try_join;
+use tokio::join;
 use tokio_postgres::Row;
 use uuid::Uuid;
 
@@ -55,8 +55,14 @@ impl Store {
     /// by another session, or can't be read, are left out.
     pub(in crate::domain) async fn apply(&self, deltas: &[Delta]) -> Result<Applied, StoreError> {
         let began = Instant::now();
-        let applied = self.with_client(APPLY_TIMEOUT_MS, async |client| apply(client, deltas).await).await;
-        match applied {
+        let applied = self.with_client(APPLY_TIMEOUT_MS, async |client| match apply(client, deltas).await {
+            Ok(ended) => ended,
+            Err(error) => {
+                client.batch_execute("rollback").await?;
+                Err(error)
+            }
+        });
+        match applied.await {
             // Our own limit does not distinguish a slow server from an unreachable one.
             Err(StoreError::Unavailable(why))
                 if began.elapsed() >= Duration::from_millis(APPLY_TIMEOUT_MS) && self.can_apply().await =>
@@ -69,8 +75,8 @@ impl Store {
 }
 
 /// Takes two round trips, each pipelined on the connection: the locks and look-ups, then the write and the commit. If a
-/// request id is known with another change, it takes one more.
-async fn apply(client: &Client, deltas: &[Delta]) -> Result<Applied, StoreError> {
+/// request id is known with another change, it takes one more. The outer error leaves the transaction open.
+async fn apply(client: &Client, deltas: &[Delta]) -> Result<Result<Applied, StoreError>, StoreError> {
     let write = client.prepare_cached(WRITE).await?;
     let (mut users, asked) = users_and_requests(deltas);
     let comes_twice = asked.windows(2).any(|pair| pair[0] == pair[1]);
@@ -119,10 +125,14 @@ async fn apply(client: &Client, deltas: &[Delta]) -> Result<Applied, StoreError>
     let forget = async { if unused.is_empty() { Ok(0) } else { client.execute(FORGET, &[&unused]).await } };
     // This writes every locked row and commits, even if all requests are known and there is no entry to write. The
     // commit that wrote those entries may be visible here but on no standby, because its answer was lost. This commit
-    // follows it in the WAL, so a standby that has confirmed this one has both.
-    try_join!(biased; client.execute(&write, &parameters), forget, client.batch_execute("commit"))?;
+    // follows it in the WAL, so a standby that has confirmed this one has both. It ends the transaction after an error, too.
+    let (written, forgotten, ended) =
+        join!(biased; client.execute(&write, &parameters), forget, client.batch_execute("commit"));
+    if let Err(error) = written.and(forgotten).and(ended) {
+        return Ok(Err(error.into()));
+    }
     let count = |action| further.iter().filter(|entry| entry.known_action() == Some(action)).count();
-    Ok(Applied { decisions, expired: count(Action::Expire), ended_holds: count(Action::Release) })
+    Ok(Ok(Applied { decisions, expired: count(Action::Expire), ended_holds: count(Action::Release) }))
 }
 
 /// The users of a batch, and the request ids that the log may have. Reads and writes follow the order of the indexes, so
@@ -252,8 +262,13 @@ impl State {
                 .flatten()
                 .find(|user| !self.accounts.contains_key(*user));
             if let Some(user) = missing {
-                let obstacle = self.obstacles.get(user).unwrap_or(&Obstacle::Locked);
-                left_out.entry(delta.user_id.clone()).or_insert_with(|| obstacle.clone());
+                let obstacle = match self.obstacles.get(user).cloned().unwrap_or(Obstacle::Locked) {
+                    Obstacle::Unreadable(why) if *user != delta.user_id => {
+                        Obstacle::Unreadable(format!("user {user}: {why}"))
+                    }
+                    obstacle => obstacle,
+                };
+                left_out.entry(delta.user_id.clone()).or_insert(obstacle);
             }
         }
         left_out

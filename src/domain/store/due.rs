@@ -20,7 +20,7 @@ pub(in crate::domain) struct Due {
 
 /// Reads a range of the index, which has only the users with points that expire and with holds.
 const DUE: &str = "select user_id, due_at, extract(epoch from now() - due_at)::float8 as overdue_s \
-     from user_point where due_at <= now() and (due_at, user_id) > (coalesce($1, '-infinity'::timestamptz), $2) \
+     from user_point where due_at <= now() and isfinite(due_at) and (due_at, user_id) > (coalesce($1, '-infinity'::timestamptz), $2) \
      order by due_at, user_id limit $3";
 
 impl Store {

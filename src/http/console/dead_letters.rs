@@ -208,8 +208,8 @@ fn one(letter: &DeadLetter) -> Markup {
             .with(html! {
                 input type="hidden" name="letter" value=(id);
                 input type="hidden" name="verdict" value=(DROP);
-                p { "Its changes will never be applied, and nobody can bring the message back. Keep a copy of its content \
-                     if its sender may ask." }
+                p { "Its changes will never be applied, and nobody can bring the message back. Save a copy of its content \
+                     in case its sender needs it." }
             }))
     }
 }

@@ -26,7 +26,7 @@ static HX_REDIRECT: HeaderName = HeaderName::from_static("hx-redirect");
 #[derive(Clone)]
 pub(super) struct Viewer {
     caller: Caller,
-    /// Whether no key was ever created. Only then does an administrator need none.
+    /// Whether the viewer is on this machine and no key was ever created. Only then does an administrator need none.
     is_first: bool,
 }
 
@@ -87,6 +87,13 @@ where
 {
     match judge(method, needed, &request) {
         Ok(()) => Either::Left(service.call(request)),
+        // A service on this machine that needs no key refuses what the page of another site sends, but not its links.
+        Err(Refusal::Api(ApiError::LoopbackOnly { header }))
+            if header == "Sec-Fetch-Site" && origin::is_link_elsewhere(request.headers()) =>
+        {
+            let answer = layout::again(target(&request));
+            Either::Right(ready(Ok(request.into_response(answer))))
+        }
         Err(Refusal::Api(error)) => Either::Right(ready(Ok(request.error_response(error)))),
         Err(Refusal::ForeignForm) => Either::Right(ready(Ok(request.into_response(errors::foreign_form())))),
         Err(Refusal::SignIn(stranger)) => {
@@ -102,10 +109,11 @@ fn judge(method: Method, needed: Option<Scope>, request: &ServiceRequest) -> Res
     }
     let Some(needed) = needed else { return Ok(()) };
     let api = request.app_data::<web::Data<Api>>().expect("set beside the routes");
-    let key = session::key(request.headers()).map(str::as_bytes);
+    let key = session::key(request.headers());
     let caller = api.access.caller(key).map_err(Refusal::SignIn)?;
     let (_, admitted) = admission::judge_caller(&caller, needed, request);
-    let viewer = Viewer { caller, is_first: api.access.is_before_first_key() };
+    let is_first = caller == Caller::OnThisMachine && api.access.is_before_first_key();
+    let viewer = Viewer { caller, is_first };
     let may = viewer.may(needed);
     request.extensions_mut().insert(viewer);
     admitted.map_err(Refusal::Api)?;
@@ -116,8 +124,7 @@ fn judge(method: Method, needed: Option<Scope>, request: &ServiceRequest) -> Res
 
 /// Redirects to the sign-in, and from there back to the page.
 fn ask_to_sign_in(method: Method, stranger: Stranger, request: &ServiceRequest) -> HttpResponse {
-    let headers = request.headers();
-    let target = request.uri().path_and_query().map_or(HOME, |target| target.as_str());
+    let (headers, target) = (request.headers(), target(request));
     if headers.contains_key(&HX_REQUEST) {
         // htmx would put the form of the sign-in into the page. It sends no form: a browser does that itself.
         return HttpResponse::Unauthorized().insert_header((HX_REDIRECT.clone(), sign_in::PATH)).finish();
@@ -133,6 +140,10 @@ fn ask_to_sign_in(method: Method, stranger: Stranger, request: &ServiceRequest) 
         Method::Get => redirect(&sign_in::path_back_to(target)),
         Method::Post => redirect(sign_in::PATH_AFTER_FORM),
     }
+}
+
+fn target(request: &ServiceRequest) -> &str {
+    request.uri().path_and_query().map_or(HOME, |target| target.as_str())
 }
 
 /// Redirects the browser to a page, which it gets with `GET`.

@@ -2,7 +2,11 @@
 
 use std::{sync::Arc, time::Duration};
 
-use actix_web::{HttpRequest, HttpResponse, http::header, web};
+use actix_web::{
+    HttpRequest, HttpResponse,
+    http::{Method, header},
+    web,
+};
 use futures_util::stream;
 use tokio::{sync::watch, time::timeout};
 use tokio_util::sync::CancellationToken;
@@ -20,7 +24,7 @@ const RETRY_MS: u64 = 3_000;
 struct Stream {
     pictures: watch::Receiver<Option<Arc<Picture>>>,
     api: web::Data<Api>,
-    key: Option<String>,
+    key: Option<Vec<u8>>,
     stop: CancellationToken,
     /// Whether the browser knows when to connect again.
     has_begun: bool,
@@ -33,21 +37,26 @@ pub(super) async fn events(
     api: web::Data<Api>,
     stop: web::Data<CancellationToken>,
 ) -> HttpResponse {
+    let mut response = HttpResponse::Ok();
+    response
+        .content_type("text/event-stream")
+        // Otherwise nginx would buffer the events.
+        .insert_header(("X-Accel-Buffering", "no"))
+        .insert_header((header::CACHE_CONTROL, "no-store"));
+    // Nothing would be written to the client, so nothing would show that it has left.
+    if request.method() == Method::HEAD {
+        return response.finish();
+    }
     let mut pictures = api.overview.watch();
     // The viewer's page has the current picture, if there is one.
     pictures.mark_unchanged();
-    let key = session::key(request.headers()).map(str::to_owned);
+    let key = session::key(request.headers()).map(<[u8]>::to_owned);
     let begin = Stream { pictures, api, key, stop: stop.get_ref().clone(), has_begun: false };
     let events = stream::unfold(begin, |mut stream| async move {
         let event = stream.next().await?;
         Some((Ok::<_, actix_web::Error>(web::Bytes::from(event)), stream))
     });
-    HttpResponse::Ok()
-        .content_type("text/event-stream")
-        // Otherwise nginx would buffer the events.
-        .insert_header(("X-Accel-Buffering", "no"))
-        .insert_header((header::CACHE_CONTROL, "no-store"))
-        .streaming(events)
+    response.streaming(events)
 }
 
 impl Stream {
@@ -59,7 +68,7 @@ impl Stream {
         }
         let changed = timeout(Duration::from_secs(KEEP_ALIVE_S), self.pictures.changed());
         let changed = self.stop.run_until_cancelled(changed).await?;
-        self.api.access.caller(self.key.as_deref().map(str::as_bytes)).ok()?;
+        self.api.access.caller(self.key.as_deref()).ok()?;
         let picture = changed.is_ok().then(|| self.pictures.borrow_and_update().clone()).flatten();
         Some(match picture {
             // JSON has no line ends, so it is one line of data (HTML, server-sent events).

@@ -16,6 +16,9 @@ use actix_web::{
 /// machine.
 static SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
+/// Where a browser says whether it opens a page (W3C Fetch Metadata §2.2).
+static SEC_FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
+
 /// Whether a page of this console sent the form.
 pub(super) fn is_own(headers: &HeaderMap) -> bool {
     match headers.get(&SEC_FETCH_SITE) {
@@ -30,7 +33,8 @@ pub(super) fn is_own(headers: &HeaderMap) -> bool {
 
 /// Whether a link on another site's page led here.
 pub(super) fn is_link_elsewhere(headers: &HeaderMap) -> bool {
-    headers.get(&SEC_FETCH_SITE).is_some_and(|site| site == "cross-site")
+    let says = |name, word: &str| headers.get(name).is_some_and(|value| value == word);
+    says(&SEC_FETCH_SITE, "cross-site") && says(&SEC_FETCH_MODE, "navigate")
 }
 
 /// Whether the browser reaches this console over plain HTTP, regardless of proxies.

@@ -42,7 +42,7 @@ pub(super) fn path_back_to(target: &str) -> String {
 /// Asks for a key.
 pub(super) async fn page(request: HttpRequest, fields: Fields, api: web::Data<Api>) -> HttpResponse {
     let key = session::key(request.headers());
-    let is_over = key.is_some_and(|key| api.access.caller(Some(key.as_bytes())).is_err());
+    let is_over = key.is_some_and(|key| api.access.caller(Some(key)).is_err());
     let why = match (is_over, fields.get("form").is_some()) {
         (true, false) => Some("You are signed out: your API key is no longer valid."),
         (true, true) => Some(
@@ -51,7 +51,13 @@ pub(super) async fn page(request: HttpRequest, fields: Fields, api: web::Data<Ap
         (false, true) => Some("Nothing was changed: sign in, and fill in the form once more."),
         (false, false) => None,
     };
-    form(StatusCode::OK, why, next(&fields))
+    let mut response = form(StatusCode::OK, why, next(&fields));
+    if is_over {
+        // Without it, the viewer may be a caller who needs no key.
+        let (name, value) = session::end();
+        response.headers_mut().insert(name, value);
+    }
+    response
 }
 
 /// Signs in with the key of the form.
@@ -79,15 +85,12 @@ pub(super) async fn enter(
         return Ok(form(StatusCode::BAD_REQUEST, Some(NEEDS_TLS), next));
     }
     let mut response = HttpResponse::SeeOther();
-    session::begin(&mut response, key, is_loopback);
-    Ok(response.insert_header(("Location", next)).finish())
+    Ok(response.insert_header(session::begin(key, is_loopback)).insert_header(("Location", next)).finish())
 }
 
 /// Signs out.
 pub(super) async fn leave() -> HttpResponse {
-    let mut response = HttpResponse::SeeOther();
-    session::end(&mut response);
-    response.insert_header(("Location", PATH)).finish()
+    HttpResponse::SeeOther().insert_header(session::end()).insert_header(("Location", PATH)).finish()
 }
 
 /// The page to redirect to. It must be a path of the console: a link to the sign-in must not lead to another site.

@@ -99,7 +99,7 @@ fn servers(picture: &Picture) -> Vec<Trouble> {
             Tone::Bad,
             html! { "This node can't use the queues " (here.unusable.join(", ")) "." },
             html! {
-                "They may have been declared with other arguments, or have lost their members. The log of the node says \
+                "They may have been declared with other arguments, or have lost their replicas. The log of the node says \
                  why."
             },
         ));
@@ -204,8 +204,9 @@ fn queues(picture: &Picture) -> Vec<Trouble> {
             Tone::Bad,
             html! { "Changes wait, but no worker takes them, in partition " (list(&picture.here.silent)) "." },
             html! {
-                "Workers reconnect by themselves to end this. If it lasts for some minutes, restart the workers; if the \
-                 queue was purged, its changes are gone, and their senders must send them again."
+                "Workers reconnect by themselves to end this. If it lasts for some minutes, restart the workers. If \
+                 somebody purged or deleted the queue, its changes are lost: their senders must send them again, with the \
+                 same keys."
             },
         ));
     }

@@ -105,7 +105,7 @@ pub(super) async fn page(
             } @else {
                 (notice(Tone::Plain, html! {
                     "This user has no entries. A user is created by the first change. "
-                    a href=(address(search::PATH, &[("id", user_id.as_str())])) { "Find users whose ids begin like this." }
+                    a href=(address(search::PATH, &[("id", user_id.as_str())])) { "Find users whose ids start with this text." }
                 }))
             }
         }

@@ -4,15 +4,22 @@
 use jiff::Timestamp;
 use tokio::try_join;
 use tokio_postgres::{Error, Row};
+use uuid::Uuid;
 
 use crate::{
     domain::Partitions,
     infra::postgres::{Client, ConnectError, Pool, PoolError},
     ops::setback::{Memory, Times},
+    queue::Accepted,
 };
 
-/// The time up to which a node has accepted, or taken, the deltas of each partition. An unknown time changes nothing.
-pub(super) type News = (Vec<i16>, Vec<Option<Timestamp>>);
+/// What a node tells of each partition that has news.
+pub(super) enum News {
+    /// The latest delta that it has accepted.
+    Accepted(Vec<(i16, Accepted)>),
+    /// The time up to which it has taken the deltas. An unknown time changes nothing.
+    Taken(Vec<(i16, Option<Timestamp>)>),
+}
 
 /// Returns the time up to which the changes of a partition were accepted, unless workers have taken all of them.
 ///
@@ -29,30 +36,33 @@ pub async fn waiting_until(pool: &Pool, partition: u16) -> Result<Option<Timesta
 /// # Errors
 /// PostgreSQL does not answer.
 pub async fn tell_taken(pool: &Pool, partition: u16, until: Timestamp) -> Result<(), PoolError> {
-    let news: News = (vec![partition.cast_signed()], vec![Some(until)]);
-    let told = pool.get().await?.execute(TAKEN, &[&news.0, &news.1]).await;
+    let (partitions, untils) = ([partition.cast_signed()], [until]);
+    let told = pool.get().await?.execute(TAKEN, &[&&partitions[..], &&untils[..]]).await;
     Ok(told.map(drop).map_err(ConnectError::from)?)
 }
 
 /// Silence begins with the first change that is accepted while no other change waits.
-pub(super) const ACCEPTED: &str = "insert into partition_pulse as known (partition, accepted_until, moved_at) \
-     select partition, accepted_until, clock_timestamp() \
-     from unnest($1::smallint[], $2::timestamptz[]) as news (partition, accepted_until) \
+const ACCEPTED: &str = "insert into partition_pulse as known \
+         (partition, accepted_until, accepted_user, accepted_request, moved_at) \
+     select partition, accepted_until, user_id, request_id, clock_timestamp() \
+     from unnest($1::smallint[], $2::timestamptz[], $3::text[], $4::uuid[]) \
+         as news (partition, accepted_until, user_id, request_id) \
      on conflict (partition) do update set \
-         accepted_until = greatest(known.accepted_until, excluded.accepted_until), \
-         moved_at = case when known.accepted_until <= known.taken_until then excluded.moved_at \
-             else known.moved_at end";
+         (accepted_until, accepted_user, accepted_request) = (select \
+             excluded.accepted_until, excluded.accepted_user, excluded.accepted_request), \
+         moved_at = case when (select waits from partition_silence where partition = known.partition) \
+             then known.moved_at else excluded.moved_at end \
+     where known.accepted_until < excluded.accepted_until";
 
-pub(super) const TAKEN: &str = "insert into partition_pulse as known (partition, taken_until, moved_at) \
+const TAKEN: &str = "insert into partition_pulse as known (partition, taken_until, moved_at) \
      select partition, coalesce(taken_until, '-infinity'), clock_timestamp() \
      from unnest($1::smallint[], $2::timestamptz[]) as news (partition, taken_until) \
      on conflict (partition) do update set \
          taken_until = greatest(known.taken_until, excluded.taken_until), moved_at = excluded.moved_at";
 
-const WAITING: &str = "select accepted_until from partition_pulse \
-     where partition = $1 and accepted_until > taken_until";
+const WAITING: &str = "select accepted_until from partition_silence where partition = $1 and waits";
 
-const UNTAKEN: &str = "select partition, moved_at from partition_pulse where accepted_until > taken_until";
+const UNTAKEN: &str = "select partition, moved_at from partition_silence where waits";
 
 /// Returns the partitions where changes wait, and when a worker last took one.
 pub(in crate::ops) async fn untaken(client: &Client) -> Result<Vec<(u16, Timestamp)>, Error> {
@@ -62,25 +72,40 @@ pub(in crate::ops) async fn untaken(client: &Client) -> Result<Vec<(u16, Timesta
     rows.iter().map(read).collect()
 }
 
-const SILENCE: &str = "select partition, case when accepted_until > taken_until \
+const SILENCE: &str = "select partition, case when waits \
          then extract(epoch from clock_timestamp() - moved_at)::float8 else 0 end as seconds, \
          extract(epoch from accepted_until)::float8 as accepted, extract(epoch from taken_until)::float8 as taken \
-     from partition_pulse where partition >= 0 and partition < $1";
+     from partition_silence where partition >= 0 and partition < $1";
 
 /// Writes the news. Returns for how many seconds no worker has taken a change from each partition; 0 if no change
 /// waits.
 pub(super) async fn told_and_seen(
     client: &Client,
-    (tell, (moved, untils)): (&'static str, &News),
+    news: &News,
     partitions: Partitions,
     memory: &mut Memory,
 ) -> Result<Vec<(u16, f64)>, Error> {
+    let tell = match news {
+        News::Accepted(_) => ACCEPTED,
+        News::Taken(_) => TAKEN,
+    };
     let (tell, silence) = try_join!(client.prepare_cached(tell), client.prepare_cached(SILENCE))?;
     let count = partitions.count().cast_signed();
     // Before the news, which would hide that the database has gone back.
     memory.compare(&times(&client.query(&silence, &[&count]).await?)?);
-    if !moved.is_empty() {
-        client.execute(&tell, &[moved, untils]).await?;
+    match news {
+        News::Accepted(news) if !news.is_empty() => {
+            let partitions: Vec<i16> = news.iter().map(|(partition, _)| *partition).collect();
+            let times: Vec<Timestamp> = news.iter().map(|(_, latest)| latest.at).collect();
+            let users: Vec<&str> = news.iter().map(|(_, latest)| latest.user_id.as_str()).collect();
+            let requests: Vec<Uuid> = news.iter().map(|(_, latest)| latest.request_id.get()).collect();
+            client.execute(&tell, &[&partitions, &times, &users, &requests]).await?;
+        }
+        News::Taken(news) if !news.is_empty() => {
+            let (partitions, untils): (Vec<i16>, Vec<Option<Timestamp>>) = news.iter().copied().unzip();
+            client.execute(&tell, &[&partitions, &untils]).await?;
+        }
+        News::Accepted(_) | News::Taken(_) => {}
     }
     let rows = client.query(&silence, &[&count]).await?;
     memory.compare(&times(&rows)?);

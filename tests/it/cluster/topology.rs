@@ -52,7 +52,7 @@ async fn each_queue_has_three_members_and_the_policy_spreads_the_leaders() {
     assert!(content && printed.contains(&format!("{}: 3 members", names.partition(0))), "{printed}");
     assert!(printed.contains("r1@localhost leads "), "{printed}");
     let (content, printed) = check(&system, &members.json, "5");
-    assert!(!content && printed.contains("5 of 5 queues can't lose a node"), "{printed}");
+    assert!(!content && printed.contains("5 of 5 queues would not survive the loss of a node"), "{printed}");
 
     let lone = members.json.replace(&format!("\"{}\"", names.partition(0)), "\"another\"");
     let (content, printed) = check(&system, &lone, "3");

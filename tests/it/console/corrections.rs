@@ -241,7 +241,7 @@ async fn a_correction_without_an_answer_is_sent_again_and_counts_once() {
         [("id", "7"), ("action", "subtract"), ("point", "300"), ("reason", "a \"reason\""), ("key", "k-1")];
     let locked = system.pool.get().await.expect("a connection");
     locked
-        .batch_execute("begin; select from user_point where user_id = '7' for update")
+        .batch_execute("reset all; begin; select from user_point where user_id = '7' for update")
         .await
         .expect("locked");
     let (status, page) = shown(visitor.post(CORRECT, &form)).await;

@@ -143,7 +143,7 @@ async fn a_chart_has_every_entry_of_a_short_range_and_a_sample_of_a_long_one() {
     assert!(short.is_sorted() && page.contains("The chart shows every entry of the range."), "{page}");
     let (long, page) = points("/console/user?id=8").await;
     assert_eq!((long.len(), long[0][1], long[199][1], long[200][1]), (201, 1, 9_900, 9_900));
-    assert!(page.contains("200 of 10,000 entries, at equal distances"), "{page}");
+    assert!(page.contains("200 of 10,000 entries, at equal intervals"), "{page}");
     let (recent, _) = points("/console/user?id=8&range=day").await;
     assert_eq!(recent.len(), 2, "one balance since the beginning of the range: the last before it");
     let day = recent[1][0] - recent[0][0] - 24 * 3_600_000;

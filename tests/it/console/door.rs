@@ -168,10 +168,15 @@ async fn a_form_of_another_page_does_nothing() {
     }
     let own = admin.foreign_post("/console/sign-out", &[]).header("Origin", client.base());
     assert_eq!(shown(own).await.0, 303, "a browser without Fetch Metadata");
-    let link = Visitor::new(&client).get("/console/users?id=1").header("Sec-Fetch-Site", "cross-site");
-    let (status, page) = shown(link).await;
-    assert!(status == 200 && page.contains(r#"content="0; url=/console/users?id=1""#), "{page}");
+    follows_a_link_of_another_site(&Visitor::new(&client)).await;
     system.finish().await;
+}
+
+/// Checks that the browser is told to ask again: then it sends the cookie, and the request is not another site's.
+async fn follows_a_link_of_another_site(visitor: &Visitor) {
+    let link = visitor.get("/console/users?id=1").header("Sec-Fetch-Site", "cross-site");
+    let (status, page) = shown(link.header("Sec-Fetch-Mode", "navigate")).await;
+    assert!(status == 200 && page.contains(r#"content="0; url=/console/users?id=1""#), "{page}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -183,15 +188,19 @@ async fn without_keys_the_console_is_open_to_this_machine_and_to_nobody_else() {
         let (status, page) = shown(visitor.get("/console").header(name, value)).await;
         assert_eq!(status, 403, "{name}: {value}: {page}");
     }
+    follows_a_link_of_another_site(&visitor).await;
     system.finish().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn callers_without_a_key_are_no_administrators_once_there_is_one() {
+async fn callers_from_anywhere_are_no_administrators_without_a_key() {
     let mut system = System::new().await;
-    create(&system, "olivia", "admin").await;
     let everyone = AccessArgs { rate_limit: None, allow_anonymous: Anonymous::Everyone };
     let visitor = Visitor::new(&system.serve_with(everyone));
+    let before_the_first_key = visitor.post("/console/keys", &[("name", "mine"), ("scope", "admin")]);
+    let refused = before_the_first_key.send().await.expect("an answer");
+    assert!(refused.status() == 303 && header(&refused, "Location").starts_with("/console/sign-in"));
+    create(&system, "olivia", "admin").await;
     let page = visitor.read("/console/users").await;
     assert!(!page.contains("/console/keys") && !page.contains("/console/dead-letters"), "{page}");
     let form = [("name", "mine"), ("scope", "admin")];

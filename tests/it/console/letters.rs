@@ -119,9 +119,11 @@ async fn keys_are_created_shown_once_and_revoked() {
     assert_eq!(status, 202, "this node knows it at once");
     let page = admin.read("/console/keys").await;
     assert!(page.contains("shop") && !page.contains(&secret));
-    for (name, status, why) in
-        [("shop", 409, "was used before"), ("7up", 400, "The name must"), (HOSTILE[0], 400, "The name must")]
-    {
+    for (name, status, why) in [
+        ("shop", 409, "has been used before"),
+        ("7up", 400, "The name must"),
+        (HOSTILE[0], 400, "The name must"),
+    ] {
         let (found, page) = shown(admin.post("/console/keys", &[("name", name), ("scope", "write")])).await;
         assert!(found == status && page.contains(why), "{found} {page}");
         is_harmless(&page);

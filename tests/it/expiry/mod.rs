@@ -209,7 +209,7 @@ async fn many_services_let_everything_expire_once() {
     // A locked user waits, and nobody else does.
     let session = system.pool.get().await.expect("a connection");
     session
-        .batch_execute("begin; select from user_point where user_id = '9' for update")
+        .batch_execute("reset all; begin; select from user_point where user_id = '9' for update")
         .await
         .expect("locked");
     let mut tasks = JoinSet::new();

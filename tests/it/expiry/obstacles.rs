@@ -17,7 +17,7 @@ async fn a_user_who_keeps_expired_points_is_named() {
     }
     pass(&system, 2 * 3_600).await;
     let session = system.pool.get().await.expect("a connection");
-    let lock = "begin; select from user_point where user_id = '7' for update";
+    let lock = "reset all; begin; select from user_point where user_id = '7' for update";
     session.batch_execute(lock).await.expect("locked");
     let work = system.process("work", &["--metrics-listen", "127.0.0.1:0"]);
     let line = work.says("expired points stay in the user's balance for now").await;

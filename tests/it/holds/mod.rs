@@ -39,10 +39,11 @@ async fn a_capture_takes_what_expires_first_and_the_rest_returns_to_its_lots() {
     for delta in [add(7, 100), add_until(7, 30, soon), add_until(7, 20, late)] {
         done(&service, &delta).await;
     }
-    let order = hold(7, 60, Some(in_hours(3)));
+    let ends = in_hours(3);
+    let order = hold(7, 60, Some(ends));
     let entry = done(&service, &order).await;
     assert_eq!((entry.change, entry.balance, points(&entry.lots)), (-60, 90, vec![30, 20]));
-    assert_eq!(entry.expires_at, Some(in_hours(3)));
+    assert_eq!(entry.expires_at, Some(ends));
     let (point, sum, open) = held(&service, 7).await;
     assert_eq!((point, sum, open.len(), open[0].request), (90, 60, 1, order.request_id));
     let format = "select format from user_point";
@@ -103,14 +104,15 @@ async fn a_hold_ends_once_and_what_came_first_is_named() {
 async fn when_its_time_comes_the_points_return_and_those_that_have_expired_are_gone() {
     let system = System::new().await;
     let service = system.service(2);
-    let order = hold(7, 60, Some(in_hours(3)));
+    let ends = in_hours(3);
+    let order = hold(7, 60, Some(ends));
     for delta in [add(7, 100), add_until(7, 30, in_hours(1)), add_until(7, 20, in_hours(4)), order.clone()] {
         done(&service, &delta).await;
     }
     pass(&system, 2 * 3_600).await;
     assert_eq!(held(&service, 7).await.1, 60, "what has expired is still held");
     pass(&system, 3_600).await;
-    let end = in_hours(0);
+    let end = ends - 3.hours();
     eventually("the hold's time has come", async || Timestamp::now() > end).await;
     assert_eq!(held(&service, 7).await, (120, 0, vec![]), "no entry says so yet");
     assert_eq!(points(&balance(&service, 7).await.expires), [20]);

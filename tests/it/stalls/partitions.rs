@@ -1,6 +1,9 @@
 //! One partition whose queue can't be used: the other partitions go on. The tests have their own servers, because users
 //! and permissions belong to a broker.
 
+use std::time::{Duration, Instant};
+
+use futures_util::future::join_all;
 use serde_json::json;
 
 use super::{queue_adds, users_of};
@@ -13,6 +16,10 @@ use crate::support::{
 
 /// The partition whose queue can't be used.
 const BAD: u16 = 0;
+
+/// Twice the confirm timeout of 5 s, and time for a busy machine. One after the other, the messages of the backlog would
+/// take twice as long.
+const BACKLOG_TIME_MAX: Duration = Duration::from_secs(20);
 
 /// Queues adds for users of the other partitions, one by one, and waits until they are applied.
 async fn the_others_go_on(system: &System, client: &Client, first: i64) {
@@ -73,6 +80,21 @@ async fn a_queue_that_may_not_be_read_disturbs_no_other() {
     servers.stop().await;
 }
 
+/// Sends more changes at once than four messages can carry. Together they wait no longer than one: for the confirm of a
+/// message, and then for that of another.
+async fn a_backlog_is_refused_as_soon_as_one_change(client: &Client, user: i64) {
+    let operation = |index| json!({"action": "add", "user_id": user.to_string(), "point": 1, "key": format!("backlog-{index}")});
+    let batch = |batch| {
+        let operations: Vec<_> = (batch * 1_000..(batch + 1) * 1_000).map(operation).collect();
+        client.post("/v1/point/batch").json(&json!({"operations": operations}))
+    };
+    let began = Instant::now();
+    for (status, answer) in join_all((0..4).map(|index| answer(batch(index)))).await {
+        assert_eq!(status, 503, "{answer}");
+    }
+    assert!(began.elapsed() < BACKLOG_TIME_MAX, "{:?}", began.elapsed());
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_queue_that_does_not_answer_disturbs_no_other() {
     let servers = OwnServers::start().await;
@@ -96,6 +118,7 @@ async fn a_queue_that_does_not_answer_disturbs_no_other() {
         let key = format!("refused-{round}");
         tokio::join!(refused(&key), the_others_go_on(&system, &client, round * 1_000));
     }
+    a_backlog_is_refused_as_soon_as_one_change(&client, bad).await;
     assert_eq!(broker.accepted(), connections, "no connection was given up");
     bad_queue(&servers, &system, "resume").await;
     let keyed = || client.change("add", bad, 1).header("Idempotency-Key", "accepted");

@@ -41,7 +41,7 @@ const BELONGINGS: [(&[&str], &[&str]); 20] = [
     (&["insert into log", "into user_point", "update user_point"], &["domain/store"]),
     (&["from user_point", "from log"], &["domain/store", "domain/audit"]),
     (&["into installation", "from installation"], &["domain/installation.rs"]),
-    (&["partition_pulse"], &["ops/pulse"]),
+    (&["partition_pulse", "partition_silence"], &["ops/pulse"]),
     (&["node_beat", "node_rate"], &["ops/beat.rs"]),
     (&["api_key"], &["access/store.rs"]),
     (&["sha2", "subtle", "getrandom", "governor", "arc_swap"], &["access"]),

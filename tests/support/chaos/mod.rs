@@ -11,10 +11,10 @@ use tokio::time::interval;
 use tokio_util::sync::CancellationToken;
 
 use crate::support::{
-    client::Promises,
+    client::{Promises, REQUESTED},
     clock,
-    servers::OwnServers,
-    system::{PATIENCE, REQUESTED, System, eventually},
+    servers::{OwnServers, versions},
+    system::{PATIENCE, System, eventually},
 };
 use clients::{Clients, Record};
 use faults::{Concern, Fault, Site};
@@ -65,7 +65,7 @@ const OTHERS: &str = "longest without an applied change, of those it does not af
 pub async fn run(chaos: Chaos) -> Report<Fault> {
     let servers = OwnServers::start().await;
     let mut system = System::on_own_with(&servers, chaos.partitions).await;
-    let versions = system.versions().await;
+    let versions = versions(&system).await;
     clock::install(&system).await;
     let port = free_port().expect("a port");
     let mut site = Site::start(&mut system, servers, port).await;

@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::support::{
     chaos::{Chaos, Report, Strike, clients::Clients, progress::Progress, settled},
-    servers::{database, fresh_name, own_folder},
+    servers::{database, fresh_name, own_folder, versions},
     system::{PATIENCE, System},
 };
 pub use faults::Fault;
@@ -72,7 +72,7 @@ pub async fn run(
     faults: impl IntoIterator<Item = Fault>,
 ) -> Report<Fault> {
     let mut system = servers.system(chaos.partitions).await;
-    let versions = system.versions().await;
+    let versions = versions(&system).await;
     topology::set_policies(&system, &servers.broker.nodes[0]).await;
     let mut site = Site::start(&mut system, servers).await;
     let ended = CancellationToken::new();

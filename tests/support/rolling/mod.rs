@@ -15,11 +15,11 @@ use tokio::{process::Command, time::timeout};
 use crate::support::{
     balancer::Balancer,
     chaos::Verdict,
-    client::{Client, answer},
+    client::{Client, REQUESTED, answer},
     process::{EXECUTABLE, Process},
     queues::{message, partition},
     servers::{Database, servers},
-    system::{PARTITIONS, REQUESTED, System, eventually},
+    system::{PARTITIONS, System, eventually},
 };
 use clients::{Clients, Record, witnesses};
 use gaps::Watch;

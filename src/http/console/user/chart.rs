@@ -90,7 +90,7 @@ fn caption(course: &Course, points: &[(Timestamp, i64)]) -> Markup {
             "From " (grouped(*first)) " at " (time(*from)) " to " (grouped(*last)) " now. "
         }
         @if usize::try_from(course.entries).is_ok_and(|entries| entries > shown) {
-            "The chart shows " (shown) " of " (grouped(course.entries)) " entries, at equal distances in the log; between them \
+            "The chart shows " (shown) " of " (grouped(course.entries)) " entries, at equal intervals in the log; between them \
              the balance may have been higher or lower. Among those shown, the lowest balance is "
         } @else {
             "The chart shows every entry of the range. The lowest balance is "

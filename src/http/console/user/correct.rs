@@ -69,7 +69,7 @@ impl Wanted {
             key: fields.get("key").map_or_else(|| RequestId::random().to_string(), str::to_owned),
             point: text("point"),
             reason: text("reason"),
-            is_partial: fields.get("partial").is_some(),
+            is_partial: fields.get("partial").is_some_and(|partial| partial != "false"),
         })
     }
 
