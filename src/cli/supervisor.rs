@@ -20,14 +20,14 @@ pub(super) fn is_there() -> bool {
     env::var_os("NOTIFY_SOCKET").is_some()
 }
 
-/// Tells the supervisor once that the node is ready, once that it is stopping, and every change of its state, until it
+/// Tells the supervisor once that the node has started, once that it is stopping, and every change of its state, until it
 /// is stopping or has `ended`.
 ///
 /// There is no watchdog: a message from here would prove only that this task runs, not that requests are answered.
 pub(super) async fn tell(health: &Health, stop: CancellationToken, ended: CancellationToken) {
     let mut looks = interval(Duration::from_millis(LOOK_PAUSE_MS));
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let (mut told, mut is_ready) = (None, false);
+    let (mut told, mut is_started) = (None, false);
     loop {
         // A node may end before the next check, and even before this task runs again.
         let is_over = tokio::select! {
@@ -40,8 +40,8 @@ pub(super) async fn tell(health: &Health, stop: CancellationToken, ended: Cancel
         let status = http::described(&report);
         if told.as_ref() != Some(&status) {
             let mut news = vec![NotifyState::Status(&status)];
-            if report.condition.is_ready() && !is_ready {
-                is_ready = true;
+            if report.condition.has_started() && !is_started {
+                is_started = true;
                 news.push(NotifyState::Ready);
             }
             if report.condition == Condition::Stopping {

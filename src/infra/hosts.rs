@@ -34,7 +34,7 @@ impl Host {
     }
 
     /// Returns the addresses that the name has now.
-    async fn addresses(&self, limit_ms: u64) -> Result<Vec<Option<IpAddr>>, String> {
+    async fn addresses(&self, limit_ms: u64) -> Resolved {
         if self.is_folder() {
             return Ok(vec![None]);
         }
@@ -44,10 +44,24 @@ impl Host {
         let looking = lookup_host((self.name.as_str(), self.port));
         match timeout(Duration::from_millis(limit_ms), looking).await {
             Ok(Ok(found)) => Ok(found.map(|address| Some(address.ip())).collect()),
-            Ok(Err(error)) => Err(error.to_string()),
-            Err(_) => Err(format!("its name was not resolved within {limit_ms} ms")),
+            Ok(Err(error)) => Err(Unresolved { why: error.to_string(), is_late: false }),
+            Err(_) => {
+                let why = format!("its name was not resolved within {limit_ms} ms");
+                Err(Unresolved { why, is_late: true })
+            }
         }
     }
+}
+
+/// The addresses of a host: `None` for a folder.
+type Resolved = Result<Vec<Option<IpAddr>>, Unresolved>;
+
+/// Why a name has no address now.
+#[derive(Debug)]
+struct Unresolved {
+    why: String,
+    /// Whether no name server has answered.
+    is_late: bool,
 }
 
 impl fmt::Display for Host {
@@ -117,18 +131,26 @@ impl Hosts {
         Self { list, memory: Mutex::default() }
     }
 
-    /// Resolves the names again. A name that can't be resolved keeps its last addresses. Returns the places in the order
-    /// in which to try them: those that have never failed in the order of the list, then the others. Also returns the
-    /// hosts that could not be resolved, with the reasons.
+    /// Resolves the names again. While no name server answers, a name keeps its last addresses. Returns the places in the
+    /// order in which to try them: those that have never failed in the order of the list, then the others. Also returns
+    /// the hosts that could not be resolved, with the reasons.
     pub async fn places(&self) -> (Vec<Place>, Vec<(Host, String)>) {
-        let (mut places, mut unknown) = (Vec::new(), Vec::new());
         let limit_ms = if self.list.len() == 1 { RESOLVE_ALONE_TIMEOUT_MS } else { RESOLVE_TIMEOUT_MS };
-        let resolved = join_all(self.list.iter().map(|host| host.addresses(limit_ms))).await;
+        self.learn(join_all(self.list.iter().map(|host| host.addresses(limit_ms))).await)
+    }
+
+    fn learn(&self, resolved: Vec<Resolved>) -> (Vec<Place>, Vec<(Host, String)>) {
+        let (mut places, mut unknown) = (Vec::new(), Vec::new());
         let mut memory = self.memory();
-        for (host, addresses) in self.list.iter().zip(resolved) {
-            match addresses {
+        for (host, resolved) in self.list.iter().zip(resolved) {
+            match resolved {
                 Ok(addresses) => drop(memory.addresses.insert(host.clone(), addresses)),
-                Err(why) => unknown.push((host.clone(), why)),
+                Err(Unresolved { why, is_late }) => {
+                    if !is_late {
+                        memory.addresses.remove(host);
+                    }
+                    unknown.push((host.clone(), why));
+                }
             }
             let known = memory.addresses.get(host).into_iter().flatten();
             places.extend(known.map(|address| Place { host: host.clone(), address: *address }));
@@ -243,11 +265,20 @@ mod tests {
         assert_eq!(unknown[0].0.to_string(), "no-such-host.invalid:1");
     }
 
-    #[tokio::test]
-    async fn a_name_that_can_not_be_resolved_any_more_keeps_its_addresses() {
-        let hosts = hosts(&["no-such-host.invalid", "10.0.0.2"]);
-        let address = "10.0.0.1".parse().expect("an address");
-        hosts.memory().addresses.insert(hosts.list[0].clone(), vec![Some(address)]);
-        assert_eq!(order(&hosts).await, ["no-such-host.invalid:1 (10.0.0.1)", "10.0.0.2:1"]);
+    #[test]
+    fn a_name_keeps_its_addresses_while_no_name_server_answers() {
+        let hosts = hosts(&["db.example", "10.0.0.2"]);
+        let addresses = |address: &str| Ok(vec![Some(address.parse().expect("an address"))]);
+        let places = |first: Resolved| {
+            let (places, unknown) = hosts.learn(vec![first, addresses("10.0.0.2")]);
+            (places.iter().map(ToString::to_string).collect::<Vec<_>>(), unknown.len())
+        };
+        let unresolved = |is_late| Err(Unresolved { why: String::new(), is_late });
+        let both = ["db.example:1 (10.0.0.1)", "10.0.0.2:1"].map(str::to_owned).to_vec();
+        assert_eq!(places(unresolved(true)), (both[1..].to_vec(), 1), "it was never known");
+        assert_eq!(places(addresses("10.0.0.1")), (both.clone(), 0));
+        assert_eq!(places(unresolved(true)), (both.clone(), 1));
+        assert_eq!(places(unresolved(false)), (both[1..].to_vec(), 1), "it is gone");
+        assert_eq!(places(unresolved(true)), (both[1..].to_vec(), 1));
     }
 }

@@ -63,6 +63,15 @@ impl Condition {
             Self::Starting | Self::Unable | Self::Stopping => false,
         }
     }
+
+    /// Whether the node works, as far as its servers allow.
+    #[must_use]
+    pub fn has_started(self) -> bool {
+        match self {
+            Self::Ready | Self::Degraded | Self::Unable => true,
+            Self::Starting | Self::Stopping => false,
+        }
+    }
 }
 
 /// The state of a server that a node needs, and since when.
@@ -182,7 +191,7 @@ impl Health {
         *self.depths.lock().unwrap_or_else(PoisonError::into_inner) = depths;
     }
 
-    /// Marks the node as started: everything that it needs has been ready.
+    /// Marks the node as started: it begins its work.
     pub fn started(&self) {
         self.started.cancel();
     }

@@ -72,15 +72,21 @@ fn told(supervisor: &UnixDatagram, line: &str) -> Vec<String> {
 async fn a_supervisor_learns_when_a_node_is_ready_and_when_it_stops() {
     let system = System::new().await;
     let folder = tempfile::tempdir().expect("a folder");
-    for (role, arguments) in
-        [("serve", &["--listen", "127.0.0.1:0", "--drain-delay", "1s"][..]), ("work", &[])]
+    let serve = &["--listen", "127.0.0.1:0", "--drain-delay", "1s"][..];
+    // Without RabbitMQ, `serve` starts as well.
+    let nowhere = "amqp://127.0.0.1:1";
+    for (index, (role, arguments, broker)) in
+        [("serve", serve, None), ("work", &[], None), ("serve", serve, Some(nowhere))].into_iter().enumerate()
     {
-        let socket = folder.path().join(role);
+        let socket = folder.path().join(index.to_string());
         let supervisor = UnixDatagram::bind(&socket).expect("a socket");
         supervisor.set_read_timeout(Some(Duration::from_secs(60))).expect("a limit");
         let node = Process::start(role, arguments, |command| {
             system.set_up(command, "info");
             command.env("NOTIFY_SOCKET", &socket);
+            if let Some(url) = broker {
+                command.env("AMQP_URL", url);
+            }
         });
         let started = told(&supervisor, "READY=1");
         assert_eq!(
