@@ -90,7 +90,7 @@ pub struct PartitionsArgs {
 #[derive(Args, Clone, Debug)]
 pub struct PatienceArgs {
     /// How long to wait at startup until PostgreSQL, its migrations and RabbitMQ are ready. `serve` waits for RabbitMQ
-    /// for at most 10 s, and then serves without it.
+    /// for at most 15 s, and then serves without it.
     #[arg(long, env = "POINT_SYSTEM_STARTUP_TIMEOUT", default_value = "60s", value_name = "TIME",
           value_parser = parse_time)]
     pub startup_timeout: Duration,

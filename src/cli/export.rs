@@ -1,7 +1,7 @@
 //! The command `export`: writes balances or the log as CSV. Must not contain SQL.
 
 use std::{
-    fs::{self, File},
+    fs::{self, File, TryLockError},
     io::{self, BufWriter, ErrorKind, Write},
     path::{Path, PathBuf},
 };
@@ -74,7 +74,8 @@ async fn into_file(
     // Another export may be writing this file. Its lock ends with its process.
     let mut file =
         File::options().write(true).create(true).truncate(false).open(&part).with_context(named)?;
-    if file.try_lock().is_err() {
+    // Where files can't be locked, nothing is known of the other.
+    if let Err(TryLockError::WouldBlock) = file.try_lock() {
         bail!("another export is writing {}", path.display());
     }
     file.set_len(0).with_context(named)?;

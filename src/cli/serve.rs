@@ -26,7 +26,7 @@ use crate::{
 };
 
 /// The longest that the start waits for the broker.
-const CONNECT_MAX_S: u64 = 10;
+const CONNECT_MAX_S: u64 = 15;
 
 /// Flags of `serve`.
 #[derive(Args, Debug)]

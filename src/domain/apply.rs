@@ -95,9 +95,9 @@ impl ApplyTrip {
         Self { store, pace, patience, metrics }
     }
 
-    /// Applies the deltas in order, all at once. If that takes the database too long, or it refuses, or it can't read a
-    /// row, halves the part until it has found the offending delta: only that one is refused, or only its user waits.
-    /// The first result that is neither final nor an obstacle of one user ends the group: a later delta may belong to
+    /// Applies the deltas in order, all at once. If that takes the database too long, or it refuses or fails, or a row is
+    /// damaged, halves the part until it has found the offending delta: only that one is refused, or only its user waits.
+    /// After that, the parts grow again. The first result that is neither final nor an obstacle of one user ends the group: a later delta may belong to
     /// the same user.
     pub(super) async fn apply(&self, deltas: &[Delta]) -> Vec<Result<Option<Outcome>, ServiceError>> {
         let mut results = Vec::with_capacity(deltas.len());
@@ -112,6 +112,7 @@ impl ApplyTrip {
             match self.transact(part, &mut obstacles).await {
                 Ok(decided) => {
                     slow_users = 0;
+                    bound = bound.saturating_mul(2);
                     results.extend(decided);
                 }
                 Err(error) if part.len() > 1 && error.may_be_of_one_delta() => {
@@ -122,20 +123,20 @@ impl ApplyTrip {
                 }
                 Err(StoreError::TooSlow { obstacle, .. }) if slow_users < SLOW_USERS_MAX => {
                     slow_users += 1;
-                    bound = usize::MAX;
                     obstacles.insert(part[0].user_id.clone(), obstacle.clone());
                     results.push(Err(obstacle.into()));
                 }
                 Err(StoreError::Unreadable(why)) => {
-                    bound = usize::MAX;
                     let obstacle = Obstacle::Unreadable(why);
                     obstacles.insert(part[0].user_id.clone(), obstacle.clone());
                     results.push(Err(obstacle.into()));
                 }
-                Err(refused @ StoreError::Refused(_)) => {
-                    bound = usize::MAX;
-                    results.push(Err(refused.into()));
+                Err(StoreError::Failing(state)) => {
+                    let obstacle = Obstacle::Failing(state);
+                    obstacles.insert(part[0].user_id.clone(), obstacle.clone());
+                    results.push(Err(obstacle.into()));
                 }
+                Err(refused @ StoreError::Refused(_)) => results.push(Err(refused.into())),
                 Err(other) => results.resize(deltas.len(), Err(other.into())),
             }
             if results.len() < deltas.len() && self.patience.has_ended(began) {

@@ -39,7 +39,9 @@ impl From<Obstacle> for ServiceError {
     fn from(obstacle: Obstacle) -> Self {
         match obstacle {
             Obstacle::Newer(_) => Self::NotUnderstood(obstacle.to_string()),
-            Obstacle::Locked | Obstacle::Unreadable(_) | Obstacle::Slow => Self::Blocked(obstacle),
+            Obstacle::Locked | Obstacle::Unreadable(_) | Obstacle::Failing(_) | Obstacle::Slow => {
+                Self::Blocked(obstacle)
+            }
         }
     }
 }
@@ -54,6 +56,9 @@ pub enum Obstacle {
     /// A row of the user breaks the rules of its table, and which rule.
     #[error("{0}")]
     Unreadable(String),
+    /// PostgreSQL fails when it reads or writes the user's rows, with this SQLSTATE: a page is damaged, or a trigger fails.
+    #[error("PostgreSQL can't read or write the rows of the user (SQLSTATE {0}): its log says why")]
+    Failing(String),
     /// A newer version wrote this about the user.
     #[error("{0}, which a newer version wrote and this version does not understand")]
     Newer(String),

@@ -19,10 +19,6 @@ const CALLER_PATIENCE_MS: u64 = 1_500;
 /// How long a worker keeps trying. Afterwards, other workers get its messages: their database may answer.
 const QUEUE_PATIENCE_MS: u64 = 10_000;
 
-/// How long a worker starts new transactions for one group. What is applied by then is acked, and the rest goes back to
-/// the queue, long before the broker's `consumer_timeout` would end the subscription.
-const GROUP_TIME_MAX_MS: u64 = 60_000;
-
 /// How long to keep trying during an outage of PostgreSQL.
 #[derive(Clone)]
 pub enum Patience {
@@ -37,9 +33,7 @@ impl Patience {
     pub(super) fn has_ended(&self, began: Instant) -> bool {
         match self {
             Self::Caller => began.elapsed() > Duration::from_millis(CALLER_PATIENCE_MS),
-            Self::Queue(stop) => {
-                stop.is_cancelled() || began.elapsed() > Duration::from_millis(GROUP_TIME_MAX_MS)
-            }
+            Self::Queue(stop) => stop.is_cancelled(),
         }
     }
 
@@ -75,7 +69,10 @@ pub(super) async fn retried<T, F: Future<Output = Result<T, StoreError>>>(
             StoreError::Unavailable(_) | StoreError::Conflict(_) => {
                 !stop.is_cancelled() && started.elapsed() < limit
             }
-            StoreError::TooSlow { .. } | StoreError::Unreadable(_) | StoreError::Refused(_) => false,
+            StoreError::TooSlow { .. }
+            | StoreError::Unreadable(_)
+            | StoreError::Failing(_)
+            | StoreError::Refused(_) => false,
         })
         .notify(|error, pause| {
             match error {
@@ -95,6 +92,7 @@ impl From<StoreError> for ServiceError {
                 Self::Unavailable(error.to_string())
             }
             StoreError::Unreadable(why) => Self::Blocked(super::Obstacle::Unreadable(why)),
+            StoreError::Failing(state) => Self::Blocked(super::Obstacle::Failing(state)),
             StoreError::Refused(_) => Self::Refused(error.to_string()),
         }
     }

@@ -54,9 +54,12 @@ pub(super) enum StoreError {
         /// The message of PostgreSQL, or of our own limit.
         why: String,
     },
-    /// A row breaks our constraints or contradicts another, or the server can't read or write it.
+    /// A row breaks our constraints, or contradicts another.
     #[error("{0}")]
     Unreadable(String),
+    /// The server fails to read or write some rows, with this SQLSTATE. Its message is in its own log.
+    #[error("PostgreSQL fails (SQLSTATE {0})")]
+    Failing(String),
     /// Two transactions are in conflict: try again at once.
     #[error("PostgreSQL asks for a retry: {0}")]
     Conflict(String),
@@ -83,7 +86,7 @@ impl From<tokio_postgres::Error> for StoreError {
                 // Data exceptions, broken constraints and errors raised by a trigger.
                 "22" | "23" | "P0" => Self::Refused(text),
                 // A damaged page or a missing file, or a trigger that fails. Other users may have neither.
-                "XX" | "58" | "2F" | "38" | "39" => Self::Unreadable(format!("PostgreSQL fails: {text}")),
+                "XX" | "58" | "2F" | "38" | "39" => Self::Failing(state.code().to_owned()),
                 // All else is the state of the server.
                 _ => Self::Unavailable(text),
             },
@@ -95,7 +98,7 @@ impl StoreError {
     /// Whether a single delta may be the cause. Then the others can be applied without it.
     pub(super) fn may_be_of_one_delta(&self) -> bool {
         match self {
-            Self::TooSlow { .. } | Self::Unreadable(_) | Self::Refused(_) => true,
+            Self::TooSlow { .. } | Self::Unreadable(_) | Self::Failing(_) | Self::Refused(_) => true,
             Self::Unavailable(_) | Self::Conflict(_) => false,
         }
     }
@@ -128,9 +131,10 @@ impl Store {
             .is_ok()
     }
 
-    /// Lends a connection for at most `limit_ms`. `work` leaves no transaction open unless the server is unavailable: then
-    /// the connection is closed, and the idle ones too, because they are likely to be dead as well. A host that stays
-    /// silent for longer than the limit of a statement is given up: it may be an old primary, whose commits never end.
+    /// Lends a connection for at most `limit_ms`. After a failure the connection is closed, which ends its transaction.
+    /// If the server is unavailable, the idle connections are closed too: they are likely to be dead as well. A host that
+    /// stays silent for longer than the limit of a statement is given up: it may be an old primary, whose commits never
+    /// end.
     async fn with_client<T>(
         &self,
         limit_ms: u64,
@@ -141,13 +145,12 @@ impl Store {
                 let late = || StoreError::Unavailable(format!("no answer within {limit_ms} ms"));
                 let done = timeout(Duration::from_millis(limit_ms), work(&client)).await;
                 let result = done.unwrap_or_else(|_| {
-                    client.cancel();
                     if limit_ms > STATEMENT_TIMEOUT_MS {
                         client.give_up();
                     }
                     Err(late())
                 });
-                if matches!(result, Err(StoreError::Unavailable(_))) {
+                if result.is_err() {
                     drop(Client::take(client));
                 }
                 result

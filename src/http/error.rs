@@ -49,7 +49,7 @@ pub enum ApiError {
         .0.action, .0.point, .0.created_at
     )]
     KeyReused(Arc<Entry>),
-    #[error("operations reuse the key of another change of their user ({}); nothing was queued", .0.len())]
+    #[error("operations reuse an Idempotency-Key of another change ({}); nothing was queued", .0.len())]
     KeysReused(Vec<Fault>),
     #[error("{}", detail_of(.0, .1))]
     Rejected(Arc<Entry>, Rejection),

@@ -38,7 +38,7 @@ pub(super) use answers::{
             applies the change before it answers. After a `503`, or without an answer, send the change again with \
             the same `Idempotency-Key`: it counts once.\n\n\
             Every path that takes GET also takes HEAD. Every error is a problem (RFC 9457), except the `400` or `431` \
-            of a request that is not HTTP/1.1; [/problems](/problems) explains them all.",
+            of a request whose head can't be read; [/problems](/problems) explains them all.",
     ),
     servers((url = "/", description = "This service.")),
     tags(

@@ -2,6 +2,7 @@
 //! partitions are silent. Must not contain the ledger, or how operators are told.
 
 use std::{
+    collections::HashMap,
     convert::Infallible,
     sync::Arc,
     time::{Duration, Instant},
@@ -64,6 +65,8 @@ pub struct Pulse {
     health: Arc<Health>,
     partitions: Partitions,
     memory: Memory,
+    /// For each partition, when its latest change was accepted, if that is decided and no worker has told that it took it.
+    decided: HashMap<u16, Timestamp>,
     node: Node,
     /// Whether the last beat failed. Then this node does not know which partitions are silent.
     is_blind: bool,
@@ -73,7 +76,8 @@ impl Pulse {
     /// Makes a pulse that uses one connection of `pool` at a time, and reports silence to `health`.
     #[must_use]
     pub fn new(pool: Pool, health: Arc<Health>, partitions: Partitions) -> Self {
-        Self { pool, health, partitions, memory: Memory::new(), node: Node::new(), is_blind: false }
+        let (memory, decided) = (Memory::new(), HashMap::new());
+        Self { pool, health, partitions, memory, decided, node: Node::new(), is_blind: false }
     }
 
     /// Beats for a node that accepts changes. For each partition, `latest` returns the latest delta that is safe in its
@@ -163,7 +167,10 @@ impl Pulse {
             Ok(client) => {
                 // The pulse does not depend on the console's figures.
                 let (seen, told) = join!(
-                    within(limit, told_and_seen(&client, &news, self.partitions, &mut self.memory)),
+                    within(
+                        limit,
+                        told_and_seen(&client, &news, self.partitions, (&mut self.memory, &mut self.decided))
+                    ),
                     within(
                         Duration::from_millis(TELL_TIMEOUT_MS),
                         beat::tell(&client, &self.node, &report, counts, oldest)

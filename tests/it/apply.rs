@@ -200,7 +200,7 @@ async fn a_user_for_whom_the_database_fails_waits_alone() {
         let results = service.apply_deltas(deltas.clone()).await.expect("results");
         for (delta, result) in deltas.iter().zip(&results) {
             let waits = match result {
-                Err(ServiceError::Blocked(Obstacle::Unreadable(why))) => why.contains(code),
+                Err(ServiceError::Blocked(Obstacle::Failing(state))) => state == code,
                 _ => false,
             };
             let is_seventh = delta.user_id == user(7);

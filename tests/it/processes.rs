@@ -65,7 +65,7 @@ async fn a_server_that_is_told_to_stop_answers_what_it_has_and_ends_well() {
     let first = requests.join_next().await.expect("fifty").expect("no panic").expect("an answer");
     assert_eq!(first, StatusCode::ACCEPTED);
     assert!(serve.end("-TERM").await.success());
-    // All of them were sent before it stopped to accept connections.
+    // All of them were sent before it stopped accepting connections.
     for answer in requests.join_all().await {
         assert_eq!(answer.expect("an answer"), StatusCode::ACCEPTED);
     }

@@ -195,7 +195,7 @@ impl Wait {
     fn of(error: ServiceError) -> Result<Self, ServiceError> {
         match error {
             ServiceError::Unavailable(_) | ServiceError::Overloaded => Ok(Self::Outage(error)),
-            ServiceError::Blocked(obstacle @ (Obstacle::Locked | Obstacle::Slow)) => {
+            ServiceError::Blocked(obstacle @ (Obstacle::Locked | Obstacle::Failing(_) | Obstacle::Slow)) => {
                 Ok(Self::Obstacle(obstacle))
             }
             ServiceError::Blocked(Obstacle::Unreadable(_) | Obstacle::Newer(_))

@@ -3,6 +3,7 @@
 
 use std::{
     collections::HashMap,
+    convert::identity,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -14,13 +15,13 @@ use uuid::Uuid;
 
 use super::{
     FORMAT_MAX, LOGGED, Store, StoreError, account, entry, get,
-    lock::{Lock, counterparties},
+    lock::{Lock, counterparties, users_and_requests},
     rows::{Rows, WRITE},
     user_id,
 };
 use crate::domain::{
     Obstacle,
-    change::{Action, Change},
+    change::Action,
     decide::{Accounts, Decided, counterparty, decide, reuse},
     delta::Delta,
     entry::{Entry, Outcome},
@@ -34,7 +35,7 @@ use crate::infra::postgres::Client;
 const APPLY_TIMEOUT_MS: u64 = 6_000;
 
 /// What became of a delta in a committed transaction: its outcome, or the obstacle for which it was left out.
-/// [`Change::Expire`] has no outcome.
+/// [`Change::Expire`](crate::domain::Change::Expire) has no outcome.
 pub(in crate::domain) type Decision = Result<Option<Outcome>, Obstacle>;
 
 /// A committed transaction.
@@ -56,13 +57,14 @@ impl Store {
     pub(in crate::domain) async fn apply(&self, deltas: &[Delta]) -> Result<Applied, StoreError> {
         let began = Instant::now();
         let applied = self.with_client(APPLY_TIMEOUT_MS, async |client| match apply(client, deltas).await {
-            Ok(ended) => ended,
+            Ok(ended) => Ok(ended),
             Err(error) => {
-                client.batch_execute("rollback").await?;
-                Err(error)
+                // The session is of use again once its transaction has ended.
+                let has_ended = client.batch_execute("rollback").await.is_ok();
+                if has_ended && error.may_be_of_one_delta() { Ok(Err(error)) } else { Err(error) }
             }
         });
-        match applied.await {
+        match applied.await.and_then(identity) {
             // Our own limit does not distinguish a slow server from an unreachable one.
             Err(StoreError::Unavailable(why))
                 if began.elapsed() >= Duration::from_millis(APPLY_TIMEOUT_MS) && self.can_apply().await =>
@@ -133,24 +135,6 @@ async fn apply(client: &Client, deltas: &[Delta]) -> Result<Result<Applied, Stor
     }
     let count = |action| further.iter().filter(|entry| entry.known_action() == Some(action)).count();
     Ok(Ok(Applied { decisions, expired: count(Action::Expire), ended_holds: count(Action::Release) }))
-}
-
-/// The users of a batch, and the request ids that the log may have. Reads and writes follow the order of the indexes, so
-/// that rows on one page are used while the page is in the cache.
-fn users_and_requests(deltas: &[Delta]) -> (Vec<&str>, Vec<(&str, Uuid)>) {
-    // No request asks for expiry, so the log never has the id of such a delta.
-    let is_requested = |delta: &&Delta| delta.change != Change::Expire;
-    let requested = deltas.iter().filter(is_requested);
-    let mut asked: Vec<(&str, Uuid)> =
-        requested.map(|delta| (delta.user_id.as_str(), delta.request_id.get())).collect();
-    asked.sort_unstable();
-    let mut users: Vec<&str> = asked.iter().map(|(user, _)| *user).collect();
-    if asked.len() < deltas.len() {
-        users = deltas.iter().map(|delta| delta.user_id.as_str()).collect();
-        users.sort_unstable();
-    }
-    users.dedup();
-    (users, asked)
 }
 
 /// The accounts and entries that the transaction has read, and what is wrong with other users' rows.
@@ -277,24 +261,5 @@ impl State {
     /// The users whose rows were created for transfers that were then rejected.
     fn unused(&self) -> impl Iterator<Item = &UserId> {
         self.accounts.iter().filter(|(_, account)| account.seq == 0).map(|(user, _)| user)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::domain::delta::Points;
-
-    #[test]
-    fn expiry_locks_its_user_and_looks_up_no_request() {
-        let add = || Change::Add { point: Points::new(1).expect("in range"), expires_at: None };
-        let deltas = [("3", Change::Expire), ("2", add()), ("1", Change::Expire), ("3", add()), ("2", add())];
-        let deltas = deltas.map(|(user, change)| Delta::of(user, change));
-        let (users, asked) = users_and_requests(&deltas);
-        assert_eq!(users, ["1", "2", "3"]);
-        assert_eq!(asked.iter().map(|(user, _)| *user).collect::<Vec<_>>(), ["2", "2", "3"]);
-        let (users, asked) = users_and_requests(&deltas[..1]);
-        assert_eq!((users, asked), (vec!["3"], vec![]));
-        assert_eq!(users_and_requests(&deltas[3..]).0, ["2", "3"]);
     }
 }

@@ -13,7 +13,7 @@ use tokio_postgres::{Row, Statement, error::SqlState, types::ToSql};
 use uuid::Uuid;
 
 use super::{LOGGED, StoreError, entry_columns, get, logged};
-use crate::domain::{delta::Delta, user_id::UserId};
+use crate::domain::{change::Change, delta::Delta, user_id::UserId};
 use crate::infra::postgres::Client;
 
 /// The longest time for creating users one by one. The remaining users count as locked and are tried again later.
@@ -178,6 +178,24 @@ impl Lock<'_> {
     }
 }
 
+/// The users of a batch, and the request ids that the log may have. Reads and writes follow the order of the indexes, so
+/// that rows on one page are used while the page is in the cache.
+pub(super) fn users_and_requests(deltas: &[Delta]) -> (Vec<&str>, Vec<(&str, Uuid)>) {
+    // No request asks for expiry, so the log never has the id of such a delta.
+    let is_requested = |delta: &&Delta| delta.change != Change::Expire;
+    let requested = deltas.iter().filter(is_requested);
+    let mut asked: Vec<(&str, Uuid)> =
+        requested.map(|delta| (delta.user_id.as_str(), delta.request_id.get())).collect();
+    asked.sort_unstable();
+    let mut users: Vec<&str> = asked.iter().map(|(user, _)| *user).collect();
+    if asked.len() < deltas.len() {
+        users = deltas.iter().map(|delta| delta.user_id.as_str()).collect();
+        users.sort_unstable();
+    }
+    users.dedup();
+    (users, asked)
+}
+
 /// The other users of the transfers that `deltas` reverse. A transfer that is not committed yet is not found.
 pub(super) async fn counterparties(client: &Client, deltas: &[Delta]) -> Result<Vec<UserId>, StoreError> {
     let reversed = deltas.iter().filter_map(|delta| Some((&delta.user_id, delta.change.request()?)));
@@ -201,4 +219,23 @@ fn is_locked(error: &tokio_postgres::Error) -> bool {
 async fn prepared<const N: usize>(client: &Client, texts: [&str; N]) -> Result<[Statement; N], StoreError> {
     let statements = try_join_all(texts.map(|sql| client.prepare_cached(sql))).await?;
     Ok(statements.try_into().expect("as many statements as texts"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::delta::Points;
+
+    #[test]
+    fn expiry_locks_its_user_and_looks_up_no_request() {
+        let add = || Change::Add { point: Points::new(1).expect("in range"), expires_at: None };
+        let deltas = [("3", Change::Expire), ("2", add()), ("1", Change::Expire), ("3", add()), ("2", add())];
+        let deltas = deltas.map(|(user, change)| Delta::of(user, change));
+        let (users, asked) = users_and_requests(&deltas);
+        assert_eq!(users, ["1", "2", "3"]);
+        assert_eq!(asked.iter().map(|(user, _)| *user).collect::<Vec<_>>(), ["2", "2", "3"]);
+        let (users, asked) = users_and_requests(&deltas[..1]);
+        assert_eq!((users, asked), (vec!["3"], vec![]));
+        assert_eq!(users_and_requests(&deltas[3..]).0, ["2", "3"]);
+    }
 }

@@ -87,7 +87,7 @@ static HELD: LazyLock<IntCounterVec> = LazyLock::new(|| {
 
 static WAITING_USERS: LazyLock<IntGaugeVec> = LazyLock::new(|| {
     let help = "Users whose changes have waited in a worker for a second or longer because the user's row is locked or \
-                unreadable, or the change is slow; other users do not wait for them";
+                unreadable, or PostgreSQL fails to write it, or the change is slow; other users do not wait for them";
     gauges("point_system_waiting_users", help, &["partition"])
 });
 

@@ -127,8 +127,7 @@ impl Manager {
                     ));
                 }
             }
-            let (tls, hosts) = (self.url.tls.clone(), Arc::clone(&self.url.hosts));
-            Ok(Session { client, place: place.clone(), tls, hosts })
+            Ok(Session { client, place: place.clone(), hosts: Arc::clone(&self.url.hosts) })
         };
         let late = |_| Err(ConnectError::new(format!("no answer within {} ms", limit.as_millis())));
         timeout(limit, opening).await.unwrap_or_else(late)
@@ -223,25 +222,10 @@ impl managed::Manager for Manager {
 pub struct Session {
     client: ClientWrapper,
     place: Place,
-    tls: Option<Tls>,
     hosts: Arc<Hosts>,
 }
 
 impl Session {
-    /// Asks the server to end the statement that it runs, and does not wait for that. A commit that waits for a standby
-    /// ends neither by `statement_timeout` nor when its client leaves: its session would stay, and its users locked. It is
-    /// then committed on this server alone, like one whose answer was lost.
-    pub fn cancel(&self) {
-        let (statement, tls) = (self.client.cancel_token(), self.tls.clone());
-        tokio::spawn(timeout(Duration::from_millis(REACH_TIMEOUT_MS), async move {
-            match tls.as_ref().map(Tls::config_for_postgresql) {
-                None => statement.cancel_query(NoTls).await.ok(),
-                Some(Ok(tls)) => statement.cancel_query(MakeRustlsConnect::new(tls)).await.ok(),
-                Some(Err(_)) => None,
-            }
-        }));
-    }
-
     /// Gives up the host, because it accepts connections but does not do its work: it is tried last from now on, and no
     /// session that it has given is used again. Does nothing if there is no other host.
     pub fn give_up(&self) {

@@ -1,6 +1,8 @@
 //! The table of the pulse: the times up to which the changes of each partition were accepted and taken. Must not
 //! contain conclusions from them.
 
+use std::collections::HashMap;
+
 use jiff::Timestamp;
 use tokio::try_join;
 use tokio_postgres::{Error, Row};
@@ -50,8 +52,8 @@ const ACCEPTED: &str = "insert into partition_pulse as known \
      on conflict (partition) do update set \
          (accepted_until, accepted_user, accepted_request) = (select \
              excluded.accepted_until, excluded.accepted_user, excluded.accepted_request), \
-         moved_at = case when (select waits from partition_silence where partition = known.partition) \
-             then known.moved_at else excluded.moved_at end \
+         moved_at = case when known.accepted_until <= known.taken_until then excluded.moved_at \
+             else known.moved_at end \
      where known.accepted_until < excluded.accepted_until";
 
 const TAKEN: &str = "insert into partition_pulse as known (partition, taken_until, moved_at) \
@@ -74,6 +76,7 @@ pub(in crate::ops) async fn untaken(client: &Client) -> Result<Vec<(u16, Timesta
 
 const SILENCE: &str = "select partition, case when waits \
          then extract(epoch from clock_timestamp() - moved_at)::float8 else 0 end as seconds, \
+         case when accepted_until > taken_until and not waits then accepted_until end as decided_until, \
          extract(epoch from accepted_until)::float8 as accepted, extract(epoch from taken_until)::float8 as taken \
      from partition_silence where partition >= 0 and partition < $1";
 
@@ -83,7 +86,7 @@ pub(super) async fn told_and_seen(
     client: &Client,
     news: &News,
     partitions: Partitions,
-    memory: &mut Memory,
+    (memory, decided): (&mut Memory, &mut HashMap<u16, Timestamp>),
 ) -> Result<Vec<(u16, f64)>, Error> {
     let tell = match news {
         News::Accepted(_) => ACCEPTED,
@@ -109,7 +112,32 @@ pub(super) async fn told_and_seen(
     }
     let rows = client.query(&silence, &[&count]).await?;
     memory.compare(&times(&rows)?);
+    take_decided(client, &rows, decided).await?;
     rows.iter().map(|row| Ok((partition(row)?, row.try_get("seconds")?))).collect()
+}
+
+/// If the latest change of a partition is decided, and still the latest at the next beat, its worker has ended before it
+/// could tell that it took it. Then this node tells that in its place.
+async fn take_decided(
+    client: &Client,
+    rows: &[Row],
+    decided: &mut HashMap<u16, Timestamp>,
+) -> Result<(), Error> {
+    let mut now = HashMap::new();
+    for row in rows {
+        if let Some(until) = row.try_get::<_, Option<Timestamp>>("decided_until")? {
+            now.insert(partition(row)?, until);
+        }
+    }
+    let lasting = now.iter().filter(|(partition, until)| decided.get(partition) == Some(until));
+    let (partitions, untils): (Vec<i16>, Vec<Timestamp>) =
+        lasting.map(|(partition, until)| (partition.cast_signed(), *until)).unzip();
+    if !partitions.is_empty() {
+        let statement = client.prepare_cached(TAKEN).await?;
+        client.execute(&statement, &[&partitions, &untils]).await?;
+    }
+    *decided = now;
+    Ok(())
 }
 
 fn partition(row: &Row) -> Result<u16, Error> {

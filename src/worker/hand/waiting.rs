@@ -53,7 +53,7 @@ impl Waiting {
     /// Notes that an attempt has met an obstacle: the next is made after a longer pause.
     pub(super) fn meet(&mut self, obstacle: &Obstacle, now: Instant) {
         let (min_ms, max_ms) = match obstacle {
-            Obstacle::Locked | Obstacle::Unreadable(_) | Obstacle::Newer(_) => {
+            Obstacle::Locked | Obstacle::Unreadable(_) | Obstacle::Failing(_) | Obstacle::Newer(_) => {
                 (RETRY_PAUSE_MIN_MS, RETRY_PAUSE_MAX_MS)
             }
             Obstacle::Slow => (SLOW_PAUSE_MIN_MS, SLOW_PAUSE_MAX_MS),

@@ -1,7 +1,6 @@
 //! A commit whose answer was lost: the primary has it, and no standby does.
 
 use super::servers;
-use crate::apply::add;
 use crate::support::system::{PARTITIONS, System, eventually};
 
 /// The transactions of workers that wait for a standby.
@@ -29,11 +28,6 @@ async fn a_commit_that_nobody_heard_of_is_repeated_until_a_standby_has_it() {
     for standby in servers.postgres.standbys() {
         servers.postgres.servers[standby].stop().await.expect("stopped");
     }
-    // A service that gives up leaves no session that waits.
-    let given_up = system.service(1).apply_delta(add(2, 5)).await;
-    assert!(given_up.is_err(), "{given_up:?}");
-    eventually("its session ends", async || waiting(&system).await == 0).await;
-
     let request = client.queue("subtract", 1, 300).await;
     eventually("the commit waits for a standby", async || waiting(&system).await == 1).await;
     let logged = format!("select count(*) from log where request_id = '{request}'");

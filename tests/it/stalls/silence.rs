@@ -98,6 +98,7 @@ async fn a_worker_that_ends_before_it_can_tell_leaves_no_silence() {
     // Hours later.
     system.execute("update partition_pulse set moved_at = moved_at - interval '1 hour'").await;
     eventually("nothing waits", async || silence(&node, USER).await == Some(0.0)).await;
+    eventually("it is told in the worker's place", async || system.count(untold).await == 0).await;
     client.queue("add", USER, 1).await;
     eventually("the next change waits", async || silence(&node, USER).await.is_some_and(|since| since > 0.0))
         .await;
