@@ -141,9 +141,8 @@ pub(super) async fn snapshot(pool: &Pool) -> Result<Snapshot, AccessError> {
         let (active, any) = try_join!(client.query(&active, &[]), client.query_one(&any, &[]))?;
         let mut unreadable = Vec::new();
         let active = active.iter().filter_map(|row| {
-            active_row(row)
-                .map_err(|why| unreadable.push(format!("key {}: {why}", row.get::<_, i64>("id"))))
-                .ok()
+            let tell = |why: &_| unreadable.push(format!("key {}: {why}", row.get::<_, i64>("id")));
+            active_row(row).inspect_err(tell).ok()
         });
         Ok(Snapshot { active: active.collect(), unreadable, any: any.try_get("has_any")? })
     })

@@ -1,9 +1,10 @@
 //! The command `export`: writes balances or the log as CSV. Must not contain SQL.
 
 use std::{
-    fs::{self, File, TryLockError},
+    fs::{self, File},
     io::{self, BufWriter, ErrorKind, Write},
     path::{Path, PathBuf},
+    process,
 };
 
 use anyhow::{Context, bail};
@@ -69,16 +70,10 @@ async fn into_file(
         bail!("{} is not a regular file", path.display());
     }
     let mut part = path.as_os_str().to_owned();
-    part.push(".part");
+    // Another export may be writing to the same place.
+    part.push(format!(".{}.part", process::id()));
     let named = || format!("writing {}", path.display());
-    // Another export may be writing this file. Its lock ends with its process.
-    let mut file =
-        File::options().write(true).create(true).truncate(false).open(&part).with_context(named)?;
-    // Where files can't be locked, nothing is known of the other.
-    if let Err(TryLockError::WouldBlock) = file.try_lock() {
-        bail!("another export is writing {}", path.display());
-    }
-    file.set_len(0).with_context(named)?;
+    let mut file = File::create(&part).with_context(named)?;
     let written = write_to(&mut file).await.map_err(told);
     let written = written.and_then(|rows| {
         file.sync_all()?;

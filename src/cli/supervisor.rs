@@ -20,8 +20,8 @@ pub(super) fn is_there() -> bool {
     env::var_os("NOTIFY_SOCKET").is_some()
 }
 
-/// Tells the supervisor once that the node has started, once that it is stopping, and every change of its state, until it
-/// is stopping or has `ended`.
+/// Tells the supervisor once that the node has started, once that it is stopping, and every change of its state, until
+/// it is stopping or has `ended`.
 ///
 /// There is no watchdog: a message from here would prove only that this task runs, not that requests are answered.
 pub(super) async fn tell(health: &Health, stop: CancellationToken, ended: CancellationToken) {

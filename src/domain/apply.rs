@@ -97,8 +97,8 @@ impl ApplyTrip {
 
     /// Applies the deltas in order, all at once. If that takes the database too long, or it refuses or fails, or a row is
     /// damaged, halves the part until it has found the offending delta: only that one is refused, or only its user waits.
-    /// After that, the parts grow again. The first result that is neither final nor an obstacle of one user ends the group: a later delta may belong to
-    /// the same user.
+    /// After that, the parts grow again. The first result that is neither final nor an obstacle of one user ends the
+    /// group: a later delta may belong to the same user.
     pub(super) async fn apply(&self, deltas: &[Delta]) -> Vec<Result<Option<Outcome>, ServiceError>> {
         let mut results = Vec::with_capacity(deltas.len());
         let mut obstacles = HashMap::new();
@@ -126,17 +126,15 @@ impl ApplyTrip {
                     obstacles.insert(part[0].user_id.clone(), obstacle.clone());
                     results.push(Err(obstacle.into()));
                 }
-                Err(StoreError::Unreadable(why)) => {
-                    let obstacle = Obstacle::Unreadable(why);
-                    obstacles.insert(part[0].user_id.clone(), obstacle.clone());
-                    results.push(Err(obstacle.into()));
+                Err(
+                    error @ (StoreError::Unreadable(_) | StoreError::Failing(_) | StoreError::Refused(_)),
+                ) => {
+                    let error = ServiceError::from(error);
+                    if let ServiceError::Blocked(obstacle) = &error {
+                        obstacles.insert(part[0].user_id.clone(), obstacle.clone());
+                    }
+                    results.push(Err(error));
                 }
-                Err(StoreError::Failing(state)) => {
-                    let obstacle = Obstacle::Failing(state);
-                    obstacles.insert(part[0].user_id.clone(), obstacle.clone());
-                    results.push(Err(obstacle.into()));
-                }
-                Err(refused @ StoreError::Refused(_)) => results.push(Err(refused.into())),
                 Err(other) => results.resize(deltas.len(), Err(other.into())),
             }
             if results.len() < deltas.len() && self.patience.has_ended(began) {

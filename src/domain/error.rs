@@ -56,7 +56,8 @@ pub enum Obstacle {
     /// A row of the user breaks the rules of its table, and which rule.
     #[error("{0}")]
     Unreadable(String),
-    /// PostgreSQL fails when it reads or writes the user's rows, with this SQLSTATE: a page is damaged, or a trigger fails.
+    /// PostgreSQL fails when it reads or writes the user's rows, with this SQLSTATE: a page is damaged, or a trigger
+    /// fails.
     #[error("PostgreSQL can't read or write the rows of the user (SQLSTATE {0}): its log says why")]
     Failing(String),
     /// A newer version wrote this about the user.

@@ -30,8 +30,9 @@ impl<'a> IdempotencyKey<'a> {
     /// [`Invalid`] for any other text.
     pub fn new(text: &'a str) -> Result<Self, Invalid> {
         let rule = || {
-            let and = if text.contains('"') { "; a key that begins with \" must end with it" } else { "" };
-            format!("must be 1 to {KEY_MAX_BYTES} visible ASCII characters{and}")
+            let is_quoted = text.trim_matches(' ').starts_with('"');
+            let more = if is_quoted { "; a key that begins with \" must end with it" } else { "" };
+            format!("must be 1 to {KEY_MAX_BYTES} visible ASCII characters{more}")
         };
         let key = unquoted(text.trim_matches(' '));
         let valid = key.as_deref().is_some_and(|key| {

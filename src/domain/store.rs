@@ -34,7 +34,7 @@ mod due;
 mod export;
 
 pub(super) use apply::{Applied, Decision};
-pub(super) use due::Due;
+pub(super) use due::{Due, Found, Place};
 pub use export::{Export, ExportError, export};
 
 /// The longest that PostgreSQL may take to show that it can apply changes.

@@ -48,6 +48,11 @@ pub(super) fn protect(operation: &mut Operation, scope: Scope) {
     let refusals = [Kind::Unauthorized, Kind::InsufficientScope, Kind::LoopbackOnly, Kind::RateLimited];
     operation.responses.responses.append(&mut problems(&refusals));
     for (status, response) in &mut operation.responses.responses {
+        if let RefOr::T(response) = response {
+            let header =
+                header_of(Object::with_type(Type::String), "`no-store`: answers are not for caches.");
+            response.headers.insert("Cache-Control".to_owned(), header.into());
+        }
         // A caller that is not identified has no rate limit of its own.
         if status == "401" {
             continue;

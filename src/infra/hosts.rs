@@ -14,7 +14,8 @@ use tokio::{net::lookup_host, time::timeout};
 /// The limit for resolving the names of hosts, if others may have an answer, or an earlier answer is known.
 const RESOLVE_TIMEOUT_MS: u64 = 1_000;
 
-/// The limit for resolving the only host for the first time. Resolvers ask the second name server after 5 s (resolv.conf(5)).
+/// The limit for resolving the only host for the first time. Resolvers ask the second name server after 5 s
+/// (resolv.conf(5)).
 const RESOLVE_ALONE_TIMEOUT_MS: u64 = 10_000;
 
 /// A host as a URL names it.
@@ -135,8 +136,8 @@ impl Hosts {
     /// order in which to try them: those that have never failed in the order of the list, then the others. Also returns
     /// the hosts that could not be resolved, with the reasons.
     pub async fn places(&self) -> (Vec<Place>, Vec<(Host, String)>) {
-        let is_stuck = self.list.len() == 1 && self.memory().addresses.is_empty();
-        let limit_ms = if is_stuck { RESOLVE_ALONE_TIMEOUT_MS } else { RESOLVE_TIMEOUT_MS };
+        let has_none = self.list.len() == 1 && self.memory().addresses.is_empty();
+        let limit_ms = if has_none { RESOLVE_ALONE_TIMEOUT_MS } else { RESOLVE_TIMEOUT_MS };
         self.learn(join_all(self.list.iter().map(|host| host.addresses(limit_ms))).await)
     }
 

@@ -67,11 +67,6 @@ fn last_row(answers: &[SimpleQueryMessage]) -> Option<&SimpleQueryRow> {
     })
 }
 
-/// Whether the last of `answers`, which is that to `show transaction_read_only`, is "off".
-fn is_writable(answers: &[SimpleQueryMessage]) -> bool {
-    last_row(answers).and_then(|row| row.get(0)) == Some("off")
-}
-
 /// Whether PostgreSQL accepts writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Answer {
@@ -107,9 +102,9 @@ pub async fn ask(pool: &Pool) -> Answer {
         Err(PoolError::Backend(error)) if error.is_read_only() => return Answer::ReadOnly,
         Err(_) => return Answer::Nothing,
     };
-    let answer = match timeout(limit, client.simple_query("show transaction_read_only")).await {
-        Ok(Ok(answers)) if is_writable(&answers) => return Answer::Writable,
-        Ok(Ok(_)) => {
+    let answer = match timeout(limit, settings::set_up(&client, "")).await {
+        Ok(Ok(true)) => return Answer::Writable,
+        Ok(Ok(false)) => {
             client.give_up();
             Answer::ReadOnly
         }

@@ -65,7 +65,8 @@ pub struct Pulse {
     health: Arc<Health>,
     partitions: Partitions,
     memory: Memory,
-    /// For each partition, when its latest change was accepted, if that is decided and no worker has told that it took it.
+    /// For each partition, when its latest change was accepted, if that is decided and no worker has told that it took
+    /// it.
     decided: HashMap<u16, Timestamp>,
     node: Node,
     /// Whether the last beat failed. Then this node does not know which partitions are silent.

@@ -7,7 +7,10 @@ use point_system::{
     access::Scope,
     http::{ENDPOINTS, Endpoint},
 };
-use reqwest::{Method, RequestBuilder, header::ALLOW};
+use reqwest::{
+    Method, RequestBuilder,
+    header::{ALLOW, CACHE_CONTROL},
+};
 use serde_json::{Value, json};
 
 use crate::{
@@ -98,6 +101,13 @@ async fn every_endpoint_asks_for_the_scope_that_its_description_names() {
         assert_eq!(without == 401, scope.is_some(), "{method} {path}: {without}");
         assert_eq!(with == 403, scope == Some("write"), "{method} {path}: {with}");
         assert_ne!(with, 401, "{method} {path}");
+        if scope.is_some() {
+            let response = request().bearer_auth(&key).send().await.expect("an answer");
+            assert_eq!(response.headers()[CACHE_CONTROL], "no-store", "{method} {path}");
+            let responses = described["responses"].as_object().expect("responses");
+            let all = responses.values().all(|one| one["headers"]["Cache-Control"].is_object());
+            assert!(all, "{method} {path}: {responses:?}");
+        }
     }
     system.finish().await;
 }

@@ -54,7 +54,8 @@ async fn a_worker_that_is_killed_under_load_loses_and_doubles_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_is_told_to_stop_answers_what_it_has_and_ends_well() {
     let system = System::new().await;
-    let serve = system.process("serve", &["--listen", "127.0.0.1:0"]);
+    // Until the delay is over, it reads what is on its way. Without a delay, it closes connections that it has not read.
+    let serve = system.process("serve", &["--listen", "127.0.0.1:0", "--drain-delay", "2s"]);
     let port = serve.says("server listen at :").await;
     let client = Client::new(&format!("http://127.0.0.1:{port}"));
     let mut requests = JoinSet::new();
@@ -65,14 +66,13 @@ async fn a_server_that_is_told_to_stop_answers_what_it_has_and_ends_well() {
     let first = requests.join_next().await.expect("fifty").expect("no panic").expect("an answer");
     assert_eq!(first, StatusCode::ACCEPTED);
     assert!(serve.end("-TERM").await.success());
-    let answers = requests.join_all().await;
-    // A request on a connection that the server closes at that moment has no answer, and may be queued.
-    let answers: Vec<StatusCode> = answers.into_iter().filter_map(Result::ok).collect();
-    assert!(answers.iter().all(|status| *status == StatusCode::ACCEPTED), "{answers:?}");
+    for answer in requests.join_all().await {
+        assert_eq!(answer.expect("an answer"), StatusCode::ACCEPTED);
+    }
     // Another process applies the changes that the ended one has acknowledged.
     let mut system = system;
     system.work();
-    system.drain(1 + answers.len()).await;
+    system.drain(50).await;
     system.finish_drained().await;
 }
 

@@ -127,7 +127,7 @@ async fn apply(client: &Client, deltas: &[Delta]) -> Result<Result<Applied, Stor
     let forget = async { if unused.is_empty() { Ok(0) } else { client.execute(FORGET, &[&unused]).await } };
     // This writes every locked row and commits, even if all requests are known and there is no entry to write. The
     // commit that wrote those entries may be visible here but on no standby, because its answer was lost. This commit
-    // follows it in the WAL, so a standby that has confirmed this one has both. It ends the transaction after an error, too.
+    // follows it in the WAL, so a standby that has confirmed this one has both. After an error, it ends the transaction.
     let (written, forgotten, ended) =
         join!(biased; client.execute(&write, &parameters), forget, client.batch_execute("commit"));
     if let Err(error) = written.and(forgotten).and(ended) {

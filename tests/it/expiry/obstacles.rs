@@ -9,6 +9,34 @@ use crate::{
 };
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_row_that_can_not_be_read_keeps_no_other_points_from_expiring() {
+    let system = System::new().await;
+    let service = system.service(2);
+    for id in [7, 8, 9] {
+        apply(&service, &add_until(id, 5, in_hours(1))).await;
+    }
+    pass(&system, 2 * 3_600).await;
+    system.execute("create table intact as select user_id, due_at from user_point").await;
+    system.execute("update user_point set due_at = '-infinity' where user_id in ('7', '8')").await;
+    let work = system.process("work", &[]);
+    for user in ["user_id=7", "user_id=8"] {
+        eventually(user, async || {
+            let printed = work.printed();
+            printed.lines().any(|line| line.contains("the row breaks the rules") && line.contains(user))
+        })
+        .await;
+    }
+    eventually("the other user's have expired", async || balance(&service, 9).await.seq == 2).await;
+    assert_eq!(system.count("select count(*) from log where action = 'expire'").await, 1);
+    let repair = "update user_point set due_at = intact.due_at from intact \
+         where intact.user_id = user_point.user_id and user_point.due_at = '-infinity'";
+    system.execute(repair).await;
+    system.drain(6).await;
+    assert!(work.end("-TERM").await.success());
+    system.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_user_who_keeps_expired_points_is_named() {
     let system = System::new().await;
     let service = system.service(2);
