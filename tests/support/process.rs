@@ -1,13 +1,16 @@
 //! The executable as a child process, and its output.
 
 use std::{
+    io::pipe,
+    os::fd::OwnedFd,
     path::Path,
     process::{ExitStatus, Stdio},
     sync::{Arc, Mutex, PoisonError},
 };
 
 use tokio::{
-    io::{AsyncBufReadExt, AsyncRead, BufReader},
+    io::{AsyncBufReadExt, BufReader},
+    net::unix::pipe::Receiver,
     process::{Child, Command},
     time::timeout,
 };
@@ -76,12 +79,14 @@ impl Process {
     ) -> Self {
         // Nobody waits for a load balancer, unless a test says so.
         command.arg(role).args(arguments).kill_on_drop(true).env("POINT_SYSTEM_DRAIN_DELAY", "0s");
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        // One pipe for both streams, as on a terminal, so that lines keep their order.
+        let (printed, stdout) = pipe().expect("a pipe");
+        let stderr = stdout.try_clone().expect("a descriptor");
+        command.stdin(Stdio::null()).stdout(stdout).stderr(stderr);
         set_up(&mut command);
-        let mut child = command.spawn().expect("the executable");
+        let child = command.spawn().expect("the executable");
         let lines = Arc::default();
-        collect(child.stdout.take().expect("piped"), &lines);
-        collect(child.stderr.take().expect("piped"), &lines);
+        collect(Receiver::from_owned_fd(OwnedFd::from(printed)).expect("a pipe"), &lines);
         Self { child, lines }
     }
 
@@ -116,7 +121,7 @@ impl Process {
     /// Waits for its end. Returns its exit status and everything that it printed.
     pub async fn ends(mut self) -> (ExitStatus, String) {
         let status = self.child.wait().await.expect("an end");
-        // Each collector holds the lines until its stream has ended.
+        // The collector holds the lines until the pipe has ended.
         eventually("all is read", async || Arc::strong_count(&self.lines) == 1).await;
         (status, self.printed())
     }
@@ -145,12 +150,12 @@ impl Drop for Process {
     }
 }
 
-fn collect(stream: impl AsyncRead + Unpin + Send + 'static, lines: &Arc<Mutex<Vec<String>>>) {
+fn collect(pipe: Receiver, lines: &Arc<Mutex<Vec<String>>>) {
     let lines = Arc::clone(lines);
     tokio::spawn(async move {
-        let mut stream = BufReader::new(stream).lines();
+        let mut printed = BufReader::new(pipe).lines();
         let mut panic: Option<String> = None;
-        while let Ok(Some(line)) = stream.next_line().await {
+        while let Ok(Some(line)) = printed.next_line().await {
             // The line after that of a panic says why.
             match panic.take() {
                 Some(panic) => leaks::see(&format!("{panic} {line}")),
