@@ -216,23 +216,34 @@ impl Access {
     pub async fn keep_up(&self) -> Infallible {
         let mut looks = interval(Duration::from_millis(REFRESH_MS));
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut blind = false;
+        let (mut is_blind, mut is_mute) = (false, false);
         loop {
             looks.tick().await;
             if let Some(limits) = &self.limits {
                 limits.forget_the_quiet();
             }
+            // A key that was used and then revoked is in this ring only.
+            let before = self.ring.load_full();
             let refreshed = self.refresh().await;
             match &refreshed {
-                Ok(()) if blind => log::info!("the API keys can be read again"),
-                Err(error) if !blind => log::warn!("the API keys stay as they are known: {error}"),
+                Ok(()) if is_blind => log::info!("the API keys can be read again"),
+                Err(error) if !is_blind => log::warn!("the API keys stay as they are known: {error}"),
                 Ok(()) | Err(_) => {}
             }
-            blind = refreshed.is_err();
+            is_blind = refreshed.is_err();
+            if is_blind {
+                continue;
+            }
+            let told = self.tell_used(&before).await;
+            match &told {
+                Err(error) if !is_mute => log::warn!("the last use of API keys can't be written: {error}"),
+                Ok(()) | Err(_) => {}
+            }
+            is_mute = told.is_err();
         }
     }
 
-    /// Reads the keys, and writes to the database which keys were used.
+    /// Reads the keys.
     ///
     /// # Errors
     /// [`AccessError::Unavailable`].
@@ -243,7 +254,12 @@ impl Access {
             ring.tell_unreadable();
         }
         self.ring.store(Arc::new(ring));
-        let used: Vec<&ActiveKey> = before
+        Ok(())
+    }
+
+    /// Writes to the database which keys of a ring were used since the last time.
+    async fn tell_used(&self, ring: &Ring) -> Result<(), AccessError> {
+        let used: Vec<&ActiveKey> = ring
             .keys
             .values()
             .filter(|key| key.used.swap(false, Ordering::Relaxed))

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     domain::Actor,
-    infra::postgres::{Client, Pool, PoolError},
+    infra::postgres::{self, Client, ConnectError, Pool, PoolError},
 };
 
 /// The longest that one visit to the table may take. A connection that takes longer is closed.
@@ -34,12 +34,15 @@ impl From<tokio_postgres::Error> for AccessError {
     }
 }
 
+impl From<ConnectError> for AccessError {
+    fn from(error: ConnectError) -> Self {
+        Self::Unavailable(error.to_string())
+    }
+}
+
 impl From<PoolError> for AccessError {
     fn from(error: PoolError) -> Self {
-        match error {
-            PoolError::Backend(error) => Self::Unavailable(error.to_string()),
-            other => Self::Unavailable(other.to_string()),
-        }
+        ConnectError::from(error).into()
     }
 }
 
@@ -91,7 +94,7 @@ pub(super) async fn insert(
     hash: &KeyHash,
 ) -> Result<Option<i64>, AccessError> {
     let (name, scope) = (name.as_str(), scope.as_str());
-    visit(pool, async |client| {
+    write(pool, async |client| {
         match client.query_opt(INSERT, &[&name, &generation, &scope, &hash.as_bytes(), &KEYS_MAX]).await {
             Ok(Some(created)) => Ok(Some(created.try_get("id")?)),
             Ok(None) => Err(AccessError::TooMany { limit: KEYS_MAX }),
@@ -106,7 +109,7 @@ const LIST: &str = "select id, name, generation, scope, created_at, last_used_at
      order by id";
 
 pub(super) async fn list(pool: &Pool) -> Result<Vec<KeyRecord>, AccessError> {
-    visit(pool, async |client| client.query(LIST, &[]).await?.iter().map(record).collect()).await
+    read(pool, async |client| client.query(LIST, &[]).await?.iter().map(record).collect()).await
 }
 
 const KEYS_OF: &str = "select id, name, generation, scope, created_at, last_used_at, revoked_at from api_key \
@@ -114,7 +117,7 @@ const KEYS_OF: &str = "select id, name, generation, scope, created_at, last_used
 
 /// Reads the keys that a name ever had, in the order of their generations.
 pub(super) async fn keys_of(pool: &Pool, name: &str) -> Result<Vec<KeyRecord>, AccessError> {
-    visit(pool, async |client| client.query(KEYS_OF, &[&name]).await?.iter().map(record).collect()).await
+    read(pool, async |client| client.query(KEYS_OF, &[&name]).await?.iter().map(record).collect()).await
 }
 
 /// A key that was revoked before keeps its time. Returns the row as it was before.
@@ -127,7 +130,7 @@ const REVOKE: &str = "with found as ( \
      select * from found";
 
 pub(super) async fn revoke(pool: &Pool, id: i64) -> Result<Option<KeyRecord>, AccessError> {
-    visit(pool, async |client| client.query_opt(REVOKE, &[&id]).await?.as_ref().map(record).transpose()).await
+    write(pool, async |client| client.query_opt(REVOKE, &[&id]).await?.as_ref().map(record).transpose()).await
 }
 
 const ACTIVE: &str = "select id, name, scope, key_hash from api_key where revoked_at is null";
@@ -136,7 +139,7 @@ const ANY: &str = "select exists (select from api_key) as has_any";
 
 /// Reads what a node needs to know about the keys. A key that can't be read hides no other.
 pub(super) async fn snapshot(pool: &Pool) -> Result<Snapshot, AccessError> {
-    visit(pool, async |client| {
+    read(pool, async |client| {
         let (active, any) = try_join!(client.prepare_cached(ACTIVE), client.prepare_cached(ANY))?;
         let (active, any) = try_join!(client.query(&active, &[]), client.query_one(&any, &[]))?;
         let mut unreadable = Vec::new();
@@ -158,7 +161,7 @@ const USED: &str = "update api_key set last_used_at = now() where id in ( \
 
 /// Writes that these keys were used just now.
 pub(super) async fn used(pool: &Pool, ids: &[i64]) -> Result<(), AccessError> {
-    visit(pool, async |client| {
+    write(pool, async |client| {
         let statement = client.prepare_cached(USED).await?;
         client.execute(&statement, &[&ids]).await?;
         Ok(())
@@ -166,13 +169,29 @@ pub(super) async fn used(pool: &Pool, ids: &[i64]) -> Result<(), AccessError> {
     .await
 }
 
-/// Runs `work` on a connection of the pool. After a failure, closes the connection. If the server had closed it, closes
-/// the idle ones too: they are likely to be dead as well.
-async fn visit<T>(
+/// Reads on a connection of the pool.
+async fn read<T>(
     pool: &Pool,
     work: impl AsyncFnOnce(&Client) -> Result<T, AccessError>,
 ) -> Result<T, AccessError> {
-    let client = pool.get().await?;
+    run_on(pool.get().await?, pool, work).await
+}
+
+/// Writes on a connection of the pool.
+async fn write<T>(
+    pool: &Pool,
+    work: impl AsyncFnOnce(&Client) -> Result<T, AccessError>,
+) -> Result<T, AccessError> {
+    run_on(postgres::fit_to_commit(pool.get().await?).await?, pool, work).await
+}
+
+/// Runs `work` on a connection. After a failure, closes the connection. If the server had closed it, closes the idle
+/// ones too: they are likely to be dead as well.
+async fn run_on<T>(
+    client: Client,
+    pool: &Pool,
+    work: impl AsyncFnOnce(&Client) -> Result<T, AccessError>,
+) -> Result<T, AccessError> {
     let late = || AccessError::Unavailable(format!("no answer within {VISIT_TIMEOUT_MS} ms"));
     let done = timeout(Duration::from_millis(VISIT_TIMEOUT_MS), work(&client)).await;
     let result = done.unwrap_or_else(|_| Err(late()));

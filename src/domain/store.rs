@@ -1,7 +1,13 @@
 //! The SQL statements of the ledger, and what a failed statement means. Must not contain a rule of the ledger: `decide`
 //! decides, and the store writes the entries.
 
-use std::time::Duration;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use jiff::Timestamp;
 use tokio::time::timeout;
@@ -22,7 +28,7 @@ use super::{
     trace::TraceId,
     user_id::UserId,
 };
-use crate::infra::postgres::{Client, Pool, PoolError, STATEMENT_TIMEOUT_MS};
+use crate::infra::postgres::{self, Client, ConnectError, Pool, PoolError, STATEMENT_TIMEOUT_MS};
 
 mod apply;
 mod lock;
@@ -104,12 +110,15 @@ impl StoreError {
     }
 }
 
+impl From<ConnectError> for StoreError {
+    fn from(error: ConnectError) -> Self {
+        Self::Unavailable(error.to_string())
+    }
+}
+
 impl From<PoolError> for StoreError {
     fn from(error: PoolError) -> Self {
-        match error {
-            PoolError::Backend(error) => Self::Unavailable(error.to_string()),
-            other => Self::Unavailable(other.to_string()),
-        }
+        ConnectError::from(error).into()
     }
 }
 
@@ -117,18 +126,33 @@ impl From<PoolError> for StoreError {
 #[derive(Clone)]
 pub(super) struct Store {
     pool: Pool,
+    /// How many transactions have had no answer, and how many of these were followed by a check. A store begins in
+    /// doubt: an earlier process may have left commits that wait.
+    unanswered: Arc<AtomicU64>,
+    checked: Arc<AtomicU64>,
 }
 
 impl Store {
     pub(super) fn new(pool: Pool) -> Self {
-        Self { pool }
+        Self { pool, unanswered: Arc::new(AtomicU64::new(1)), checked: Arc::default() }
     }
 
     /// Returns whether changes can be applied. Locks on single users do not count; a lock on the whole table does.
     pub(super) async fn can_apply(&self) -> bool {
-        self.with_client(ANSWER_TIMEOUT_MS, async |client| Ok(client.batch_execute(LOCK_NOBODY).await?))
-            .await
-            .is_ok()
+        let locking = self.with_client(ANSWER_TIMEOUT_MS, async |client| {
+            client.batch_execute(LOCK_NOBODY).await.map_err(StoreError::from)
+        });
+        locking.await.is_ok() && self.can_commit().await.is_ok()
+    }
+
+    /// After a transaction that had no answer, checks that commits end before another begins. It costs a round trip.
+    async fn can_commit(&self) -> Result<(), StoreError> {
+        let unanswered = self.unanswered.load(Ordering::Relaxed);
+        if unanswered > self.checked.load(Ordering::Relaxed) {
+            drop(postgres::fit_to_commit(self.pool.get().await?).await?);
+            self.checked.fetch_max(unanswered, Ordering::Relaxed);
+        }
+        Ok(())
     }
 
     /// Lends a connection for at most `limit_ms`. After a failure the connection is closed, which ends its transaction.

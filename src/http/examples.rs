@@ -12,7 +12,7 @@ use crate::{
     access::Scope,
     domain::{Change, Delta, Entry, Moved, Obstacle, Points, Rejection, UserId, Verdict},
     infra::build,
-    ops::health::{Condition, Duty, Report, Seen},
+    ops::health::{Condition, Duty, Report, Seen, State},
     queue::Depths,
 };
 
@@ -187,12 +187,12 @@ pub(super) fn readiness() -> Value {
 /// A node that serves and reaches PostgreSQL. It reaches RabbitMQ too, unless it is `Unable`.
 fn report(condition: Condition) -> Report {
     let since = MOMENT.parse().expect("a moment");
-    let rabbitmq = Seen { up: condition == Condition::Ready, read_only: false, since };
+    let rabbitmq = Seen { state: State::of(condition == Condition::Ready), since };
     Report {
         duty: Duty::Serve,
         condition,
         rabbitmq,
-        postgresql: Seen { up: true, read_only: false, since },
+        postgresql: Seen { state: State::Up, since },
         silent: Vec::new(),
         kept: Vec::new(),
         unusable: Vec::new(),

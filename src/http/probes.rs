@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     infra::metrics,
-    ops::health::{Condition, Duty, Health, Report, Seen},
+    ops::health::{Condition, Duty, Health, Report, Seen, State},
 };
 
 /// The answer of a node that is ready.
@@ -78,21 +78,24 @@ struct DependencyResponse {
     since: jiff::Timestamp,
 }
 
-/// PostgreSQL is `read_only` when it answers but accepts no writes, as a standby does.
+/// PostgreSQL is `read_only` when it answers but accepts no writes, as a standby does, and `commits_wait` when it
+/// accepts writes, but no synchronous standby confirms their commits.
 #[derive(Clone, Copy, Debug, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 enum DependencyState {
     Up,
     Down,
     ReadOnly,
+    CommitsWait,
 }
 
 impl From<Seen> for DependencyResponse {
     fn from(seen: Seen) -> Self {
-        let state = match (seen.up, seen.read_only) {
-            (true, _) => DependencyState::Up,
-            (false, true) => DependencyState::ReadOnly,
-            (false, false) => DependencyState::Down,
+        let state = match seen.state {
+            State::Up => DependencyState::Up,
+            State::Down => DependencyState::Down,
+            State::ReadOnly => DependencyState::ReadOnly,
+            State::CommitsWait => DependencyState::CommitsWait,
         };
         Self { state, since: seen.since }
     }
@@ -206,6 +209,9 @@ fn state(report: &Report) -> (NodeState, String) {
                 NodeState::Degraded,
                 format!("a message of a newer version waits for a newer worker in partition {partitions}"),
             );
+        }
+        (Condition::Degraded, _) if report.postgresql.state == State::CommitsWait => {
+            (NodeState::Degraded, "changes are queued; changes with Prefer: wait are refused")
         }
         (Condition::Degraded, _) => {
             (NodeState::Degraded, "changes are queued; reads and changes with Prefer: wait are refused")

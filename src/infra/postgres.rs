@@ -7,11 +7,13 @@ use deadpool::{Runtime, managed};
 use tokio::time::timeout;
 use tokio_postgres::{SimpleQueryMessage, SimpleQueryRow};
 
+mod commits;
 mod fitness;
 mod session;
 mod settings;
 mod url;
 
+pub use commits::fit_to_commit;
 pub use fitness::{Unfit, check};
 pub use session::{ConnectError, Manager, Session};
 pub use settings::{SNAPSHOT, STATEMENT_TIMEOUT_MS};
@@ -74,6 +76,8 @@ pub enum Answer {
     Writable,
     /// It accepts only reads, as a standby does.
     ReadOnly,
+    /// It accepts writes, but no synchronous standby confirms their commits.
+    CommitsWait,
     /// It did not answer in time.
     Nothing,
 }
@@ -93,7 +97,8 @@ pub async fn within<T, E: fmt::Display>(
     }
 }
 
-/// Asks PostgreSQL whether it accepts writes. A host that has a session but no answer, or only reads, is given up.
+/// Asks PostgreSQL whether it accepts writes. A host that has a session but no answer, or only reads, is given up. One
+/// whose commits wait is given up if another has taken its place.
 pub async fn ask(pool: &Pool) -> Answer {
     let limit = Duration::from_millis(ANSWER_TIMEOUT_MS);
     // Nothing cuts this short: each host must have its time, or the first would be tried for ever.
@@ -102,11 +107,22 @@ pub async fn ask(pool: &Pool) -> Answer {
         Err(PoolError::Backend(error)) if error.is_read_only() => return Answer::ReadOnly,
         Err(_) => return Answer::Nothing,
     };
-    let answer = match timeout(limit, settings::set_up(&client, "")).await {
-        Ok(Ok(true)) => return Answer::Writable,
-        Ok(Ok(false)) => {
+    let asking = async {
+        if !settings::set_up(&client, "").await? {
+            return Ok(Answer::ReadOnly);
+        }
+        let end = commits::end(&client).await?;
+        Ok::<_, ConnectError>(if end { Answer::Writable } else { Answer::CommitsWait })
+    };
+    let answer = match timeout(limit, asking).await {
+        Ok(Ok(Answer::Writable)) => return Answer::Writable,
+        Ok(Ok(Answer::CommitsWait)) => {
+            commits::elsewhere(client).await;
+            return Answer::CommitsWait;
+        }
+        Ok(Ok(answer)) => {
             client.give_up();
-            Answer::ReadOnly
+            answer
         }
         Ok(Err(_)) => Answer::Nothing,
         Err(_) => {

@@ -25,7 +25,7 @@ const START_TIMEOUT_MS: u64 = 90_000;
 const LOCK_TIMEOUT_MS: u64 = 40_000;
 
 /// The pause between two checks whether a server has started or ended.
-const POLL_MS: u64 = 50;
+pub(super) const POLL_MS: u64 = 50;
 
 /// The guard between this process and a server. We hold the other end of its standard input. When that closes, because
 /// we close it or end, the guard sends a signal to the server, and kills it after 30 s. The signal is what we have

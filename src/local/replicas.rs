@@ -1,11 +1,11 @@
 //! A private PostgreSQL primary with two synchronous standbys. Must not contain anything about our tables.
 
-use std::path::Path;
+use std::{path::Path, time::Duration};
 
 use anyhow::{Context, bail};
-use tokio::try_join;
+use tokio::{time::sleep, try_join};
 
-use super::{LocalPostgres, NAME};
+use super::{LocalPostgres, NAME, process::POLL_MS};
 use crate::infra::postgres;
 
 /// The names of the servers, by which a primary knows its standbys.
@@ -23,6 +23,11 @@ const PROMOTE: &str = "select pg_promote(true, 30)::int::bigint as number";
 /// How much of the primary's log a standby has, in bytes.
 const RECEIVED: &str =
     "select (greatest(pg_last_wal_receive_lsn(), pg_last_wal_replay_lsn()) - '0/0')::bigint as number";
+
+const FOLLOW_NOBODY: &str = "alter system set primary_conninfo = ''";
+
+/// Whether a standby is connected to a primary.
+const RECEIVING: &str = "select count(*) as number from pg_stat_wal_receiver";
 
 const STREAMING: &str = "select count(*) as number from pg_stat_replication where state = 'streaming'";
 
@@ -73,12 +78,19 @@ impl LocalReplicas {
     }
 
     /// Promotes the standby that has received the most: one of the two may lack commits that the other has confirmed.
-    /// The other one follows it. The old primary must be down.
+    /// The other one follows it. Before, both leave the old primary: if it is not down, its commits wait from now on.
     ///
     /// # Errors
     /// A standby does not answer, or can't be promoted.
     pub async fn promote(&mut self) -> anyhow::Result<()> {
         let [one, two] = self.standbys();
+        for standby in [one, two] {
+            self.servers[standby].execute(FOLLOW_NOBODY).await?;
+            self.servers[standby].execute(RELOAD).await?;
+            while self.servers[standby].number(RECEIVING).await? > 0 {
+                sleep(Duration::from_millis(POLL_MS)).await;
+            }
+        }
         let received = try_join!(self.servers[one].number(RECEIVED), self.servers[two].number(RECEIVED))?;
         let (next, other) = if received.0 >= received.1 { (one, two) } else { (two, one) };
         if self.servers[next].number(PROMOTE).await? == 0 {

@@ -7,7 +7,7 @@ use tokio::try_join;
 use tokio_postgres::{Error, Row, types::ToSql};
 use uuid::Uuid;
 
-use super::health::{Report, Seen};
+use super::health::{Report, Seen, State};
 use crate::infra::{build, postgres::Client};
 
 /// How long beats are kept.
@@ -130,7 +130,7 @@ pub(super) async fn tell(
         &applied,
         &refused,
         &oldest_at,
-        &rabbitmq.up,
+        &rabbitmq.is_up(),
         &rabbitmq.since,
         &postgresql.since,
         &kept,
@@ -201,7 +201,7 @@ fn node(row: &Row) -> Result<NodeSeen, Error> {
         told_at: row.try_get("beat_at")?,
         is_quiet: row.try_get("is_quiet")?,
         oldest_at: row.try_get("oldest_at")?,
-        rabbitmq: Seen { up, read_only: false, since },
+        rabbitmq: Seen { state: State::of(up), since },
         postgresql_since: row.try_get("postgresql_since")?,
         kept: row.try_get("kept")?,
         rates: rates(row)?,

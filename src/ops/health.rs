@@ -74,26 +74,62 @@ impl Condition {
     }
 }
 
+/// What a node can do with a server that it needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// The node can use it.
+    Up,
+    /// It does not answer.
+    Down,
+    /// It accepts only reads, as a standby does.
+    ReadOnly,
+    /// It accepts writes, but no synchronous standby confirms their commits.
+    CommitsWait,
+}
+
+impl State {
+    /// `Up` or `Down`.
+    #[must_use]
+    pub fn of(up: bool) -> Self {
+        if up { Self::Up } else { Self::Down }
+    }
+}
+
+impl From<Answer> for State {
+    fn from(answer: Answer) -> Self {
+        match answer {
+            Answer::Writable => Self::Up,
+            Answer::ReadOnly => Self::ReadOnly,
+            Answer::CommitsWait => Self::CommitsWait,
+            Answer::Nothing => Self::Down,
+        }
+    }
+}
+
 /// The state of a server that a node needs, and since when.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Seen {
-    /// Whether the node can use it.
-    pub up: bool,
-    /// Whether it answers but accepts only reads, as a standby does.
-    pub read_only: bool,
+    /// Its state.
+    pub state: State,
     /// When it was first seen in this state, to the second.
     pub since: Timestamp,
 }
 
 impl Seen {
-    fn now(up: bool, read_only: bool) -> Self {
-        Self { up, read_only, since: Timestamp::now().round(Unit::Second).unwrap_or_default() }
+    fn now(state: State) -> Self {
+        Self { state, since: Timestamp::now().round(Unit::Second).unwrap_or_default() }
     }
 
-    fn see(&mut self, up: bool, read_only: bool) {
-        if (self.up, self.read_only) != (up, read_only) {
-            *self = Self::now(up, read_only);
+    fn see(&mut self, state: State) {
+        if self.state != state {
+            *self = Self::now(state);
         }
+    }
+
+    /// Whether the node can use it.
+    #[must_use]
+    pub fn is_up(&self) -> bool {
+        self.state == State::Up
     }
 }
 
@@ -135,7 +171,7 @@ impl Health {
     /// Makes the health of a node that has not been checked yet. `stop` is cancelled when the node stops.
     #[must_use]
     pub fn new(duty: Duty, stop: CancellationToken) -> Self {
-        let seen = Mutex::new((Seen::now(false, false), Seen::now(false, false)));
+        let seen = Mutex::new((Seen::now(State::Down), Seen::now(State::Down)));
         let (link, started) = (OnceLock::new(), CancellationToken::new());
         let (silent, kept, depths) = (Mutex::default(), Mutex::default(), Mutex::default());
         Self { duty, link, started, stop, seen, silent, kept, depths }
@@ -155,16 +191,15 @@ impl Health {
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             looks.tick().await;
-            let answer = postgres::ask(&probe).await;
-            let (up, read_only) = (answer == Answer::Writable, answer == Answer::ReadOnly);
-            self.seen.lock().unwrap_or_else(PoisonError::into_inner).1.see(up, read_only);
-            if read_only {
+            let state = State::from(postgres::ask(&probe).await);
+            self.seen.lock().unwrap_or_else(PoisonError::into_inner).1.see(state);
+            if state == State::ReadOnly {
                 // Close the idle sessions: a session that only reads does not notice that its server is a standby.
                 pool.retain(|_, _| false);
             }
             let report = self.report();
-            metrics.rabbitmq.set(report.rabbitmq.up.into());
-            metrics.postgresql.set(report.postgresql.up.into());
+            metrics.rabbitmq.set(report.rabbitmq.is_up().into());
+            metrics.postgresql.set(report.postgresql.is_up().into());
             metrics.ready.set(report.condition.is_ready().into());
             metrics.unusable_queues.set(i64::try_from(report.unusable.len()).unwrap_or(i64::MAX));
             let status = pool.status();
@@ -201,7 +236,7 @@ impl Health {
     pub fn report(&self) -> Report {
         let (rabbitmq, postgresql) = {
             let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-            seen.0.see(self.link.get().is_some_and(LinkWatch::is_up), false);
+            seen.0.see(State::of(self.link.get().is_some_and(LinkWatch::is_up)));
             *seen
         };
         let [silent, kept] = [&self.silent, &self.kept]
@@ -209,13 +244,13 @@ impl Health {
         let depths = self.depths.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let unusable = self.link.get().map(LinkWatch::unusable).unwrap_or_default();
         let moves = silent.is_empty() && kept.is_empty() && unusable.is_empty();
-        let is_whole = rabbitmq.up && postgresql.up && moves;
+        let is_whole = rabbitmq.is_up() && postgresql.is_up() && moves;
         let condition = match (self.stop.is_cancelled(), self.started.is_cancelled(), self.duty) {
             (true, _, _) => Condition::Stopping,
             (false, false, _) => Condition::Starting,
             (false, true, _) if is_whole => Condition::Ready,
-            (false, true, _) if rabbitmq.up && postgresql.up => Condition::Degraded,
-            (false, true, Duty::Serve) if rabbitmq.up => Condition::Degraded,
+            (false, true, _) if rabbitmq.is_up() && postgresql.is_up() => Condition::Degraded,
+            (false, true, Duty::Serve) if rabbitmq.is_up() => Condition::Degraded,
             (false, true, _) => Condition::Unable,
         };
         Report { duty: self.duty, condition, rabbitmq, postgresql, silent, kept, unusable, depths }

@@ -16,7 +16,7 @@ use tokio::{
 pub use super::beat::{DepthHistory, NodeSeen, Rates, Step};
 use super::{
     beat,
-    health::{Health, Report},
+    health::{Health, Report, State},
     pulse,
 };
 use crate::infra::postgres::{Client, Pool, within};
@@ -124,8 +124,11 @@ impl Overview {
 
     async fn take(&self) -> Picture {
         let told = self.told().await;
-        let (at, taken) = (Timestamp::now(), Instant::now());
-        Picture { at, taken, here: self.health.report(), told, shown: OnceLock::new() }
+        let (at, taken, here) = (Timestamp::now(), Instant::now(), self.health.report());
+        // While commits wait, no node can report, and the last reports say nothing of the present.
+        let commits_wait = here.postgresql.state == State::CommitsWait;
+        let told = if commits_wait { Err("commits wait for a standby".to_owned()) } else { told };
+        Picture { at, taken, here, told, shown: OnceLock::new() }
     }
 
     async fn told(&self) -> Result<Told, String> {

@@ -18,7 +18,7 @@ use crate::{
     domain::Partitions,
     infra::{
         metrics,
-        postgres::{Client, Pool, within},
+        postgres::{self, Client, Pool, within},
     },
     ops::{
         beat::{self, Node},
@@ -164,7 +164,11 @@ impl Pulse {
     async fn beat(&mut self, news: News, (counts, oldest): (Counts, Option<Timestamp>)) -> Option<Vec<u16>> {
         let report = self.health.report();
         let limit = Duration::from_millis(BEAT_TIMEOUT_MS);
-        let seen = match within(limit, self.pool.get()).await {
+        let client = match within(limit, self.pool.get()).await {
+            Ok(client) => postgres::fit_to_commit(client).await.map_err(|error| error.to_string()),
+            Err(why) => Err(why),
+        };
+        let seen = match client {
             Ok(client) => {
                 // The pulse does not depend on the console's figures.
                 let (seen, told) = join!(

@@ -1,6 +1,8 @@
 //! The settings of a session, and sessions that can't write.
 
 use point_system::{
+    access::Anonymous,
+    cli::AccessArgs,
     domain::Installation,
     infra::{
         migrate,
@@ -9,11 +11,14 @@ use point_system::{
     local::LocalPostgres,
 };
 
-use crate::support::{
-    client::answer,
-    process::run,
-    servers::{Database, OwnServers, open_folder},
-    system::{PARTITIONS, PATIENCE, System, eventually},
+use crate::{
+    keys::create,
+    support::{
+        client::answer,
+        process::run,
+        servers::{Database, OwnServers, open_folder},
+        system::{PARTITIONS, PATIENCE, System, eventually},
+    },
 };
 
 /// The message that distinguishes a standby, or another read-only server, from an unreachable one.
@@ -148,6 +153,68 @@ async fn a_server_that_takes_no_writes_any_more_is_given_up_until_it_does() {
     .await;
     eventually("the node is ready", async || answer(client.get("/readyz")).await.1["state"] == "ready").await;
     assert_eq!(system.queues().await.dead().await, 0, "what passes makes no dead letters");
+    system.finish().await;
+    servers.stop().await;
+}
+
+const WAITING_COMMITS: &str = "select count(*) from pg_stat_activity where wait_event = 'SyncRep'";
+
+/// Whether commits wait for a standby, and none of them has begun within the time of two attempts, of several beats of
+/// a pulse, and of many looks at the keys.
+const ONLY_OLD_COMMITS_WAIT: &str = "select count(*) from \
+         (select max(state_change) as latest from pg_stat_activity where wait_event = 'SyncRep') as waiting \
+     where latest < clock_timestamp() - interval '13 s'";
+
+/// A commit that waits for a standby ends neither at a limit nor when its client leaves. So one more session would wait
+/// with each attempt, until PostgreSQL has none left to read with.
+#[tokio::test(flavor = "multi_thread")]
+async fn while_commits_wait_for_a_standby_no_more_are_begun_and_reads_go_on() {
+    let servers = OwnServers::start().await;
+    let mut system = System::on_own(&servers).await;
+    let operator = reading(&system.database.url);
+    let key = create(&system, "shop", "read").await;
+    let client =
+        system.serve_with(AccessArgs { allow_anonymous: Anonymous::Everyone, ..AccessArgs::default() });
+    let read = || client.get("/v1/point?id=7").bearer_auth(&key);
+    system.work();
+    client.queue("add", 7, 1).await;
+    system.drain(1).await;
+    eventually("the key is known", async || answer(read()).await.0 == 200).await;
+
+    execute(&operator, "alter system set synchronous_standby_names = 'away'").await;
+    execute(&operator, "select pg_reload_conf()").await;
+    eventually("a commit waits", async || system.count(WAITING_COMMITS).await > 0).await;
+    client.queue("add", 7, 10).await;
+    let wait = async || {
+        let (status, problem) = answer(client.change("add", 8, 100).header("Prefer", "wait")).await;
+        let problem = problem["type"].as_str().map(str::to_owned);
+        assert_eq!((status.as_u16(), problem.as_deref()), (503, Some("/problems/database-unavailable")));
+    };
+    wait().await;
+    eventually("the node says so", async || {
+        let (status, ready) = answer(client.get("/readyz")).await;
+        let said = (ready["state"].as_str(), ready["postgresql"]["state"].as_str());
+        status == 200 && said == (Some("degraded"), Some("commits_wait"))
+    })
+    .await;
+    system.work();
+    eventually("no more are begun", async || {
+        wait().await;
+        let (status, balance) = answer(read()).await;
+        assert_eq!((status.as_u16(), balance["point"].as_i64()), (200, Some(1)), "reads go on");
+        system.count(ONLY_OLD_COMMITS_WAIT).await == 1
+    })
+    .await;
+    let overview = client.get("/console").header("Cookie", format!("point_system_key={key}"));
+    let overview = overview.send().await.expect("an answer").text().await.expect("text");
+    assert!(overview.contains("PostgreSQL has committed nothing since"), "{overview}");
+    assert!(!overview.contains("No worker is running"), "{overview}");
+
+    execute(&operator, "alter system reset synchronous_standby_names").await;
+    execute(&operator, "select pg_reload_conf()").await;
+    eventually("the node is ready", async || answer(client.get("/readyz")).await.1["state"] == "ready").await;
+    eventually("all is applied", async || client.balance(7).await == 11).await;
+    assert_eq!(system.count(WAITING_COMMITS).await, 0);
     system.finish().await;
     servers.stop().await;
 }

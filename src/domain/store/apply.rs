@@ -4,7 +4,7 @@
 use std::{
     collections::HashMap,
     convert::identity,
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
 
@@ -55,6 +55,7 @@ impl Store {
     /// Decides and writes a batch in one transaction: all of it or nothing. The deltas of users whose rows are locked
     /// by another session, or can't be read, are left out.
     pub(in crate::domain) async fn apply(&self, deltas: &[Delta]) -> Result<Applied, StoreError> {
+        self.can_commit().await?;
         let began = Instant::now();
         let applied = self.with_client(APPLY_TIMEOUT_MS, async |client| match apply(client, deltas).await {
             Ok(ended) => Ok(ended),
@@ -65,11 +66,14 @@ impl Store {
             }
         });
         match applied.await.and_then(identity) {
-            // Our own limit does not distinguish a slow server from an unreachable one.
-            Err(StoreError::Unavailable(why))
-                if began.elapsed() >= Duration::from_millis(APPLY_TIMEOUT_MS) && self.can_apply().await =>
-            {
-                Err(StoreError::TooSlow { obstacle: Obstacle::Slow, why })
+            Err(StoreError::Unavailable(why)) => {
+                self.unanswered.fetch_add(1, Ordering::Relaxed);
+                // Our own limit does not distinguish a slow server from an unreachable one.
+                let is_late = began.elapsed() >= Duration::from_millis(APPLY_TIMEOUT_MS);
+                if is_late && self.can_apply().await {
+                    return Err(StoreError::TooSlow { obstacle: Obstacle::Slow, why });
+                }
+                Err(StoreError::Unavailable(why))
             }
             other => other,
         }

@@ -14,7 +14,7 @@ use super::{
 use crate::{
     http::Api,
     ops::{
-        health::Seen,
+        health::{Seen, State},
         overview::{NodeSeen, Picture, Rates, Step},
     },
 };
@@ -192,16 +192,17 @@ fn servers(picture: &Picture) -> Markup {
 }
 
 fn up(seen: &Seen) -> Markup {
-    match (seen.up, seen.read_only) {
-        (true, _) => badge(Tone::Good, "up"),
-        (false, true) => badge(Tone::Bad, "read only"),
-        (false, false) => badge(Tone::Bad, "down"),
+    match seen.state {
+        State::Up => badge(Tone::Good, "up"),
+        State::Down => badge(Tone::Bad, "down"),
+        State::ReadOnly => badge(Tone::Bad, "read only"),
+        State::CommitsWait => badge(Tone::Bad, "commits wait"),
     }
 }
 
 fn processes(picture: &Picture) -> Markup {
     let Ok(told) = &picture.told else {
-        return html! { p.quiet { "The processes are unknown while PostgreSQL does not answer." } };
+        return html! { p.quiet { "The processes are unknown while PostgreSQL does not answer or its commits wait." } };
     };
     let is_shown =
         |node: &&NodeSeen| !node.is_quiet || picture.at.duration_since(node.told_at).as_secs() < GONE_AFTER_S;
@@ -213,7 +214,7 @@ fn processes(picture: &Picture) -> Markup {
                 td { (since(node.started_at)) }
                 td.fit {
                     @if node.is_quiet { (badge(Tone::Plain, "ended")) }
-                    @else if !node.rabbitmq.up { (badge(Tone::Bad, "no RabbitMQ")) }
+                    @else if !node.rabbitmq.is_up() { (badge(Tone::Bad, "no RabbitMQ")) }
                     @else { (badge(Tone::Good, "running")) }
                 }
             }

@@ -9,7 +9,10 @@ use super::{
 };
 use crate::{
     infra::build,
-    ops::overview::{Picture, Told},
+    ops::{
+        health::State,
+        overview::{Picture, Told},
+    },
 };
 
 /// A change that waits for longer than this is a trouble (docs/ops/alerts.yml has the same limit).
@@ -52,26 +55,12 @@ fn trouble(alert: &'static str, tone: Tone, what: Markup, advice: Markup) -> Tro
 
 fn servers(picture: &Picture) -> Vec<Trouble> {
     let (here, mut troubles) = (&picture.here, Vec::new());
-    if here.postgresql.read_only {
+    if let Some((what, advice)) = database(here.postgresql.state) {
         troubles.push(trouble(
             "PointSystemDegraded",
             Tone::Bad,
-            html! { "PostgreSQL has accepted only reads since " (time(here.postgresql.since)) "." },
-            html! {
-                "This may be a standby. Changes are queued, and are applied once a server accepts writes. Promote the standby, or \
-                 point " code { "DATABASE_URL" } " at the primary."
-            },
-        ));
-    } else if !here.postgresql.up {
-        troubles.push(trouble(
-            "PointSystemDegraded",
-            Tone::Bad,
-            html! { "PostgreSQL has been unreachable since " (time(here.postgresql.since)) "." },
-            html! {
-                "Changes are still accepted and wait in RabbitMQ; nothing is lost. Balances can't be read. Check that the \
-                 server runs, that its disk has room, and that this machine can reach it. Everything continues by itself \
-                 once it is back."
-            },
+            html! { "PostgreSQL " (what) " since " (time(here.postgresql.since)) "." },
+            advice,
         ));
     } else if let Err(why) = &picture.told {
         troubles.push(trouble(
@@ -81,7 +70,7 @@ fn servers(picture: &Picture) -> Vec<Trouble> {
             html! { "The figures of the other processes are missing: " (why) "." },
         ));
     }
-    if !here.rabbitmq.up {
+    if !here.rabbitmq.is_up() {
         troubles.push(trouble(
             "PointSystemDegraded",
             Tone::Bad,
@@ -107,6 +96,36 @@ fn servers(picture: &Picture) -> Vec<Trouble> {
     troubles
 }
 
+/// What is wrong with the database, and advice.
+fn database(state: State) -> Option<(&'static str, Markup)> {
+    match state {
+        State::Up => None,
+        State::Down => Some((
+            "has been unreachable",
+            html! {
+                "Changes are still accepted and wait in RabbitMQ; nothing is lost. Balances can't be read. Check that the \
+                 server runs, that its disk has room, and that this machine can reach it. Everything continues by itself \
+                 once it is back."
+            },
+        )),
+        State::ReadOnly => Some((
+            "has accepted only reads",
+            html! {
+                "This may be a standby. Changes are queued, and are applied once a server accepts writes. Promote the standby, or \
+                 point " code { "DATABASE_URL" } " at the primary."
+            },
+        )),
+        State::CommitsWait => Some((
+            "has committed nothing",
+            html! {
+                "Its commits wait for a synchronous standby. Changes are queued, and are applied once a standby confirms \
+                 them. Balances can be read. Bring a standby back, unless another server was promoted. Do not interrupt the commits \
+                 that wait."
+            },
+        )),
+    }
+}
+
 fn workers(picture: &Picture, told: &Told) -> Vec<Trouble> {
     let mut troubles = Vec::new();
     if !told.live().any(|node| node.role == "work") {
@@ -119,10 +138,10 @@ fn workers(picture: &Picture, told: &Told) -> Vec<Trouble> {
     }
     let cut_off: Vec<String> = told
         .live()
-        .filter(|node| !node.rabbitmq.up)
+        .filter(|node| !node.rabbitmq.is_up())
         .map(|node| format!("{} {}", node.role, name(node.id)))
         .collect();
-    if picture.here.rabbitmq.up && !cut_off.is_empty() {
+    if picture.here.rabbitmq.is_up() && !cut_off.is_empty() {
         troubles.push(trouble(
             "PointSystemDegraded",
             Tone::Warn,
@@ -172,7 +191,7 @@ fn partitions_where(picture: &Picture, is: impl Fn(&Option<(u32, u32)>) -> bool)
 fn queues(picture: &Picture) -> Vec<Trouble> {
     let mut troubles = Vec::new();
     let unknown = partitions_where(picture, Option::is_none);
-    if picture.here.rabbitmq.up && !unknown.is_empty() {
+    if picture.here.rabbitmq.is_up() && !unknown.is_empty() {
         troubles.push(trouble(
             "PointSystemQueueUnusable",
             Tone::Warn,

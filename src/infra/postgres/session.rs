@@ -3,8 +3,8 @@
 use std::{
     error::Error,
     ops::{Deref, DerefMut},
-    sync::Arc,
-    time::Duration,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
 };
 
 use deadpool::managed::{self, Metrics, RecycleError, RecycleResult};
@@ -14,7 +14,8 @@ use tokio_postgres::{Config, NoTls, Socket, tls::MakeTlsConnect};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::{
-    DatabaseUrl,
+    DatabaseUrl, PoolError,
+    commits::timeline,
     settings::{SETTINGS, set_up},
 };
 use crate::infra::{
@@ -30,6 +31,9 @@ const OPEN_TIMEOUT_MS: u64 = 3_000;
 
 /// The most sessions that one attempt opens on a host, if those before it are unfit.
 const SESSION_TRIES_MAX: u32 = 3;
+
+/// The pause between two looks at the hosts that are not in use.
+const LOOK_PAUSE_MS: u64 = 5_000;
 
 /// Why there is no session, without secrets.
 #[derive(Debug, thiserror::Error)]
@@ -58,6 +62,15 @@ impl From<tokio_postgres::Error> for ConnectError {
             Some(refusal) => format!("{} ({})", refusal.message(), refusal.code().code()),
             None => with_causes(&error),
         })
+    }
+}
+
+impl From<PoolError> for ConnectError {
+    fn from(error: PoolError) -> Self {
+        match error {
+            PoolError::Backend(error) => error,
+            other => Self::new(other.to_string()),
+        }
     }
 }
 
@@ -96,6 +109,8 @@ pub(super) enum Need {
 pub struct Manager {
     url: DatabaseUrl,
     need: Need,
+    /// When it last looked at the hosts that are not in use.
+    looked: Mutex<Option<Instant>>,
 }
 
 impl Manager {
@@ -103,7 +118,7 @@ impl Manager {
     /// session.
     pub(super) fn new(url: DatabaseUrl, need: Need) -> Result<Self, TlsError> {
         url.tls.as_ref().map(Tls::config).transpose()?;
-        Ok(Self { url, need })
+        Ok(Self { url, need, looked: Mutex::default() })
     }
 
     async fn open(&self, place: &Place) -> Result<Session, ConnectError> {
@@ -131,6 +146,36 @@ impl Manager {
         };
         let late = |_| Err(ConnectError::new(format!("no answer within {} ms", limit.as_millis())));
         timeout(limit, opening).await.unwrap_or_else(late)
+    }
+
+    /// Gives up the host of a session if another host has a server that was promoted later: this one is then an old
+    /// primary, whose standbys follow the new one. Returns whether it has given up the host. Does nothing if it has
+    /// looked within the last seconds.
+    pub(super) async fn leave(&self, session: &Session) -> bool {
+        let (hosts, place) = (&self.url.hosts, &session.place);
+        if !hosts.are_several() || !self.may_look() {
+            return false;
+        }
+        let limit = Duration::from_millis(OPEN_TIMEOUT_MS);
+        let timeline = async |session: &Session| timeout(limit, timeline(session)).await.ok()?.ok();
+        let Some(ours) = timeline(session).await else { return false };
+        for other in hosts.places().await.0.iter().filter(|other| *other != place) {
+            let Ok(found) = Box::pin(self.open(other)).await else { continue };
+            if timeline(&found).await.is_some_and(|theirs| theirs > ours) {
+                log::warn!("PostgreSQL at {place} is an old primary; using {other}");
+                hosts.give_up(place);
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Whether to look at the other hosts. If so, not again for some seconds.
+    fn may_look(&self) -> bool {
+        let mut looked = self.looked.lock().unwrap_or_else(PoisonError::into_inner);
+        let may = looked.is_none_or(|looked| looked.elapsed() > Duration::from_millis(LOOK_PAUSE_MS));
+        *looked = if may { Some(Instant::now()) } else { *looked };
+        may
     }
 
     /// Connects, and sets the session up. Returns whether it can write. A pooler's session may be unfit while the next
