@@ -234,7 +234,7 @@ impl Access {
             if is_blind {
                 continue;
             }
-            let told = self.tell_used(&before).await;
+            let told = self.tell_used_of(&before).await;
             match &told {
                 Err(error) if !is_mute => log::warn!("the last use of API keys can't be written: {error}"),
                 Ok(()) | Err(_) => {}
@@ -257,14 +257,17 @@ impl Access {
         Ok(())
     }
 
-    /// Writes to the database which keys of a ring were used since the last time.
-    async fn tell_used(&self, ring: &Ring) -> Result<(), AccessError> {
-        let used: Vec<&ActiveKey> = ring
-            .keys
-            .values()
-            .filter(|key| key.used.swap(false, Ordering::Relaxed))
-            .map(Arc::as_ref)
-            .collect();
+    /// Writes to the database which keys were used since the last time.
+    ///
+    /// # Errors
+    /// [`AccessError::Unavailable`].
+    pub async fn tell_used(&self) -> Result<(), AccessError> {
+        self.tell_used_of(&self.ring.load_full()).await
+    }
+
+    async fn tell_used_of(&self, ring: &Ring) -> Result<(), AccessError> {
+        let used = ring.keys.values().filter(|key| key.used.swap(false, Ordering::Relaxed));
+        let used: Vec<_> = used.collect();
         if used.is_empty() {
             return Ok(());
         }

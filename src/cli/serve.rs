@@ -94,7 +94,7 @@ async fn serve_until(
         link.close().await;
         served
     };
-    let served = serving.await;
+    let served = Box::pin(serving).await;
     telemetry.end().await;
     served
 }
@@ -138,7 +138,7 @@ async fn serve_with(
         never = api.access.keep_up() => match never {},
         never = api.overview.keep_up() => match never {},
     }
-    // Writes the last uses of the keys. If the database is down, they are lost.
-    api.access.refresh().await.ok();
+    // If the database is down, the last uses of the keys are lost.
+    api.access.tell_used().await.ok();
     Ok(())
 }

@@ -117,7 +117,7 @@ pub async fn ask(pool: &Pool) -> Answer {
     let answer = match timeout(limit, asking).await {
         Ok(Ok(Answer::Writable)) => return Answer::Writable,
         Ok(Ok(Answer::CommitsWait)) => {
-            commits::elsewhere(client).await;
+            Box::pin(commits::elsewhere(client)).await;
             return Answer::CommitsWait;
         }
         Ok(Ok(answer)) => {

@@ -1,9 +1,12 @@
-//! Handles what RabbitMQ sends unasked: closes, cancels, confirms and returns. Must not contain code that waits: it
-//! runs on the task that reads the connection.
+//! Handles what RabbitMQ sends unasked: closes, cancels, confirms and returns. Must not contain code that waits for an
+//! answer: it runs on the tasks that read the answers.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU32, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
 };
 
 use amqprs::{
@@ -15,11 +18,15 @@ use amqprs::{
 };
 use async_trait::async_trait;
 use log::Level;
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, time::sleep};
 use tokio_util::sync::CancellationToken;
 
 /// The reply code on a channel that asked for a missing queue (AMQP 0-9-1 §1.2).
 pub(super) const NOT_FOUND: u16 = 404;
+
+/// The pause before a close by the broker is answered. It is much longer than a request takes from its last check to
+/// the connection, even on a busy machine.
+const CLOSE_OK_PAUSE_MS: u64 = 500;
 
 /// What the broker sends on a channel besides deliveries.
 #[derive(Debug)]
@@ -86,7 +93,13 @@ impl ChannelCallback for ChannelWatch {
             log::warn!("RabbitMQ has closed half of the connection's channels; replacing the connection");
             self.session_over.cancel();
         }
-        Ok(())
+        // The answer follows this. Somebody may be about to send a request on the channel. RabbitMQ ignores what comes
+        // before the answer, and closes the connection if anything comes after it.
+        let pause = sleep(Duration::from_millis(CLOSE_OK_PAUSE_MS));
+        match self.session_over.run_until_cancelled(pause).await {
+            Some(()) => Ok(()),
+            None => Err(Error::ChannelUseError("the connection is over".to_owned())),
+        }
     }
 
     /// The queue is deleted, or has lost its leader. The next subscription finds out which.

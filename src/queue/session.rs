@@ -136,7 +136,8 @@ impl OpenChannel {
             return Err("the channel is closed".to_owned());
         }
         let asking = in_own_task(limit_ms, request(self.channel.clone()));
-        asking.await.inspect_err(|_| self.over.cancel())
+        let asked = self.over.run_until_cancelled(asking).await;
+        asked.unwrap_or_else(|| Err("the channel is closed".to_owned())).inspect_err(|_| self.over.cancel())
     }
 
     /// Returns whether nothing more may be sent on the channel.

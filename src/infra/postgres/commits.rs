@@ -41,8 +41,9 @@ pub async fn fit_to_commit(mut client: Client) -> Result<Client, ConnectError> {
         let why = match timeout(limit, end(&client)).await {
             Ok(Ok(true)) => return Ok(client),
             Ok(Ok(false)) => {
-                // This ends, because a pool looks for another server only once in some seconds.
-                client = elsewhere(client)
+                // This ends, because a pool looks for another server only once in some seconds. The large future is
+                // rarely needed.
+                client = Box::pin(elsewhere(client))
                     .await
                     .ok_or_else(|| ConnectError::new("commits wait for a synchronous standby"))?;
                 continue;
