@@ -1,6 +1,9 @@
 //! A private PostgreSQL primary with two synchronous standbys. Must not contain anything about our tables.
 
-use std::{path::Path, time::Duration};
+use std::{
+    path::Path,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, bail};
 use tokio::{time::sleep, try_join};
@@ -23,6 +26,9 @@ const PROMOTE: &str = "select pg_promote(true, 30)::int::bigint as number";
 /// How much of the primary's log a standby has, in bytes.
 const RECEIVED: &str =
     "select (greatest(pg_last_wal_receive_lsn(), pg_last_wal_replay_lsn()) - '0/0')::bigint as number";
+
+/// The longest that a standby may take to leave its primary.
+const LEAVE_TIMEOUT_MS: u64 = 30_000;
 
 const FOLLOW_NOBODY: &str = "alter system set primary_conninfo = ''";
 
@@ -87,7 +93,11 @@ impl LocalReplicas {
         for standby in [one, two] {
             self.servers[standby].execute(FOLLOW_NOBODY).await?;
             self.servers[standby].execute(RELOAD).await?;
+            let began = Instant::now();
             while self.servers[standby].number(RECEIVING).await? > 0 {
+                if began.elapsed() > Duration::from_millis(LEAVE_TIMEOUT_MS) {
+                    bail!("a standby did not leave the old primary in time");
+                }
                 sleep(Duration::from_millis(POLL_MS)).await;
             }
         }

@@ -124,14 +124,15 @@ impl Overview {
 
     async fn take(&self) -> Picture {
         let told = self.told().await;
-        let (at, taken, here) = (Timestamp::now(), Instant::now(), self.health.report());
-        // While commits wait, no node can report, and the last reports say nothing of the present.
-        let commits_wait = here.postgresql.state == State::CommitsWait;
-        let told = if commits_wait { Err("commits wait for a standby".to_owned()) } else { told };
-        Picture { at, taken, here, told, shown: OnceLock::new() }
+        let (at, taken) = (Timestamp::now(), Instant::now());
+        Picture { at, taken, here: self.health.report(), told, shown: OnceLock::new() }
     }
 
     async fn told(&self) -> Result<Told, String> {
+        // While commits wait, no node can report, and the last reports say nothing of the present.
+        if self.health.report().postgresql.state == State::CommitsWait {
+            return Err("its commits wait for a standby".to_owned());
+        }
         let limit = Duration::from_millis(READ_TIMEOUT_MS);
         let client = within(limit, self.pool.get()).await?;
         let reading = async { tokio::try_join!(beat::read(&client), pulse::untaken(&client)) };

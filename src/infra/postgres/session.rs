@@ -174,7 +174,9 @@ impl Manager {
     fn may_look(&self) -> bool {
         let mut looked = self.looked.lock().unwrap_or_else(PoisonError::into_inner);
         let may = looked.is_none_or(|looked| looked.elapsed() > Duration::from_millis(LOOK_PAUSE_MS));
-        *looked = if may { Some(Instant::now()) } else { *looked };
+        if may {
+            *looked = Some(Instant::now());
+        }
         may
     }
 

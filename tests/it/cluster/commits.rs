@@ -2,7 +2,7 @@
 
 use super::servers;
 use crate::support::{
-    client::answer,
+    client::{Client, answer},
     cluster::ClusterServers,
     system::{PARTITIONS, System, eventually},
 };
@@ -20,6 +20,16 @@ async fn waiting(system: &System) -> i64 {
 async fn terminate(system: &System) {
     let all = "select pg_terminate_backend(pid) from pg_stat_activity where wait_event = 'SyncRep'";
     system.execute(all).await;
+}
+
+/// Nodes on the servers, after user 1 has got 1,000 points.
+async fn with_a_balance(servers: &ClusterServers) -> (System, Client) {
+    let mut system = servers.system(PARTITIONS).await;
+    let client = system.serve();
+    system.work();
+    client.queue("add", 1, 1_000).await;
+    system.drain(1).await;
+    (system, client)
 }
 
 /// Makes an old primary a standby of the new one.
@@ -40,11 +50,7 @@ async fn follow_again(servers: &mut ClusterServers, old: usize) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_commit_that_nobody_heard_of_is_repeated_until_a_standby_has_it() {
     let mut servers = servers().await;
-    let mut system = servers.system(PARTITIONS).await;
-    let client = system.serve();
-    system.work();
-    client.queue("add", 1, 1_000).await;
-    system.drain(1).await;
+    let (system, client) = with_a_balance(&servers).await;
 
     for standby in servers.postgres.standbys() {
         servers.postgres.servers[standby].stop().await.expect("stopped");
@@ -83,11 +89,7 @@ async fn a_commit_that_nobody_heard_of_is_repeated_until_a_standby_has_it() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_old_primary_that_still_answers_is_left_for_the_new_one() {
     let mut servers = servers().await;
-    let mut system = servers.system(PARTITIONS).await;
-    let client = system.serve();
-    system.work();
-    client.queue("add", 1, 1_000).await;
-    system.drain(1).await;
+    let (system, client) = with_a_balance(&servers).await;
     assert_eq!(client.balance(1).await, 1_000);
 
     let old = servers.postgres.primary();
